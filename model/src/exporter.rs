@@ -1,0 +1,96 @@
+//! Exporters as an operator sees them.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Millis;
+
+/// An exporter's number within this run: index into the table of exporters.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct ExporterId(pub u16);
+
+/// A flow export protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FlowProtocol {
+    /// Cisco NetFlow version 5.
+    NetflowV5,
+    /// Cisco NetFlow version 9 (RFC 3954).
+    NetflowV9,
+    /// IPFIX (RFC 7011).
+    Ipfix,
+    /// sFlow version 5.
+    Sflow,
+}
+
+impl FlowProtocol {
+    /// Name for metrics labels and tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NetflowV5 => "netflow-v5",
+            Self::NetflowV9 => "netflow-v9",
+            Self::Ipfix => "ipfix",
+            Self::Sflow => "sflow",
+        }
+    }
+}
+
+/// Where an exporter's sampling rate comes from, the most trusted first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SamplingSource {
+    /// Set by the operator.
+    Operator,
+    /// Sampler table matched by sampler or selector id.
+    Sampler,
+    /// Option scoped to the template (IE 145).
+    Template,
+    /// Option of the whole observation domain (IE 34, 50).
+    Domain,
+    /// In the record or datagram itself.
+    Record,
+    /// sFlow: change of the sample pool over samples received.
+    Pool,
+    /// The exporter's configured default.
+    Default,
+    /// Nobody says: counted as 1 and flagged.
+    Unknown,
+}
+
+/// One exporter's health.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExporterStatus {
+    /// Its number in this run, the same in every shard.
+    pub id: ExporterId,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its name in the configuration, else its address.
+    pub name: String,
+    /// What it last sent.
+    pub protocol: Option<FlowProtocol>,
+    /// When it last sent something.
+    pub last_seen: Millis,
+    /// Datagrams accepted.
+    pub datagrams: u64,
+    /// Flow records and packet samples decoded.
+    pub records: u64,
+    /// Datagrams or sets that could not be read in full.
+    pub decode_errors: u64,
+    /// Data sets whose template is not known yet.
+    pub unknown_templates: u64,
+    /// Records or datagrams missing by sequence number.
+    pub lost: u64,
+    /// Templates known.
+    pub templates: u32,
+    /// Sampling rate last applied.
+    pub sampling: u32,
+    /// Where that came from.
+    pub sampling_source: SamplingSource,
+    /// Learned export lag, 99th percentile, milliseconds.
+    pub lag_ms: u64,
+    /// Exporter's clock minus ours, milliseconds.
+    pub clock_skew_ms: i64,
+}

@@ -1,0 +1,138 @@
+//! What an exporter says about one flow or one sampled packet.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ExporterId, Millis};
+
+/// TCP control bits (RFC 9293 §3.1), the low octet.
+pub mod tcp_flags {
+    /// No more data from sender.
+    pub const FIN: u8 = 0x01;
+    /// Synchronise sequence numbers.
+    pub const SYN: u8 = 0x02;
+    /// Reset the connection.
+    pub const RST: u8 = 0x04;
+    /// Push.
+    pub const PSH: u8 = 0x08;
+    /// The acknowledgement field counts.
+    pub const ACK: u8 = 0x10;
+    /// Urgent.
+    pub const URG: u8 = 0x20;
+    /// ECN echo.
+    pub const ECE: u8 = 0x40;
+    /// Congestion window reduced.
+    pub const CWR: u8 = 0x80;
+}
+
+/// Where in a fragmented packet a record's packets stand.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fragment {
+    /// Not a fragment, or the exporter does not say.
+    #[default]
+    None,
+    /// Offset 0 with more to follow: carries the ports.
+    First,
+    /// Offset above 0: carries no ports.
+    Later,
+}
+
+/// Which way a packet crosses the protected network's edge.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Direction {
+    /// Towards a protected address.
+    #[default]
+    Inbound,
+    /// From a protected address.
+    Outbound,
+}
+
+/// What the router did with the packets (IE 89 forwardingStatus; sFlow discard).
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Forwarding {
+    /// The exporter does not say.
+    #[default]
+    Unknown,
+    /// Passed on.
+    Forwarded,
+    /// Discarded, for instance by a rule that weir announced.
+    Dropped,
+}
+
+/// One flow record or packet sample, normalised: layer-3 octets, counts not yet multiplied by the
+/// sampling rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct FlowRecord {
+    /// Source address.
+    pub src: IpAddr,
+    /// Destination address.
+    pub dst: IpAddr,
+    /// Source port, 0 where the protocol has none or a fragment hides it.
+    pub src_port: u16,
+    /// Destination port, 0 where the protocol has none or a fragment hides it.
+    pub dst_port: u16,
+    /// IP protocol number of the transport header.
+    pub protocol: u8,
+    /// TCP control bits seen, or-ed over the flow; 0 when not TCP or not said.
+    pub tcp_flags: u8,
+    /// ICMP type; 0 when not ICMP.
+    pub icmp_type: u8,
+    /// ICMP code; 0 when not ICMP.
+    pub icmp_code: u8,
+    /// IP time to live or hop limit, 0 when not said.
+    pub ttl: u8,
+    /// Fragmentation.
+    pub fragment: Fragment,
+    /// What the router did with it.
+    pub forwarding: Forwarding,
+    /// Shortest packet, layer-3 octets; the average where the exporter does not say.
+    pub length_min: u16,
+    /// Longest packet, layer-3 octets; the average where the exporter does not say.
+    pub length_max: u16,
+    /// Packets as exported, before scaling.
+    pub packets: u64,
+    /// Layer-3 octets as exported, before scaling.
+    pub bytes: u64,
+    /// One in how many packets was looked at: at least 1.
+    pub sampling: u32,
+    /// First packet, on weir's clock.
+    pub start: Millis,
+    /// Last packet, on weir's clock.
+    pub end: Millis,
+    /// Interface index of entry (IE 10), 0 when not said.
+    pub input_if: u32,
+    /// Interface index of exit (IE 14), 0 when not said.
+    pub output_if: u32,
+    /// Who said so.
+    pub exporter: ExporterId,
+}
+
+impl FlowRecord {
+    /// Packets multiplied by the sampling rate.
+    pub const fn scaled_packets(&self) -> u64 {
+        self.packets.saturating_mul(self.sampling as u64)
+    }
+
+    /// Octets multiplied by the sampling rate.
+    pub const fn scaled_bytes(&self) -> u64 {
+        self.bytes.saturating_mul(self.sampling as u64)
+    }
+
+    /// Average layer-3 octets a packet, 0 without packets.
+    pub fn length(&self) -> u16 {
+        if self.packets == 0 {
+            return 0;
+        }
+        u16::try_from(self.bytes / self.packets).unwrap_or(u16::MAX)
+    }
+}

@@ -1,0 +1,68 @@
+//! An incident as an operator sees it: the last verdict, the history, what was done.
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::{IncidentId, Millis, Mitigation, Reason, Rung, Verdict};
+
+/// Whether an incident goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IncidentState {
+    /// The attack goes on.
+    Open,
+    /// Over.
+    Closed,
+}
+
+/// Something that happened in an incident.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimelineEntry {
+    /// When.
+    pub at: Millis,
+    /// What, as a closed word: `opened`, `classified`, `announced`, `withdrawn`, ...
+    pub kind: String,
+    /// In a sentence.
+    pub text: String,
+}
+
+/// One attack on one target, from the first verdict to the end.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Incident {
+    /// Its number.
+    pub id: IncidentId,
+    /// Whether it goes on.
+    pub state: IncidentState,
+    /// First verdict.
+    pub opened: Millis,
+    /// End, if over.
+    pub closed: Option<Millis>,
+    /// The last verdict of weight.
+    pub verdict: Verdict,
+    /// The rung reached, if any.
+    pub rung: Option<Rung>,
+    /// An operator holds it where it stands.
+    pub held: bool,
+    /// Everything decided for it, oldest first.
+    pub mitigations: Vec<Mitigation>,
+    /// What happened, oldest first, bounded.
+    pub timeline: Vec<TimelineEntry>,
+}
+
+/// One decision with all that led to it: becomes one line of the log, one entry of the incident's
+/// timeline, one row of the audit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    /// When.
+    pub at: Millis,
+    /// The incident it was taken in, if any.
+    pub incident: Option<IncidentId>,
+    /// The target concerned.
+    pub target: IpNet,
+    /// What was decided, as a closed word: `open`, `announce`, `withdraw`, `refuse`, `end`, ...
+    pub action: String,
+    /// What exactly: the measure, or why nothing was done.
+    pub detail: String,
+    /// The measurement behind it, when there is one.
+    pub reason: Option<Reason>,
+}

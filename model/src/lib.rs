@@ -1,0 +1,37 @@
+//! The words of weir: plain data shared by every crate.
+//!
+//! No I/O, no clock, no thread, no randomness. Data flows one way through these types:
+//! datagram -> [`FlowRecord`] -> [`Slice`] -> [`Verdict`] -> [`Mitigation`] -> [`DesiredState`].
+//! What flows back are reports ([`Observed`]) and commands ([`Command`]); both are inputs of the
+//! same core. Read [`Slice`] and [`DesiredState`] first.
+
+mod exporter;
+mod flow;
+mod incident;
+mod inventory;
+mod matches;
+mod mitigation;
+mod prefix_set;
+mod slice;
+mod snapshot;
+mod time;
+mod verdict;
+
+pub use exporter::{ExporterId, ExporterStatus, FlowProtocol, SamplingSource};
+pub use flow::{Direction, FlowRecord, Forwarding, Fragment, tcp_flags};
+pub use incident::{Decision, Incident, IncidentState, TimelineEntry};
+pub use inventory::{Inventory, Service};
+pub use matches::{Action, Filter, FlagMatch, FragmentMatch, Match, Range, Redirect};
+pub use mitigation::{
+    DesiredState, Measure, Mitigation, MitigationId, MitigationState, Originator, Rung,
+};
+pub use prefix_set::PrefixSet;
+pub use slice::{Class, ClassVolume, HostSlice, LongFlow, Sample, ServiceSlice, Slice};
+pub use snapshot::{Command, CommandError, Mode, Observed, PeerState, PeerStatus, Snapshot};
+pub use time::{Millis, SLICE_MS};
+pub use verdict::{
+    Candidate, Family, IncidentId, Metric, Phase, Rate, Reason, TopEntry, Vector, Verdict,
+};
+
+/// Re-exported so that every crate speaks of the same prefix type.
+pub use ipnet::{IpNet, Ipv4Net, Ipv6Net};

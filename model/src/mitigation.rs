@@ -1,0 +1,145 @@
+//! What is to be in force.
+
+use std::fmt;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::{Filter, IncidentId, Millis};
+
+/// A step of the ladder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rung {
+    /// FlowSpec rate limit.
+    RateLimit,
+    /// FlowSpec drop.
+    Drop,
+    /// Remotely triggered black hole (RFC 5635, RFC 7999).
+    Rtbh,
+    /// Diversion to a scrubbing service.
+    Scrub,
+}
+
+impl Rung {
+    /// Stable identifier.
+    pub const fn id(self) -> &'static str {
+        match self {
+            Self::RateLimit => "rate-limit",
+            Self::Drop => "drop",
+            Self::Rtbh => "rtbh",
+            Self::Scrub => "scrub",
+        }
+    }
+}
+
+impl fmt::Display for Rung {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.id())
+    }
+}
+
+/// One thing to have in force somewhere in the network.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Measure {
+    /// A FlowSpec rule.
+    FlowSpec(Filter),
+    /// A black-hole route.
+    Blackhole(IpNet),
+    /// Traffic of a prefix sent through a scrubbing service.
+    Scrub(IpNet),
+}
+
+impl Measure {
+    /// The destination concerned.
+    pub const fn target(&self) -> IpNet {
+        match self {
+            Self::FlowSpec(filter) => filter.packets.dst,
+            Self::Blackhole(net) | Self::Scrub(net) => *net,
+        }
+    }
+}
+
+impl fmt::Display for Measure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FlowSpec(filter) => write!(f, "flowspec {filter}"),
+            Self::Blackhole(net) => write!(f, "blackhole {net}"),
+            Self::Scrub(net) => write!(f, "scrub {net}"),
+        }
+    }
+}
+
+/// Who wants a mitigation.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Originator {
+    /// An open incident.
+    Incident(IncidentId),
+    /// A named operator.
+    Operator(String),
+}
+
+/// A mitigation's number, unique for the life of an installation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct MitigationId(pub u64);
+
+impl fmt::Display for MitigationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// Where a mitigation stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MitigationState {
+    /// What weir would do, were it not in observe mode.
+    Simulated,
+    /// Waits for an operator's approval.
+    Proposed,
+    /// Desired: announced wherever a peer takes it.
+    Active,
+    /// No longer wanted.
+    Withdrawn,
+    /// Refused by the guard; the note says why.
+    Refused,
+}
+
+/// One entry of the ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mitigation {
+    /// Its number.
+    pub id: MitigationId,
+    /// Who wants it.
+    pub originator: Originator,
+    /// What it is.
+    pub measure: Measure,
+    /// The rung it belongs to.
+    pub rung: Rung,
+    /// Where it stands.
+    pub state: MitigationState,
+    /// When it was decided.
+    pub since: Millis,
+    /// When it lapses unless renewed.
+    pub expires: Millis,
+    /// When it ended, if it has.
+    pub ended: Option<Millis>,
+    /// Peers that have it on the wire, by name.
+    pub peers: Vec<String>,
+    /// Why it stands where it stands, for people.
+    pub note: String,
+}
+
+/// Everything that is to be in force now. Actuators observe, compare and converge on it; it names
+/// states, never changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DesiredState {
+    /// Rises by one whenever the content changes.
+    pub generation: u64,
+    /// Active mitigations, sorted by measure, one per measure.
+    pub mitigations: Arc<[Mitigation]>,
+}

@@ -1,0 +1,228 @@
+//! What a shard hands to the core every 100 ms: destinations touched, added up, and a sample of the
+//! records themselves for evidence.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{FlowRecord, Fragment, Millis, tcp_flags};
+
+/// Kind of packet as far as volume tests tell packets apart. Each packet belongs to exactly one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[repr(u8)]
+pub enum Class {
+    /// TCP with SYN and without ACK.
+    TcpSyn,
+    /// TCP with SYN and ACK.
+    TcpSynAck,
+    /// TCP with RST and without SYN.
+    TcpRst,
+    /// Any other TCP, also where the exporter gives no flags.
+    TcpOther,
+    /// UDP.
+    Udp,
+    /// ICMP or ICMPv6.
+    Icmp,
+    /// Fragments after the first, whatever the protocol.
+    Fragment,
+    /// Any other protocol.
+    Other,
+}
+
+impl Class {
+    /// Number of classes.
+    pub const COUNT: usize = 8;
+    /// All classes in index order.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::TcpSyn,
+        Self::TcpSynAck,
+        Self::TcpRst,
+        Self::TcpOther,
+        Self::Udp,
+        Self::Icmp,
+        Self::Fragment,
+        Self::Other,
+    ];
+
+    /// The class of a record's packets. A flow that or-ed SYN with ACK and ran on (more than one
+    /// packet) is an ordinary connection seen from its first packet, not a SYN-ACK.
+    pub const fn of(record: &FlowRecord) -> Self {
+        if matches!(record.fragment, Fragment::Later) {
+            return Self::Fragment;
+        }
+        match record.protocol {
+            6 => {
+                let flags = record.tcp_flags;
+                let syn = flags & tcp_flags::SYN != 0;
+                let ack = flags & tcp_flags::ACK != 0;
+                if syn && !ack {
+                    Self::TcpSyn
+                } else if syn && record.packets <= 1 {
+                    Self::TcpSynAck
+                } else if !syn && flags & tcp_flags::RST != 0 {
+                    Self::TcpRst
+                } else {
+                    Self::TcpOther
+                }
+            }
+            17 => Self::Udp,
+            1 | 58 => Self::Icmp,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Packets and octets, multiplied by the sampling rate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClassVolume {
+    /// Packets.
+    pub packets: u64,
+    /// Layer-3 octets.
+    pub bytes: u64,
+}
+
+impl ClassVolume {
+    /// Adds, staying at the maximum on overflow.
+    pub const fn add(&mut self, other: Self) {
+        self.packets = self.packets.saturating_add(other.packets);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+    }
+}
+
+/// One protected host in one slot of event time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostSlice {
+    /// The protected address.
+    pub host: IpAddr,
+    /// The 100 ms slot (since the epoch) in which the packets passed the router; at most the
+    /// slice's own.
+    pub slot: u64,
+    /// Towards the host, by [`Class`] index. Packets that the router reported as dropped are not
+    /// in here but in `dropped`.
+    pub inbound: [ClassVolume; Class::COUNT],
+    /// From the host, all classes.
+    pub outbound: ClassVolume,
+    /// SYNs from the host: a scan or flood by it shows here.
+    pub outbound_syn: u64,
+    /// Towards the host, reported as already discarded by the router.
+    pub dropped: ClassVolume,
+    /// Sum over inbound records of packets x rate^2: divides the square of the packets to give
+    /// the effective number of samples (see [`HostSlice::samples`]).
+    pub variance: u64,
+    /// Linear-counting bitmap of inbound source addresses: bit = hash mod 64.
+    pub sources: u64,
+}
+
+impl HostSlice {
+    /// Nothing seen yet.
+    pub const fn empty(host: IpAddr, slot: u64) -> Self {
+        const NONE: ClassVolume = ClassVolume { packets: 0, bytes: 0 };
+        Self {
+            host,
+            slot,
+            inbound: [NONE; Class::COUNT],
+            outbound: NONE,
+            outbound_syn: 0,
+            dropped: NONE,
+            variance: 0,
+            sources: 0,
+        }
+    }
+
+    /// Everything towards the host.
+    pub fn total(&self) -> ClassVolume {
+        self.inbound.iter().fold(ClassVolume::default(), |mut sum, v| {
+            sum.add(*v);
+            sum
+        })
+    }
+
+    /// The number of equal samples that would give the packet estimate the same relative error:
+    /// `packets^2 / variance`. At one rate N this is the number of packets sampled.
+    #[expect(clippy::cast_precision_loss, reason = "a statistic, not an account")]
+    pub fn samples(&self) -> f64 {
+        if self.variance == 0 {
+            return 0.0;
+        }
+        let packets = self.total().packets as f64;
+        packets * packets / self.variance as f64
+    }
+}
+
+/// One declared service port of a protected host in one slot of event time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceSlice {
+    /// The protected address.
+    pub host: IpAddr,
+    /// IP protocol, 6 or 17.
+    pub protocol: u8,
+    /// The service's port.
+    pub port: u16,
+    /// As in [`HostSlice::slot`].
+    pub slot: u64,
+    /// Towards the port.
+    pub inbound: ClassVolume,
+    /// From the port.
+    pub outbound: ClassVolume,
+    /// As in [`HostSlice::variance`], for `inbound`.
+    pub variance: u64,
+    /// As in [`HostSlice::sources`].
+    pub sources: u64,
+}
+
+/// A flow too long to stand in one slot. Its volume belongs evenly to `[start, end]`; a detector
+/// that credited it to the moment of export would see one-minute exports as sixty-fold peaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LongFlow {
+    /// The protected address.
+    pub host: IpAddr,
+    /// Towards or from it.
+    pub outbound: bool,
+    /// Class of its packets.
+    pub class: Class,
+    /// IP protocol.
+    pub protocol: u8,
+    /// The declared service port it belongs to, 0 for none.
+    pub service_port: u16,
+    /// First packet.
+    pub start: Millis,
+    /// Last packet.
+    pub end: Millis,
+    /// Packets and octets, scaled.
+    pub volume: ClassVolume,
+    /// As in [`HostSlice::variance`].
+    pub variance: u64,
+}
+
+/// A record kept as evidence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Sample {
+    /// The record itself.
+    pub record: FlowRecord,
+    /// How many records of the slice it stands for (1 = every record was kept).
+    pub weight: u32,
+}
+
+/// What one shard saw in 100 ms.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slice {
+    /// Which shard.
+    pub shard: u16,
+    /// The slot of arrival this slice closes.
+    pub slot: u64,
+    /// Nothing from before this instant is still to come: what was exported with the learned lag
+    /// of the slowest exporter has arrived. Alarms may use partial sums; endings, baselines and
+    /// reports wait for it.
+    pub watermark: Millis,
+    /// Protected hosts touched.
+    pub hosts: Vec<HostSlice>,
+    /// Declared service ports touched.
+    pub services: Vec<ServiceSlice>,
+    /// Flows that span more than a second.
+    pub long_flows: Vec<LongFlow>,
+    /// A bounded sample of the records about protected hosts.
+    pub samples: Vec<Sample>,
+    /// Slices that were dropped before this one because the core was slow.
+    pub lost_slices: u32,
+}

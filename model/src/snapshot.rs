@@ -1,0 +1,202 @@
+//! What goes back: reports and commands into the core, a snapshot out of it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    DesiredState, ExporterStatus, Incident, IncidentId, Measure, Millis, Mitigation, MitigationId,
+};
+
+/// How far weir acts by itself.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Detects and says what it would do. The state in which weir is first started.
+    #[default]
+    Observe,
+    /// Proposes; an operator approves each mitigation.
+    Approve,
+    /// Acts within the guard.
+    Auto,
+}
+
+/// State of a BGP session (RFC 4271 §8.2.2).
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum PeerState {
+    /// Not trying.
+    #[default]
+    Idle,
+    /// Dialling.
+    Connect,
+    /// Waiting to be dialled, or to dial again.
+    Active,
+    /// OPEN sent.
+    OpenSent,
+    /// OPEN received, KEEPALIVE sent.
+    OpenConfirm,
+    /// Up.
+    Established,
+}
+
+impl PeerState {
+    /// Stable identifier.
+    pub const fn id(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Connect => "connect",
+            Self::Active => "active",
+            Self::OpenSent => "open-sent",
+            Self::OpenConfirm => "open-confirm",
+            Self::Established => "established",
+        }
+    }
+}
+
+/// One BGP peer's health.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its AS number.
+    pub asn: u32,
+    /// The session's state.
+    pub state: PeerState,
+    /// Since when.
+    pub since: Millis,
+    /// Address families that both sides speak, such as `ipv4-flowspec`.
+    pub families: Vec<String>,
+    /// Routes on the wire.
+    pub announced: u32,
+    /// Sessions lost since the start.
+    pub flaps: u64,
+    /// Why the session last ended, for people.
+    pub last_error: Option<String>,
+}
+
+/// What an actuator reports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Observed {
+    /// A peer's health changed.
+    Peer(PeerStatus),
+    /// The measure was written to the peer's session.
+    Announced {
+        /// The peer's name.
+        peer: String,
+        /// What.
+        measure: Measure,
+        /// When.
+        at: Millis,
+    },
+    /// The withdrawal was written to the peer's session, or the session and with it the route is
+    /// gone.
+    Withdrawn {
+        /// The peer's name.
+        peer: String,
+        /// What.
+        measure: Measure,
+        /// When.
+        at: Millis,
+    },
+    /// The peer cannot or would not take the measure.
+    Refused {
+        /// The peer's name.
+        peer: String,
+        /// What.
+        measure: Measure,
+        /// When.
+        at: Millis,
+        /// Why, for people.
+        why: String,
+    },
+}
+
+/// What an operator asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Command {
+    /// Put a proposed mitigation in force.
+    Approve {
+        /// Which.
+        mitigation: MitigationId,
+        /// Who asks.
+        by: String,
+    },
+    /// Withdraw one mitigation, and do not bring it back in this incident.
+    Withdraw {
+        /// Which.
+        mitigation: MitigationId,
+        /// Who asks.
+        by: String,
+    },
+    /// Stay on the present rung, or let go again.
+    Hold {
+        /// Which incident.
+        incident: IncidentId,
+        /// Hold or release.
+        on: bool,
+        /// Who asks.
+        by: String,
+    },
+    /// Put a measure in force by hand; it passes the same guard.
+    Add {
+        /// What.
+        measure: Measure,
+        /// For how long, seconds.
+        ttl_secs: u64,
+        /// Who asks.
+        by: String,
+    },
+    /// Change how far weir acts by itself.
+    SetMode {
+        /// The new mode.
+        mode: Mode,
+        /// Who asks.
+        by: String,
+    },
+    /// Withdraw everything at once and go to observe mode.
+    Panic {
+        /// Who asks.
+        by: String,
+    },
+}
+
+/// Why a command was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CommandError {
+    /// No such incident or mitigation.
+    NotFound,
+    /// It is not in a state in which this makes sense; says which.
+    Conflict(String),
+    /// The guard refuses; says why.
+    Refused(String),
+}
+
+/// What the core lets everybody see, made anew once a second and replaced whole.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Snapshot {
+    /// When it was made.
+    pub at: Millis,
+    /// Present mode.
+    pub mode: Mode,
+    /// Open incidents and recent closed ones, newest first.
+    pub incidents: Vec<Arc<Incident>>,
+    /// Mitigations of open incidents and operators, and recent ended ones, newest first.
+    pub mitigations: Vec<Mitigation>,
+    /// What is desired.
+    pub desired: DesiredState,
+    /// Exporters.
+    pub exporters: Vec<ExporterStatus>,
+    /// BGP peers.
+    pub peers: Vec<PeerStatus>,
+}

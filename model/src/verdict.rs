@@ -1,0 +1,324 @@
+//! What the detector concludes.
+
+use std::fmt;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::{Direction, Match, Millis};
+
+/// An incident's number: unique for the life of an installation, rising with time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IncidentId(pub u64);
+
+impl IncidentId {
+    /// The next number after `last` for an incident that opens at `now`.
+    pub fn next(now: Millis, last: Option<Self>) -> Self {
+        let by_time = Self(now.0);
+        last.map_or(by_time, |last| by_time.max(Self(last.0 + 1)))
+    }
+}
+
+impl fmt::Display for IncidentId {
+    /// Base 36, nine characters: short enough to say on the telephone.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+        let mut text = [b'0'; 13];
+        let mut rest = self.0;
+        let mut at = text.len();
+        while rest > 0 || at == text.len() {
+            at -= 1;
+            text[at] = DIGITS[usize::try_from(rest % 36).unwrap_or(0)];
+            rest /= 36;
+        }
+        f.write_str(std::str::from_utf8(&text[at..]).unwrap_or_default())
+    }
+}
+
+impl FromStr for IncidentId {
+    type Err = std::num::ParseIntError;
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        u64::from_str_radix(s, 36).map(Self)
+    }
+}
+
+impl Serialize for IncidentId {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for IncidentId {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(d)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Packets and bits a second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd, Serialize, Deserialize)]
+pub struct Rate {
+    /// Packets a second.
+    pub packets_per_sec: f64,
+    /// Layer-3 bits a second.
+    pub bits_per_sec: f64,
+}
+
+/// What kind of attack, in the broad terms that operators and status pages use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Family {
+    /// UDP of any shape, amplification included.
+    UdpFlood,
+    /// TCP: SYN, SYN-ACK reflection, ACK, RST.
+    SynFlood,
+    /// TCP other than SYN: ACK, RST, odd flags.
+    TcpFlood,
+    /// Requests over full connections.
+    HttpFlood,
+    /// ICMP or ICMPv6.
+    IcmpFlood,
+    /// DNS queries or answers.
+    DnsFlood,
+    /// Fragments without their first parts.
+    FragmentFlood,
+    /// Two or more families of weight.
+    MultiVector,
+    /// None that weir can name.
+    Unknown,
+}
+
+impl Family {
+    /// All families.
+    pub const ALL: [Self; 9] = [
+        Self::UdpFlood,
+        Self::SynFlood,
+        Self::TcpFlood,
+        Self::HttpFlood,
+        Self::IcmpFlood,
+        Self::DnsFlood,
+        Self::FragmentFlood,
+        Self::MultiVector,
+        Self::Unknown,
+    ];
+
+    /// Stable identifier: API, metrics label.
+    pub const fn id(self) -> &'static str {
+        match self {
+            Self::UdpFlood => "udp-flood",
+            Self::SynFlood => "syn-flood",
+            Self::TcpFlood => "tcp-flood",
+            Self::HttpFlood => "http-flood",
+            Self::IcmpFlood => "icmp-flood",
+            Self::DnsFlood => "dns-flood",
+            Self::FragmentFlood => "fragment-flood",
+            Self::MultiVector => "multi-vector",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// For people.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::UdpFlood => "UDP flood",
+            Self::SynFlood => "SYN flood",
+            Self::TcpFlood => "TCP flood",
+            Self::HttpFlood => "HTTP flood",
+            Self::IcmpFlood => "ICMP flood",
+            Self::DnsFlood => "DNS flood",
+            Self::FragmentFlood => "fragment flood",
+            Self::MultiVector => "multi-vector attack",
+            Self::Unknown => "unknown attack",
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.id())
+    }
+}
+
+/// What was measured against what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Metric {
+    /// Packets a second.
+    PacketsPerSec,
+    /// Bits a second.
+    BitsPerSec,
+    /// SYNs a second.
+    SynsPerSec,
+    /// UDP packets a second to ports that are no declared service.
+    UdpOffServicePerSec,
+    /// ICMP packets a second.
+    IcmpPerSec,
+    /// Later fragments a second.
+    FragmentsPerSec,
+    /// New sources a second.
+    SourcesPerSec,
+    /// Divergence of the traffic's shape from the aged profile.
+    Shape,
+    /// Cumulative sum above the aged mean.
+    Cusum,
+    /// Share of packets that fit a signature needing no baseline.
+    Signature,
+}
+
+impl Metric {
+    /// Stable identifier.
+    pub const fn id(self) -> &'static str {
+        match self {
+            Self::PacketsPerSec => "packets-per-sec",
+            Self::BitsPerSec => "bits-per-sec",
+            Self::SynsPerSec => "syns-per-sec",
+            Self::UdpOffServicePerSec => "udp-off-service-per-sec",
+            Self::IcmpPerSec => "icmp-per-sec",
+            Self::FragmentsPerSec => "fragments-per-sec",
+            Self::SourcesPerSec => "sources-per-sec",
+            Self::Shape => "shape",
+            Self::Cusum => "cusum",
+            Self::Signature => "signature",
+        }
+    }
+}
+
+/// The one line behind a decision: why the alarm was raised.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reason {
+    /// What was measured.
+    pub metric: Metric,
+    /// Its value.
+    pub value: f64,
+    /// What is normal: the p99 that the multiplier applies to; 0 when still learning.
+    pub baseline: f64,
+    /// Multiplier on the baseline.
+    pub multiplier: f64,
+    /// What the value was compared with.
+    pub threshold: f64,
+    /// Length of the window, milliseconds.
+    pub window_ms: u64,
+    /// Effective samples in the window.
+    pub samples: f64,
+    /// Effective sampling rate: one in so many packets.
+    pub sampling: f64,
+    /// Exporters that reported the traffic, by name.
+    pub exporters: Vec<String>,
+    /// The service port concerned, when the test was one of a service: protocol and port.
+    pub service: Option<(u8, u16)>,
+}
+
+/// A match the detector would use, with what it would cost.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// Which packets.
+    pub packets: Match,
+    /// Share of the excess it covers, 0-1, measured on samples it was not fitted to.
+    pub coverage: f64,
+    /// Lower 95 % bound of `coverage`.
+    pub coverage_low: f64,
+    /// Share of the host's normal traffic it would hit, 0-1.
+    pub collateral: f64,
+    /// Upper 95 % bound of `collateral`.
+    pub collateral_high: f64,
+    /// What it matched in the last window.
+    pub rate: Rate,
+    /// Octets a second that the same match carries in normal times: rate limits start from it.
+    pub normal_bytes_per_sec: f64,
+}
+
+/// One component of an attack.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Vector {
+    /// Family.
+    pub family: Family,
+    /// Identifier of the signature, such as `dns-amplification`.
+    pub subtype: String,
+    /// Share of the excess packets, 0-1.
+    pub share: f64,
+    /// Its rate.
+    pub rate: Rate,
+    /// Main source ports, most frequent first, at most 8.
+    pub src_ports: Vec<u16>,
+    /// Main destination ports, most frequent first, at most 8.
+    pub dst_ports: Vec<u16>,
+}
+
+/// A value and its share of the excess: one row of a top-N.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TopEntry {
+    /// The value as text.
+    pub value: String,
+    /// Share of the excess packets, 0-1.
+    pub share: f64,
+}
+
+/// Where an incident stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// First verdict.
+    Opened,
+    /// Goes on; numbers, vectors or candidates are new.
+    Ongoing,
+    /// Below the end condition since long enough.
+    Ended,
+}
+
+/// What the detector concluded about one target at one instant. Carries all that the mitigator
+/// needs, so that it never asks back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// The incident it belongs to.
+    pub incident: IncidentId,
+    /// Where the incident stands.
+    pub phase: Phase,
+    /// When it was concluded.
+    pub at: Millis,
+    /// The host (/32, /128) or prefix under attack.
+    pub target: IpNet,
+    /// Inbound, or outbound when the target itself attacks.
+    pub direction: Direction,
+    /// Family of the whole.
+    pub family: Family,
+    /// Its components, largest first.
+    pub vectors: Vec<Vector>,
+    /// 0-100: share of such verdicts that are attacks.
+    pub confidence: u8,
+    /// Independent groups of evidence that agree; an automatic drop needs two.
+    pub evidence_groups: u8,
+    /// Whether some set of matches tells the excess from normal traffic.
+    pub separable: bool,
+    /// Traffic towards the target now.
+    pub rate: Rate,
+    /// Highest since the incident opened.
+    pub peak: Rate,
+    /// Excess over the baseline now.
+    pub excess: Rate,
+    /// Distinct sources of the excess, estimated.
+    pub sources: f64,
+    /// Why.
+    pub reason: Reason,
+    /// Best matches, in order of use; together they cover the excess.
+    pub candidates: Vec<Candidate>,
+    /// Top sources, for people.
+    pub top_sources: Vec<TopEntry>,
+    /// One sentence for people.
+    pub summary: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn incident_ids_are_short_and_come_back() {
+        let id = IncidentId::next(Millis(1_795_168_965_120), None);
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert!(id.to_string().len() <= 9);
+        let next = IncidentId::next(Millis(1_795_168_965_120), Some(id));
+        assert!(next > id);
+        assert_eq!(IncidentId(0).to_string(), "0");
+    }
+}
