@@ -121,6 +121,7 @@ pub enum Observed {
 }
 
 /// What an operator asks for.
+#[expect(clippy::large_enum_variant, reason = "a handful a day")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Command {
