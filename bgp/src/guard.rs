@@ -1,0 +1,534 @@
+//! The last step before the wire: nothing reaches an adapter but what passed here.
+//!
+//! Invariants of an [`Admitted`] state, whatever was desired:
+//! - every destination lies inside a protected prefix and shares no address with a never-touch one;
+//! - nothing is wider than the configured maximum, and what discards all traffic of its
+//!   destination is held to the stricter limits of black holes, however it is spelled;
+//! - every entry has an open incident or a named operator behind it and has not expired;
+//! - the caps per incident, of black holes, and in total hold;
+//! - at most so many new measures enter in any minute. Withdrawals are never held back.
+//!
+//! Only [`Guard::admit`] makes an [`Admitted`], so an adapter that takes nothing else cannot be
+//! given anything unchecked.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use weir_model::{
+    Action, DesiredState, IncidentId, Inventory, Match, Measure, Millis, Mitigation, MitigationId,
+    MitigationState, Originator, Range,
+};
+
+#[cfg(test)]
+mod tests;
+
+/// A rate limit below this many octets a second (100 kbit/s) is judged as a drop: nothing a player
+/// does survives it.
+pub const NEAR_DROP_BYTES_PER_SEC: u64 = 12_500;
+
+/// A rate limit below this many packets a second is judged as a drop.
+pub const NEAR_DROP_PACKETS_PER_SEC: u64 = 100;
+
+/// Longest window of changes remembered; a larger `max_changes_per_min` is cut to this.
+pub const CHANGES_REMEMBERED_MAX: u32 = 100_000;
+
+const MINUTE_MS: u64 = 60_000;
+
+/// Section `[guard]`: what may never be exceeded, whoever asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Shortest IPv4 prefix any measure may name, 8-32: nothing wider than this.
+    pub max_width4: u8,
+    /// Shortest IPv6 prefix any measure may name, 16-128.
+    pub max_width6: u8,
+    /// Shortest IPv4 prefix that may be black-holed, 8-32.
+    pub rtbh_min_len4: u8,
+    /// Shortest IPv6 prefix that may be black-holed, 16-128.
+    pub rtbh_min_len6: u8,
+    /// Measures in force for one incident.
+    pub max_per_incident: u32,
+    /// Measures in force in all.
+    pub max_total: u32,
+    /// Black holes in force in all.
+    pub max_rtbh_total: u32,
+    /// New measures in any 60 seconds. The first state after a start does not count: it resumes
+    /// what was in force.
+    pub max_changes_per_min: u32,
+    /// Longest time a measure may still have to run, seconds.
+    pub max_ttl_secs: u64,
+    /// Whether FlowSpec may redirect traffic, which can leak it into another routing table.
+    pub allow_redirect: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_width4: 24,
+            max_width6: 48,
+            rtbh_min_len4: 32,
+            rtbh_min_len6: 128,
+            max_per_incident: 8,
+            max_total: 1000,
+            max_rtbh_total: 16,
+            max_changes_per_min: 120,
+            max_ttl_secs: 86_400,
+            allow_redirect: false,
+        }
+    }
+}
+
+/// What is wrong with a [`Config`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field} = {value} is outside {from}-{to}")]
+pub struct ConfigError {
+    /// The setting.
+    pub field: &'static str,
+    /// Its value.
+    pub value: u64,
+    /// Smallest legal value.
+    pub from: u64,
+    /// Largest legal value.
+    pub to: u64,
+}
+
+impl Config {
+    /// Checks every setting against its range.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for the first setting out of range.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let settings = [
+            ("max_width4", u64::from(self.max_width4), 8, 32),
+            ("max_width6", u64::from(self.max_width6), 16, 128),
+            ("rtbh_min_len4", u64::from(self.rtbh_min_len4), 8, 32),
+            ("rtbh_min_len6", u64::from(self.rtbh_min_len6), 16, 128),
+            (
+                "max_changes_per_min",
+                u64::from(self.max_changes_per_min),
+                1,
+                u64::from(CHANGES_REMEMBERED_MAX),
+            ),
+            ("max_ttl_secs", self.max_ttl_secs, 10, 30 * 86_400),
+        ];
+        settings.into_iter().try_for_each(|(field, value, from, to)| {
+            if (from..=to).contains(&value) {
+                Ok(())
+            } else {
+                Err(ConfigError { field, value, from, to })
+            }
+        })
+    }
+}
+
+/// Which rule a measure broke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Not wholly inside one protected prefix.
+    #[error("{0} is not inside a protected prefix")]
+    NotProtected(IpNet),
+    /// Shares an address with a never-touch prefix.
+    #[error("{0} overlaps a never-touch prefix")]
+    NeverTouch(IpNet),
+    /// Wider than `[guard]` allows.
+    #[error("{net} is wider than the allowed /{min_len}")]
+    TooWide {
+        /// The destination asked for.
+        net: IpNet,
+        /// Shortest allowed length.
+        min_len: u8,
+    },
+    /// No router could install it as meant.
+    #[error("malformed: {0}")]
+    Malformed(&'static str),
+    /// Redirection is switched off.
+    #[error("redirect actions are not allowed (guard.allow_redirect)")]
+    Redirect,
+    /// Nobody is named as asking for it.
+    #[error("no open incident and no named operator behind it")]
+    NoOriginator,
+    /// Its state is not active.
+    #[error("not active")]
+    NotActive,
+    /// It has run out.
+    #[error("expired")]
+    Expired,
+    /// It would run longer than allowed.
+    #[error("would run longer than {max_secs} s")]
+    TtlTooLong {
+        /// Longest allowed, seconds.
+        max_secs: u64,
+    },
+    /// An entry with the same measure stands before it.
+    #[error("the same measure is already in force")]
+    Duplicate,
+    /// Too many measures for one incident.
+    #[error("the incident already has {cap} measures")]
+    IncidentCap {
+        /// `[guard] max_per_incident`.
+        cap: u32,
+    },
+    /// Too many measures in all.
+    #[error("{cap} measures are already in force")]
+    TotalCap {
+        /// `[guard] max_total`.
+        cap: u32,
+    },
+    /// Too many black holes in all.
+    #[error("{cap} black holes are already in force")]
+    RtbhCap {
+        /// `[guard] max_rtbh_total`.
+        cap: u32,
+    },
+    /// Too many new measures in a minute; it enters when the minute allows.
+    #[error("more than {cap} new measures in a minute")]
+    ChangeRate {
+        /// `[guard] max_changes_per_min`.
+        cap: u32,
+    },
+}
+
+impl Refusal {
+    /// Stable identifier for metrics labels.
+    pub const fn id(self) -> &'static str {
+        match self {
+            Self::NotProtected(_) => "not-protected",
+            Self::NeverTouch(_) => "never-touch",
+            Self::TooWide { .. } => "too-wide",
+            Self::Malformed(_) => "malformed",
+            Self::Redirect => "redirect",
+            Self::NoOriginator => "no-originator",
+            Self::NotActive => "not-active",
+            Self::Expired => "expired",
+            Self::TtlTooLong { .. } => "ttl-too-long",
+            Self::Duplicate => "duplicate",
+            Self::IncidentCap { .. } => "incident-cap",
+            Self::TotalCap { .. } => "total-cap",
+            Self::RtbhCap { .. } => "rtbh-cap",
+            Self::ChangeRate { .. } => "change-rate",
+        }
+    }
+
+    /// Whether the same measure may pass later without anything about it changing.
+    pub const fn is_passing(self) -> bool {
+        matches!(
+            self,
+            Self::IncidentCap { .. }
+                | Self::TotalCap { .. }
+                | Self::RtbhCap { .. }
+                | Self::ChangeRate { .. }
+        )
+    }
+}
+
+/// A desired state that passed the guard. The default is the state before anything was loaded:
+/// generation 0, which no admission ever yields.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Admitted {
+    generation: u64,
+    mitigations: Arc<[Mitigation]>,
+    refused: Arc<[(MitigationId, Refusal)]>,
+}
+
+impl Admitted {
+    /// What is to be in force, sorted by measure, one entry per measure.
+    pub fn mitigations(&self) -> &[Mitigation] {
+        &self.mitigations
+    }
+
+    /// The same list, shared.
+    pub fn shared(&self) -> Arc<[Mitigation]> {
+        Arc::clone(&self.mitigations)
+    }
+
+    /// Rises by one whenever the list changes; 0 before the first admission.
+    pub const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// What was desired and kept back, by number, with the rule it broke.
+    pub fn refused(&self) -> &[(MitigationId, Refusal)] {
+        &self.refused
+    }
+}
+
+/// The guard: limits, what is protected, and what it admitted last.
+#[derive(Debug)]
+pub struct Guard {
+    config: Config,
+    inventory: Arc<Inventory>,
+    admitted: Admitted,
+    /// Times at which new measures entered within the last minute, oldest first.
+    changes: VecDeque<Millis>,
+}
+
+impl Guard {
+    /// A guard that has admitted nothing yet.
+    pub fn new(config: Config, inventory: Arc<Inventory>) -> Self {
+        Self { config, inventory, admitted: Admitted::default(), changes: VecDeque::new() }
+    }
+
+    /// Takes another inventory; what it no longer covers goes at the next admission.
+    pub fn set_inventory(&mut self, inventory: Arc<Inventory>) {
+        self.inventory = inventory;
+    }
+
+    /// Takes other limits; they hold from the next admission on.
+    pub fn set_config(&mut self, config: Config) {
+        self.config = config;
+    }
+
+    /// The limits in use.
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What was admitted last.
+    pub const fn admitted(&self) -> &Admitted {
+        &self.admitted
+    }
+
+    /// Judges one mitigation by itself: where it points, how wide it is, who wants it. Caps, rates
+    /// and expiry depend on everything else and on time, and are for [`Guard::admit`].
+    ///
+    /// # Errors
+    /// The first rule that it breaks.
+    pub fn judge(&self, mitigation: &Mitigation) -> Result<(), Refusal> {
+        if let Originator::Operator(name) = &mitigation.originator
+            && name.trim().is_empty()
+        {
+            return Err(Refusal::NoOriginator);
+        }
+        self.judge_measure(&mitigation.measure)
+    }
+
+    /// Judges a measure alone, for a dry run.
+    ///
+    /// # Errors
+    /// The first rule that it breaks.
+    pub fn judge_measure(&self, measure: &Measure) -> Result<(), Refusal> {
+        let net = measure.target();
+        if net.trunc() != net {
+            return Err(Refusal::Malformed("destination has host bits"));
+        }
+        if self.inventory.protected.covering_net(net).is_none() {
+            return Err(Refusal::NotProtected(net));
+        }
+        if self.inventory.never_touch.overlaps(net) {
+            return Err(Refusal::NeverTouch(net));
+        }
+        let min_len = self.min_len(measure);
+        if net.prefix_len() < min_len {
+            return Err(Refusal::TooWide { net, min_len });
+        }
+        match measure {
+            Measure::FlowSpec(filter) => {
+                well_formed(&filter.packets)?;
+                match filter.action {
+                    Action::RateLimit { bytes_per_sec: 0 }
+                    | Action::RateLimitPackets { packets_per_sec: 0 } => {
+                        Err(Refusal::Malformed("a rate of 0 is spelled drop"))
+                    }
+                    Action::Redirect(_) if !self.config.allow_redirect => Err(Refusal::Redirect),
+                    _ => Ok(()),
+                }
+            }
+            Measure::Blackhole(_) | Measure::Scrub(_) => Ok(()),
+        }
+    }
+
+    /// Lets through what keeps every rule and names what does not. Under a cap, what is already in
+    /// force goes first, then the oldest decision: a flood of new wishes cannot push out a measure
+    /// that works.
+    pub fn admit(&mut self, desired: &DesiredState, now: Millis) -> Admitted {
+        self.forget_old_changes(now);
+        let in_force: BTreeSet<&Measure> =
+            self.admitted.mitigations.iter().map(|m| &m.measure).collect();
+        let mut order: Vec<(bool, &Mitigation)> =
+            desired.mitigations.iter().map(|m| (!in_force.contains(&m.measure), m)).collect();
+        order.sort_by(|(a_new, a), (b_new, b)| {
+            (a_new, a.since, a.id, &a.measure).cmp(&(b_new, b.since, b.id, &b.measure))
+        });
+
+        let resuming = self.admitted.generation == 0;
+        let mut room = Room::default();
+        let mut passed: BTreeMap<&Measure, &Mitigation> = BTreeMap::new();
+        let mut refused = Vec::new();
+        for (is_new, mitigation) in order {
+            let counts = is_new && !resuming;
+            let verdict = self
+                .judge(mitigation)
+                .and_then(|()| self.in_time(mitigation, now))
+                .and_then(|()| {
+                    if passed.contains_key(&mitigation.measure) {
+                        Err(Refusal::Duplicate)
+                    } else {
+                        room.take(&self.config, mitigation)
+                    }
+                })
+                .and_then(|()| {
+                    if counts && !self.change_allowed(room.changes) {
+                        room.give_back(mitigation);
+                        return Err(Refusal::ChangeRate { cap: self.config.max_changes_per_min });
+                    }
+                    Ok(())
+                });
+            match verdict {
+                Ok(()) => {
+                    room.changes += usize::from(counts);
+                    passed.insert(&mitigation.measure, mitigation);
+                }
+                Err(refusal) => refused.push((mitigation.id, refusal)),
+            }
+        }
+        refused.sort_by_key(|(id, _)| *id);
+        let changes = room.changes;
+        let mitigations: Vec<Mitigation> = passed.into_values().cloned().collect();
+        self.changes.extend(std::iter::repeat_n(now, changes));
+        if resuming || *mitigations != *self.admitted.mitigations {
+            self.admitted.generation = self.admitted.generation.saturating_add(1);
+            self.admitted.mitigations = mitigations.into();
+        }
+        self.admitted.refused = refused.into();
+        self.admitted.clone()
+    }
+
+    fn min_len(&self, measure: &Measure) -> u8 {
+        let (any, hole) = match measure.target() {
+            IpNet::V4(_) => (self.config.max_width4, self.config.rtbh_min_len4),
+            IpNet::V6(_) => (self.config.max_width6, self.config.rtbh_min_len6),
+        };
+        if discards_everything(measure) { any.max(hole) } else { any }
+    }
+
+    fn in_time(&self, mitigation: &Mitigation, now: Millis) -> Result<(), Refusal> {
+        let max_secs = self.config.max_ttl_secs;
+        if mitigation.state != MitigationState::Active || mitigation.ended.is_some() {
+            Err(Refusal::NotActive)
+        } else if mitigation.expires <= now {
+            Err(Refusal::Expired)
+        } else if mitigation.expires.since(now) > max_secs.saturating_mul(1000) {
+            Err(Refusal::TtlTooLong { max_secs })
+        } else {
+            Ok(())
+        }
+    }
+
+    fn forget_old_changes(&mut self, now: Millis) {
+        // A clock that was set back must not keep the window full for ever: what lies in the
+        // future counts as having happened now.
+        for at in &mut self.changes {
+            *at = (*at).min(now);
+        }
+        while self.changes.front().is_some_and(|at| now.since(*at) >= MINUTE_MS) {
+            self.changes.pop_front();
+        }
+    }
+
+    fn change_allowed(&self, taken: usize) -> bool {
+        let cap = self.config.max_changes_per_min.min(CHANGES_REMEMBERED_MAX);
+        usize::try_from(cap).is_ok_and(|cap| self.changes.len() + taken < cap)
+    }
+}
+
+/// What has been given out during one admission.
+#[derive(Debug, Default)]
+struct Room {
+    total: u32,
+    holes: u32,
+    changes: usize,
+    by_incident: BTreeMap<IncidentId, u32>,
+}
+
+impl Room {
+    fn take(&mut self, config: &Config, mitigation: &Mitigation) -> Result<(), Refusal> {
+        let hole = discards_everything(&mitigation.measure);
+        if self.total >= config.max_total {
+            return Err(Refusal::TotalCap { cap: config.max_total });
+        }
+        if hole && self.holes >= config.max_rtbh_total {
+            return Err(Refusal::RtbhCap { cap: config.max_rtbh_total });
+        }
+        if let Originator::Incident(id) = mitigation.originator {
+            let used = self.by_incident.entry(id).or_default();
+            if *used >= config.max_per_incident {
+                return Err(Refusal::IncidentCap { cap: config.max_per_incident });
+            }
+            *used += 1;
+        }
+        self.total += 1;
+        self.holes += u32::from(hole);
+        Ok(())
+    }
+
+    fn give_back(&mut self, mitigation: &Mitigation) {
+        self.total -= 1;
+        self.holes -= u32::from(discards_everything(&mitigation.measure));
+        if let Originator::Incident(id) = mitigation.originator
+            && let Some(used) = self.by_incident.get_mut(&id)
+        {
+            *used -= 1;
+        }
+    }
+}
+
+/// Whether a measure takes its destination off the network: a black hole, or a FlowSpec rule that
+/// comes to the same.
+pub fn discards_everything(measure: &Measure) -> bool {
+    match measure {
+        Measure::Blackhole(_) => true,
+        Measure::Scrub(_) => false,
+        Measure::FlowSpec(filter) => {
+            let discards = match filter.action {
+                Action::Drop => true,
+                Action::RateLimit { bytes_per_sec } => bytes_per_sec < NEAR_DROP_BYTES_PER_SEC,
+                Action::RateLimitPackets { packets_per_sec } => {
+                    packets_per_sec < NEAR_DROP_PACKETS_PER_SEC
+                }
+                Action::Redirect(_) => false,
+            };
+            discards && matches_everything(&filter.packets)
+        }
+    }
+}
+
+/// Whether no component narrows the match: a range that holds every value is no restriction.
+fn matches_everything(packets: &Match) -> bool {
+    let unbounded = |list: &[Range], least: u16, most: u16| {
+        list.is_empty() || list.iter().any(|r| r.from <= least && r.to >= most)
+    };
+    // 20 octets is the shortest IPv4 header, 1500 the longest packet of nearly all paths.
+    packets.src.is_none_or(|n| n.prefix_len() == 0)
+        && packets.protocols.is_empty()
+        && unbounded(&packets.dst_ports, 0, u16::MAX)
+        && unbounded(&packets.src_ports, 0, u16::MAX)
+        && packets.icmp_types.is_empty()
+        && packets.icmp_codes.is_empty()
+        && packets.tcp_flags.iter().all(|f| f.mask == 0)
+        && unbounded(&packets.lengths, 20, 1500)
+        && packets.dscps.is_empty()
+        && packets.fragment.is_none()
+}
+
+fn well_formed(packets: &Match) -> Result<(), Refusal> {
+    let same_family =
+        |src: IpNet| matches!(src, IpNet::V4(_)) == matches!(packets.dst, IpNet::V4(_));
+    let ranges = packets.dst_ports.iter().chain(&packets.src_ports).chain(&packets.lengths);
+    if packets.src.is_some_and(|src| !same_family(src)) {
+        Err(Refusal::Malformed("source and destination are of different families"))
+    } else if ranges.clone().any(|r| r.from > r.to) {
+        Err(Refusal::Malformed("a range ends before it begins"))
+    } else if packets.tcp_flags.iter().any(|f| f.set & !f.mask != 0) {
+        Err(Refusal::Malformed("a TCP flag is wanted but not looked at"))
+    } else if packets.dscps.iter().any(|d| *d > 63) {
+        Err(Refusal::Malformed("DSCP above 63"))
+    } else if packets.clone().normalise() != *packets {
+        // Two spellings of one meaning would be two routes, and ranges cut in pieces could hide
+        // that they hold everything.
+        Err(Refusal::Malformed("lists are not sorted and joined"))
+    } else {
+        Ok(())
+    }
+}

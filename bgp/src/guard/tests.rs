@@ -1,0 +1,187 @@
+use super::*;
+use weir_model::{Filter, Rung};
+
+fn net(text: &str) -> IpNet {
+    text.parse().unwrap()
+}
+
+fn inventory() -> Arc<Inventory> {
+    Arc::new(Inventory::new(
+        vec![net("203.0.113.0/24"), net("198.51.0.0/16"), net("2001:db8::/32")].into(),
+        vec![net("203.0.113.1/32"), net("198.51.100.0/24")].into(),
+        Vec::new(),
+    ))
+}
+
+fn guard(config: Config) -> Guard {
+    Guard::new(config, inventory())
+}
+
+fn mitigation(id: u64, measure: Measure) -> Mitigation {
+    Mitigation {
+        id: MitigationId(id),
+        originator: Originator::Incident(IncidentId(id / 100)),
+        rung: Rung::Drop,
+        measure,
+        state: MitigationState::Active,
+        since: Millis(id),
+        expires: Millis::from_secs(300),
+        ended: None,
+        peers: Vec::new(),
+        note: String::new(),
+    }
+}
+
+fn udp(dst: &str, action: Action) -> Measure {
+    let mut packets = Match::to(net(dst));
+    packets.protocols = vec![17];
+    Measure::FlowSpec(Filter { packets, action })
+}
+
+fn everything(dst: &str, action: Action) -> Measure {
+    Measure::FlowSpec(Filter { packets: Match::to(net(dst)), action })
+}
+
+fn desired(mitigations: Vec<Mitigation>) -> DesiredState {
+    DesiredState { generation: 1, mitigations: mitigations.into() }
+}
+
+#[test]
+fn each_measure_is_judged_by_where_it_points_and_what_it_does() {
+    let guard = guard(Config::default());
+    let check = |measure: Measure, expected: Result<(), &str>| {
+        let got = guard.judge_measure(&measure).map_err(Refusal::id);
+        assert_eq!(got, expected, "{measure}");
+    };
+    check(Measure::Blackhole(net("203.0.113.7/32")), Ok(()));
+    check(Measure::Blackhole(net("2001:db8::7/128")), Ok(()));
+    check(Measure::Blackhole(net("203.0.113.2/31")), Err("too-wide"));
+    check(Measure::Blackhole(net("2001:db8::/127")), Err("too-wide"));
+    check(Measure::Blackhole(net("192.0.2.7/32")), Err("not-protected"));
+    check(Measure::Blackhole(net("203.0.113.1/32")), Err("never-touch"));
+    check(Measure::Scrub(net("203.0.113.0/24")), Err("never-touch"));
+    check(Measure::Scrub(net("198.51.0.0/24")), Ok(()));
+    check(Measure::Scrub(net("198.51.0.0/23")), Err("too-wide"));
+    check(udp("198.51.2.0/24", Action::Drop), Ok(()));
+    check(udp("198.51.2.0/23", Action::Drop), Err("too-wide"));
+    check(udp("198.51.2.7/24", Action::Drop), Err("malformed"));
+    check(udp("0.0.0.0/0", Action::Drop), Err("not-protected"));
+    check(udp("2001:db8:1::/48", Action::Drop), Ok(()));
+    check(udp("2001:db8::/47", Action::Drop), Err("too-wide"));
+    check(everything("198.51.2.0/24", Action::Drop), Err("too-wide"));
+    check(everything("198.51.2.7/32", Action::Drop), Ok(()));
+    check(everything("198.51.2.0/24", Action::RateLimit { bytes_per_sec: 1000 }), Err("too-wide"));
+    check(everything("198.51.2.0/24", Action::RateLimit { bytes_per_sec: 1_000_000 }), Ok(()));
+    check(udp("198.51.2.7/32", Action::RateLimit { bytes_per_sec: 0 }), Err("malformed"));
+    let elsewhere = weir_model::Redirect::RouteTarget { asn: 64512, value: 1 };
+    check(udp("198.51.2.7/32", Action::Redirect(elsewhere)), Err("redirect"));
+}
+
+#[test]
+fn a_black_hole_in_disguise_is_held_to_the_limits_of_black_holes() {
+    let guard = guard(Config::default());
+    let mut packets = Match::to(net("198.51.2.0/24"));
+    packets.dst_ports = vec![Range { from: 0, to: 65535 }];
+    packets.lengths = vec![Range { from: 0, to: 9000 }];
+    packets.src = Some(net("0.0.0.0/0"));
+    let measure = Measure::FlowSpec(Filter { packets, action: Action::Drop });
+    assert!(discards_everything(&measure));
+    assert_eq!(guard.judge_measure(&measure).map_err(Refusal::id), Err("too-wide"));
+}
+
+#[test]
+fn matches_that_no_router_could_install_are_malformed() {
+    let guard = guard(Config::default());
+    let check = |change: fn(&mut Match)| {
+        let mut packets = Match::to(net("203.0.113.7/32"));
+        packets.protocols = vec![6];
+        change(&mut packets);
+        let measure = Measure::FlowSpec(Filter { packets, action: Action::Drop });
+        assert_eq!(guard.judge_measure(&measure).map_err(Refusal::id), Err("malformed"));
+    };
+    check(|m| m.src = Some(net("2001:db8::/32")));
+    check(|m| m.dst_ports = vec![Range { from: 9, to: 8 }]);
+    check(|m| m.tcp_flags = vec![weir_model::FlagMatch { mask: 0x02, set: 0x12 }]);
+    check(|m| m.dscps = vec![64]);
+    check(|m| m.dst_ports = vec![Range { from: 0, to: 9 }, Range { from: 10, to: u16::MAX }]);
+    check(|m| m.src = Some(net("192.0.2.1/24")));
+}
+
+#[test]
+fn a_state_without_owner_or_time_is_refused() {
+    let mut guard = guard(Config::default());
+    let now = Millis::from_secs(10);
+    let mut check = |change: fn(&mut Mitigation), expected: &str| {
+        let mut m = mitigation(1, udp("203.0.113.7/32", Action::Drop));
+        change(&mut m);
+        let admitted = guard.admit(&desired(vec![m]), now);
+        assert!(admitted.mitigations().is_empty());
+        assert_eq!(admitted.refused()[0].1.id(), expected);
+    };
+    check(|m| m.originator = Originator::Operator(" ".into()), "no-originator");
+    check(|m| m.state = MitigationState::Proposed, "not-active");
+    check(|m| m.state = MitigationState::Simulated, "not-active");
+    check(|m| m.ended = Some(Millis(1)), "not-active");
+    check(|m| m.expires = Millis::from_secs(10), "expired");
+    check(|m| m.expires = Millis::from_secs(90_000), "ttl-too-long");
+}
+
+#[test]
+fn caps_hold_and_what_is_in_force_goes_first() {
+    let config =
+        Config { max_per_incident: 2, max_total: 3, max_rtbh_total: 1, ..Config::default() };
+    let mut guard = guard(config);
+    let now = Millis::from_secs(1);
+    let host = |n: u64| format!("198.51.2.{n}/32");
+    let rule = |id: u64, n: u64| mitigation(id, udp(&host(n), Action::Drop));
+    let hole = |id: u64, n: u64| mitigation(id, Measure::Blackhole(net(&host(n))));
+    let ids = |a: &Admitted| a.mitigations().iter().map(|m| m.id.0).collect::<BTreeSet<_>>();
+    let why = |a: &Admitted| a.refused().iter().map(|(i, r)| (i.0, r.id())).collect::<Vec<_>>();
+
+    let first = guard.admit(&desired(vec![rule(201, 1), rule(202, 2), rule(203, 3)]), now);
+    assert_eq!(ids(&first), [201, 202].into());
+    assert_eq!(why(&first), [(203, "incident-cap")]);
+
+    // Older decisions arrive, but what is in force keeps its place.
+    let wishes = vec![hole(101, 9), hole(102, 8), rule(201, 1), rule(202, 2)];
+    let second = guard.admit(&desired(wishes), now);
+    assert_eq!(ids(&second), [101, 201, 202].into());
+    assert_eq!(why(&second), [(102, "total-cap")]);
+
+    let third = guard.admit(&desired(vec![hole(101, 9), hole(102, 8)]), now);
+    assert_eq!(ids(&third), [101].into());
+    assert_eq!(why(&third), [(102, "rtbh-cap")]);
+}
+
+#[test]
+fn new_measures_are_limited_per_minute_and_withdrawals_are_not() {
+    let mut guard = guard(Config { max_changes_per_min: 2, ..Config::default() });
+    let rule = |id: u64| mitigation(id, udp(&format!("198.51.2.{id}/32"), Action::Drop));
+    let at = Millis::from_secs;
+    let resumed = guard.admit(&desired((1..=5).map(rule).collect()), at(1));
+    assert_eq!(resumed.mitigations().len(), 5, "the first state resumes what was in force");
+    assert_eq!(guard.admit(&desired(Vec::new()), at(2)).mitigations().len(), 0);
+
+    let limited = guard.admit(&desired((11..=15).map(rule).collect()), at(3));
+    assert_eq!(limited.mitigations().len(), 2);
+    assert!(limited.refused().iter().all(|(_, r)| r.id() == "change-rate" && r.is_passing()));
+    let wish = desired((11..=15).map(rule).collect());
+    assert_eq!(guard.admit(&wish, at(62)).mitigations().len(), 2);
+    assert_eq!(guard.admit(&wish, at(63)).mitigations().len(), 4);
+    // Set back, the clock does not shut the door for longer than a minute.
+    assert_eq!(guard.admit(&wish, at(4)).mitigations().len(), 4);
+    assert_eq!(guard.admit(&wish, at(64)).mitigations().len(), 5);
+}
+
+#[test]
+fn the_generation_rises_only_with_the_content() {
+    let mut guard = guard(Config::default());
+    assert_eq!(Admitted::default().generation(), 0);
+    let wish = desired(vec![mitigation(1, Measure::Blackhole(net("203.0.113.7/32")))]);
+    assert_eq!(guard.admit(&desired(Vec::new()), Millis(1)).generation(), 1);
+    assert_eq!(guard.admit(&wish, Millis(2)).generation(), 2);
+    assert_eq!(guard.admit(&wish, Millis(3)).generation(), 2);
+    guard.set_inventory(Arc::new(Inventory::default()));
+    let gone = guard.admit(&wish, Millis(4));
+    assert_eq!((gone.generation(), gone.mitigations().len()), (3, 0));
+}
