@@ -30,7 +30,7 @@ pub use slice::{Class, ClassVolume, HostSlice, LongFlow, Sample, ServiceSlice, S
 pub use snapshot::{Command, CommandError, Mode, Observed, PeerState, PeerStatus, Snapshot};
 pub use time::{Millis, SLICE_MS};
 pub use verdict::{
-    Candidate, Family, IncidentId, Metric, Phase, Rate, Reason, TopEntry, Vector, Verdict,
+    Candidate, Family, Goodput, IncidentId, Metric, Phase, Rate, Reason, TopEntry, Vector, Verdict,
 };
 
 /// Re-exported so that every crate speaks of the same prefix type.

@@ -228,6 +228,19 @@ pub struct Candidate {
     pub normal_bytes_per_sec: f64,
 }
 
+/// Traffic that looks like the target's own customers: declared services, sources or shapes seen
+/// before.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Goodput {
+    /// What of it arrives now and is not discarded.
+    pub now: Rate,
+    /// What of it arrives in normal times.
+    pub normal: Rate,
+    /// Samples that `normal` would yield in the window `now` was measured over: below about 15 a
+    /// fall means nothing.
+    pub expected_samples: f64,
+}
+
 /// One component of an attack.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Vector {
@@ -296,6 +309,13 @@ pub struct Verdict {
     pub peak: Rate,
     /// Excess over the baseline now.
     pub excess: Rate,
+    /// Part of `rate` that routers say they discarded (IE 89 forwardingStatus, sFlow discards):
+    /// keeps the attack alive, but does no harm any more.
+    #[serde(default)]
+    pub discarded: Rate,
+    /// How the target's legitimate traffic fares; `None` when it cannot be told apart.
+    #[serde(default)]
+    pub legitimate: Option<Goodput>,
     /// Distinct sources of the excess, estimated.
     pub sources: f64,
     /// Why.

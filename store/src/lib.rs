@@ -185,6 +185,8 @@ mod tests {
                 rate: Rate::default(),
                 peak: Rate::default(),
                 excess: Rate::default(),
+                discarded: Rate::default(),
+                legitimate: None,
                 sources: 10.0,
                 reason: Reason {
                     metric: Metric::SynsPerSec,
