@@ -1,1 +1,26 @@
-//! .
+//! Flow datagrams in, traffic by destination out.
+//!
+//! Routers send sFlow v5, NetFlow v5 and v9, and IPFIX; a [`Shard`] decodes them, applies the
+//! sampling rate, and adds the traffic up for each protected host and service in slices of 100 ms.
+//! A shard is pure: time is an argument. [`socket`] is the only place with sockets and a clock.
+//! Nothing here decides anything. Read [`Shard`] and [`weir_model::Slice`] first.
+
+mod accumulate;
+mod config;
+mod decode;
+mod error;
+mod exporter;
+mod read;
+mod registry;
+#[allow(dead_code, reason = "templates of NetFlow v9 and IPFIX use the rest")]
+mod sampling;
+mod shard;
+pub mod socket;
+#[allow(dead_code, reason = "templates of NetFlow v9 and IPFIX use the rest")]
+mod time;
+
+pub use config::{Config, ExporterConfig, Tunnel};
+pub use decode::packet::LinkType;
+pub use error::{DecodeError, DecodeErrorKind};
+pub use registry::Registry;
+pub use shard::{Counters, Shard, UnlistedSender};

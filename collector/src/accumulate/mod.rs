@@ -1,0 +1,438 @@
+//! Records to [`Slice`]: sums for each protected host and declared service.
+//!
+//! Idle hosts cost 16 octets: a place in a dense index that says where, in the slice being filled,
+//! the host's sums are. The sums are made in the slice's own vectors, so sealing is a swap. Records
+//! come in small groups: the places of a whole group are looked up before any is used, so that
+//! their cache misses overlap.
+
+mod hash;
+mod ranges;
+mod samples;
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+
+use weir_model::{
+    Class, ClassVolume, FlowRecord, Forwarding, HostSlice, Inventory, LongFlow, Millis,
+    ServiceSlice, Slice, tcp_flags,
+};
+
+use crate::config::Config;
+use crate::decode::Visit;
+use hash::source_bit;
+use ranges::{Place, Ranges};
+use samples::Reservoir;
+
+/// Records looked up together.
+const GROUP: usize = 32;
+/// Flows longer than this are handed on as such, milliseconds.
+const LONG_FLOW_MS: u64 = 1000;
+/// Slots further back than this are added up by whole seconds, so that a host has a bounded
+/// number of entries in a slice however late its flows are exported.
+const FINE_SLOTS: u64 = 30;
+/// No entry.
+const NONE: u32 = u32::MAX;
+
+/// Things that did not fit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Overflow {
+    pub(crate) hosts: u64,
+    pub(crate) ipv6_merged: u64,
+    pub(crate) long_flows: u64,
+}
+
+/// Where a host's sums are in the present slice.
+#[derive(Clone, Copy, Debug)]
+struct HostPlace {
+    /// The slice for which `head` holds.
+    epoch: u32,
+    /// Its newest entry in `hosts`, or [`NONE`].
+    head: u32,
+    /// First of its declared services in `services`.
+    services: u32,
+    /// How many.
+    service_count: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct ServicePlace {
+    protocol: u8,
+    port: u16,
+    epoch: u32,
+    head: u32,
+}
+
+/// The slice being filled.
+#[derive(Debug)]
+pub(crate) struct Accumulator {
+    ranges: Ranges,
+    places: Vec<HostPlace>,
+    dense: usize,
+    /// Hosts without a place in the dense index, for the present slice. Its keys come from the
+    /// network, so it uses the standard library's keyed hash; nothing iterates over it.
+    mapped: HashMap<IpAddr, u32>,
+    services: Vec<ServicePlace>,
+    inventory: Arc<Inventory>,
+    epoch: u32,
+    group: Vec<FlowRecord>,
+    hosts: Vec<HostSlice>,
+    /// For each of `hosts`, the same host's entry of another slot.
+    host_next: Vec<u32>,
+    service_sums: Vec<ServiceSlice>,
+    service_next: Vec<u32>,
+    long_flows: Vec<LongFlow>,
+    samples: Reservoir,
+    slot: u64,
+    overflow: Overflow,
+    max_hosts: usize,
+    max_mapped: usize,
+    max_long_flows: usize,
+}
+
+impl Visit for Accumulator {
+    #[inline]
+    fn record(&mut self, record: &FlowRecord) {
+        self.group.push(*record);
+        if self.group.len() == GROUP {
+            self.flush();
+        }
+    }
+}
+
+impl Accumulator {
+    pub(crate) fn new(config: &Config, inventory: Arc<Inventory>) -> Self {
+        let mut accumulator = Self {
+            ranges: Ranges::default(),
+            places: Vec::new(),
+            dense: 0,
+            mapped: HashMap::new(),
+            services: Vec::new(),
+            inventory: Arc::default(),
+            epoch: 1,
+            group: Vec::with_capacity(GROUP),
+            hosts: Vec::new(),
+            host_next: Vec::new(),
+            service_sums: Vec::new(),
+            service_next: Vec::new(),
+            long_flows: Vec::new(),
+            samples: Reservoir::new(config.max_samples_per_slice),
+            slot: 0,
+            overflow: Overflow::default(),
+            max_hosts: config.max_hosts_per_slice,
+            max_mapped: config.max_ipv6_hosts_per_slice,
+            max_long_flows: config.max_long_flows_per_slice,
+        };
+        accumulator.set_inventory(inventory);
+        accumulator
+    }
+
+    /// Protects something else from now on. What the present slice holds stays in it.
+    pub(crate) fn set_inventory(&mut self, inventory: Arc<Inventory>) {
+        self.flush();
+        self.ranges = Ranges::new(&inventory.protected);
+        self.dense = usize::try_from(self.ranges.dense()).unwrap_or(0);
+        self.places =
+            vec![HostPlace { epoch: 0, head: NONE, services: 0, service_count: 0 }; self.dense];
+        self.mapped.clear();
+        self.services = inventory
+            .services
+            .iter()
+            .map(|s| ServicePlace { protocol: s.protocol, port: s.port, epoch: 0, head: NONE })
+            .collect();
+        let mut from = 0;
+        while let Some(service) = inventory.services.get(from) {
+            let count = inventory.services_of(service.address).len().max(1);
+            if let Some(Place::Dense(index)) = self.ranges.place(service.address) {
+                let place = &mut self.places[index as usize];
+                place.services = u32::try_from(from).unwrap_or(NONE);
+                place.service_count = u32::try_from(count).unwrap_or(0);
+            }
+            from += count;
+        }
+        self.inventory = inventory;
+    }
+
+    /// The slot that arrivals belong to now: no event can be later.
+    pub(crate) fn arrive(&mut self, now: Millis) {
+        self.slot = self.slot.max(now.slot());
+    }
+
+    pub(crate) fn overflow(&self) -> Overflow {
+        self.overflow
+    }
+
+    /// Adds up the records waiting in the group.
+    pub(crate) fn flush(&mut self) {
+        let group = std::mem::take(&mut self.group);
+        let mut found = [(NONE, NONE); GROUP];
+        // First all places, then all heads: independent loads, which the processor overlaps.
+        for (record, found) in group.iter().zip(&mut found) {
+            *found = (self.place(record.dst), self.place(record.src));
+        }
+        let mut heads = 0_u64;
+        for (record, (inbound, outbound)) in group.iter().zip(&found) {
+            for place in [*inbound, *outbound] {
+                if let Some(place) = self.places.get(place as usize)
+                    && place.epoch == self.epoch
+                    && let Some(host) = self.hosts.get(place.head as usize)
+                {
+                    heads ^= host.slot
+                        ^ host.inbound[Class::of(record) as usize].packets
+                        ^ host.variance;
+                }
+            }
+        }
+        std::hint::black_box(heads);
+        for (record, (inbound, outbound)) in group.iter().zip(&found) {
+            if *inbound != NONE || *outbound != NONE {
+                self.add(record, *inbound, *outbound);
+            }
+        }
+        self.group = group;
+        self.group.clear();
+    }
+
+    /// The place of a protected address, made if it has none yet; [`NONE`] if it is not protected.
+    #[inline]
+    fn place(&mut self, address: IpAddr) -> u32 {
+        match self.ranges.place(address) {
+            None => NONE,
+            Some(Place::Dense(index)) => index,
+            Some(Place::Mapped) => self.mapped_place(address),
+        }
+    }
+
+    fn mapped_place(&mut self, address: IpAddr) -> u32 {
+        if let Some(place) = self.mapped.get(&address) {
+            return *place;
+        }
+        // Full: a flood of random addresses is added up by /64 (IPv4 by /24), in a reserve of the
+        // same size, so that it is still seen and the sums made so far stay.
+        let address = if self.mapped.len() < self.max_mapped {
+            address
+        } else {
+            self.overflow.ipv6_merged = self.overflow.ipv6_merged.wrapping_add(1);
+            let network = network_of(address);
+            if let Some(place) = self.mapped.get(&network) {
+                return *place;
+            }
+            if self.mapped.len() >= self.max_mapped.saturating_mul(2) {
+                self.overflow.hosts = self.overflow.hosts.wrapping_add(1);
+                return NONE;
+            }
+            network
+        };
+        let from = self.inventory.services.partition_point(|s| s.address < address);
+        let place = HostPlace {
+            epoch: 0,
+            head: NONE,
+            services: u32::try_from(from).unwrap_or(NONE),
+            service_count: u32::try_from(self.inventory.services_of(address).len()).unwrap_or(0),
+        };
+        let index = u32::try_from(self.places.len()).unwrap_or(NONE);
+        self.places.push(place);
+        self.mapped.insert(address, index);
+        index
+    }
+
+    fn add(&mut self, record: &FlowRecord, inbound: u32, outbound: u32) {
+        let volume = ClassVolume { packets: record.scaled_packets(), bytes: record.scaled_bytes() };
+        let variance = volume.packets.saturating_mul(u64::from(record.sampling));
+        let class = Class::of(record);
+        self.samples.offer(record);
+        let duration = record.end.since(record.start);
+        if duration > LONG_FLOW_MS && record.forwarding != Forwarding::Dropped {
+            for (place, outbound) in [(inbound, false), (outbound, true)] {
+                if place != NONE {
+                    self.add_long(record, class, volume, variance, place, outbound);
+                }
+            }
+            return;
+        }
+        // A short flow stands at its middle: at most half a second from where any of it was.
+        let slot = self.grain((record.end - duration / 2).slot());
+        if inbound != NONE {
+            let bit = source_bit(record.src);
+            let at = self.host_at(inbound, slot, record.dst);
+            if let Some(host) = self.hosts.get_mut(at) {
+                if record.forwarding == Forwarding::Dropped {
+                    host.dropped.add(volume);
+                } else {
+                    host.inbound[class as usize].add(volume);
+                    host.variance = host.variance.saturating_add(variance);
+                    host.sources |= bit;
+                    let at = self.service_at(
+                        inbound,
+                        record.protocol,
+                        record.dst_port,
+                        slot,
+                        record.dst,
+                    );
+                    if let Some(service) = self.service_sums.get_mut(at) {
+                        service.inbound.add(volume);
+                        service.variance = service.variance.saturating_add(variance);
+                        service.sources |= bit;
+                    }
+                }
+            }
+        }
+        if outbound != NONE && record.forwarding != Forwarding::Dropped {
+            let at = self.host_at(outbound, slot, record.src);
+            if let Some(host) = self.hosts.get_mut(at) {
+                host.outbound.add(volume);
+                let flags = record.tcp_flags & (tcp_flags::SYN | tcp_flags::ACK);
+                if record.protocol == 6 && flags == tcp_flags::SYN {
+                    host.outbound_syn = host.outbound_syn.saturating_add(volume.packets);
+                }
+                let at =
+                    self.service_at(outbound, record.protocol, record.src_port, slot, record.src);
+                if let Some(service) = self.service_sums.get_mut(at) {
+                    service.outbound.add(volume);
+                }
+            }
+        }
+    }
+
+    /// Slots of the last seconds as they are, older ones by the second.
+    #[inline]
+    fn grain(&self, slot: u64) -> u64 {
+        let slot = slot.min(self.slot);
+        if self.slot - slot < FINE_SLOTS { slot } else { slot / 10 * 10 + 5 }
+    }
+
+    /// The entry of a host and slot, made if need be; beyond all entries when there is no room.
+    #[inline]
+    fn host_at(&mut self, place: u32, slot: u64, address: IpAddr) -> usize {
+        let beyond = usize::MAX;
+        let Some(place) = self.places.get_mut(place as usize) else { return beyond };
+        if place.epoch != self.epoch {
+            (place.epoch, place.head) = (self.epoch, NONE);
+        }
+        let mut at = place.head;
+        while let Some(host) = self.hosts.get(at as usize) {
+            if host.slot == slot {
+                return at as usize;
+            }
+            at = self.host_next[at as usize];
+        }
+        if self.hosts.len() >= self.max_hosts {
+            self.overflow.hosts = self.overflow.hosts.wrapping_add(1);
+            return beyond;
+        }
+        let index = self.hosts.len();
+        self.host_next.push(place.head);
+        place.head = u32::try_from(index).unwrap_or(NONE);
+        let merged = self.mapped.len() > self.max_mapped && !self.mapped.contains_key(&address);
+        let host = if merged { network_of(address) } else { address };
+        self.hosts.push(HostSlice::empty(host, slot));
+        index
+    }
+
+    #[inline]
+    fn service_at(
+        &mut self,
+        place: u32,
+        protocol: u8,
+        port: u16,
+        slot: u64,
+        host: IpAddr,
+    ) -> usize {
+        let beyond = usize::MAX;
+        let Some(index) = self.service_index(place, protocol, port) else { return beyond };
+        let service = &mut self.services[index];
+        if service.epoch != self.epoch {
+            (service.epoch, service.head) = (self.epoch, NONE);
+        }
+        let mut at = service.head;
+        while let Some(sums) = self.service_sums.get(at as usize) {
+            if sums.slot == slot {
+                return at as usize;
+            }
+            at = self.service_next[at as usize];
+        }
+        if self.service_sums.len() >= self.max_hosts {
+            self.overflow.hosts = self.overflow.hosts.wrapping_add(1);
+            return beyond;
+        }
+        let index = self.service_sums.len();
+        self.service_next.push(service.head);
+        service.head = u32::try_from(index).unwrap_or(NONE);
+        self.service_sums.push(ServiceSlice {
+            host,
+            protocol,
+            port,
+            slot,
+            inbound: ClassVolume::default(),
+            outbound: ClassVolume::default(),
+            variance: 0,
+            sources: 0,
+        });
+        index
+    }
+
+    #[inline]
+    fn service_index(&self, place: u32, protocol: u8, port: u16) -> Option<usize> {
+        let place = self.places.get(place as usize)?;
+        if place.service_count == 0 {
+            return None;
+        }
+        let from = place.services as usize;
+        let own = self.services.get(from..from + place.service_count as usize)?;
+        own.iter().position(|s| s.protocol == protocol && s.port == port).map(|i| from + i)
+    }
+
+    fn add_long(
+        &mut self,
+        record: &FlowRecord,
+        class: Class,
+        volume: ClassVolume,
+        variance: u64,
+        place: u32,
+        outbound: bool,
+    ) {
+        if self.long_flows.len() >= self.max_long_flows {
+            self.overflow.long_flows = self.overflow.long_flows.wrapping_add(1);
+            return;
+        }
+        let (host, port) =
+            if outbound { (record.src, record.src_port) } else { (record.dst, record.dst_port) };
+        let service = self.service_index(place, record.protocol, port);
+        self.long_flows.push(LongFlow {
+            host,
+            outbound,
+            class,
+            protocol: record.protocol,
+            service_port: service.map_or(0, |_| port),
+            start: record.start,
+            end: record.end,
+            volume,
+            variance,
+        });
+    }
+
+    /// Fills `slice` with what came since the last time, and takes its emptied vectors in exchange.
+    pub(crate) fn seal(&mut self, slice: &mut Slice) {
+        self.flush();
+        slice.hosts.clear();
+        slice.services.clear();
+        slice.long_flows.clear();
+        std::mem::swap(&mut slice.hosts, &mut self.hosts);
+        std::mem::swap(&mut slice.services, &mut self.service_sums);
+        std::mem::swap(&mut slice.long_flows, &mut self.long_flows);
+        self.samples.take(&mut slice.samples);
+        self.host_next.clear();
+        self.service_next.clear();
+        self.mapped.clear();
+        self.places.truncate(self.dense);
+        self.epoch = self.epoch.wrapping_add(1);
+    }
+}
+
+/// The network that stands for an address once there is no room for single ones.
+fn network_of(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(a) => IpAddr::V4((a.to_bits() & 0xffff_ff00).into()),
+        IpAddr::V6(a) => IpAddr::V6(Ipv6Addr::from_bits(a.to_bits() >> 64 << 64)),
+    }
+}

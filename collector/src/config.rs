@@ -1,0 +1,99 @@
+//! Settings of the collector.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// Which routers are listened to, where, and how much memory they may use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// UDP addresses to listen on. Every listener takes every protocol: the version is read from
+    /// the datagram. `[::]` listens on IPv4 as well.
+    pub listen: Vec<SocketAddr>,
+    /// Who may send. A datagram from anybody else is counted and forgotten.
+    pub exporters: Vec<ExporterConfig>,
+    /// Receive buffer to ask the kernel for, octets a socket. The kernel caps it at
+    /// `net.core.rmem_max` unless weir may exceed it (`CAP_NET_ADMIN`).
+    pub receive_buffer_bytes: u64,
+    /// Sockets, and so receive threads, for each listener; the kernel spreads senders over them.
+    pub sockets_per_listener: usize,
+    /// Which addresses of a tunnelled packet count, in samples that show packet headers.
+    pub tunnel: Tunnel,
+    /// Most exporters remembered; later ones are refused and counted.
+    pub max_exporters: usize,
+    /// Most observation domains remembered for one exporter.
+    pub max_domains: usize,
+    /// Most templates remembered for one exporter.
+    pub max_templates: usize,
+    /// Most protected hosts (times slots of event time) in one slice of one shard.
+    pub max_hosts_per_slice: usize,
+    /// Most protected IPv6 hosts in one slice of one shard; more are added up by /64.
+    pub max_ipv6_hosts_per_slice: usize,
+    /// Most long flows in one slice of one shard.
+    pub max_long_flows_per_slice: usize,
+    /// Most records kept as evidence in one slice of one shard.
+    pub max_samples_per_slice: usize,
+    /// Most octets of data sets kept until their template comes, for one exporter.
+    pub max_pending_bytes: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let any = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        Self {
+            listen: [2055, 4739, 6343].map(|port| SocketAddr::new(any, port)).to_vec(),
+            exporters: Vec::new(),
+            receive_buffer_bytes: 16 << 20,
+            sockets_per_listener: 1,
+            tunnel: Tunnel::Outer,
+            max_exporters: 4096,
+            max_domains: 64,
+            max_templates: 4096,
+            max_hosts_per_slice: 262_144,
+            max_ipv6_hosts_per_slice: 65_536,
+            max_long_flows_per_slice: 65_536,
+            max_samples_per_slice: 16_384,
+            max_pending_bytes: 262_144,
+        }
+    }
+}
+
+impl Config {
+    /// The entry for a sender: of those that hold its address, the longest prefix.
+    pub fn exporter(&self, address: IpAddr) -> Option<&ExporterConfig> {
+        self.exporters
+            .iter()
+            .filter(|e| e.address.contains(&address))
+            .max_by_key(|e| e.address.prefix_len())
+    }
+}
+
+/// A router or a range of routers that may send.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExporterConfig {
+    /// Source address of its datagrams, or a prefix of such addresses.
+    pub address: IpNet,
+    /// What people call it; its address when absent.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Sampling rate that holds whatever the router says: one in so many packets.
+    #[serde(default)]
+    pub sampling: Option<u32>,
+    /// Sampling rate used when the router says nothing.
+    #[serde(default)]
+    pub default_sampling: Option<u32>,
+}
+
+/// Which addresses of a tunnelled packet count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tunnel {
+    /// Those of the tunnel: what the links carry and what FlowSpec rules match.
+    #[default]
+    Outer,
+    /// Those inside: for operators whose customers sit behind an overlay.
+    Inner,
+}

@@ -1,0 +1,101 @@
+//! Datagram to [`FlowRecord`]s.
+//!
+//! The version is read from the datagram, so any protocol may come to any port. What is damaged
+//! loses itself only: everything decoded before it, and every sound set beside it, counts.
+
+pub(crate) mod netflow_v5;
+pub(crate) mod packet;
+pub(crate) mod sflow;
+
+use weir_model::{FlowRecord, Millis};
+
+use crate::config::Tunnel;
+use crate::error::{DecodeError, DecodeErrorKind};
+use crate::exporter::Exporter;
+use crate::read::{be16, be32};
+use crate::time::FlowTime;
+
+/// What decoding yields, as it goes.
+pub(crate) trait Visit {
+    /// A record or packet sample that is traffic.
+    fn record(&mut self, record: &FlowRecord);
+}
+
+/// What was in the datagrams so far, by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) data_records: u64,
+    pub(crate) option_records: u64,
+    pub(crate) flow_samples: u64,
+    pub(crate) counter_samples: u64,
+    pub(crate) drop_samples: u64,
+    pub(crate) flows: u64,
+    pub(crate) not_ip: u64,
+    pub(crate) not_traffic: u64,
+}
+
+/// Everything a decoder works with.
+#[derive(Debug)]
+pub(crate) struct Context<'a, V> {
+    pub(crate) exporter: &'a mut Exporter,
+    pub(crate) tally: &'a mut Tally,
+    pub(crate) visit: &'a mut V,
+    pub(crate) now: Millis,
+    pub(crate) tunnel: Tunnel,
+}
+
+impl<V: Visit> Context<'_, V> {
+    /// Hands a record on.
+    #[inline]
+    pub(crate) fn record(&mut self, record: &FlowRecord) {
+        self.exporter.lag.add(self.now.since(record.start));
+        self.tally.flows = self.tally.flows.wrapping_add(1);
+        self.visit.record(record);
+    }
+
+    /// Counts records read from the wire, whether or not they were traffic.
+    pub(crate) fn data_records(&mut self, count: usize) {
+        let count = count as u64;
+        self.exporter.records = self.exporter.records.wrapping_add(count);
+        self.tally.data_records = self.tally.data_records.wrapping_add(count);
+    }
+
+    /// First and last packet on weir's clock.
+    #[inline]
+    pub(crate) fn event(&mut self, time: FlowTime) -> (Millis, Millis) {
+        let (start, end, implausible) = self.exporter.clock.event(time, self.now);
+        if implausible {
+            self.exporter.implausible_times = self.exporter.implausible_times.wrapping_add(1);
+        }
+        (start, end)
+    }
+}
+
+/// Decodes one datagram of whatever protocol.
+pub(crate) fn datagram<V: Visit>(
+    cx: &mut Context<'_, V>,
+    payload: &[u8],
+) -> Result<(), DecodeError> {
+    match (be16(payload, 0), be32(payload, 0)) {
+        (Some(5), _) => netflow_v5::decode(cx, payload),
+        (_, Some(5)) => sflow::decode(cx, payload),
+        (None, _) => Err(DecodeError::new(DecodeErrorKind::ShortHeader, payload.len())),
+        _ => Err(DecodeError::new(DecodeErrorKind::UnknownVersion, 0)),
+    }
+}
+
+/// Average layer-3 octets of a packet.
+#[inline]
+pub(crate) fn average_length(packets: u64, bytes: u64) -> u16 {
+    bytes.checked_div(packets).map_or(0, |n| u16::try_from(n).unwrap_or(u16::MAX))
+}
+
+/// ICMP has no ports: exporters put type and code into the destination port.
+#[inline]
+pub(crate) fn split_icmp(record: &mut FlowRecord) {
+    if matches!(record.protocol, 1 | 58) {
+        let [kind, code] = record.dst_port.to_be_bytes();
+        (record.icmp_type, record.icmp_code) = (kind, code);
+        (record.src_port, record.dst_port) = (0, 0);
+    }
+}

@@ -1,0 +1,93 @@
+//! NetFlow version 5: a header of 24 octets and up to 30 records of 48, all fixed.
+//!
+//! ```text
+//! header  0 version  2 count  4 uptime ms  8 unix s  12 unix ns  16 sequence  20 engine  22 sampling
+//! record  0 src  4 dst  8 next hop  12 in  14 out  16 packets  20 octets  24 first  28 last
+//!         32 sport  34 dport  36 pad  37 flags  38 protocol  39 tos  40 AS  44 masks  46 pad
+//! ```
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use weir_model::{FlowProtocol, FlowRecord, Forwarding, Fragment};
+
+use super::{Context, Visit, average_length, split_icmp};
+use crate::error::{DecodeError, DecodeErrorKind};
+use crate::read::{be16, be32};
+use crate::time::{FlowTime, uptime_age};
+
+const HEADER: usize = 24;
+const RECORD: usize = 48;
+
+/// Decodes a whole datagram. A header count that lies costs nothing but the count: records are
+/// read as far as the datagram goes.
+pub(crate) fn decode<V: Visit>(cx: &mut Context<'_, V>, payload: &[u8]) -> Result<(), DecodeError> {
+    let Some(header) = payload.first_chunk::<HEADER>() else {
+        return Err(DecodeError::new(DecodeErrorKind::ShortHeader, payload.len()));
+    };
+    cx.exporter.protocol = Some(FlowProtocol::NetflowV5);
+    let claimed = usize::from(u16::from_be_bytes([header[2], header[3]]));
+    let uptime = be32(header, 4).unwrap_or(0);
+    let sequence = be32(header, 16).unwrap_or(0);
+    let engine = u64::from(be16(header, 20).unwrap_or(0));
+    let unix_ms = u64::from(be32(header, 8).unwrap_or(0)) * 1000
+        + u64::from(be32(header, 12).unwrap_or(0)) / 1_000_000;
+    let (sampling, source) = cx.exporter.sampling.v5(be16(header, 22).unwrap_or(0));
+    cx.exporter.applied(sampling, source);
+    cx.exporter.clock.exported(unix_ms, cx.now);
+
+    let (records, tail) = payload[HEADER..].as_chunks::<RECORD>();
+    let records = &records[..records.len().min(claimed)];
+    for record in records {
+        let record = flow(record, uptime, sampling, cx);
+        cx.record(&record);
+    }
+    let count = u32::try_from(records.len()).unwrap_or(u32::MAX);
+    cx.data_records(records.len());
+    cx.exporter.sequence(5, engine, sequence, count);
+    if records.len() < claimed {
+        let at = HEADER + records.len() * RECORD + tail.len();
+        return Err(DecodeError::new(DecodeErrorKind::Truncated, at));
+    }
+    Ok(())
+}
+
+#[inline]
+fn flow<V: Visit>(
+    r: &[u8; RECORD],
+    uptime: u32,
+    sampling: u32,
+    cx: &mut Context<'_, V>,
+) -> FlowRecord {
+    let long = |at: usize| u32::from_be_bytes([r[at], r[at + 1], r[at + 2], r[at + 3]]);
+    let short = |at: usize| u16::from_be_bytes([r[at], r[at + 1]]);
+    let (first, last) = (long(24), long(28));
+    let (start, end) = cx
+        .event(FlowTime::Age { end: uptime_age(uptime, last), duration: uptime_age(last, first) });
+    let (packets, bytes) = (u64::from(long(16)), u64::from(long(20)));
+    let length = average_length(packets, bytes);
+    let mut record = FlowRecord {
+        src: IpAddr::V4(Ipv4Addr::from_bits(long(0))),
+        dst: IpAddr::V4(Ipv4Addr::from_bits(long(4))),
+        src_port: short(32),
+        dst_port: short(34),
+        protocol: r[38],
+        tcp_flags: if r[38] == 6 { r[37] } else { 0 },
+        icmp_type: 0,
+        icmp_code: 0,
+        ttl: 0,
+        fragment: Fragment::None,
+        forwarding: Forwarding::Unknown,
+        length_min: length,
+        length_max: length,
+        packets,
+        bytes,
+        sampling,
+        start,
+        end,
+        input_if: u32::from(short(12)),
+        output_if: u32::from(short(14)),
+        exporter: cx.exporter.id,
+    };
+    split_icmp(&mut record);
+    record
+}

@@ -1,0 +1,378 @@
+//! Packet headers: from sFlow samples, IPFIX header sections and captures.
+//!
+//! A header may be cut anywhere. What is cut off is left at zero; a packet without a whole IP
+//! header is no packet.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use serde::{Deserialize, Serialize};
+use weir_model::Fragment;
+
+use crate::config::Tunnel;
+use crate::read::{be16, be32, be128};
+
+/// What a frame begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LinkType {
+    /// Ethernet (pcap 1; sFlow header protocol 1).
+    Ethernet,
+    /// An IPv4 or IPv6 header (pcap 12, 101, 228, 229; sFlow 11, 12).
+    Ip,
+    /// Linux "cooked" capture v1 (pcap 113).
+    LinuxSll,
+    /// Linux "cooked" capture v2 (pcap 276).
+    LinuxSll2,
+    /// BSD loopback: an address family in the capturing machine's octet order (pcap 0, 108).
+    Null,
+    /// PPP, with or without HDLC framing (pcap 9; sFlow 7).
+    Ppp,
+    /// An MPLS label stack (sFlow 13).
+    Mpls,
+    /// IEEE 802.11 data frames (pcap 105; sFlow 9).
+    Ieee80211,
+}
+
+impl LinkType {
+    /// The link type of a pcap file's number.
+    pub const fn from_pcap(number: u32) -> Option<Self> {
+        match number {
+            0 | 108 => Some(Self::Null),
+            1 => Some(Self::Ethernet),
+            9 | 50 => Some(Self::Ppp),
+            12 | 14 | 101 | 228 | 229 => Some(Self::Ip),
+            105 => Some(Self::Ieee80211),
+            113 => Some(Self::LinuxSll),
+            276 => Some(Self::LinuxSll2),
+            _ => None,
+        }
+    }
+}
+
+/// A packet's headers, as far as they are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Packet {
+    pub(crate) src: IpAddr,
+    pub(crate) dst: IpAddr,
+    pub(crate) protocol: u8,
+    pub(crate) src_port: u16,
+    pub(crate) dst_port: u16,
+    pub(crate) tcp_flags: u8,
+    pub(crate) icmp_type: u8,
+    pub(crate) icmp_code: u8,
+    pub(crate) ttl: u8,
+    pub(crate) fragment: Fragment,
+    /// Layer-3 octets of the whole packet.
+    pub(crate) length: u16,
+    /// Whether the transport header was in reach (or is absent by nature).
+    pub(crate) complete: bool,
+}
+
+/// Tags, labels and tunnels passed through at most, so that no header can hold the decoder long.
+const MAX_LAYERS: u32 = 16;
+
+mod ethertype {
+    pub(super) const IPV4: u16 = 0x0800;
+    pub(super) const IPV6: u16 = 0x86dd;
+    pub(super) const VLAN: u16 = 0x8100;
+    pub(super) const QINQ: u16 = 0x88a8;
+    pub(super) const QINQ_OLD: u16 = 0x9100;
+    pub(super) const MPLS: u16 = 0x8847;
+    pub(super) const MPLS_MULTICAST: u16 = 0x8848;
+    pub(super) const PPPOE: u16 = 0x8864;
+    pub(super) const TEB: u16 = 0x6558;
+}
+
+/// Reads a frame of `wire_len` octets of which `frame` was captured.
+pub(crate) fn parse(link: LinkType, frame: &[u8], wire_len: u32, tunnel: Tunnel) -> Option<Packet> {
+    let walk = Walk { whole: frame.len(), wire_len, tunnel, layers: 0 };
+    match link {
+        LinkType::Ethernet => walk.ethernet(frame),
+        LinkType::Ip => walk.ip(frame),
+        LinkType::LinuxSll => walk.ether_type(be16(frame, 14)?, frame.get(16..)?),
+        LinkType::LinuxSll2 => walk.ether_type(be16(frame, 0)?, frame.get(20..)?),
+        LinkType::Null => walk.ip(frame.get(4..)?),
+        LinkType::Ppp => walk.ppp(frame),
+        LinkType::Mpls => walk.mpls(frame),
+        LinkType::Ieee80211 => walk.ieee80211(frame),
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Walk {
+    whole: usize,
+    wire_len: u32,
+    tunnel: Tunnel,
+    layers: u32,
+}
+
+impl Walk {
+    fn deeper(self) -> Option<Self> {
+        (self.layers < MAX_LAYERS).then_some(Self { layers: self.layers + 1, ..self })
+    }
+
+    /// Octets on the wire from the beginning of `rest` on.
+    fn wire_left(&self, rest: &[u8]) -> u32 {
+        let passed = u32::try_from(self.whole - rest.len()).unwrap_or(u32::MAX);
+        self.wire_len.saturating_sub(passed)
+    }
+
+    fn ethernet(self, frame: &[u8]) -> Option<Packet> {
+        self.deeper()?.ether_type(be16(frame, 12)?, frame.get(14..)?)
+    }
+
+    fn ether_type(self, kind: u16, rest: &[u8]) -> Option<Packet> {
+        let next = self.deeper()?;
+        match kind {
+            ethertype::IPV4 | ethertype::IPV6 => next.ip(rest),
+            ethertype::VLAN | ethertype::QINQ | ethertype::QINQ_OLD => {
+                next.ether_type(be16(rest, 2)?, rest.get(4..)?)
+            }
+            ethertype::MPLS | ethertype::MPLS_MULTICAST => next.mpls(rest),
+            ethertype::PPPOE => next.ppp(rest.get(6..)?),
+            ethertype::TEB => next.ethernet(rest),
+            // A length, not a type: LLC with SNAP (IEEE 802.3).
+            0..=1500 => next.llc(rest),
+            _ => None,
+        }
+    }
+
+    fn llc(self, rest: &[u8]) -> Option<Packet> {
+        match rest.first_chunk::<3>()? {
+            [0xaa, 0xaa, 0x03] => self.deeper()?.ether_type(be16(rest, 6)?, rest.get(8..)?),
+            [0x06, 0x06, 0x03] => self.ip(rest.get(3..)?),
+            _ => None,
+        }
+    }
+
+    fn ppp(self, rest: &[u8]) -> Option<Packet> {
+        let rest = rest.strip_prefix(&[0xff, 0x03]).unwrap_or(rest);
+        // The protocol may be compressed to one octet, which is then odd (RFC 1661 §6.5).
+        let (protocol, rest) = match rest.first()? {
+            first if first & 1 == 1 => (u16::from(*first), rest.get(1..)?),
+            _ => (be16(rest, 0)?, rest.get(2..)?),
+        };
+        match protocol {
+            0x0021 | 0x0057 => self.deeper()?.ip(rest),
+            0x0281 => self.deeper()?.mpls(rest),
+            _ => None,
+        }
+    }
+
+    fn mpls(self, mut rest: &[u8]) -> Option<Packet> {
+        for _ in 0..MAX_LAYERS {
+            let label = be32(rest, 0)?;
+            rest = rest.get(4..)?;
+            if label & 0x100 != 0 {
+                return self.deeper()?.below_mpls(rest);
+            }
+        }
+        None
+    }
+
+    /// Nothing says what is under the last label: an IP version, a pseudowire's control word (its
+    /// first four bits are 0, RFC 4385) or an Ethernet header at once. An Ethernet header whose
+    /// address begins with 4 or 6 looks like IP: the IP header must fit to be believed.
+    fn below_mpls(self, rest: &[u8]) -> Option<Packet> {
+        match rest.first()? >> 4 {
+            4 | 6 if self.looks_like_ip(rest) => self.ip(rest),
+            0 => {
+                let after = rest.get(4..)?;
+                self.ethernet(after).or_else(|| self.ethernet(rest))
+            }
+            _ => self.ethernet(rest),
+        }
+    }
+
+    fn looks_like_ip(&self, rest: &[u8]) -> bool {
+        let left = self.wire_left(rest);
+        match rest.first().map(|b| b >> 4) {
+            Some(4) => {
+                let header = u32::from(rest[0] & 15) * 4;
+                be16(rest, 2).is_some_and(|total| {
+                    header >= 20 && u32::from(total) >= header && u32::from(total) <= left
+                })
+            }
+            Some(6) => be16(rest, 4).is_some_and(|payload| u32::from(payload) + 40 <= left),
+            _ => false,
+        }
+    }
+
+    /// Data frames only, with the QoS and four-address forms (IEEE 802.11 §9.2.4.1).
+    fn ieee80211(self, frame: &[u8]) -> Option<Packet> {
+        let control = frame.first_chunk::<2>()?;
+        let (kind, subtype) = (control[0] >> 2 & 3, control[0] >> 4);
+        // Data without "no data" bit and not encrypted.
+        if kind != 2 || subtype & 4 != 0 || control[1] & 0x40 != 0 {
+            return None;
+        }
+        let addresses = if control[1] & 3 == 3 { 30 } else { 24 };
+        let qos = if subtype & 8 != 0 { 2 } else { 0 };
+        self.llc(frame.get(addresses + qos..)?)
+    }
+
+    fn ip(self, rest: &[u8]) -> Option<Packet> {
+        match rest.first()? >> 4 {
+            4 => self.ipv4(rest),
+            6 => self.ipv6(rest),
+            _ => None,
+        }
+    }
+
+    fn ipv4(self, rest: &[u8]) -> Option<Packet> {
+        let header = rest.first_chunk::<20>()?;
+        let header_len = usize::from(header[0] & 15) * 4;
+        if header_len < 20 {
+            return None;
+        }
+        let flags = u16::from_be_bytes([header[6], header[7]]);
+        let (more, offset) = (flags & 0x2000 != 0, flags & 0x1fff);
+        let mut packet = Packet {
+            src: IpAddr::V4(Ipv4Addr::from_bits(be32(header, 12)?)),
+            dst: IpAddr::V4(Ipv4Addr::from_bits(be32(header, 16)?)),
+            protocol: header[9],
+            src_port: 0,
+            dst_port: 0,
+            tcp_flags: 0,
+            icmp_type: 0,
+            icmp_code: 0,
+            ttl: header[8],
+            fragment: fragment(more, offset),
+            length: self.length(u16::from_be_bytes([header[2], header[3]]), rest),
+            complete: false,
+        };
+        Some(self.transport(&mut packet, rest.get(header_len..)))
+    }
+
+    /// The length an IP header states, unless it is absent (segmentation offload) or more than
+    /// the wire carried.
+    fn length(&self, stated: u16, rest: &[u8]) -> u16 {
+        let wire = u16::try_from(self.wire_left(rest)).unwrap_or(u16::MAX);
+        if stated == 0 || stated > wire { wire } else { stated }
+    }
+
+    fn ipv6(self, rest: &[u8]) -> Option<Packet> {
+        let header = rest.first_chunk::<40>()?;
+        let payload = u16::from_be_bytes([header[4], header[5]]);
+        let stated = if payload == 0 { 0 } else { payload.saturating_add(40) };
+        let mut packet = Packet {
+            src: IpAddr::V6(Ipv6Addr::from_bits(be128(header, 8)?)),
+            dst: IpAddr::V6(Ipv6Addr::from_bits(be128(header, 24)?)),
+            protocol: header[6],
+            src_port: 0,
+            dst_port: 0,
+            tcp_flags: 0,
+            icmp_type: 0,
+            icmp_code: 0,
+            ttl: header[7],
+            fragment: Fragment::None,
+            length: self.length(stated, rest),
+            complete: false,
+        };
+        let (next, fragment, body) = extension_headers(header[6], rest.get(40..));
+        (packet.protocol, packet.fragment) = (next, fragment);
+        Some(self.transport(&mut packet, body))
+    }
+
+    /// Fills in what the transport header says, or goes into a tunnel.
+    fn transport(self, packet: &mut Packet, body: Option<&[u8]>) -> Packet {
+        if packet.fragment == Fragment::Later {
+            packet.complete = true;
+            return *packet;
+        }
+        let body = body.unwrap_or_default();
+        match packet.protocol {
+            6 | 17 | 132 | 33 | 136 => {
+                if let (Some(src), Some(dst)) = (be16(body, 0), be16(body, 2)) {
+                    (packet.src_port, packet.dst_port) = (src, dst);
+                    packet.complete = true;
+                }
+                if packet.protocol == 6 {
+                    packet.tcp_flags = body.get(13).copied().unwrap_or(0);
+                    packet.complete &= body.len() > 13;
+                }
+            }
+            1 | 58 => {
+                if let Some([kind, code]) = body.first_chunk() {
+                    (packet.icmp_type, packet.icmp_code) = (*kind, *code);
+                    packet.complete = true;
+                }
+            }
+            _ => packet.complete = true,
+        }
+        if self.tunnel == Tunnel::Inner
+            && let Some(inner) = self.inner(packet, body)
+        {
+            return inner;
+        }
+        *packet
+    }
+
+    fn inner(self, packet: &Packet, body: &[u8]) -> Option<Packet> {
+        let next = self.deeper()?;
+        match packet.protocol {
+            4 | 41 => next.ip(body),
+            143 => next.ethernet(body),
+            47 => next.gre(body),
+            137 => next.mpls(body),
+            17 => match packet.dst_port {
+                // VXLAN (RFC 7348) and its old Linux port.
+                4789 | 8472 => next.ethernet(body.get(16..)?),
+                // Geneve (RFC 8926 §3.4): options counted in four octets.
+                6081 => {
+                    let options = usize::from(body.get(8)? & 0x3f) * 4;
+                    next.ether_type(be16(body, 10)?, body.get(16 + options..)?)
+                }
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// GRE, versions 0 and 1 (RFC 2784, 2890, 2637).
+    fn gre(self, body: &[u8]) -> Option<Packet> {
+        let flags = be16(body, 0)?;
+        let word = |bit: u16| if flags & bit != 0 { 4 } else { 0 };
+        if flags & 7 == 1 {
+            let header = 8 + word(0x1000) + word(0x0080);
+            return self.ppp(body.get(header..)?);
+        }
+        let header = 4 + word(0x8000) + word(0x2000) + word(0x1000);
+        self.ether_type(be16(body, 2)?, body.get(header..)?)
+    }
+}
+
+const fn fragment(more: bool, offset: u16) -> Fragment {
+    match (more, offset) {
+        (_, 1..) => Fragment::Later,
+        (true, 0) => Fragment::First,
+        (false, 0) => Fragment::None,
+    }
+}
+
+/// Passes over IPv6 extension headers (RFC 8200 §4), the routing header of SRv6 included.
+fn extension_headers(mut next: u8, mut rest: Option<&[u8]>) -> (u8, Fragment, Option<&[u8]>) {
+    let mut seen = Fragment::None;
+    for _ in 0..MAX_LAYERS {
+        let Some(body) = rest else { break };
+        let Some([following, len]) = body.first_chunk::<2>() else { break };
+        let skip = match next {
+            // Hop-by-hop, routing, destination, mobility, HIP, shim6: in units of eight octets.
+            0 | 43 | 60 | 135 | 139 | 140 => usize::from(*len) * 8 + 8,
+            // Authentication: in units of four, less two (RFC 4302 §2.2).
+            51 => usize::from(*len) * 4 + 8,
+            44 => {
+                let Some(word) = be16(body, 2) else { break };
+                seen = fragment(word & 1 != 0, word >> 3);
+                8
+            }
+            _ => break,
+        };
+        next = *following;
+        rest = body.get(skip..);
+        if seen == Fragment::Later {
+            break;
+        }
+    }
+    (next, seen, rest)
+}

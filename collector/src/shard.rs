@@ -1,0 +1,348 @@
+//! One shard: exporters' state and the slice being filled, owned by one thread.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
+use weir_model::{ExporterStatus, FlowRecord, Inventory, Millis, Slice};
+
+use crate::accumulate::Accumulator;
+use crate::config::Config;
+use crate::decode::packet::{self, LinkType};
+use crate::decode::{self, Context, Tally, Visit, sflow};
+use crate::error::{DecodeError, DecodeErrorKind};
+use crate::exporter::Exporter;
+use crate::registry::Registry;
+
+/// Unlisted senders remembered by address.
+const MAX_UNLISTED: usize = 32;
+/// An exporter silent for longer does not hold the watermark back. Milliseconds.
+const ACTIVE_MS: u64 = 120_000;
+/// How often the learned lags are looked at anew. Milliseconds.
+const WATERMARK_EVERY_MS: u64 = 1000;
+
+/// What a shard has counted since it began. Plain data, for metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Datagrams seen, those of unlisted senders included.
+    pub datagrams: u64,
+    /// Octets of their payload.
+    pub bytes: u64,
+    /// Datagrams of senders in no `exporters` entry.
+    pub unlisted: u64,
+    /// The last unlisted senders, at most 32: whom an operator may want to add.
+    pub unlisted_senders: Vec<UnlistedSender>,
+    /// Errors by [`DecodeErrorKind`] index.
+    pub errors: [u64; DecodeErrorKind::COUNT],
+    /// Data records of NetFlow and IPFIX, and sFlow flow samples.
+    pub data_records: u64,
+    /// Option records of NetFlow v9 and IPFIX.
+    pub option_records: u64,
+    /// sFlow flow samples.
+    pub flow_samples: u64,
+    /// sFlow counter samples.
+    pub counter_samples: u64,
+    /// sFlow discarded-packet samples.
+    pub drop_samples: u64,
+    /// Records and samples that were traffic and were added up.
+    pub flows: u64,
+    /// Records that tell of events, not of traffic.
+    pub not_traffic: u64,
+    /// Samples of packets that are not IP.
+    pub not_ip: u64,
+    /// Data sets whose template is not known.
+    pub unknown_templates: u64,
+    /// Records not added up because the slice had no room for another host.
+    pub hosts_over_limit: u64,
+    /// Records added up for a network because the slice had no room for another host.
+    pub hosts_merged: u64,
+    /// Long flows that had no room in the slice.
+    pub long_flows_over_limit: u64,
+    /// Datagrams that the kernel dropped because the socket's buffer was full.
+    pub socket_drops: u64,
+    /// Receive buffer asked for, octets.
+    pub receive_buffer_asked: u64,
+    /// Receive buffer that the kernel gave, octets.
+    pub receive_buffer_given: u64,
+}
+
+/// A sender in no `exporters` entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnlistedSender {
+    /// Its address.
+    pub address: IpAddr,
+    /// Datagrams it sent while remembered.
+    pub datagrams: u64,
+    /// When it last sent one.
+    pub last_seen: Millis,
+}
+
+/// Decodes datagrams and adds them up. Has no clock and no socket: see [`crate::socket`].
+#[derive(Debug)]
+pub struct Shard {
+    number: u16,
+    config: Config,
+    registry: Arc<Registry>,
+    exporters: Vec<Exporter>,
+    by_address: FxHashMap<IpAddr, usize>,
+    accumulator: Accumulator,
+    tally: Tally,
+    counters: Counters,
+    lag_ms: u64,
+    next_watermark: Millis,
+}
+
+impl Shard {
+    /// A shard with nothing seen. Shards of one collector share `registry`.
+    pub fn new(
+        shard: u16,
+        config: &Config,
+        inventory: Arc<Inventory>,
+        registry: Arc<Registry>,
+    ) -> Self {
+        Self {
+            number: shard,
+            config: config.clone(),
+            registry,
+            exporters: Vec::new(),
+            by_address: FxHashMap::default(),
+            accumulator: Accumulator::new(config, inventory),
+            tally: Tally::default(),
+            counters: Counters::default(),
+            lag_ms: 0,
+            next_watermark: Millis(0),
+        }
+    }
+
+    /// Protects something else from now on. The slice being filled keeps what it has.
+    pub fn set_inventory(&mut self, inventory: Arc<Inventory>) {
+        self.accumulator.set_inventory(inventory);
+    }
+
+    /// Takes in one datagram that came from `from` at `now`.
+    ///
+    /// # Errors
+    /// Says what was wrong and where; what stood before that has counted. Errors are counted by
+    /// exporter and kind as well, so a caller may drop them.
+    pub fn datagram(
+        &mut self,
+        from: SocketAddr,
+        payload: &[u8],
+        now: Millis,
+    ) -> Result<(), DecodeError> {
+        let exporter = self.admit(from, payload, now)?;
+        self.accumulator.arrive(now);
+        let mut cx = Context {
+            exporter: &mut self.exporters[exporter],
+            tally: &mut self.tally,
+            visit: &mut self.accumulator,
+            now,
+            tunnel: self.config.tunnel,
+        };
+        let result = decode::datagram(&mut cx, payload);
+        if let Err(error) = result {
+            cx.exporter.error(error.kind);
+        }
+        result
+    }
+
+    /// Decodes a datagram as [`Shard::datagram`] does, templates and counters included, but shows
+    /// the records instead of adding them up.
+    ///
+    /// # Errors
+    /// As [`Shard::datagram`].
+    pub fn records(
+        &mut self,
+        from: SocketAddr,
+        payload: &[u8],
+        now: Millis,
+        see: impl FnMut(&FlowRecord),
+    ) -> Result<(), DecodeError> {
+        let exporter = self.admit(from, payload, now)?;
+        let mut see = See(see);
+        let mut cx = Context {
+            exporter: &mut self.exporters[exporter],
+            tally: &mut self.tally,
+            visit: &mut see,
+            now,
+            tunnel: self.config.tunnel,
+        };
+        let result = decode::datagram(&mut cx, payload);
+        if let Err(error) = result {
+            cx.exporter.error(error.kind);
+        }
+        result
+    }
+
+    /// Takes in a raw packet of a capture as one sample of rate `sampling`: `frame` is what was
+    /// captured of `wire_len` octets.
+    pub fn packet(
+        &mut self,
+        link: LinkType,
+        frame: &[u8],
+        wire_len: u32,
+        sampling: u32,
+        now: Millis,
+    ) {
+        let capture = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let Ok(exporter) = self.exporter(capture) else { return };
+        let exporter = &mut self.exporters[exporter];
+        if exporter.datagrams == 0 {
+            "capture".clone_into(&mut exporter.name);
+        }
+        exporter.datagrams = exporter.datagrams.wrapping_add(1);
+        exporter.last_seen = now;
+        let Some(packet) = packet::parse(link, frame, wire_len, self.config.tunnel) else {
+            self.tally.not_ip = self.tally.not_ip.wrapping_add(1);
+            return;
+        };
+        let sampling = sampling.max(1);
+        exporter.applied(sampling, weir_model::SamplingSource::Operator);
+        let record = FlowRecord {
+            sampling,
+            start: now,
+            end: now,
+            exporter: exporter.id,
+            ..sflow::from_packet(&packet)
+        };
+        self.accumulator.arrive(now);
+        let mut cx = Context {
+            exporter,
+            tally: &mut self.tally,
+            visit: &mut self.accumulator,
+            now,
+            tunnel: self.config.tunnel,
+        };
+        cx.data_records(1);
+        cx.record(&record);
+    }
+
+    /// Fills `slice` with what came since the last seal and takes its vectors in exchange, so that
+    /// recycled slices make sealing free of allocation. `slot` is the slot of arrival that ends.
+    pub fn seal(&mut self, slot: u64, slice: &mut Slice) {
+        self.accumulator.seal(slice);
+        let end = Millis::from_slot(slot.saturating_add(1));
+        if end >= self.next_watermark || end + 2 * WATERMARK_EVERY_MS < self.next_watermark {
+            self.next_watermark = end + WATERMARK_EVERY_MS;
+            self.lag_ms = 0;
+            for exporter in &mut self.exporters {
+                exporter.lag.decay(end);
+                if end.since(exporter.last_seen) < ACTIVE_MS {
+                    self.lag_ms = self.lag_ms.max(exporter.lag.percentile(99));
+                }
+            }
+        }
+        slice.shard = self.number;
+        slice.slot = slot;
+        slice.watermark = end - self.lag_ms;
+        slice.lost_slices = 0;
+    }
+
+    /// The exporters seen by this shard, in the order of their first datagram.
+    pub fn exporters(&self) -> Vec<ExporterStatus> {
+        self.exporters.iter().map(Exporter::status).collect()
+    }
+
+    /// What this shard has counted.
+    pub fn counters(&self) -> Counters {
+        let overflow = self.accumulator.overflow();
+        let mut errors = self.counters.errors;
+        for exporter in &self.exporters {
+            for (sum, own) in errors.iter_mut().zip(&exporter.errors) {
+                *sum = sum.saturating_add(*own);
+            }
+        }
+        Counters {
+            errors,
+            data_records: self.tally.data_records,
+            option_records: self.tally.option_records,
+            flow_samples: self.tally.flow_samples,
+            counter_samples: self.tally.counter_samples,
+            drop_samples: self.tally.drop_samples,
+            flows: self.tally.flows,
+            not_traffic: self.tally.not_traffic,
+            not_ip: self.tally.not_ip,
+            unknown_templates: self.exporters.iter().map(|e| e.unknown_templates).sum(),
+            hosts_over_limit: overflow.hosts,
+            hosts_merged: overflow.ipv6_merged,
+            long_flows_over_limit: overflow.long_flows,
+            ..self.counters.clone()
+        }
+    }
+
+    /// Counts a datagram and finds its exporter, if it is listed.
+    fn admit(
+        &mut self,
+        from: SocketAddr,
+        payload: &[u8],
+        now: Millis,
+    ) -> Result<usize, DecodeError> {
+        self.counters.datagrams = self.counters.datagrams.wrapping_add(1);
+        self.counters.bytes = self.counters.bytes.wrapping_add(payload.len() as u64);
+        let address = from.ip().to_canonical();
+        let index = match self.by_address.get(&address) {
+            Some(index) => *index,
+            None if self.config.exporter(address).is_none() => {
+                self.refuse(address, now);
+                return Err(DecodeError::new(DecodeErrorKind::Unlisted, 0));
+            }
+            None => self.exporter(address)?,
+        };
+        let exporter = &mut self.exporters[index];
+        exporter.datagrams = exporter.datagrams.wrapping_add(1);
+        exporter.last_seen = now;
+        Ok(index)
+    }
+
+    fn exporter(&mut self, address: IpAddr) -> Result<usize, DecodeError> {
+        if let Some(index) = self.by_address.get(&address) {
+            return Ok(*index);
+        }
+        let limit = self.config.max_exporters;
+        let Some(id) = self.registry.id(address, limit).filter(|_| self.exporters.len() < limit)
+        else {
+            let kind = DecodeErrorKind::TooManyExporters;
+            let count = &mut self.counters.errors[kind as usize];
+            *count = count.wrapping_add(1);
+            return Err(DecodeError::new(kind, 0));
+        };
+        let entry = self.config.exporter(address);
+        let exporter = Exporter::new(id, address, entry, &self.config);
+        self.exporters.push(exporter);
+        self.by_address.insert(address, self.exporters.len() - 1);
+        Ok(self.exporters.len() - 1)
+    }
+
+    /// Remembers an unlisted sender, in place of the one longest silent when there is no room.
+    #[cold]
+    fn refuse(&mut self, address: IpAddr, now: Millis) {
+        self.counters.unlisted = self.counters.unlisted.wrapping_add(1);
+        let count = &mut self.counters.errors[DecodeErrorKind::Unlisted as usize];
+        *count = count.wrapping_add(1);
+        let senders = &mut self.counters.unlisted_senders;
+        if let Some(sender) = senders.iter_mut().find(|s| s.address == address) {
+            sender.datagrams = sender.datagrams.wrapping_add(1);
+            sender.last_seen = now;
+            return;
+        }
+        if senders.len() >= MAX_UNLISTED
+            && let Some(oldest) = (0..senders.len()).min_by_key(|i| senders[*i].last_seen)
+        {
+            senders.swap_remove(oldest);
+        }
+        senders.push(UnlistedSender { address, datagrams: 1, last_seen: now });
+    }
+
+    pub(crate) fn counters_mut(&mut self) -> &mut Counters {
+        &mut self.counters
+    }
+}
+
+struct See<F>(F);
+
+impl<F: FnMut(&FlowRecord)> Visit for See<F> {
+    fn record(&mut self, record: &FlowRecord) {
+        (self.0)(record);
+    }
+}

@@ -1,0 +1,257 @@
+//! Sockets and the clock: receives datagrams into shards and hands sealed slices on.
+//!
+//! One thread for each [`Receiver`]. It takes no lock, and allocates nothing once warm; a slow
+//! sink is the sink's to handle.
+
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, ControlMessageOwned, MsgFlags, MultiHeaders, SockFlag, SockType,
+    SockaddrStorage, bind as bind_socket, recvmmsg, recvmsg, setsockopt, socket, sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
+use thiserror::Error;
+use weir_model::{ExporterStatus, Inventory, Millis, SLICE_MS, Slice};
+
+use crate::config::Config;
+use crate::registry::Registry;
+use crate::shard::{Counters, Shard};
+
+/// Datagrams taken from the kernel at once.
+const BATCH: usize = 32;
+/// Longest datagram read; sFlow and NetFlow stay below 9,000 octets, IPFIX may use all of UDP.
+const DATAGRAM: usize = 65_536;
+
+/// Why a listener could not be opened.
+#[derive(Debug, Error)]
+#[error("cannot listen on udp {address}: {source}")]
+pub struct BindError {
+    /// The listener.
+    pub address: SocketAddr,
+    /// What the system said.
+    #[source]
+    pub source: io::Error,
+}
+
+/// Takes what a receiver hands on. Called on the receiver's thread: must not block.
+pub trait SliceSink {
+    /// Takes a sealed slice and gives back one to be filled again.
+    fn slice(&mut self, slice: Box<Slice>) -> Box<Slice>;
+
+    /// Takes the state of the exporters and the counters, about once a second.
+    fn health(&mut self, exporters: Vec<ExporterStatus>, counters: Counters);
+}
+
+/// One bound socket and its shard.
+#[derive(Debug)]
+pub struct Receiver {
+    socket: UdpSocket,
+    local: SocketAddr,
+    shard: Shard,
+}
+
+/// Opens every listener of `config`, with `sockets_per_listener` sockets each. A wildcard IPv6
+/// listener becomes an IPv4 one on a machine without IPv6. Port 0 takes a free port, the same for
+/// all sockets of that listener.
+///
+/// # Errors
+/// The first listener that cannot be opened, with the system's reason.
+pub fn bind(
+    config: &Config,
+    inventory: &Arc<Inventory>,
+    registry: &Arc<Registry>,
+) -> Result<Vec<Receiver>, BindError> {
+    let mut receivers = Vec::new();
+    for listener in &config.listen {
+        let mut address = *listener;
+        for _ in 0..config.sockets_per_listener.max(1) {
+            let failed = |source| BindError { address, source };
+            let socket = open(address, config).map_err(failed)?;
+            let local = socket.local_addr().map_err(failed)?;
+            let number = u16::try_from(receivers.len()).unwrap_or(u16::MAX);
+            let mut shard = Shard::new(number, config, Arc::clone(inventory), Arc::clone(registry));
+            let counters = shard.counters_mut();
+            counters.receive_buffer_asked = config.receive_buffer_bytes;
+            counters.receive_buffer_given = receive_buffer(&socket);
+            receivers.push(Receiver { socket, local, shard });
+            address = local;
+        }
+    }
+    Ok(receivers)
+}
+
+fn open(address: SocketAddr, config: &Config) -> io::Result<UdpSocket> {
+    match open_one(address, config) {
+        Err(error)
+            if address.ip() == IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED)
+                && matches!(
+                    error.raw_os_error().map(Errno::from_raw),
+                    Some(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL)
+                ) =>
+        {
+            let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+            open_one(SocketAddr::new(any, address.port()), config)
+        }
+        result => result,
+    }
+}
+
+fn open_one(address: SocketAddr, config: &Config) -> io::Result<UdpSocket> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let fd: OwnedFd = socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    if config.sockets_per_listener > 1 {
+        setsockopt(&fd, sockopt::ReusePort, &true)?;
+    }
+    if address.is_ipv6() {
+        setsockopt(&fd, sockopt::Ipv6V6Only, &!address.ip().is_unspecified())?;
+    }
+    let wanted = usize::try_from(config.receive_buffer_bytes).unwrap_or(usize::MAX);
+    // Beyond rmem_max needs a capability; without it the kernel gives what it may.
+    if setsockopt(&fd, sockopt::RcvBufForce, &wanted).is_err() {
+        setsockopt(&fd, sockopt::RcvBuf, &wanted)?;
+    }
+    setsockopt(&fd, sockopt::RxqOvfl, &1)?;
+    let slot = i64::try_from(SLICE_MS).unwrap_or(100);
+    setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::milliseconds(slot / 4))?;
+    bind_socket(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
+    Ok(UdpSocket::from(fd))
+}
+
+/// What the kernel gave, in the unit it was asked in: it doubles the number for its own needs
+/// (socket(7)).
+fn receive_buffer(socket: &UdpSocket) -> u64 {
+    nix::sys::socket::getsockopt(socket, sockopt::RcvBuf).map_or(0, |n| n as u64 / 2)
+}
+
+impl Receiver {
+    /// Where it listens; the port is the real one if 0 was asked for.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Receives until `stop` is set, then hands over the last slice.
+    pub fn run(mut self, mut sink: impl SliceSink, stop: &AtomicBool) {
+        let mut buffers = vec![0_u8; BATCH * DATAGRAM];
+        let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, None);
+        let mut control = nix::cmsg_space!(u32);
+        let mut clock = Clock::new();
+        let mut slot = clock.now().slot();
+        let mut slice: Box<Slice> = Box::default();
+        while !stop.load(Ordering::Relaxed) {
+            self.receive(&mut buffers, &mut headers, &mut clock);
+            let now = clock.now();
+            if now.slot() > slot {
+                self.count_drops(&mut buffers, &mut control, now);
+                self.shard.seal(now.slot() - 1, &mut slice);
+                slice = sink.slice(slice);
+                if now.slot() / 10 > slot / 10 {
+                    sink.health(self.shard.exporters(), self.shard.counters());
+                }
+                slot = now.slot();
+            }
+        }
+        self.shard.seal(slot, &mut slice);
+        sink.slice(slice);
+        sink.health(self.shard.exporters(), self.shard.counters());
+    }
+
+    /// Takes in one batch, or waits for the first datagram until the timeout.
+    fn receive(
+        &mut self,
+        buffers: &mut [u8],
+        headers: &mut MultiHeaders<SockaddrStorage>,
+        clock: &mut Clock,
+    ) {
+        let mut rest = buffers.chunks_exact_mut(DATAGRAM);
+        let mut vectors: [[IoSliceMut<'_>; 1]; BATCH] =
+            std::array::from_fn(|_| [IoSliceMut::new(rest.next().unwrap_or_default())]);
+        let flags = MsgFlags::MSG_WAITFORONE;
+        let fd = self.socket.as_raw_fd();
+        // An error is a timeout, a signal, or a bounced packet of somebody's: nothing to do.
+        let Ok(messages) = recvmmsg(fd, headers, vectors.iter_mut(), flags, None) else { return };
+        let now = clock.now();
+        for message in messages {
+            let Some(from) = message.address.as_ref().and_then(address) else { continue };
+            let payload = message.iovs().next().unwrap_or_default();
+            // Counted by exporter and kind.
+            let _ = self.shard.datagram(from, payload, now);
+        }
+    }
+
+    /// Reads the kernel's count of drops, which comes with a datagram. Once a slot: asking with
+    /// every datagram costs more than the datagram.
+    fn count_drops(&mut self, buffers: &mut [u8], control: &mut [u8], now: Millis) {
+        let mut vector = [IoSliceMut::new(&mut buffers[..DATAGRAM])];
+        let fd = self.socket.as_raw_fd();
+        let message =
+            recvmsg::<SockaddrStorage>(fd, &mut vector, Some(control), MsgFlags::MSG_DONTWAIT);
+        let Ok(message) = message else { return };
+        if let Ok(mut list) = message.cmsgs()
+            && let Some(ControlMessageOwned::RxqOvfl(drops)) = list.next()
+        {
+            // 32 bits that wrap.
+            let counters = self.shard.counters_mut();
+            let seen = u32::try_from(counters.socket_drops & u64::from(u32::MAX)).unwrap_or(0);
+            counters.socket_drops += u64::from(drops.wrapping_sub(seen));
+        }
+        let Some(from) = message.address.as_ref().and_then(address) else { return };
+        let len = message.bytes;
+        let _ = self.shard.datagram(from, &buffers[..len], now);
+    }
+}
+
+fn address(storage: &SockaddrStorage) -> Option<SocketAddr> {
+    let v4 = || storage.as_sockaddr_in().map(|a| SocketAddr::V4(SocketAddrV4::from(*a)));
+    let v6 = || storage.as_sockaddr_in6().map(|a| SocketAddr::V6(SocketAddrV6::from(*a)));
+    v4().or_else(v6)
+}
+
+/// The wall clock, never going back: when it is set back, time here runs at nine tenths of its
+/// speed until it has been caught up, so that slots keep rising.
+#[derive(Debug)]
+struct Clock {
+    last: Duration,
+    at: Instant,
+}
+
+impl Clock {
+    fn new() -> Self {
+        Self { last: wall(), at: Instant::now() }
+    }
+
+    fn now(&mut self) -> Millis {
+        let (wall, at) = (wall(), Instant::now());
+        self.last = step(self.last, at.duration_since(self.at), wall);
+        self.at = at;
+        Millis(u64::try_from(self.last.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+fn step(last: Duration, elapsed: Duration, wall: Duration) -> Duration {
+    wall.max(last + elapsed * 9 / 10)
+}
+
+fn wall() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_set_back_slows_down_but_goes_on() {
+        let second = Duration::from_secs(1);
+        let hour = Duration::from_secs(3600);
+        let set_back = step(hour * 2, second, hour);
+        assert_eq!(set_back, hour * 2 + Duration::from_millis(900));
+        assert_eq!(step(hour, second, hour * 2), hour * 2);
+        assert_eq!(step(hour, second, hour + second), hour + second);
+    }
+}

@@ -1,0 +1,216 @@
+//! When a flow's packets passed, on weir's clock.
+//!
+//! Exporters' clocks are not trusted: an age taken from the exporter's own uptime needs no clock,
+//! and absolute times are shifted by the skew seen between export and arrival.
+
+use weir_model::Millis;
+
+/// Longest flow taken as it is; a longer one counts as having lasted this long. Milliseconds.
+pub(crate) const MAX_DURATION_MS: u64 = 300_000;
+/// Largest plausible age of a flow's end; beyond it the exporter's clock is broken. Milliseconds.
+const MAX_AGE_MS: u64 = 3_600_000;
+
+/// What a record says about its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FlowTime {
+    /// Nothing: the packets are taken to have passed at arrival.
+    Arrival,
+    /// Relative to the export: milliseconds since the end, and how long it lasted.
+    Age { end: u64, duration: u64 },
+    /// On the exporter's clock, milliseconds since the epoch.
+    Absolute { start: u64, end: u64 },
+}
+
+/// `now - then` on a 32-bit millisecond counter that wraps every 49.7 days. A `then` slightly in
+/// the future, as some exporters send, is 0.
+pub(crate) fn uptime_age(now: u32, then: u32) -> u64 {
+    let age = now.wrapping_sub(then);
+    // The upper half is "in the future".
+    if age > u32::MAX / 2 { 0 } else { u64::from(age) }
+}
+
+/// The exporter's clock against ours, learned from the export times in its headers.
+///
+/// Header times are whole seconds in NetFlow v9 and IPFIX, so one reading is up to a second low;
+/// the highest of the recent readings is right to within the network's delay.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Clock {
+    best: Option<i64>,
+    window: Option<i64>,
+    window_end: Millis,
+}
+
+/// A reading of the skew is forgotten after this long at most twice over. Milliseconds.
+const SKEW_WINDOW_MS: u64 = 30_000;
+
+impl Clock {
+    /// Takes note of a header that says `unix_ms` and arrived at `now`.
+    pub(crate) fn exported(&mut self, unix_ms: u64, now: Millis) {
+        let reading = signed(unix_ms).saturating_sub(signed(now.0));
+        if now >= self.window_end {
+            self.best = self.window.take();
+            self.window_end = now + SKEW_WINDOW_MS;
+        }
+        self.window = Some(self.window.map_or(reading, |seen| seen.max(reading)));
+    }
+
+    /// Exporter's clock minus ours, milliseconds; 0 before the first reading.
+    pub(crate) fn skew_ms(&self) -> i64 {
+        match (self.best, self.window) {
+            (Some(a), Some(b)) => a.max(b),
+            (a, b) => a.or(b).unwrap_or(0),
+        }
+    }
+
+    /// First and last packet on our clock, never after `now`. Tells also whether the times had to
+    /// be corrected because they were implausible.
+    pub(crate) fn event(&self, time: FlowTime, now: Millis) -> (Millis, Millis, bool) {
+        let (age, duration) = match time {
+            FlowTime::Arrival => (0, 0),
+            FlowTime::Age { end, duration } => (end, duration),
+            FlowTime::Absolute { start, end } => {
+                let on_ours = signed(end).saturating_sub(self.skew_ms());
+                let age = signed(now.0).saturating_sub(on_ours).max(0);
+                (age.unsigned_abs(), end.saturating_sub(start))
+            }
+        };
+        let implausible = age > MAX_AGE_MS;
+        let end = if implausible { now } else { now - age };
+        (end - duration.min(MAX_DURATION_MS), end, implausible)
+    }
+}
+
+fn signed(ms: u64) -> i64 {
+    i64::try_from(ms).unwrap_or(i64::MAX)
+}
+
+/// Export lag of one exporter: how long after a flow's first packet its record arrived.
+///
+/// A histogram with a bucket for each doubling and four steps between; halved once a minute so
+/// that a changed timeout shows within minutes.
+#[derive(Clone, Debug)]
+pub(crate) struct Lag {
+    counts: [u32; Self::BUCKETS],
+    total: u32,
+    next_decay: Millis,
+}
+
+impl Default for Lag {
+    fn default() -> Self {
+        Self { counts: [0; Self::BUCKETS], total: 0, next_decay: Millis(0) }
+    }
+}
+
+impl Lag {
+    const BUCKETS: usize = 80;
+
+    /// Takes note of one record's lag in milliseconds.
+    pub(crate) fn add(&mut self, lag_ms: u64) {
+        let bucket = Self::bucket(lag_ms);
+        self.counts[bucket] = self.counts[bucket].saturating_add(1);
+        self.total = self.total.saturating_add(1);
+    }
+
+    /// Forgets half of what is older than a minute.
+    pub(crate) fn decay(&mut self, now: Millis) {
+        if now < self.next_decay && self.total < u32::MAX / 2 {
+            return;
+        }
+        let first = self.next_decay == Millis(0);
+        self.next_decay = now + 60_000;
+        if first {
+            return;
+        }
+        for count in &mut self.counts {
+            *count /= 2;
+        }
+        self.total = self.counts.iter().sum();
+    }
+
+    /// The lag that `percent` of the records stay within, rounded up to the bucket's end.
+    pub(crate) fn percentile(&self, percent: u64) -> u64 {
+        let wanted = (u64::from(self.total) * percent).div_ceil(100);
+        if wanted == 0 {
+            return 0;
+        }
+        let mut seen = 0;
+        for (bucket, count) in self.counts.iter().enumerate() {
+            seen += u64::from(*count);
+            if seen >= wanted {
+                return Self::upper(bucket);
+            }
+        }
+        0
+    }
+
+    fn bucket(lag_ms: u64) -> usize {
+        if lag_ms < 8 {
+            return 0;
+        }
+        let log = lag_ms.ilog2();
+        let quarter = (lag_ms >> (log - 2)) & 3;
+        let bucket = (log - 3) * 4 + u32::try_from(quarter).unwrap_or(0) + 1;
+        usize::try_from(bucket).unwrap_or(usize::MAX).min(Self::BUCKETS - 1)
+    }
+
+    fn upper(bucket: usize) -> u64 {
+        if bucket == 0 {
+            return 0;
+        }
+        let step = bucket - 1;
+        let (log, quarter) = (step / 4 + 3, step % 4);
+        (5 + quarter as u64) << (log - 2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uptime_wraps_and_tolerates_the_near_future() {
+        assert_eq!(uptime_age(1000, 400), 600);
+        assert_eq!(uptime_age(100, u32::MAX - 99), 200);
+        assert_eq!(uptime_age(1000, 1010), 0);
+    }
+
+    #[test]
+    fn a_skewed_clock_is_corrected_by_its_best_reading() {
+        let mut clock = Clock::default();
+        let now = Millis(1_000_000_000);
+        // One hour ahead; headers in whole seconds.
+        for ms in 0..3000 {
+            let at = now + ms;
+            clock.exported((at.0 + 3_600_000) / 1000 * 1000, at);
+        }
+        assert_eq!(clock.skew_ms(), 3_600_000);
+        let end = now.0 + 2000 + 3_600_000;
+        let time = FlowTime::Absolute { start: end - 500, end };
+        let (start, end, _) = clock.event(time, now + 3000);
+        assert_eq!((start, end), (now + 1500, now + 2000));
+    }
+
+    #[test]
+    fn a_broken_clock_counts_as_arrival_and_long_flows_are_clipped() {
+        let clock = Clock::default();
+        let now = Millis(10_000_000);
+        let age = FlowTime::Age { end: 4_000_000, duration: 9_000_000 };
+        assert_eq!(clock.event(age, now), (now - 300_000, now, true));
+    }
+
+    #[test]
+    fn lag_percentiles_bound_what_was_seen() {
+        let mut lag = Lag::default();
+        for ms in 1..=1000 {
+            lag.add(ms);
+        }
+        let p99 = lag.percentile(99);
+        assert!((990..=1280).contains(&p99), "{p99}");
+        let p50 = lag.percentile(50);
+        assert!((500..=640).contains(&p50), "{p50}");
+        for ms in [0, 7, 8, 9, 100, 65_000, 300_000, 10_000_000_000] {
+            let bucket = Lag::bucket(ms);
+            assert!(ms < 8 || bucket == Lag::BUCKETS - 1 || Lag::upper(bucket) >= ms, "{ms}");
+        }
+    }
+}

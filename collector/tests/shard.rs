@@ -1,0 +1,146 @@
+//! What a shard makes of whole datagrams, from the outside.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use weir_collector::{Config, DecodeErrorKind, ExporterConfig, LinkType, Registry, Shard};
+use weir_model::{Class, ClassVolume, Inventory, Millis, Service, Slice};
+
+const NOW: Millis = Millis(1_700_000_000_000);
+
+fn config() -> Config {
+    let address = "192.0.2.0/24".parse().unwrap();
+    let router = ExporterConfig { address, name: None, sampling: None, default_sampling: None };
+    Config { exporters: vec![router], ..Config::default() }
+}
+
+fn inventory() -> Arc<Inventory> {
+    let protected = ["203.0.113.0/24", "2001:db8:1::/48"];
+    let protected = protected.iter().map(|n| n.parse::<ipnet::IpNet>().unwrap()).collect();
+    let service = Service {
+        address: "203.0.113.7".parse().unwrap(),
+        protocol: 17,
+        port: 30120,
+        name: "one".into(),
+        game: "fivem".into(),
+    };
+    Arc::new(Inventory::new(protected, Default::default(), vec![service]))
+}
+
+fn shard(config: &Config) -> Shard {
+    Shard::new(0, config, inventory(), Arc::new(Registry::default()))
+}
+
+fn router() -> SocketAddr {
+    "192.0.2.1:50000".parse().unwrap()
+}
+
+/// A version 5 record of ten packets of 100 octets that ended `age` ms ago.
+fn v5_record(src: [u8; 4], dst: [u8; 4], dst_port: u16, first: u32, last: u32) -> Vec<u8> {
+    let mut r = Vec::new();
+    r.extend(src);
+    r.extend(dst);
+    r.extend([0; 8]);
+    r.extend(10_u32.to_be_bytes());
+    r.extend(1000_u32.to_be_bytes());
+    r.extend(first.to_be_bytes());
+    r.extend(last.to_be_bytes());
+    r.extend(53_u16.to_be_bytes());
+    r.extend(dst_port.to_be_bytes());
+    r.extend([0, 0, 17, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    r
+}
+
+fn v5(uptime: u32, sampling: u16, sequence: u32, records: &[Vec<u8>]) -> Vec<u8> {
+    let mut d = vec![0, 5];
+    d.extend(u16::try_from(records.len()).unwrap().to_be_bytes());
+    d.extend(uptime.to_be_bytes());
+    d.extend(1_700_000_000_u32.to_be_bytes());
+    d.extend(0_u32.to_be_bytes());
+    d.extend(sequence.to_be_bytes());
+    d.extend([0, 0]);
+    d.extend(sampling.to_be_bytes());
+    for record in records {
+        d.extend(record);
+    }
+    d
+}
+
+#[test]
+fn a_flow_counts_scaled_at_the_time_it_passed() {
+    let mut shard = shard(&config());
+    let up = 1_000_000;
+    let record = v5_record([198, 51, 100, 1], [203, 0, 113, 7], 30120, up - 1500, up - 1500);
+    shard.datagram(router(), &v5(up, 100, 1, &[record]), NOW).unwrap();
+    let mut slice = Slice::default();
+    shard.seal(NOW.slot(), &mut slice);
+    let [host] = slice.hosts.as_slice() else { panic!("{:?}", slice.hosts) };
+    assert_eq!(host.slot, NOW.slot() - 15);
+    let volume = ClassVolume { packets: 1000, bytes: 100_000 };
+    assert_eq!(host.inbound[Class::Udp as usize], volume);
+    assert_eq!(host.total(), volume);
+    assert!((host.samples() - 10.0).abs() < 1e-9);
+    let [service] = slice.services.as_slice() else { panic!("{:?}", slice.services) };
+    assert_eq!((service.port, service.inbound), (30120, volume));
+    assert_eq!(slice.samples.len(), 1);
+    shard.seal(NOW.slot() + 1, &mut slice);
+    assert!(slice.hosts.is_empty() && slice.services.is_empty() && slice.samples.is_empty());
+}
+
+#[test]
+fn a_long_flow_is_handed_on_whole() {
+    let mut shard = shard(&config());
+    let up = 1_000_000;
+    let record = v5_record([203, 0, 113, 9], [198, 51, 100, 1], 80, up - 60_000, up - 2000);
+    shard.datagram(router(), &v5(up, 1, 1, &[record]), NOW).unwrap();
+    let mut slice = Slice::default();
+    shard.seal(NOW.slot(), &mut slice);
+    assert!(slice.hosts.is_empty());
+    let [flow] = slice.long_flows.as_slice() else { panic!("{:?}", slice.long_flows) };
+    assert!(flow.outbound);
+    assert_eq!((flow.start, flow.end), (NOW - 60_000, NOW - 2000));
+    assert!(slice.watermark <= NOW - 59_000);
+}
+
+#[test]
+fn strangers_are_counted_and_named_and_leave_no_state() {
+    let mut shard = shard(&config());
+    let stranger: SocketAddr = "198.51.100.9:1".parse().unwrap();
+    let error = shard.datagram(stranger, &v5(1, 1, 1, &[]), NOW).unwrap_err();
+    assert_eq!(error.kind, DecodeErrorKind::Unlisted);
+    assert!(shard.exporters().is_empty());
+    let counters = shard.counters();
+    assert_eq!(counters.unlisted, 1);
+    assert_eq!(counters.unlisted_senders[0].address, stranger.ip());
+}
+
+#[test]
+fn records_before_the_damage_count_and_gaps_are_seen() {
+    let mut shard = shard(&config());
+    let record = || v5_record([198, 51, 100, 1], [203, 0, 113, 7], 1, 5, 5);
+    let mut cut = v5(5, 0, 100, &[record(), record()]);
+    cut.truncate(cut.len() - 1);
+    let error = shard.datagram(router(), &cut, NOW).unwrap_err();
+    assert_eq!(error.kind, DecodeErrorKind::Truncated);
+    shard.datagram(router(), &v5(5, 0, 111, &[record()]), NOW).unwrap();
+    let status = &shard.exporters()[0];
+    assert_eq!((status.records, status.decode_errors, status.lost), (2, 1, 10));
+}
+
+#[test]
+fn a_capture_packet_counts_as_one_sample() {
+    let mut shard = shard(&config());
+    let mut frame = vec![0; 12];
+    frame.extend([0x81, 0x00, 0, 5, 0x08, 0x00, 0x45, 0, 0, 46, 0, 0, 0, 0, 64, 6, 0, 0]);
+    frame.extend([
+        198, 51, 100, 1, 203, 0, 113, 7, 0, 80, 0x63, 0xdd, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 2,
+    ]);
+    shard.packet(LinkType::Ethernet, &frame, 64, 50, NOW);
+    let mut slice = Slice::default();
+    shard.seal(NOW.slot(), &mut slice);
+    let volume = ClassVolume { packets: 50, bytes: 2300 };
+    assert_eq!(slice.hosts[0].inbound[Class::TcpSyn as usize], volume);
+    assert_eq!(slice.samples[0].record.ttl, 64);
+    assert_eq!(shard.exporters()[0].name, "capture");
+}
