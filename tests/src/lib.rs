@@ -1,1 +1,20 @@
-//! .
+//! What the tests share: laboratories of network namespaces, and the corpus.
+//!
+//! Test files stand in `tests/tests/`. Helpers panic: a test that cannot be set up has failed, unless
+//! what it needs is not on the machine, which is reported as a skip by name.
+
+pub mod corpus;
+pub mod lab;
+
+use std::io::Write as _;
+
+/// Reports that a test, or a part of it, did not run, and why. `tests/run` prints the list at its end.
+#[expect(clippy::print_stderr, reason = "a report of the test run")]
+pub fn skip(test: &str, why: &str) {
+    eprintln!("skip: {test}: {why}");
+    if let Some(path) = std::env::var_os("WEIR_SKIPS") {
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+        // The list is for people; a test does not fail for it.
+        let _ = file.and_then(|mut file| writeln!(file, "{test}: {why}"));
+    }
+}
