@@ -8,7 +8,16 @@ use weir_model::{ExporterId, ExporterStatus, FlowProtocol, Millis, SamplingSourc
 use crate::config::{Config, ExporterConfig};
 use crate::error::DecodeErrorKind;
 use crate::sampling::SamplingTable;
+use crate::template::{Definition, Dialect, Kind, Template};
 use crate::time::{Clock, Lag};
+
+/// An observation domain (IPFIX) or source id (version 9). Numbers of templates are scoped by it,
+/// and not by the sender's port: routers change that, and send options from another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct DomainKey {
+    pub(crate) version: u16,
+    pub(crate) domain: u32,
+}
 
 /// Streams of sequence numbers remembered for one exporter.
 const MAX_STREAMS: usize = 256;
@@ -32,8 +41,15 @@ pub(crate) struct Exporter {
     pub(crate) sampling: SamplingTable,
     pub(crate) clock: Clock,
     pub(crate) lag: Lag,
+    /// systemInitTimeMilliseconds from the options, 0 when not said.
+    pub(crate) init_ms: u64,
     applied: (u32, SamplingSource),
     sequences: FxHashMap<(u16, u64), u32>,
+    domains: FxHashMap<DomainKey, u32>,
+    by_key: FxHashMap<(DomainKey, u16), usize>,
+    templates: Vec<Template>,
+    max_domains: usize,
+    max_templates: usize,
 }
 
 impl Exporter {
@@ -41,7 +57,7 @@ impl Exporter {
         id: ExporterId,
         address: IpAddr,
         entry: Option<&ExporterConfig>,
-        _config: &Config,
+        config: &Config,
     ) -> Self {
         let name = entry.and_then(|e| e.name.clone()).unwrap_or_else(|| address.to_string());
         let operator = entry.and_then(|e| e.sampling);
@@ -62,8 +78,92 @@ impl Exporter {
             clock: Clock::default(),
             lag: Lag::default(),
             applied: (1, SamplingSource::Unknown),
+            init_ms: 0,
             sequences: FxHashMap::default(),
+            domains: FxHashMap::default(),
+            by_key: FxHashMap::default(),
+            templates: Vec::new(),
+            max_domains: config.max_domains,
+            max_templates: config.max_templates,
         }
+    }
+
+    /// Remembers a template, or that it is still the same.
+    pub(crate) fn define(
+        &mut self,
+        domain: DomainKey,
+        definition: &Definition<'_>,
+        dialect: Dialect,
+    ) -> Result<(), DecodeErrorKind> {
+        if let Some(index) = self.template(domain, definition.id) {
+            let known = &mut self.templates[index];
+            if known.kind != definition.kind || known.definition != definition.bytes {
+                *known = definition.compile(dialect);
+            }
+            return Ok(());
+        }
+        let new_domain = !self.domains.contains_key(&domain);
+        if self.by_key.len() >= self.max_templates
+            || (new_domain && self.domains.len() >= self.max_domains)
+        {
+            return Err(DecodeErrorKind::TooManyTemplates);
+        }
+        *self.domains.entry(domain).or_insert(0) += 1;
+        // A withdrawn template leaves its place to the next new one.
+        let index = match self.templates.iter().position(|t| t.id == 0) {
+            Some(index) => index,
+            None => {
+                self.templates.push(Template::default());
+                self.templates.len() - 1
+            }
+        };
+        self.templates[index] = definition.compile(dialect);
+        self.by_key.insert((domain, definition.id), index);
+        Ok(())
+    }
+
+    /// Forgets a template, or all of one kind when the number is that of the set (RFC 7011 §8.1).
+    pub(crate) fn withdraw(&mut self, domain: DomainKey, definition: &Definition<'_>) {
+        let all = definition.id < 256;
+        let options = matches!(definition.kind, Kind::Options { .. });
+        let templates = &mut self.templates;
+        let mut gone = 0;
+        self.by_key.retain(|(of, id), index| {
+            let is_options = matches!(templates[*index].kind, Kind::Options { .. });
+            let named = *id == definition.id || (all && is_options == options);
+            if *of != domain || !named {
+                return true;
+            }
+            templates[*index] = Template::default();
+            gone += 1;
+            false
+        });
+        if let Some(count) = self.domains.get_mut(&domain) {
+            *count -= gone.min(*count);
+            if *count == 0 {
+                self.domains.remove(&domain);
+            }
+        }
+    }
+
+    /// Where a template is.
+    #[inline]
+    pub(crate) fn template(&self, domain: DomainKey, id: u16) -> Option<usize> {
+        self.by_key.get(&(domain, id)).copied()
+    }
+
+    /// Lends a template out; [`Exporter::put_template`] brings it back.
+    pub(crate) fn take_template(&mut self, index: usize) -> Template {
+        std::mem::take(&mut self.templates[index])
+    }
+
+    pub(crate) fn put_template(&mut self, index: usize, template: Template) {
+        self.templates[index] = template;
+    }
+
+    /// A stream's next number cannot be foretold: the next datagram begins it anew.
+    pub(crate) fn sequence_unknown(&mut self, version: u16, stream: u64) {
+        self.sequences.remove(&(version, stream));
     }
 
     /// Counts an error of this exporter.
@@ -109,7 +209,7 @@ impl Exporter {
             decode_errors: self.errors.iter().sum(),
             unknown_templates: self.unknown_templates,
             lost: self.lost,
-            templates: 0,
+            templates: u32::try_from(self.by_key.len()).unwrap_or(u32::MAX),
             sampling: self.applied.0,
             sampling_source: self.applied.1,
             lag_ms: self.lag.percentile(99),

@@ -10,13 +10,13 @@ mod config;
 mod decode;
 mod error;
 mod exporter;
+mod fields;
 mod read;
 mod registry;
-#[allow(dead_code, reason = "templates of NetFlow v9 and IPFIX use the rest")]
 mod sampling;
 mod shard;
 pub mod socket;
-#[allow(dead_code, reason = "templates of NetFlow v9 and IPFIX use the rest")]
+mod template;
 mod time;
 
 pub use config::{Config, ExporterConfig, Tunnel};

@@ -116,9 +116,6 @@ pub(crate) struct SamplingTable {
     pub(crate) operator: Option<u32>,
     #[serde(skip)]
     pub(crate) fallback: Option<u32>,
-    /// Raised with every change, so that plans can keep what they resolved.
-    #[serde(skip)]
-    generation: u32,
     samplers: FxHashMap<u64, u32>,
     templates: FxHashMap<(u32, u16), u32>,
     domains: FxHashMap<u32, u32>,
@@ -130,20 +127,13 @@ impl SamplingTable {
         Self { operator: set(operator), fallback: set(fallback), ..Self::default() }
     }
 
-    pub(crate) fn generation(&self) -> u32 {
-        self.generation
-    }
-
     /// Takes note of an option. Rates of samplers hold for the whole exporter: some routers send
     /// options in another domain, or from another port, than the data they speak of.
     pub(crate) fn learn(&mut self, domain: u32, scope: Scope, rate: u32) {
-        let changed = match scope {
+        match scope {
             Scope { sampler: Some(id), .. } => put(&mut self.samplers, id, rate),
             Scope { template: Some(id), .. } => put(&mut self.templates, (domain, id), rate),
             Scope { .. } => put(&mut self.domains, domain, rate),
-        };
-        if changed {
-            self.generation = self.generation.wrapping_add(1);
         }
     }
 
@@ -207,12 +197,11 @@ fn agreed<'a>(mut rates: impl Iterator<Item = &'a u32>) -> Option<u32> {
     rates.all(|rate| *rate == first).then_some(first)
 }
 
-/// Whether the table changed.
-fn put<K: std::hash::Hash + Eq>(table: &mut FxHashMap<K, u32>, key: K, rate: u32) -> bool {
-    if table.len() >= MAX_SAMPLERS && !table.contains_key(&key) {
-        return false;
+/// Puts a rate into a table of bounded size.
+fn put<K: std::hash::Hash + Eq>(table: &mut FxHashMap<K, u32>, key: K, rate: u32) {
+    if table.len() < MAX_SAMPLERS || table.contains_key(&key) {
+        table.insert(key, rate);
     }
-    table.insert(key, rate) != Some(rate)
 }
 
 #[cfg(test)]

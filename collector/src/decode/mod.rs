@@ -3,8 +3,12 @@
 //! The version is read from the datagram, so any protocol may come to any port. What is damaged
 //! loses itself only: everything decoded before it, and every sound set beside it, counts.
 
-pub(crate) mod netflow_v5;
+mod flow;
+mod ipfix;
+mod netflow_v5;
+mod netflow_v9;
 pub(crate) mod packet;
+mod set;
 pub(crate) mod sflow;
 
 use weir_model::{FlowRecord, Millis};
@@ -78,6 +82,8 @@ pub(crate) fn datagram<V: Visit>(
 ) -> Result<(), DecodeError> {
     match (be16(payload, 0), be32(payload, 0)) {
         (Some(5), _) => netflow_v5::decode(cx, payload),
+        (Some(9), _) => netflow_v9::decode(cx, payload),
+        (Some(10), _) => ipfix::decode(cx, payload),
         (_, Some(5)) => sflow::decode(cx, payload),
         (None, _) => Err(DecodeError::new(DecodeErrorKind::ShortHeader, payload.len())),
         _ => Err(DecodeError::new(DecodeErrorKind::UnknownVersion, 0)),
