@@ -13,6 +13,7 @@ pub mod pcap;
 mod rng;
 mod scene;
 mod source;
+pub mod suite;
 
 pub use exporter::{Datagram, ExporterSpec};
 pub use packet::{Origin, Packet};

@@ -153,6 +153,13 @@ impl Stream<'_> {
         true
     }
 
+    /// Leaves out what lies before `us`: no packets, no datagrams. Flows and samples in flight stay.
+    pub const fn skip_to(&mut self, us: u64) {
+        if us > self.now_us {
+            self.now_us = us - us % self.scene.tick_us;
+        }
+    }
+
     /// The packets of the last tick, in order of time.
     pub fn packets(&self) -> &[Packet] {
         &self.packets

@@ -332,17 +332,29 @@ impl<'a> Emitter<'a> {
 
     /// Appends the packets of `[from_us, from_us + len_us)`, in no order.
     pub(crate) fn emit(&mut self, from_us: u64, len_us: u64, out: &mut Vec<Packet>) {
-        let rate = self.source.rate.at(from_us + len_us / 2);
-        if rate <= 0.0 || self.source.variants.is_empty() {
+        if self.source.variants.is_empty() {
             return;
         }
-        let swung = rate * self.swing(from_us);
-        let mean = swung * len_us as f64 / SECOND_US as f64 / f64::from(self.train);
+        // The tick is drawn at its highest rate and thinned to the rate of each instant, so that
+        // a flood's first packet comes when the truth says and not a tick before.
+        let rate = |at| self.source.rate.at(at);
+        let ends = [rate(from_us), rate(from_us + len_us / 2), rate(from_us + len_us - 1)];
+        let highest = ends.into_iter().fold(0.0, f64::max);
+        if highest <= 0.0 {
+            return;
+        }
+        let level = ends == [highest; 3];
+        let mean = highest * self.swing(from_us) * len_us as f64
+            / SECOND_US as f64
+            / f64::from(self.train);
         let count = self.rng.poisson(mean);
         for _ in 0..count {
-            let offset = whole(self.rng.unit() * len_us as f64);
-            let packet = self.packet(from_us + offset, rate);
-            out.push(packet);
+            let at = from_us + whole(self.rng.unit() * len_us as f64);
+            let now = if level { highest } else { self.source.rate.at(at) };
+            if level || self.rng.unit() * highest < now {
+                let packet = self.packet(at, now);
+                out.push(packet);
+            }
         }
     }
 
