@@ -69,11 +69,10 @@ mod tests {
         let mut stream = scene.stream(Millis::from_secs(1_800_000_000));
         let (mut attack, mut datagrams) = (0u64, VecDeque::new());
         let protected = &scene.inventory.protected;
-        while stream.now_us() < scene.duration_us {
-            if stream.now_us() == 10 * SECOND_US {
-                // What happens while learning is the same all the time; the rest is the case.
-                stream.skip_to(scene.learning_us.saturating_sub(5 * SECOND_US));
-            }
+        // What happens while learning is the same all the time; the rest is the case.
+        stream.skip_to(scene.learning_us.saturating_sub(2 * SECOND_US));
+        let end = scene.duration_us.min(scene.learning_us + 35 * SECOND_US);
+        while stream.now_us() < end {
             stream.tick(&mut datagrams);
             for packet in stream.packets() {
                 assert!(protected.contains(packet.local()), "{}: {packet:?}", case.id);

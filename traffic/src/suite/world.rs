@@ -174,7 +174,7 @@ impl World {
         self.server(six(), Game::Minecraft, &Rate::steady(0.0, self.end, 80.0));
         // Two hundred small hosts that share one population of visitors.
         let small: Vec<IpAddr> = (1..=200).map(small_host).collect();
-        let mut web = Source::new(
+        let web = Source::new(
             "small hosts",
             Rate::steady(0.0, self.end, 2000.0),
             Peers::Sessions { packets_per_sec: 10.0, secs: 30.0, population: 50_000 },
@@ -186,7 +186,6 @@ impl World {
             ],
         )
         .swinging(0.05);
-        web.train = 1;
         self.add(web);
         let all = (1..=254).map(host).collect();
         self.add(background::scan_noise(all, 0.0, self.end, 400.0));
