@@ -1,3 +1,8 @@
-//! .
+//! weir's BGP: announces FlowSpec rules and black-hole routes to routers, and nothing else.
+//!
+//! [`guard`], [`flowspec`], [`wire`], [`fsm`] and [`rib`] are pure: octets, events and `now` in,
+//! octets and actions out. [`speaker`] drives them over TCP. It never installs a received route:
+//! UPDATEs are counted and dropped. Read [`speaker::run`] and [`rib::AdjRibOut`] first.
 
+pub mod flowspec;
 pub mod guard;
