@@ -4,5 +4,12 @@
 //! octets and actions out. [`speaker`] drives them over TCP. It never installs a received route:
 //! UPDATEs are counted and dropped. Read [`speaker::run`] and [`rib::AdjRibOut`] first.
 
+pub mod config;
 pub mod flowspec;
+pub mod fsm;
 pub mod guard;
+pub mod profile;
+pub mod receiver;
+pub mod rib;
+pub mod speaker;
+pub mod wire;

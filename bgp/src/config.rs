@@ -1,0 +1,480 @@
+//! The `[bgp]` section.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::profile::Profile;
+use crate::wire::{Family, LargeCommunity};
+
+/// weir as a BGP speaker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// AS number of weir, 1-4294967294. Within the operator's own AS routers take FlowSpec
+    /// without further ado; from another AS they validate it (RFC 8955 §6, RFC 9117).
+    pub local_as: u32,
+    /// BGP identifier, unique in the AS: an IPv4 address of this machine.
+    pub router_id: Ipv4Addr,
+    /// Where peers may dial; without it weir only dials.
+    #[serde(default)]
+    pub listen: Option<SocketAddr>,
+    /// What is done with the routes when weir stops.
+    #[serde(default)]
+    pub on_stop: OnStop,
+    /// The peers, under `[[bgp.peer]]`.
+    #[serde(default, rename = "peer")]
+    pub peers: Vec<PeerConfig>,
+}
+
+/// What is done with the routes when weir stops in good order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnStop {
+    /// Withdraw everything and close with Cease: nothing stays in force without a watcher.
+    #[default]
+    Withdraw,
+    /// Close without a word: peers with graceful restart keep the routes for its time.
+    Hold,
+}
+
+/// One BGP peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeerConfig {
+    /// Name in logs, metrics and reports; unique.
+    pub name: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its TCP port.
+    #[serde(default = "default_port")]
+    pub port: u16,
+    /// Its AS number.
+    pub remote_as: u32,
+    /// weir's AS number towards this peer, if another than `local_as`.
+    #[serde(default)]
+    pub local_as: Option<u32>,
+    /// Address to dial from.
+    #[serde(default)]
+    pub local_address: Option<IpAddr>,
+    /// Wait for the peer to dial, never dial.
+    #[serde(default)]
+    pub passive: bool,
+    /// Families offered; the session carries those that the peer offers too.
+    #[serde(default = "default_families")]
+    pub families: Vec<Family>,
+    /// Proposed hold time, seconds: 0 or 3-65535.
+    #[serde(default = "default_hold")]
+    pub hold_time_secs: u16,
+    /// First wait before dialling again, seconds, 1-120; it doubles up to 120.
+    #[serde(default = "default_retry")]
+    pub connect_retry_secs: u16,
+    /// TCP MD5 password (RFC 2385), 1-80 octets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<Secret>,
+    /// File that holds the TCP MD5 password; surrounding white space is left out.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+    /// Take and send packets with TTL 255 only (GTSM, RFC 5082): the peer is on the same link.
+    #[serde(default)]
+    pub ttl_security: bool,
+    /// Next hop of IPv4 black-hole routes: an address that the peer discards.
+    #[serde(default = "default_next_hop4")]
+    pub next_hop4: Ipv4Addr,
+    /// Next hop of IPv6 black-hole routes: an address that the peer discards (RFC 6666).
+    #[serde(default = "default_next_hop6")]
+    pub next_hop6: Ipv6Addr,
+    /// Communities of black-hole routes: `65535:666` or `blackhole` (RFC 7999), `AS:value`,
+    /// `AS:value:value` (large), `rt:AS:value`, `ext:` and 16 hexadecimal digits (extended).
+    #[serde(default = "default_communities")]
+    pub communities: Vec<Community>,
+    /// Communities of FlowSpec rules, besides the action's.
+    #[serde(default)]
+    pub flowspec_communities: Vec<Community>,
+    /// Add NO_EXPORT to black-hole routes: they stay in the peer's AS (RFC 7999 §3.2). Switch it
+    /// off for a peer that is to pass them on to its upstreams.
+    #[serde(default = "yes")]
+    pub no_export: bool,
+    /// Add NO_ADVERTISE to black-hole routes: they stay in the peer itself.
+    #[serde(default)]
+    pub no_advertise: bool,
+    /// Mark every route with the large community `local_as:2003134834:incident`, by which weir
+    /// and the operator know weir's own.
+    #[serde(default = "yes")]
+    pub mark: bool,
+    /// LOCAL_PREF of black-hole routes within one AS.
+    #[serde(default = "default_local_pref")]
+    pub local_pref: u32,
+    /// What the peer's software can take.
+    #[serde(default)]
+    pub profile: Profile,
+    /// For how long the peer is asked to keep the routes when weir is gone, seconds, 0-4095; 0
+    /// leaves graceful restart out (RFC 4724).
+    #[serde(default = "default_restart")]
+    pub graceful_restart_secs: u16,
+    /// For how long the peer is asked to keep stale routes after that, seconds, 0-16777215; 0
+    /// leaves long-lived graceful restart out (RFC 9494).
+    #[serde(default)]
+    pub long_lived_restart_secs: u32,
+}
+
+const fn default_port() -> u16 {
+    179
+}
+
+fn default_families() -> Vec<Family> {
+    Family::ALL.to_vec()
+}
+
+const fn default_hold() -> u16 {
+    90
+}
+
+const fn default_retry() -> u16 {
+    5
+}
+
+const fn default_next_hop4() -> Ipv4Addr {
+    Ipv4Addr::new(192, 0, 2, 1)
+}
+
+const fn default_next_hop6() -> Ipv6Addr {
+    Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1)
+}
+
+fn default_communities() -> Vec<Community> {
+    vec![Community::BLACKHOLE]
+}
+
+const fn default_local_pref() -> u32 {
+    200
+}
+
+const fn default_restart() -> u16 {
+    120
+}
+
+const fn yes() -> bool {
+    true
+}
+
+/// What is wrong with the section.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{peer}{field}: {why}")]
+pub struct ConfigError {
+    /// `peer "name": `, or nothing.
+    pub peer: String,
+    /// Field at fault.
+    pub field: &'static str,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+impl PeerConfig {
+    /// A peer with every setting at its default.
+    pub fn new(name: &str, address: IpAddr, remote_as: u32) -> Self {
+        Self {
+            name: name.to_owned(),
+            address,
+            port: default_port(),
+            remote_as,
+            local_as: None,
+            local_address: None,
+            passive: false,
+            families: default_families(),
+            hold_time_secs: default_hold(),
+            connect_retry_secs: default_retry(),
+            password: None,
+            password_file: None,
+            ttl_security: false,
+            next_hop4: default_next_hop4(),
+            next_hop6: default_next_hop6(),
+            communities: default_communities(),
+            flowspec_communities: Vec::new(),
+            no_export: true,
+            no_advertise: false,
+            mark: true,
+            local_pref: default_local_pref(),
+            profile: Profile::default(),
+            graceful_restart_secs: default_restart(),
+            long_lived_restart_secs: 0,
+        }
+    }
+
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        if self.name.is_empty() {
+            return Err(("name", "is empty".into()));
+        }
+        if matches!(self.remote_as, 0 | 23456 | u32::MAX) {
+            return Err(("remote_as", format!("{} is not an AS number", self.remote_as)));
+        }
+        if matches!(self.local_as, Some(0 | 23456 | u32::MAX)) {
+            return Err(("local_as", "is not an AS number".into()));
+        }
+        if matches!(self.hold_time_secs, 1 | 2) {
+            return Err(("hold_time_secs", "must be 0 or at least 3".into()));
+        }
+        if !(1..=120).contains(&self.connect_retry_secs) {
+            return Err(("connect_retry_secs", "must be 1-120".into()));
+        }
+        if self.families.is_empty() {
+            return Err(("families", "is empty: the peer would get nothing".into()));
+        }
+        if self.graceful_restart_secs > 4095 {
+            return Err(("graceful_restart_secs", "must be 0-4095".into()));
+        }
+        if self.long_lived_restart_secs > 0x00ff_ffff {
+            return Err(("long_lived_restart_secs", "must be 0-16777215".into()));
+        }
+        if self.next_hop4.is_loopback() || self.next_hop4.is_unspecified() {
+            return Err(("next_hop4", "receivers drop routes with such a next hop".into()));
+        }
+        if self.local_address.is_some_and(|l| l.is_ipv4() != self.address.is_ipv4()) {
+            return Err(("local_address", "is of another family than address".into()));
+        }
+        if self.password.is_some() && self.password_file.is_some() {
+            return Err(("password", "password_file is set too".into()));
+        }
+        if self.password.as_ref().is_some_and(|p| !(1..=80).contains(&p.expose().len())) {
+            return Err(("password", "must be 1-80 octets".into()));
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    /// A speaker without peers.
+    pub const fn new(local_as: u32, router_id: Ipv4Addr) -> Self {
+        Self { local_as, router_id, listen: None, on_stop: OnStop::Withdraw, peers: Vec::new() }
+    }
+
+    /// Checks what the types cannot.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with the first field at fault.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let global =
+            |field, why: &str| Err(ConfigError { peer: String::new(), field, why: why.to_owned() });
+        if matches!(self.local_as, 0 | 23456 | u32::MAX) {
+            return global("local_as", "is not an AS number");
+        }
+        if self.router_id.is_unspecified() {
+            return global("router_id", "must not be 0.0.0.0");
+        }
+        for (i, peer) in self.peers.iter().enumerate() {
+            let of = |(field, why)| ConfigError {
+                peer: format!("peer \"{}\": ", peer.name),
+                field,
+                why,
+            };
+            peer.check().map_err(of)?;
+            if peer.passive && self.listen.is_none() {
+                return Err(of(("passive", "bgp.listen is not set".into())));
+            }
+            let before = &self.peers[..i];
+            if before.iter().any(|p| p.name == peer.name) {
+                return Err(of(("name", "is taken".into())));
+            }
+            if before.iter().any(|p| (p.address, p.port) == (peer.address, peer.port)) {
+                return Err(of(("address", "is another peer's".into())));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A community of any kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Community {
+    /// RFC 1997.
+    Standard(u32),
+    /// RFC 4360.
+    Extended([u8; 8]),
+    /// RFC 8092.
+    Large(LargeCommunity),
+}
+
+impl Community {
+    /// BLACKHOLE (RFC 7999).
+    pub const BLACKHOLE: Self = Self::Standard(0xffff_029a);
+    /// NO_EXPORT (RFC 1997).
+    pub const NO_EXPORT: Self = Self::Standard(0xffff_ff01);
+    /// NO_ADVERTISE (RFC 1997).
+    pub const NO_ADVERTISE: Self = Self::Standard(0xffff_ff02);
+}
+
+impl fmt::Display for Community {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Standard(value) => write!(f, "{}:{}", value >> 16, value & 0xffff),
+            Self::Extended(octets) => {
+                f.write_str("ext:")?;
+                octets.iter().try_for_each(|o| write!(f, "{o:02x}"))
+            }
+            Self::Large(c) => write!(f, "{}:{}:{}", c.asn, c.first, c.second),
+        }
+    }
+}
+
+/// A community that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "community {0:?} is none of blackhole, no-export, no-advertise, AS:value, AS:value:value, \
+     rt:AS:value, ext:<16 hexadecimal digits>"
+)]
+pub struct CommunityError(String);
+
+impl FromStr for Community {
+    type Err = CommunityError;
+
+    fn from_str(text: &str) -> Result<Self, CommunityError> {
+        match text {
+            "blackhole" => return Ok(Self::BLACKHOLE),
+            "no-export" => return Ok(Self::NO_EXPORT),
+            "no-advertise" => return Ok(Self::NO_ADVERTISE),
+            _ => {}
+        }
+        let parts: Vec<&str> = text.split(':').collect();
+        let parsed = match parts[..] {
+            ["ext", digits] if digits.len() == 16 => {
+                u64::from_str_radix(digits, 16).map(|v| Self::Extended(v.to_be_bytes())).ok()
+            }
+            ["rt", asn, value] => route_target(asn, value),
+            [high, low] => high
+                .parse::<u16>()
+                .ok()
+                .zip(low.parse::<u16>().ok())
+                .map(|(high, low)| Self::Standard(u32::from(high) << 16 | u32::from(low))),
+            [asn, first, second] => (|| {
+                Some(Self::Large(LargeCommunity {
+                    asn: asn.parse().ok()?,
+                    first: first.parse().ok()?,
+                    second: second.parse().ok()?,
+                }))
+            })(),
+            _ => None,
+        };
+        parsed.ok_or_else(|| CommunityError(text.to_owned()))
+    }
+}
+
+/// Route target of a 2-octet AS, else of a 4-octet AS (RFC 4360 §4, RFC 5668).
+fn route_target(asn: &str, value: &str) -> Option<Community> {
+    let asn: u32 = asn.parse().ok()?;
+    let mut octets = [0; 8];
+    octets[1] = 2;
+    if let Ok(asn) = u16::try_from(asn) {
+        octets[2..4].copy_from_slice(&asn.to_be_bytes());
+        octets[4..].copy_from_slice(&value.parse::<u32>().ok()?.to_be_bytes());
+    } else {
+        octets[0] = 2;
+        octets[2..6].copy_from_slice(&asn.to_be_bytes());
+        octets[6..].copy_from_slice(&value.parse::<u16>().ok()?.to_be_bytes());
+    }
+    Some(Community::Extended(octets))
+}
+
+impl Serialize for Community {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Community {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A text that is never shown: neither in logs nor in a dump of the configuration.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a text.
+    pub const fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text itself.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(***)")
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("***")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_needs_name_address_and_as() {
+        let json = r#"{"local_as": 65010, "router_id": "10.0.0.1",
+            "peer": [{"name": "edge", "address": "192.0.2.9", "remote_as": 65010}]}"#;
+        let config: Config = serde_json::from_str(json).unwrap();
+        let mut expected = Config::new(65010, Ipv4Addr::new(10, 0, 0, 1));
+        expected.peers.push(PeerConfig::new("edge", "192.0.2.9".parse().unwrap(), 65010));
+        assert_eq!(config, expected);
+        assert_eq!(config.validate(), Ok(()));
+        let unknown = json.replace("remote_as", "remote_az");
+        assert!(serde_json::from_str::<Config>(&unknown).is_err());
+    }
+
+    #[test]
+    fn faults_name_their_field() {
+        let check = |change: fn(&mut Config), text: &str| {
+            let mut config = Config::new(65010, Ipv4Addr::new(10, 0, 0, 1));
+            let peer = PeerConfig::new("edge", "192.0.2.9".parse().unwrap(), 65010);
+            config.peers = vec![peer.clone(), PeerConfig { name: "b".into(), port: 180, ..peer }];
+            change(&mut config);
+            assert_eq!(config.validate().unwrap_err().to_string(), text);
+        };
+        check(|c| c.local_as = 0, "local_as: is not an AS number");
+        check(
+            |c| c.peers[0].hold_time_secs = 2,
+            "peer \"edge\": hold_time_secs: must be 0 or at least 3",
+        );
+        check(|c| c.peers[1].name = "edge".into(), "peer \"edge\": name: is taken");
+        check(|c| c.peers[1].port = 179, "peer \"b\": address: is another peer's");
+        check(|c| c.peers[0].passive = true, "peer \"edge\": passive: bgp.listen is not set");
+    }
+
+    #[test]
+    fn communities_are_read_as_operators_write_them() {
+        let check = |text: &str, shown: &str| {
+            assert_eq!(text.parse::<Community>().unwrap().to_string(), shown);
+        };
+        check("blackhole", "65535:666");
+        check("65010:666", "65010:666");
+        check("4200000001:1:2", "4200000001:1:2");
+        check("rt:65010:666", "ext:0002fdf20000029a");
+        check("rt:4200000001:6", "ext:0202fa56ea010006");
+        check("ext:8006000000000000", "ext:8006000000000000");
+        for text in ["", "65536:1", "1:2:3:4", "ext:80", "rt:65010:x"] {
+            assert!(text.parse::<Community>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_never_shown() {
+        let mut peer = PeerConfig::new("edge", "192.0.2.9".parse().unwrap(), 65010);
+        peer.password = Some(Secret::new("hunter2".into()));
+        assert!(!format!("{peer:?}").contains("hunter2"));
+        assert!(!serde_json::to_string(&peer).unwrap().contains("hunter2"));
+    }
+}

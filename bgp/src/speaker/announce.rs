@@ -1,0 +1,96 @@
+//! A change of a peer's table as an UPDATE.
+
+use std::net::IpAddr;
+
+use weir_model::{IpNet, Measure};
+
+use crate::config::{Community, PeerConfig};
+use crate::flowspec;
+use crate::fsm::Negotiated;
+use crate::rib::{Change, Route, RouteKey};
+use crate::wire::{self, Attributes, LargeCommunity, WriteError};
+
+/// First value of the large community that marks weir's own routes: `weir` in ASCII.
+const MARK: u32 = 0x7765_6972;
+
+/// Writes one peer's UPDATEs.
+#[derive(Debug)]
+pub(super) struct Writer {
+    black_hole: Attributes,
+    flow: Attributes,
+    next_hop4: IpAddr,
+    next_hop6: IpAddr,
+    mark_as: Option<u32>,
+}
+
+impl Writer {
+    pub(super) fn new(peer: &PeerConfig, local_as: u32, negotiated: &Negotiated) -> Self {
+        let base = Attributes {
+            prepend: (local_as != peer.remote_as).then_some(local_as),
+            as4: negotiated.as4,
+            local_pref: peer.local_pref,
+            ..Attributes::default()
+        };
+        let mut black_hole = with(base.clone(), &peer.communities);
+        let scope =
+            [(peer.no_export, Community::NO_EXPORT), (peer.no_advertise, Community::NO_ADVERTISE)];
+        for (_, community) in scope.into_iter().filter(|(on, _)| *on) {
+            black_hole = with(black_hole, &[community]);
+        }
+        Self {
+            black_hole,
+            flow: with(base, &peer.flowspec_communities),
+            next_hop4: peer.next_hop4.into(),
+            next_hop6: peer.next_hop6.into(),
+            mark_as: peer.mark.then_some(local_as),
+        }
+    }
+
+    pub(super) fn write(&self, change: &Change) -> Result<Vec<u8>, WriteError> {
+        match change {
+            Change::EndOfRib(family) => wire::end_of_rib(*family),
+            Change::Withdraw { key: RouteKey::Unicast(net), .. } => wire::withdraw_unicast(*net),
+            Change::Withdraw { key: RouteKey::Flow(afi, nlri), .. } => {
+                wire::withdraw_flow(*afi, nlri)
+            }
+            Change::Announce { key: RouteKey::Unicast(net), route, .. } => {
+                let next_hop =
+                    if matches!(net, IpNet::V4(_)) { self.next_hop4 } else { self.next_hop6 };
+                wire::announce_unicast(*net, next_hop, &self.marked(&self.black_hole, route))
+            }
+            Change::Announce { key: RouteKey::Flow(afi, nlri), route, .. } => {
+                let mut attributes = self.marked(&self.flow, route);
+                if let Measure::FlowSpec(filter) = &route.measure {
+                    let (community, community6) = flowspec::communities(&filter.action);
+                    attributes.extended.extend(community);
+                    attributes.extended6.extend(community6);
+                }
+                wire::announce_flow(*afi, nlri, &attributes)
+            }
+        }
+    }
+
+    fn marked(&self, attributes: &Attributes, route: &Route) -> Attributes {
+        let mut attributes = attributes.clone();
+        attributes.large.extend(self.mark_as.map(|asn| LargeCommunity {
+            asn,
+            first: MARK,
+            second: route.incident,
+        }));
+        attributes
+    }
+}
+
+fn with(mut attributes: Attributes, communities: &[Community]) -> Attributes {
+    for community in communities {
+        match community {
+            Community::Standard(value) if !attributes.communities.contains(value) => {
+                attributes.communities.push(*value);
+            }
+            Community::Standard(_) => {}
+            Community::Extended(octets) => attributes.extended.push(*octets),
+            Community::Large(large) => attributes.large.push(*large),
+        }
+    }
+    attributes
+}

@@ -1,0 +1,162 @@
+//! The speaker: drives each peer's state machine over TCP and keeps its routes as desired.
+//!
+//! ```text
+//! desired (watch, latest wins) --> one task per peer <--> TCP
+//! stop    (watch)              -->        |
+//! listener task -- accepted --> (mpsc, 4) |
+//!                                         +--> observed (mpsc, bounded by its maker)
+//! ```
+//! A peer's task owns its sockets, machine and table; nothing is shared. It never waits for the
+//! core: reports queue up, and while they do, no further route is written, but the session lives.
+
+mod announce;
+mod connection;
+mod listener;
+mod peer;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use weir_model::{DesiredState, Observed};
+
+use crate::config::{Config, ConfigError};
+use listener::Route as ListenerRoute;
+use peer::PeerTask;
+
+/// What the speaker converges on. Replaced whole; the latest wins.
+pub type Desired = Arc<DesiredState>;
+
+/// Connections accepted for one peer and not yet looked at.
+const ACCEPTED_MAX: usize = 4;
+
+/// How the speaker is to go on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stop {
+    /// Run.
+    #[default]
+    Run,
+    /// Close the sessions without NOTIFICATION: peers with graceful restart keep the routes.
+    Hold,
+    /// Withdraw every route, then close with Cease.
+    Withdraw,
+}
+
+/// Why the speaker does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum SpeakerError {
+    /// The configuration contradicts itself.
+    #[error("bgp: {0}")]
+    Config(#[from] ConfigError),
+    /// The address to listen on is not to be had.
+    #[error("bgp: cannot listen on {address}: {source}")]
+    Bind {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A password file cannot be read.
+    #[error("bgp: peer \"{peer}\": password_file: {source}")]
+    Password {
+        /// Whose.
+        peer: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A peer's task panicked: a fault of weir.
+    #[error("bgp: the task of a peer ended unexpectedly")]
+    Task,
+}
+
+/// A speaker that is bound but does not run yet.
+#[derive(Debug)]
+pub struct Speaker {
+    config: Config,
+    listener: Option<TcpListener>,
+}
+
+impl Speaker {
+    /// Checks the configuration and binds the listening socket.
+    ///
+    /// # Errors
+    /// [`SpeakerError::Config`], [`SpeakerError::Password`], [`SpeakerError::Bind`].
+    pub async fn bind(mut config: Config) -> Result<Self, SpeakerError> {
+        config.validate()?;
+        listener::read_passwords(&mut config)?;
+        let listener = match config.listen {
+            None => None,
+            Some(address) => Some(
+                listener::bind(address, &config)
+                    .map_err(|source| SpeakerError::Bind { address, source })?,
+            ),
+        };
+        Ok(Self { config, listener })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.listener.as_ref().and_then(|l| l.local_addr().ok())
+    }
+
+    /// Runs until stopped.
+    ///
+    /// End-of-RIB is sent only once the first desired state is there: one with a generation
+    /// above 0, or the first that comes in while running.
+    ///
+    /// # Errors
+    /// [`SpeakerError::Task`].
+    pub async fn run(
+        self,
+        desired: watch::Receiver<Desired>,
+        observed: mpsc::Sender<Observed>,
+        mut stop: watch::Receiver<Stop>,
+    ) -> Result<(), SpeakerError> {
+        let mut peers = JoinSet::new();
+        let mut routes = Vec::new();
+        for (index, peer) in self.config.peers.iter().enumerate() {
+            let (sender, accepted) = mpsc::channel(ACCEPTED_MAX);
+            routes.push(ListenerRoute::new(peer, sender));
+            let task = PeerTask::new(
+                &self.config,
+                index,
+                accepted,
+                desired.clone(),
+                observed.clone(),
+                stop.clone(),
+            );
+            peers.spawn(task.run());
+        }
+        let mut accepting = JoinSet::new();
+        if let Some(listener) = self.listener {
+            accepting.spawn(listener::accept(listener, routes));
+        }
+        let mut result = Ok(());
+        if peers.is_empty() {
+            // Nobody to speak to: wait to be stopped.
+            let _ = stop.wait_for(|s| *s != Stop::Run).await;
+        }
+        while let Some(ended) = peers.join_next().await {
+            if ended.is_err() {
+                result = Err(SpeakerError::Task);
+            }
+        }
+        accepting.shutdown().await;
+        result
+    }
+}
+
+/// Binds and runs a speaker; see [`Speaker`].
+///
+/// # Errors
+/// See [`Speaker::bind`] and [`Speaker::run`].
+pub async fn run(
+    config: Config,
+    desired: watch::Receiver<Desired>,
+    observed: mpsc::Sender<Observed>,
+    stop: watch::Receiver<Stop>,
+) -> Result<(), SpeakerError> {
+    Speaker::bind(config).await?.run(desired, observed, stop).await
+}

@@ -1,0 +1,508 @@
+//! One peer's task.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::io::Ready;
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use weir_model::{Measure, Millis, Observed, PeerState, PeerStatus};
+
+use super::announce::Writer;
+use super::connection::Connection;
+use super::{Desired, Stop, listener};
+use crate::config::{Config, PeerConfig};
+use crate::fsm::{self, Down, Input, Negotiated, Output, Role};
+use crate::rib::{AdjRibOut, Change};
+use crate::wire::{Notification, OpenSettings};
+
+/// Longest wait between two attempts to dial.
+const RETRY_MAX_MS: u64 = 120_000;
+
+/// Reports queued above which no further route is written.
+const REPORTS_MAX: usize = 4096;
+
+/// Connections that take their last words at a time.
+const CLOSING_MAX: usize = 8;
+
+/// How long withdrawals may take when weir stops.
+const WITHDRAW_WAIT: Duration = Duration::from_secs(5);
+
+/// A connection that takes nothing for so long is dead, where no hold time is agreed on.
+const SEND_HOLD_MS: u64 = 480_000;
+
+type Dialling = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
+
+/// What woke the task.
+enum Event {
+    Io(Role, io::Result<Ready>),
+    Dialled(io::Result<TcpStream>),
+    Accepted(TcpStream),
+    Desired,
+    Stop,
+    Reported,
+    Tick,
+}
+
+pub(super) struct PeerTask {
+    config: PeerConfig,
+    local_as: u32,
+    machine: fsm::Peer,
+    rib: AdjRibOut,
+    started: Instant,
+    connections: [Option<Connection>; 2],
+    dialling: Option<Dialling>,
+    closing: JoinSet<()>,
+    session: Option<(Role, Writer, Negotiated)>,
+    status: PeerStatus,
+    reports: VecDeque<Observed>,
+    updates_received: u64,
+    accepted: mpsc::Receiver<TcpStream>,
+    desired: watch::Receiver<Desired>,
+    observed: mpsc::Sender<Observed>,
+    stop: watch::Receiver<Stop>,
+}
+
+impl PeerTask {
+    pub(super) fn new(
+        config: &Config,
+        index: usize,
+        accepted: mpsc::Receiver<TcpStream>,
+        desired: watch::Receiver<Desired>,
+        observed: mpsc::Sender<Observed>,
+        stop: watch::Receiver<Stop>,
+    ) -> Self {
+        let peer = config.peers[index].clone();
+        let local_as = peer.local_as.unwrap_or(config.local_as);
+        let secs = peer.graceful_restart_secs;
+        let open = OpenSettings {
+            asn: local_as,
+            hold_secs: peer.hold_time_secs,
+            id: config.router_id,
+            families: peer.families.iter().copied().collect(),
+            restart_secs: (secs > 0).then_some(secs),
+            restarting: true,
+            long_lived_secs: (peer.long_lived_restart_secs > 0)
+                .then_some(peer.long_lived_restart_secs),
+        };
+        let rib = AdjRibOut::new(open.families, peer.profile.max_rules());
+        let machine = fsm::Peer::new(fsm::Settings {
+            open,
+            remote_as: peer.remote_as,
+            passive: peer.passive,
+            retry_ms: u64::from(peer.connect_retry_secs) * 1000,
+            retry_max_ms: RETRY_MAX_MS,
+            seed: wall().0 ^ (index as u64) << 32,
+        });
+        let status = PeerStatus {
+            name: peer.name.clone(),
+            address: peer.address,
+            asn: peer.remote_as,
+            state: PeerState::Idle,
+            since: wall(),
+            families: Vec::new(),
+            announced: 0,
+            flaps: 0,
+            last_error: None,
+        };
+        Self {
+            config: peer,
+            local_as,
+            machine,
+            rib,
+            started: Instant::now(),
+            connections: [None, None],
+            dialling: None,
+            closing: JoinSet::new(),
+            session: None,
+            status,
+            reports: VecDeque::new(),
+            updates_received: 0,
+            accepted,
+            desired,
+            observed,
+            stop,
+        }
+    }
+
+    /// Monotonic milliseconds since the task began.
+    fn now(&self) -> Millis {
+        Millis(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) async fn run(mut self) {
+        if self.desired.borrow_and_update().generation > 0 {
+            self.take_desired();
+        }
+        self.step(Input::Start);
+        let mut stop = *self.stop.borrow_and_update();
+        while stop == Stop::Run {
+            let event = self.wait().await;
+            if matches!(event, Event::Stop) {
+                stop = *self.stop.borrow_and_update();
+            } else {
+                self.take(event);
+                // A flood of other events must not hold back the timers.
+                if self.machine.deadline().is_some_and(|at| at <= self.now()) {
+                    self.take(Event::Tick);
+                }
+                self.settle();
+            }
+        }
+        self.end(stop).await;
+    }
+
+    async fn wait(&mut self) -> Event {
+        let deadline = self.deadline();
+        let sleep = tokio::time::sleep_until(deadline.unwrap_or(self.started));
+        let [active, passive] = &self.connections;
+        tokio::select! {
+            biased;
+            stopped = self.stop.changed() => {
+                if stopped.is_err() {
+                    // Whoever ran weir is gone: leave the routes to graceful restart.
+                    let (sender, receiver) = watch::channel(Stop::Hold);
+                    self.stop = receiver;
+                    drop(sender);
+                }
+                Event::Stop
+            }
+            ready = ready(active.as_ref()) => Event::Io(Role::Active, ready),
+            ready = ready(passive.as_ref()) => Event::Io(Role::Passive, ready),
+            Ok(()) = self.desired.changed() => Event::Desired,
+            dialled = dialled(self.dialling.as_mut()) => Event::Dialled(dialled),
+            Some(stream) = self.accepted.recv() => Event::Accepted(stream),
+            Ok(permit) = self.observed.reserve(), if !self.reports.is_empty() => {
+                if let Some(report) = self.reports.pop_front() {
+                    permit.send(report);
+                }
+                Event::Reported
+            }
+            Some(_) = self.closing.join_next() => Event::Reported,
+            () = sleep, if deadline.is_some() => Event::Tick,
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let stalled = self
+            .connections
+            .iter()
+            .flatten()
+            .filter_map(|c| c.stalled_since().map(|at| at + self.send_hold_ms()));
+        let at = self.machine.deadline().into_iter().chain(stalled).min()?;
+        Some(self.started + Duration::from_millis(at.0))
+    }
+
+    fn send_hold_ms(&self) -> u64 {
+        match &self.session {
+            Some((_, _, negotiated)) if negotiated.hold_secs > 0 => {
+                u64::from(negotiated.hold_secs) * 1000
+            }
+            _ => SEND_HOLD_MS,
+        }
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Io(role, ready) => self.io(role, ready),
+            Event::Dialled(Ok(stream)) => {
+                self.dialling = None;
+                self.connections[Role::Active as usize] = Some(Connection::new(stream));
+                self.step(Input::Connected);
+            }
+            Event::Dialled(Err(error)) => {
+                self.dialling = None;
+                tracing::debug!(peer = %self.config.name, %error, "cannot reach the BGP peer");
+                self.status.last_error = Some(format!("cannot connect: {error}"));
+                self.step(Input::ConnectFailed);
+            }
+            Event::Accepted(stream) => {
+                if self.connections[Role::Passive as usize].is_none() {
+                    self.connections[Role::Passive as usize] = Some(Connection::new(stream));
+                    self.step(Input::Accepted);
+                }
+            }
+            Event::Desired => self.take_desired(),
+            Event::Tick => {
+                let now = self.now();
+                let limit = self.send_hold_ms();
+                for role in [Role::Active, Role::Passive] {
+                    let stalled = self.connections[role as usize]
+                        .as_ref()
+                        .and_then(Connection::stalled_since);
+                    if stalled.is_some_and(|at| now.since(at) >= limit) {
+                        // RFC 9687: a peer that takes nothing does not get a NOTIFICATION either.
+                        self.step(Input::Closed(role, "the peer takes no data".into()));
+                    }
+                }
+                self.step(Input::Tick);
+            }
+            Event::Reported | Event::Stop => {}
+        }
+    }
+
+    fn take_desired(&mut self) {
+        let desired = Desired::clone(&self.desired.borrow_and_update());
+        let refusals = self.rib.want(&desired.mitigations);
+        self.refuse(refusals);
+    }
+
+    fn refuse(&mut self, refusals: Vec<crate::rib::Refusal>) {
+        let at = wall();
+        for refusal in refusals {
+            self.report_refused(refusal.measure, refusal.why, at);
+        }
+    }
+
+    fn report_refused(&mut self, measure: Measure, why: String, at: Millis) {
+        tracing::warn!(peer = %self.config.name, %measure, why, "measure not for this BGP peer");
+        let peer = self.config.name.clone();
+        self.reports.push_back(Observed::Refused { peer, measure, at, why });
+    }
+
+    fn io(&mut self, role: Role, ready: io::Result<Ready>) {
+        let now = self.now();
+        let Some(connection) = &mut self.connections[role as usize] else { return };
+        let result = ready.and_then(|ready| {
+            if ready.is_writable() {
+                connection.write(now, &mut self.reports)?;
+            }
+            if ready.is_readable() || ready.is_read_closed() || ready.is_error() {
+                connection.read()
+            } else {
+                Ok(true)
+            }
+        });
+        // What came before the end still counts: a NOTIFICATION is followed by a close.
+        loop {
+            let Some(connection) = &mut self.connections[role as usize] else { return };
+            match connection.next_message() {
+                Ok(Some(message)) => {
+                    if matches!(message, crate::wire::Message::Update(_)) {
+                        self.updates_received += 1;
+                    }
+                    self.step(Input::Message(role, message));
+                }
+                Ok(None) => break,
+                Err(notification) => self.step(Input::Malformed(role, notification)),
+            }
+        }
+        match result {
+            Ok(true) => {}
+            Ok(false) => self.step(Input::Closed(role, "the peer closed it".into())),
+            Err(error) => self.step(Input::Closed(role, error.to_string())),
+        }
+    }
+
+    /// Feeds the machine and does what it says.
+    fn step(&mut self, input: Input) {
+        let now = self.now();
+        let mut out = Vec::new();
+        self.machine.handle(now, input, &mut out);
+        for output in out {
+            self.act(now, output);
+        }
+    }
+
+    fn act(&mut self, now: Millis, output: Output) {
+        match output {
+            Output::Dial => self.dialling = Some(Box::pin(listener::dial(self.config.clone()))),
+            Output::StopDialling => self.dialling = None,
+            Output::Refuse => self.close(Role::Passive),
+            Output::Send(role, octets) => {
+                if let Some(connection) = &mut self.connections[role as usize] {
+                    connection.send(now, &octets);
+                }
+            }
+            Output::Close(role) => self.close(role),
+            Output::Up(role, negotiated) => self.up(role, negotiated),
+            Output::Down(why) => self.down(&why),
+            Output::Failed(why) => {
+                tracing::debug!(peer = %self.config.name, %why, "BGP session did not come up");
+                self.status.last_error = Some(why.to_string());
+            }
+            Output::Refresh(family) => {
+                tracing::info!(peer = %self.config.name, %family, "BGP peer asks for a refresh");
+                self.rib.refresh(family);
+            }
+        }
+    }
+
+    fn close(&mut self, role: Role) {
+        let Some(connection) = self.connections[role as usize].take() else { return };
+        if self.closing.len() < CLOSING_MAX {
+            self.closing.spawn(connection.linger());
+        }
+    }
+
+    fn up(&mut self, role: Role, negotiated: Negotiated) {
+        tracing::info!(
+            peer = %self.config.name,
+            address = %self.config.address,
+            asn = self.config.remote_as,
+            families = ?negotiated.families,
+            hold_secs = negotiated.hold_secs,
+            "BGP session up"
+        );
+        self.machine.restarted();
+        let refusals = self.rib.up(negotiated.families);
+        self.refuse(refusals);
+        self.status.families = negotiated.families.iter().map(|f| f.to_string()).collect();
+        let writer = Writer::new(&self.config, self.local_as, &negotiated);
+        self.session = Some((role, writer, negotiated));
+    }
+
+    fn down(&mut self, why: &Down) {
+        tracing::warn!(
+            peer = %self.config.name,
+            %why,
+            updates_received = self.updates_received,
+            "BGP session down"
+        );
+        self.session = None;
+        self.status.flaps += 1;
+        self.status.families.clear();
+        self.status.last_error = Some(why.to_string());
+        let at = wall();
+        let peer = &self.config.name;
+        self.reports.extend(self.rib.down().into_iter().map(|measure| Observed::Withdrawn {
+            peer: peer.clone(),
+            measure,
+            at,
+        }));
+    }
+
+    /// Writes routes while there is room, and reports the state if it changed.
+    fn settle(&mut self) {
+        self.write_routes();
+        let state = self.machine.state();
+        let announced = u32::try_from(self.rib.announced()).unwrap_or(u32::MAX);
+        let settled = self.rib.is_settled() && announced != self.status.announced;
+        if state != self.status.state || settled {
+            if state != self.status.state {
+                self.status.state = state;
+                self.status.since = wall();
+            }
+            self.status.announced = announced;
+            // States that flicker while a peer is away tell nothing twice.
+            if let Some(Observed::Peer(last)) = self.reports.back_mut() {
+                *last = self.status.clone();
+            } else {
+                self.reports.push_back(Observed::Peer(self.status.clone()));
+            }
+        }
+    }
+
+    fn write_routes(&mut self) {
+        let now = self.now();
+        let Some((role, writer, _)) = &self.session else { return };
+        let Some(connection) = &mut self.connections[*role as usize] else { return };
+        let mut refused = Vec::new();
+        while connection.has_room() && self.reports.len() < REPORTS_MAX {
+            let Some(change) = self.rib.next_change() else { break };
+            match writer.write(&change) {
+                Ok(octets) => {
+                    connection.send(now, &octets);
+                    report(&self.config.name, change, connection);
+                }
+                Err(error) => {
+                    if let Change::Announce { route, .. } = change {
+                        refused.push((route.measure, error.to_string()));
+                    }
+                }
+            }
+        }
+        // Try at once: the verdict is to be on the wire now, not after another turn.
+        let written = connection.write(now, &mut self.reports);
+        let role = *role;
+        for (measure, why) in refused {
+            self.report_refused(measure, why, wall());
+        }
+        if let Err(error) = written {
+            self.step(Input::Closed(role, error.to_string()));
+        }
+    }
+
+    async fn end(mut self, stop: Stop) {
+        let farewell = match stop {
+            Stop::Withdraw => {
+                self.rib.clear();
+                let _ = tokio::time::timeout(WITHDRAW_WAIT, self.flush()).await;
+                Some(Notification::shutdown("weir stops"))
+            }
+            Stop::Run | Stop::Hold => None,
+        };
+        self.step(Input::Stop(farewell));
+        self.settle();
+        while self.closing.join_next().await.is_some() {}
+        while let Some(report) = self.reports.pop_front() {
+            // The core may be gone already, or wait for us: its queue is not worth a deadlock.
+            if self.observed.try_send(report).is_err() {
+                break;
+            }
+        }
+    }
+
+    /// Goes on until every withdrawal is written.
+    async fn flush(&mut self) {
+        loop {
+            self.settle();
+            let Some((role, ..)) = &self.session else { return };
+            let written =
+                self.connections[*role as usize].as_ref().is_none_or(Connection::is_flushed);
+            if self.rib.is_settled() && written {
+                return;
+            }
+            match self.wait().await {
+                Event::Desired | Event::Stop => {}
+                event => self.take(event),
+            }
+        }
+    }
+}
+
+/// Queues what becomes true once the change is written.
+fn report(peer: &str, change: Change, connection: &mut Connection) {
+    let at = wall();
+    let peer = peer.to_owned();
+    match change {
+        Change::Announce { route, replaces, .. } => {
+            if let Some(measure) = replaces {
+                let peer = peer.clone();
+                connection.report_when_written(Observed::Withdrawn { peer, measure, at });
+            }
+            let measure = route.measure;
+            connection.report_when_written(Observed::Announced { peer, measure, at });
+        }
+        Change::Withdraw { route, .. } => {
+            let measure = route.measure;
+            connection.report_when_written(Observed::Withdrawn { peer, measure, at });
+        }
+        Change::EndOfRib(_) => {}
+    }
+}
+
+async fn ready(connection: Option<&Connection>) -> io::Result<Ready> {
+    match connection {
+        Some(connection) => connection.ready().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn dialled(dialling: Option<&mut Dialling>) -> io::Result<TcpStream> {
+    match dialling {
+        Some(dialling) => dialling.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The wall clock, for reports.
+fn wall() -> Millis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
