@@ -9,12 +9,13 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use weir_bgp::config::{Config, PeerConfig};
+use weir_bgp::guard::{self, Admitted, Guard};
 use weir_bgp::receiver::{self, Event};
-use weir_bgp::speaker::{self, Desired, Stop};
+use weir_bgp::speaker::{self, Stop};
 use weir_bgp::wire::Family;
 use weir_model::{
-    Action, DesiredState, Filter, Match, Measure, Millis, Mitigation, MitigationId,
-    MitigationState, Observed, Originator, PeerState, Range, Rung,
+    Action, DesiredState, Filter, Inventory, Match, Measure, Millis, Mitigation, MitigationId,
+    MitigationState, Observed, Originator, PeerState, PrefixSet, Range, Rung,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -26,8 +27,10 @@ fn rule(dst: &str, port: u16, action: Action) -> Measure {
     Measure::FlowSpec(Filter { packets, action })
 }
 
-fn desired(generation: u64, mut measures: Vec<Measure>) -> Desired {
+/// What the guard lets through of `measures`: all of it.
+fn desired(mut measures: Vec<Measure>) -> Admitted {
     measures.sort();
+    let now = Millis(1_000);
     let mitigations = measures
         .into_iter()
         .map(|measure| Mitigation {
@@ -36,21 +39,27 @@ fn desired(generation: u64, mut measures: Vec<Measure>) -> Desired {
             measure,
             rung: Rung::Drop,
             state: MitigationState::Active,
-            since: Millis(0),
-            expires: Millis(u64::MAX),
+            since: now,
+            expires: now + 60_000,
             ended: None,
             peers: Vec::new(),
             note: String::new(),
         })
         .collect();
-    Arc::new(DesiredState { generation, mitigations })
+    let protected =
+        ["203.0.113.0/24", "2001:db8::/48"].iter().map(|p| p.parse().unwrap()).collect();
+    let inventory = Inventory::new(protected, PrefixSet::default(), Vec::new());
+    let mut guard = Guard::new(guard::Config::default(), Arc::new(inventory));
+    let admitted = guard.admit(&DesiredState { generation: 1, mitigations }, now);
+    assert_eq!(admitted.refused(), []);
+    admitted
 }
 
 /// A receiver, and a speaker that dials it.
 struct Bench {
     events: mpsc::Receiver<Event>,
     observed: mpsc::Receiver<Observed>,
-    desired: watch::Sender<Desired>,
+    desired: watch::Sender<Admitted>,
     stop: watch::Sender<Stop>,
     speaker: JoinHandle<Result<(), speaker::SpeakerError>>,
     receiver: JoinHandle<std::io::Result<()>>,
@@ -64,7 +73,7 @@ async fn receiver(
     (events, task)
 }
 
-async fn bench(first: Desired) -> Bench {
+async fn bench(first: Admitted) -> Bench {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut config = Config::new(65010, Ipv4Addr::new(10, 0, 0, 1));
     let mut peer = PeerConfig::new("edge", "127.0.0.1".parse().unwrap(), 65020);
@@ -114,7 +123,7 @@ const UP: &str = "up AS65010 {Ipv4Unicast, Ipv6Unicast, Ipv4FlowSpec, Ipv6FlowSp
 async fn routes_are_announced_replaced_and_withdrawn() {
     let hole = Measure::Blackhole("203.0.113.7/32".parse().unwrap());
     let limit = rule("203.0.113.9/32", 27015, Action::RateLimit { bytes_per_sec: 125_000 });
-    let mut bench = bench(desired(1, vec![hole.clone(), limit.clone()])).await;
+    let mut bench = bench(desired(vec![hole.clone(), limit.clone()])).await;
     assert_eq!(bench.line().await, UP);
     assert_eq!(bench.line().await, "+ blackhole 203.0.113.7/32");
     assert_eq!(
@@ -130,7 +139,7 @@ async fn routes_are_announced_replaced_and_withdrawn() {
     }
     let drop = rule("203.0.113.9/32", 27015, Action::Drop);
     let hole6 = Measure::Blackhole("2001:db8::7/128".parse().unwrap());
-    bench.desired.send(desired(2, vec![drop, hole6])).unwrap();
+    bench.desired.send(desired(vec![drop, hole6])).unwrap();
     assert_eq!(bench.line().await, "+ blackhole 2001:db8::7/128");
     assert_eq!(bench.line().await, "+ flowspec dst 203.0.113.9/32 proto 17 dport 27015 drop");
     assert_eq!(bench.line().await, "- blackhole 203.0.113.7/32");
@@ -164,7 +173,7 @@ async fn routes_are_announced_replaced_and_withdrawn() {
 #[tokio::test]
 async fn a_session_that_drops_takes_its_routes_with_it() {
     let hole = Measure::Blackhole("203.0.113.7/32".parse().unwrap());
-    let mut bench = bench(desired(1, vec![hole])).await;
+    let mut bench = bench(desired(vec![hole])).await;
     assert_eq!(bench.line().await, UP);
     assert_eq!(bench.line().await, "+ blackhole 203.0.113.7/32");
     // The receiver's task dies with its connection; the speaker sees the session go.
@@ -193,7 +202,7 @@ async fn a_session_that_drops_takes_its_routes_with_it() {
 #[tokio::test]
 async fn stopping_with_hold_says_nothing() {
     let hole = Measure::Blackhole("203.0.113.7/32".parse().unwrap());
-    let mut bench = bench(desired(1, vec![hole])).await;
+    let mut bench = bench(desired(vec![hole])).await;
     assert_eq!(bench.line().await, UP);
     assert_eq!(bench.line().await, "+ blackhole 203.0.113.7/32");
     for family in Family::ALL {
@@ -206,11 +215,11 @@ async fn stopping_with_hold_says_nothing() {
 
 #[tokio::test]
 async fn no_end_of_rib_before_the_first_desired_state() {
-    let mut bench = bench(desired(0, vec![])).await;
+    let mut bench = bench(Admitted::default()).await;
     assert_eq!(bench.line().await, UP);
     // Had an End-of-RIB been sent before, it would come first.
     let hole = Measure::Blackhole("203.0.113.7/32".parse().unwrap());
-    bench.desired.send(desired(1, vec![hole])).unwrap();
+    bench.desired.send(desired(vec![hole])).unwrap();
     assert_eq!(bench.line().await, "+ blackhole 203.0.113.7/32");
     assert_eq!(bench.line().await, "end-of-rib ipv4-unicast");
 }

@@ -1,8 +1,8 @@
 //! The speaker: drives each peer's state machine over TCP and keeps its routes as desired.
 //!
 //! ```text
-//! desired (watch, latest wins) --> one task per peer <--> TCP
-//! stop    (watch)              -->        |
+//! admitted (watch, latest wins) -> one task per peer <--> TCP
+//! stop     (watch)             -->        |
 //! listener task -- accepted --> (mpsc, 4) |
 //!                                         +--> observed (mpsc, bounded by its maker)
 //! ```
@@ -15,19 +15,16 @@ mod listener;
 mod peer;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use weir_model::{DesiredState, Observed};
+use weir_model::Observed;
 
 use crate::config::{Config, ConfigError};
+use crate::guard::Admitted;
 use listener::Route as ListenerRoute;
 use peer::PeerTask;
-
-/// What the speaker converges on. Replaced whole; the latest wins.
-pub type Desired = Arc<DesiredState>;
 
 /// Connections accepted for one peer and not yet looked at.
 const ACCEPTED_MAX: usize = 4;
@@ -103,14 +100,15 @@ impl Speaker {
 
     /// Runs until stopped.
     ///
-    /// End-of-RIB is sent only once the first desired state is there: one with a generation
-    /// above 0, or the first that comes in while running.
+    /// Nothing but what passed the guard comes in. End-of-RIB is sent only once the first
+    /// admitted state is there, one with a generation above 0: an earlier one would make peers
+    /// drop what they kept over a restart.
     ///
     /// # Errors
     /// [`SpeakerError::Task`].
     pub async fn run(
         self,
-        desired: watch::Receiver<Desired>,
+        desired: watch::Receiver<Admitted>,
         observed: mpsc::Sender<Observed>,
         mut stop: watch::Receiver<Stop>,
     ) -> Result<(), SpeakerError> {
@@ -154,7 +152,7 @@ impl Speaker {
 /// See [`Speaker::bind`] and [`Speaker::run`].
 pub async fn run(
     config: Config,
-    desired: watch::Receiver<Desired>,
+    desired: watch::Receiver<Admitted>,
     observed: mpsc::Sender<Observed>,
     stop: watch::Receiver<Stop>,
 ) -> Result<(), SpeakerError> {

@@ -15,9 +15,10 @@ use weir_model::{Measure, Millis, Observed, PeerState, PeerStatus};
 
 use super::announce::Writer;
 use super::connection::Connection;
-use super::{Desired, Stop, listener};
+use super::{Stop, listener};
 use crate::config::{Config, PeerConfig};
 use crate::fsm::{self, Down, Input, Negotiated, Output, Role};
+use crate::guard::Admitted;
 use crate::rib::{AdjRibOut, Change};
 use crate::wire::{Notification, OpenSettings};
 
@@ -63,7 +64,7 @@ pub(super) struct PeerTask {
     reports: VecDeque<Observed>,
     updates_received: u64,
     accepted: mpsc::Receiver<TcpStream>,
-    desired: watch::Receiver<Desired>,
+    desired: watch::Receiver<Admitted>,
     observed: mpsc::Sender<Observed>,
     stop: watch::Receiver<Stop>,
 }
@@ -73,7 +74,7 @@ impl PeerTask {
         config: &Config,
         index: usize,
         accepted: mpsc::Receiver<TcpStream>,
-        desired: watch::Receiver<Desired>,
+        desired: watch::Receiver<Admitted>,
         observed: mpsc::Sender<Observed>,
         stop: watch::Receiver<Stop>,
     ) -> Self {
@@ -136,9 +137,7 @@ impl PeerTask {
     }
 
     pub(super) async fn run(mut self) {
-        if self.desired.borrow_and_update().generation > 0 {
-            self.take_desired();
-        }
+        self.take_desired();
         self.step(Input::Start);
         let mut stop = *self.stop.borrow_and_update();
         while stop == Stop::Run {
@@ -247,8 +246,11 @@ impl PeerTask {
     }
 
     fn take_desired(&mut self) {
-        let desired = Desired::clone(&self.desired.borrow_and_update());
-        let refusals = self.rib.want(&desired.mitigations);
+        let desired = self.desired.borrow_and_update().clone();
+        if desired.generation() == 0 {
+            return;
+        }
+        let refusals = self.rib.want(desired.mitigations());
         self.refuse(refusals);
     }
 
