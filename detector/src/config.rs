@@ -1,0 +1,125 @@
+//! What an operator can set about detection.
+
+use serde::{Deserialize, Serialize};
+
+/// Smallest thresholds per metric: traffic below is never an attack, whatever the baseline says.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Floors {
+    /// All packets, packets a second.
+    pub packets_per_sec: f64,
+    /// All traffic, layer-3 bits a second.
+    pub bits_per_sec: f64,
+    /// TCP SYNs without ACK, packets a second.
+    pub syns_per_sec: f64,
+    /// UDP to ports that are no declared service, packets a second.
+    pub udp_off_service_per_sec: f64,
+    /// ICMP and ICMPv6, packets a second.
+    pub icmp_per_sec: f64,
+    /// Fragments after the first, packets a second.
+    pub fragments_per_sec: f64,
+    /// TCP SYN-ACKs and RSTs, packets a second: reflections.
+    pub tcp_replies_per_sec: f64,
+    /// Protocols other than TCP, UDP and ICMP (GRE, ESP, ...), packets a second.
+    pub other_per_sec: f64,
+}
+
+impl Default for Floors {
+    fn default() -> Self {
+        Self {
+            packets_per_sec: 20_000.0,
+            bits_per_sec: 200_000_000.0,
+            syns_per_sec: 3_000.0,
+            udp_off_service_per_sec: 10_000.0,
+            icmp_per_sec: 3_000.0,
+            fragments_per_sec: 3_000.0,
+            tcp_replies_per_sec: 5_000.0,
+            other_per_sec: 10_000.0,
+        }
+    }
+}
+
+impl Floors {
+    /// Thresholds while nothing is known of a host yet: only gross floods cross them.
+    const fn cold() -> Self {
+        Self {
+            packets_per_sec: 50_000.0,
+            bits_per_sec: 500_000_000.0,
+            syns_per_sec: 10_000.0,
+            udp_off_service_per_sec: 30_000.0,
+            icmp_per_sec: 10_000.0,
+            fragments_per_sec: 10_000.0,
+            tcp_replies_per_sec: 15_000.0,
+            other_per_sec: 30_000.0,
+        }
+    }
+}
+
+/// Settings of the detector.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// A threshold is this many times the baseline (p99 of the last `window_samples` seconds).
+    pub multiplier: f64,
+    /// Smallest thresholds of a host.
+    pub floors: Floors,
+    /// Thresholds of a host during its first `learn_secs`.
+    pub cold_floors: Floors,
+    /// Smallest threshold of a declared service port, packets a second.
+    pub service_floor_packets_per_sec: f64,
+    /// Smallest threshold of a declared service port, bits a second.
+    pub service_floor_bits_per_sec: f64,
+    /// Seconds watched before a host's own baseline counts.
+    pub learn_secs: u64,
+    /// Seconds that must pass before a second may enter the baseline, so that a slow attack does
+    /// not become normal.
+    pub quarantine_secs: u64,
+    /// Fewest effective samples for an alarm.
+    pub min_samples: f64,
+    /// Largest probability that traffic at the threshold shows what was seen: false alarms per
+    /// test.
+    pub tail: f64,
+    /// An incident is quiet below this share of its threshold, 0-1.
+    pub end_ratio: f64,
+    /// Quiet seconds after which an incident ends, counted when nothing older can still arrive.
+    pub end_quiet_secs: u64,
+    /// Verdicts below this confidence (0-100) open no incident.
+    pub report_confidence: u8,
+    /// Largest share of normal traffic that a drop rule may hit, 0-1.
+    pub collateral_max: f64,
+    /// Rules that one incident may ask for.
+    pub rules_max: usize,
+    /// Hosts above this many packets a second are watched in detail.
+    pub warm_packets_per_sec: u64,
+    /// Hosts watched in detail at once; more are counted and left to the prefix tests.
+    pub warm_hosts_max: usize,
+    /// IPv6 hosts known at once.
+    pub ipv6_hosts_max: usize,
+    /// Open incidents at once.
+    pub incidents_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            multiplier: 3.0,
+            floors: Floors::default(),
+            cold_floors: Floors::cold(),
+            service_floor_packets_per_sec: 10_000.0,
+            service_floor_bits_per_sec: 100_000_000.0,
+            learn_secs: 300,
+            quarantine_secs: 30,
+            min_samples: 15.0,
+            tail: 1e-9,
+            end_ratio: 0.7,
+            end_quiet_secs: 30,
+            report_confidence: 15,
+            collateral_max: 0.01,
+            rules_max: 4,
+            warm_packets_per_sec: 100,
+            warm_hosts_max: 200_000,
+            ipv6_hosts_max: 1_000_000,
+            incidents_max: 1_000,
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! Packets kept as evidence: what a host normally receives, and what it receives now.
+//!
+//! Everything is chosen by the content of a record, never by its place, so that the same traffic
+//! over one shard or eight leaves the same evidence.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use weir_model::{Forwarding, Fragment, Sample};
+
+use crate::window::saturate;
+
+/// Packets kept of the present, per host.
+pub(crate) const NOW_MAX: usize = 384;
+/// Packets kept of what is normal, per host.
+pub(crate) const AGED_MAX: usize = 192;
+/// Packets kept of the minute that is still in quarantine, per host.
+pub(crate) const RECENT_MAX: usize = 64;
+/// Length of the present, slots.
+pub(crate) const NOW_SLOTS: u64 = 30;
+
+/// A record reduced to what rules and signatures look at.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Packet {
+    /// Source, IPv4 mapped into IPv6.
+    pub(crate) src: u128,
+    /// Slot of arrival.
+    pub(crate) slot: u64,
+    /// Octets it stands for.
+    pub(crate) bytes: u64,
+    /// Packets it stands for.
+    pub(crate) packets: u32,
+    /// Content hash.
+    pub(crate) hash: u32,
+    pub(crate) src_port: u16,
+    pub(crate) dst_port: u16,
+    /// Shortest and longest layer-3 length.
+    pub(crate) length_min: u16,
+    pub(crate) length_max: u16,
+    pub(crate) exporter: u16,
+    pub(crate) protocol: u8,
+    pub(crate) tcp_flags: u8,
+    pub(crate) icmp_type: u8,
+    pub(crate) icmp_code: u8,
+    pub(crate) ttl: u8,
+    pub(crate) fragment: Fragment,
+}
+
+fn wide(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(v4) => u128::from(v4.to_ipv6_mapped()),
+        IpAddr::V6(v6) => u128::from(v6),
+    }
+}
+
+/// The address behind [`Packet::src`].
+pub(crate) fn narrow(address: u128) -> IpAddr {
+    std::net::Ipv6Addr::from(address).to_canonical().into()
+}
+
+/// Mixes one word into a hash.
+pub(crate) const fn mix(hash: u64, word: u64) -> u64 {
+    let mut h = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    h ^= h >> 32;
+    h = h.wrapping_mul(0xd6e8_feb8_6659_fd93);
+    h ^ (h >> 29)
+}
+
+impl Packet {
+    /// Reduces a sample that was received in `slot`.
+    #[expect(clippy::cast_possible_truncation, reason = "halves of addresses and hashes")]
+    pub(crate) fn new(sample: &Sample, slot: u64) -> Self {
+        let r = &sample.record;
+        let src = wide(r.src);
+        let weight = u64::from(sample.weight);
+        let mut hash = mix(slot, (src >> 64) as u64 ^ src as u64);
+        hash = mix(hash, u64::from(r.src_port) << 16 | u64::from(r.dst_port));
+        hash = mix(hash, r.bytes ^ r.packets << 40 ^ u64::from(r.ttl) << 32);
+        hash = mix(hash, r.start.0 ^ r.end.0 << 24 ^ u64::from(r.tcp_flags) << 16);
+        Self {
+            src,
+            slot,
+            bytes: r.scaled_bytes().saturating_mul(weight),
+            packets: saturate(r.scaled_packets().saturating_mul(weight)).max(1),
+            hash: (hash >> 16) as u32,
+            src_port: r.src_port,
+            dst_port: r.dst_port,
+            length_min: r.length_min,
+            length_max: r.length_max,
+            exporter: r.exporter.0,
+            protocol: r.protocol,
+            tcp_flags: r.tcp_flags,
+            icmp_type: r.icmp_type,
+            icmp_code: r.icmp_code,
+            ttl: r.ttl,
+            fragment: r.fragment,
+        }
+    }
+
+    /// Average layer-3 length.
+    pub(crate) fn length(&self) -> u16 {
+        u16::try_from(self.bytes / u64::from(self.packets.max(1))).unwrap_or(u16::MAX)
+    }
+
+    /// Whether the router let it pass.
+    pub(crate) fn counts(sample: &Sample) -> bool {
+        sample.record.forwarding != Forwarding::Dropped
+    }
+
+    /// SYN without ACK.
+    pub(crate) const fn is_syn(&self) -> bool {
+        self.protocol == 6 && self.tcp_flags & 0x12 == 0x02
+    }
+
+    /// ICMP of either version.
+    pub(crate) const fn is_icmp(&self) -> bool {
+        self.protocol == 1 || self.protocol == 58
+    }
+
+    /// The first octets of the source that one rule could name: IPv4 /24, IPv6 /48.
+    pub(crate) fn src_prefix(&self) -> u128 {
+        if self.src >> 32 == 0xffff { self.src >> 8 } else { self.src >> 80 }
+    }
+
+    /// Coarse kind, for comparing shapes: protocol, what the ports say, length, fragment, flags.
+    pub(crate) fn shape(&self, service: bool) -> u64 {
+        let port = |p: u16| if p < 1024 { u64::from(p) } else { 1024 };
+        let flags = if self.protocol == 6 { u64::from(self.tcp_flags & 0x16) } else { 0 };
+        u64::from(self.protocol)
+            | u64::from(service) << 8
+            | u64::from(self.length() / 64) << 16
+            | port(self.src_port) << 32
+            | u64::from(self.fragment == Fragment::Later) << 48
+            | flags << 49
+    }
+}
+
+/// A packet with its place in a weighted sample: the larger the key, the sooner it is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Kept {
+    key: f32,
+    packet: Packet,
+}
+
+/// A weighted sample of bounded size ("priority sampling": key = weight / uniform hash).
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Reservoir {
+    kept: Vec<Kept>,
+}
+
+impl Reservoir {
+    fn push(&mut self, packet: Packet, capacity: usize) {
+        let uniform = (f64::from(packet.hash) + 1.0) / 4_294_967_296.0;
+        #[expect(clippy::cast_possible_truncation, reason = "an order, not an account")]
+        let key = (f64::from(packet.packets) / uniform) as f32;
+        self.kept.push(Kept { key, packet });
+        // Cut at twice the capacity: amortised, and the survivors are the same either way.
+        if self.kept.len() >= capacity * 2 {
+            self.cut(capacity);
+        }
+    }
+
+    fn cut(&mut self, capacity: usize) {
+        self.kept.sort_by(|a, b| {
+            b.key.total_cmp(&a.key).then_with(|| order(&a.packet).cmp(&order(&b.packet)))
+        });
+        self.kept.truncate(capacity);
+    }
+}
+
+/// A total order by content.
+fn order(p: &Packet) -> (u32, u64, u128, u16, u16, u64, u32) {
+    (p.hash, p.slot, p.src, p.src_port, p.dst_port, p.bytes, p.packets)
+}
+
+/// What a host receives: now, lately (in quarantine), and normally.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Profile {
+    #[serde(skip)]
+    now: Vec<Packet>,
+    recent: Reservoir,
+    /// Filled before `recent`, still in quarantine.
+    waiting: Reservoir,
+    aged: Reservoir,
+    /// Minute that `recent` belongs to.
+    minute: u64,
+    /// Minutes that went into `aged`.
+    pub(crate) minutes: u32,
+}
+
+impl Profile {
+    /// Adds one packet received now.
+    pub(crate) fn push(&mut self, packet: Packet, attacked: bool) {
+        self.now.push(packet);
+        if self.now.len() >= NOW_MAX * 2 {
+            self.trim(packet.slot);
+        }
+        if !attacked {
+            self.recent.push(packet, RECENT_MAX);
+        }
+    }
+
+    /// Forgets what is no longer the present.
+    pub(crate) fn trim(&mut self, slot: u64) {
+        self.now.retain(|p| p.slot + NOW_SLOTS > slot);
+        if self.now.len() > NOW_MAX {
+            // The newest slots first, then by content.
+            self.now.sort_by(|a, b| b.slot.cmp(&a.slot).then_with(|| order(a).cmp(&order(b))));
+            self.now.truncate(NOW_MAX);
+        }
+    }
+
+    /// Once in a while: moves minutes on. What was received while under suspicion is forgotten.
+    pub(crate) fn tick(&mut self, minute: u64, attacked: bool) {
+        if minute == self.minute {
+            return;
+        }
+        self.minute = minute;
+        if attacked {
+            self.recent.kept.clear();
+            self.waiting.kept.clear();
+            return;
+        }
+        self.recent.cut(RECENT_MAX);
+        let released = std::mem::replace(&mut self.waiting, std::mem::take(&mut self.recent));
+        if released.kept.is_empty() {
+            return;
+        }
+        self.minutes = self.minutes.saturating_add(1);
+        // Old packets yield slowly: half their weight every quarter of an hour.
+        const DECAY: f32 = 0.955;
+        for kept in &mut self.aged.kept {
+            kept.key *= DECAY;
+        }
+        self.aged.kept.extend(released.kept);
+        self.aged.cut(AGED_MAX);
+    }
+
+    /// The present, in an order that depends on content only.
+    pub(crate) fn now(&mut self, slot: u64) -> Vec<Packet> {
+        self.trim(slot);
+        let mut now = self.now.clone();
+        now.sort_by_key(order);
+        now
+    }
+
+    /// What is normal: aged packets with the number of packets each stands for, made equal for
+    /// those that a fair draw would have kept anyway.
+    pub(crate) fn normal(&self) -> Vec<(Packet, f64)> {
+        let mut kept: Vec<&Kept> = self.aged.kept.iter().collect();
+        kept.sort_by_key(|k| order(&k.packet));
+        // Priority sampling: each kept packet stands for at least the threshold key.
+        let full = kept.len() >= AGED_MAX;
+        let least = kept.iter().map(|k| k.key).fold(f32::INFINITY, f32::min);
+        let least = if full { f64::from(least) } else { 0.0 };
+        kept.iter().map(|k| (k.packet, f64::from(k.packet.packets).max(least))).collect()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use weir_model::{ExporterId, FlowRecord, Millis};
+
+    use super::*;
+
+    /// One sampled packet towards 203.0.113.7.
+    pub(crate) fn sample(src: u32, sport: u16, protocol: u8, dport: u16, length: u16) -> Sample {
+        Sample {
+            record: FlowRecord {
+                src: IpAddr::from(src.to_be_bytes()),
+                dst: "203.0.113.7".parse().unwrap(),
+                src_port: sport,
+                dst_port: dport,
+                protocol,
+                tcp_flags: if protocol == 6 { 0x10 } else { 0 },
+                icmp_type: 0,
+                icmp_code: 0,
+                ttl: 60,
+                fragment: Fragment::None,
+                forwarding: Forwarding::Unknown,
+                length_min: length,
+                length_max: length,
+                packets: 1,
+                bytes: u64::from(length),
+                sampling: 1000,
+                start: Millis(0),
+                end: Millis(0),
+                input_if: 0,
+                output_if: 0,
+                exporter: ExporterId(0),
+            },
+            weight: 1,
+        }
+    }
+
+    #[test]
+    fn the_aged_sample_does_not_depend_on_order() {
+        let packets: Vec<Packet> =
+            (0..2000).map(|i| Packet::new(&sample(i, 4000, 17, 28015, 100), 7)).collect();
+        let fill = |iter: &mut dyn Iterator<Item = &Packet>| {
+            let mut profile = Profile::default();
+            profile.tick(1, false);
+            for p in iter {
+                profile.push(*p, false);
+            }
+            profile.tick(2, false);
+            profile.tick(3, false);
+            (profile.normal(), profile.now(7))
+        };
+        let (forward, now) = fill(&mut packets.iter());
+        assert_eq!((forward.clone(), now), fill(&mut packets.iter().rev()));
+        assert_eq!(forward.len(), RECENT_MAX);
+    }
+
+    #[test]
+    fn what_came_under_suspicion_never_becomes_normal() {
+        let mut profile = Profile::default();
+        profile.tick(1, false);
+        for i in 0..100 {
+            profile.push(Packet::new(&sample(i, 4000, 17, 28015, 100), 600), false);
+        }
+        profile.tick(2, true);
+        profile.tick(3, false);
+        profile.tick(4, false);
+        assert!(profile.normal().is_empty());
+    }
+}

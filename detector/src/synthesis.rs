@@ -1,0 +1,755 @@
+//! The smallest set of matches that covers the excess and spares what is normal.
+//!
+//! Greedy cover over conjunctions of protocol, ports, length, flags and fragmentation, on one half
+//! of the excess; coverage is then measured on the other half. Collateral is the worst of several
+//! strata: all of the host's traffic, each declared service, and each TCP service's SYNs, which
+//! are few among its packets and all of its new players.
+
+use weir_model::{FlagMatch, Fragment, FragmentMatch, IpNet, Match, Range, Service};
+
+use crate::evidence::Packet;
+use crate::prior;
+
+/// Most packets of one kind that a search looks at.
+const BITS: usize = 512;
+type Bits = [u64; BITS / 64];
+
+const fn and(a: &Bits, b: &Bits) -> Bits {
+    let mut out = [0; BITS / 64];
+    let mut i = 0;
+    while i < BITS / 64 {
+        out[i] = a[i] & b[i];
+        i += 1;
+    }
+    out
+}
+
+fn ones(bits: &Bits) -> u32 {
+    bits.iter().map(|w| w.count_ones()).sum()
+}
+
+/// Indices of the bits that are on.
+fn each(bits: &Bits) -> impl Iterator<Item = usize> + '_ {
+    bits.iter().enumerate().flat_map(|(word, &bits)| {
+        let mut rest = bits;
+        std::iter::from_fn(move || {
+            if rest == 0 {
+                return None;
+            }
+            let bit = rest.trailing_zeros() as usize;
+            rest &= rest - 1;
+            Some(word * 64 + bit)
+        })
+    })
+}
+
+/// What a search is given.
+#[derive(Debug)]
+pub(crate) struct Input<'a> {
+    /// Destination of all rules.
+    pub(crate) target: IpNet,
+    /// Excess packets with their weight.
+    pub(crate) excess: &'a [(Packet, f64)],
+    /// Normal packets with the number of packets they stand for.
+    pub(crate) normal: &'a [(Packet, f64)],
+    /// Declared services of the target.
+    pub(crate) services: &'a [Service],
+    /// Largest collateral of all rules together.
+    pub(crate) collateral_max: f64,
+    /// Most rules.
+    pub(crate) rules_max: usize,
+}
+
+/// One rule found.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Rule {
+    pub(crate) packets: Match,
+    pub(crate) coverage: f64,
+    pub(crate) coverage_low: f64,
+    pub(crate) collateral: f64,
+    pub(crate) collateral_high: f64,
+    /// Share of the host's normal octets it matches.
+    pub(crate) normal_bytes: f64,
+}
+
+/// What a search found.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Found {
+    pub(crate) rules: Vec<Rule>,
+    /// Share of the excess that all rules cover together, on the half not fitted to.
+    pub(crate) coverage: f64,
+    /// Collateral of all rules together.
+    pub(crate) collateral: f64,
+}
+
+/// One thing a rule can say.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Says {
+    SrcPort(u16),
+    DstPort(u16),
+    /// Destination ports that are no declared service of the protocol.
+    OffService,
+    Length(Range),
+    Flags(FlagMatch),
+    IcmpType(u8),
+    Src(IpNet),
+}
+
+impl Says {
+    /// What saying it must gain, as a share of the excess. The form of a protocol (flags, a
+    /// reflector's port) lasts longer than a tool's choice of length.
+    const fn cost(self) -> f64 {
+        match self {
+            Self::SrcPort(_) | Self::Flags(_) | Self::IcmpType(_) => 0.003,
+            Self::OffService => 0.004,
+            Self::DstPort(_) => 0.005,
+            Self::Length(_) => 0.008,
+            Self::Src(_) => 0.02,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Term {
+    says: Option<Says>,
+    excess: Bits,
+    normal: Bits,
+    prior: Bits,
+}
+
+/// A group of normal traffic of which no rule may cut much.
+#[derive(Debug)]
+struct Stratum {
+    normal: Bits,
+    normal_weight: f64,
+    /// Packets seen.
+    seen: f64,
+    prior: Bits,
+    prior_weight: f64,
+}
+
+/// Where the search stands: all packets as columns.
+struct Search<'a> {
+    input: &'a Input<'a>,
+    train: Bits,
+    prior: Vec<(Packet, f64)>,
+    strata: Vec<Stratum>,
+}
+
+/// How much imagined packets count beside `seen` real ones, in packets.
+fn prior_strength(seen: f64) -> f64 {
+    20.0 / (1.0 + (seen / 20.0).powi(2))
+}
+
+fn mark<'p>(packets: impl Iterator<Item = &'p Packet>, holds: impl Fn(&Packet) -> bool) -> Bits {
+    let mut bits = [0; BITS / 64];
+    for (i, packet) in packets.take(BITS).enumerate() {
+        if holds(packet) {
+            bits[i / 64] |= 1 << (i % 64);
+        }
+    }
+    bits
+}
+
+impl<'a> Search<'a> {
+    fn new(input: &'a Input<'a>) -> Self {
+        // Halves by content; all of it when there is too little to hold some back.
+        let few = input.excess.len() < 24;
+        let train = mark(input.excess.iter().map(|(p, _)| p), |p| few || p.hash & 1 == 0);
+        let mut search = Self { input, train, prior: Vec::new(), strata: Vec::new() };
+        search.stratum(prior::host(), |_| true);
+        for service in input.services.iter().take(prior::STRATA_SERVICES) {
+            let (protocol, port) = (service.protocol, service.port);
+            let to = move |p: &Packet| p.protocol == protocol && p.dst_port == port;
+            search.stratum(prior::service(service), move |p| to(p) && !p.is_syn());
+            if protocol == 6 {
+                search.stratum(prior::syns(port), move |p| to(p) && p.is_syn());
+            }
+        }
+        search
+    }
+
+    fn stratum(&mut self, imagined: Vec<(Packet, f64)>, holds: impl Fn(&Packet) -> bool) {
+        let from = self.prior.len();
+        let room = BITS.saturating_sub(from);
+        self.prior.extend(imagined.into_iter().take(room));
+        let to = self.prior.len();
+        let mut prior = [0; BITS / 64];
+        for i in from..to {
+            prior[i / 64] |= 1 << (i % 64);
+        }
+        let normal = mark(self.input.normal.iter().map(|(p, _)| p), holds);
+        self.strata.push(Stratum {
+            normal,
+            normal_weight: self.normal_weight(&normal),
+            seen: f64::from(ones(&normal)),
+            prior,
+            prior_weight: self.prior[from..to].iter().map(|(_, w)| w).sum(),
+        });
+    }
+
+    fn normal_weight(&self, bits: &Bits) -> f64 {
+        each(bits).map(|i| self.input.normal[i].1).sum()
+    }
+
+    fn excess_weight(&self, bits: &Bits) -> f64 {
+        each(bits).map(|i| self.input.excess[i].1).sum()
+    }
+
+    fn term(&self, says: Option<Says>, holds: impl Fn(&Packet) -> bool) -> Term {
+        Term {
+            says,
+            excess: mark(self.input.excess.iter().map(|(p, _)| p), &holds),
+            normal: mark(self.input.normal.iter().map(|(p, _)| p), &holds),
+            prior: mark(self.prior.iter().map(|(p, _)| p), &holds),
+        }
+    }
+
+    /// Worst share over the strata, and the effective number of packets behind it.
+    fn collateral(&self, normal: &Bits, prior: &Bits) -> (f64, f64) {
+        let mut worst = (0.0, f64::INFINITY);
+        for stratum in &self.strata {
+            let strength = prior_strength(stratum.seen);
+            let n = stratum.seen + strength;
+            let seen = if stratum.normal_weight > 0.0 {
+                self.normal_weight(&and(normal, &stratum.normal)) / stratum.normal_weight
+            } else {
+                0.0
+            };
+            let imagined = if stratum.prior_weight > 0.0 {
+                let hit: f64 = each(&and(prior, &stratum.prior)).map(|i| self.prior[i].1).sum();
+                hit / stratum.prior_weight
+            } else {
+                0.0
+            };
+            let share = (seen * stratum.seen + imagined * strength) / n;
+            if share > worst.0 || (share == worst.0 && n < worst.1) {
+                worst = (share, n);
+            }
+        }
+        worst
+    }
+}
+
+/// The most frequent values by weight, at most `n`, each with at least 2 % of the whole.
+fn top<V: Copy + Ord>(items: impl Iterator<Item = (V, f64)>, n: usize) -> Vec<V> {
+    let mut all: Vec<(V, f64)> = items.collect();
+    all.sort_by_key(|a| a.0);
+    let total: f64 = all.iter().map(|a| a.1).sum();
+    let mut sums: Vec<(V, f64)> = Vec::new();
+    for (value, weight) in all {
+        match sums.last_mut() {
+            Some(last) if last.0 == value => last.1 += weight,
+            _ => sums.push((value, weight)),
+        }
+    }
+    sums.retain(|s| s.1 >= total * 0.02);
+    sums.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    sums.into_iter().take(n).map(|s| s.0).collect()
+}
+
+impl Search<'_> {
+    /// Training packets of the excess that satisfy a base.
+    fn fitted<'s>(&'s self, base: &'s Term) -> impl Iterator<Item = &'s (Packet, f64)> {
+        let bits = and(&base.excess, &self.train);
+        (0..self.input.excess.len().min(BITS))
+            .filter(move |i| bits[i / 64] >> (i % 64) & 1 == 1)
+            .map(|i| &self.input.excess[i])
+    }
+
+    fn any(&self) -> Term {
+        self.term(None, |_| true)
+    }
+
+    /// Source ports worth trying below a base.
+    fn src_ports(&self, base: &Term) -> Vec<Term> {
+        let mut terms = vec![self.any()];
+        for port in top(self.fitted(base).map(|(p, w)| (p.src_port, *w)), 6) {
+            terms.push(self.term(Some(Says::SrcPort(port)), |p| p.src_port == port));
+        }
+        terms
+    }
+
+    /// Destination ports worth trying below a base.
+    fn dst_ports(&self, base: &Term, protocol: u8) -> Vec<Term> {
+        let mut terms = vec![self.any()];
+        for port in top(self.fitted(base).map(|(p, w)| (p.dst_port, *w)), 6) {
+            terms.push(self.term(Some(Says::DstPort(port)), |p| p.dst_port == port));
+        }
+        let own: Vec<u16> = self.own_ports(protocol);
+        if !own.is_empty() {
+            terms.push(
+                self.term(Some(Says::OffService), |p| {
+                    p.dst_port != 0 && !own.contains(&p.dst_port)
+                }),
+            );
+        }
+        terms
+    }
+
+    fn own_ports(&self, protocol: u8) -> Vec<u16> {
+        let services = self.input.services.iter().filter(|s| s.protocol == protocol);
+        services.map(|s| s.port).collect()
+    }
+
+    /// Lengths worth trying below a base: frequent ones, quantile ranges, "large".
+    fn lengths(&self, base: &Term) -> Vec<Term> {
+        let mut terms = vec![self.any()];
+        let exact =
+            |(p, w): &(Packet, f64)| (p.length_min == p.length_max).then_some((p.length_min, *w));
+        let mut ranges: Vec<Range> =
+            top(self.fitted(base).filter_map(exact), 6).into_iter().map(Range::exact).collect();
+        let mut sorted: Vec<u16> = self.fitted(base).map(|(p, _)| p.length()).collect();
+        sorted.sort_unstable();
+        if let (Some(&first), Some(&last)) = (sorted.first(), sorted.last()) {
+            let at = |q: usize| sorted[(sorted.len() - 1) * q / 20];
+            for (from, to) in [(0, 20), (1, 19), (0, 10), (10, 20), (2, 18)] {
+                ranges.push(Range { from: at(from), to: at(to) });
+            }
+            ranges.extend(
+                [200, 500, 1000]
+                    .map(|from| Range { from, to: last.max(from) })
+                    .into_iter()
+                    .filter(|r| first < r.from && r.from <= last),
+            );
+        }
+        ranges.sort_unstable();
+        ranges.dedup();
+        for range in ranges {
+            terms.push(self.term(Some(Says::Length(range)), |p| {
+                range.contains(p.length_min) && range.contains(p.length_max)
+            }));
+        }
+        terms
+    }
+
+    /// Flags, ICMP types and clustered sources worth trying below a base.
+    fn extras(&self, base: &Term, protocol: u8) -> Vec<Term> {
+        let mut terms = vec![self.any()];
+        if protocol == 6 {
+            for (mask, set) in [(0x12, 0x02), (0x12, 0x12), (0x16, 0x10), (0x16, 0x04), (0x3f, 0)] {
+                let flags = FlagMatch { mask, set };
+                let term = self.term(Some(Says::Flags(flags)), |p| p.tcp_flags & mask == set);
+                if ones(&and(&term.excess, &base.excess)) > 0 {
+                    terms.push(term);
+                }
+            }
+        }
+        if protocol == 1 || protocol == 58 {
+            for icmp_type in top(self.fitted(base).map(|(p, w)| (p.icmp_type, *w)), 3) {
+                terms
+                    .push(self.term(Some(Says::IcmpType(icmp_type)), |p| p.icmp_type == icmp_type));
+            }
+        }
+        for prefix in self.clustered_sources(base) {
+            terms.push(self.term(Some(Says::Src(prefix)), |p| {
+                prefix.contains(&crate::evidence::narrow(p.src))
+            }));
+        }
+        terms
+    }
+
+    /// Source prefixes (/24, /48) that send a fifth or more of the excess each.
+    fn clustered_sources(&self, base: &Term) -> Vec<IpNet> {
+        let total: f64 = self.fitted(base).map(|(_, w)| w).sum();
+        let frequent = top(self.fitted(base).map(|(p, w)| (p.src_prefix(), *w)), 3);
+        frequent
+            .into_iter()
+            .filter_map(|prefix| {
+                let within = || self.fitted(base).filter(|(p, _)| p.src_prefix() == prefix);
+                let weight: f64 = within().map(|(_, w)| w).sum();
+                let (packet, _) = within().next()?;
+                let address = crate::evidence::narrow(packet.src);
+                let len = if address.is_ipv4() { 24 } else { 48 };
+                let net = IpNet::new(address, len).ok()?.trunc();
+                (weight >= total * 0.2).then_some(net)
+            })
+            .collect()
+    }
+}
+
+/// What a conjunction must gain to be worth it. A length alone says too little about who sends:
+/// players will send that length tomorrow.
+fn cost(says: [Option<Says>; 4]) -> f64 {
+    let lone = matches!(says, [None, None, Some(_), None]);
+    says.iter().flatten().map(|s| s.cost()).sum::<f64>() + if lone { 0.01 } else { 0.0 }
+}
+
+/// A conjunction under consideration.
+#[derive(Clone, Debug)]
+struct Draft {
+    protocol: u8,
+    fragment: bool,
+    says: [Option<Says>; 4],
+    excess: Bits,
+    normal: Bits,
+    prior: Bits,
+    cost: f64,
+}
+
+impl Search<'_> {
+    /// All conjunctions below the protocols that carry weight.
+    fn drafts(&self) -> Vec<Draft> {
+        let mut drafts = Vec::new();
+        let total = self.excess_weight(&self.train);
+        let kinds = top(
+            self.input
+                .excess
+                .iter()
+                .map(|(p, w)| ((p.protocol, p.fragment == Fragment::Later), *w)),
+            4,
+        );
+        for (protocol, fragment) in kinds {
+            let base = self.term(None, |p| {
+                p.protocol == protocol && (p.fragment == Fragment::Later) == fragment
+            });
+            let (src, dst) = if fragment {
+                (vec![self.any()], vec![self.any()])
+            } else {
+                (self.src_ports(&base), self.dst_ports(&base, protocol))
+            };
+            let (lengths, extras) = (self.lengths(&base), self.extras(&base, protocol));
+            for s in &src {
+                let with_src = and(&base.excess, &s.excess);
+                for d in &dst {
+                    let with_ports = and(&with_src, &d.excess);
+                    if self.excess_weight(&and(&with_ports, &self.train)) < total * 0.02 {
+                        continue;
+                    }
+                    for l in &lengths {
+                        for e in &extras {
+                            let excess = and(&and(&with_ports, &l.excess), &e.excess);
+                            if ones(&and(&excess, &self.train)) == 0 {
+                                continue;
+                            }
+                            let all = [s, d, l, e];
+                            let fold = |bits: fn(&Term) -> &Bits, first: &Bits| {
+                                all.iter().fold(*first, |sum, t| and(&sum, bits(t)))
+                            };
+                            drafts.push(Draft {
+                                protocol,
+                                fragment,
+                                says: all.map(|t| t.says),
+                                excess,
+                                normal: fold(|t| &t.normal, &base.normal),
+                                prior: fold(|t| &t.prior, &base.prior),
+                                cost: cost(all.map(|t| t.says)),
+                            });
+                        }
+                    }
+                }
+            }
+        }
+        drafts
+    }
+
+    fn to_match(&self, draft: &Draft) -> Match {
+        let mut m = Match::to(self.input.target);
+        m.protocols = vec![draft.protocol];
+        if draft.fragment {
+            m.fragment = Some(FragmentMatch::IsFragment);
+        }
+        for says in draft.says.iter().flatten() {
+            match *says {
+                Says::SrcPort(port) => m.src_ports = vec![Range::exact(port)],
+                Says::DstPort(port) => m.dst_ports = vec![Range::exact(port)],
+                Says::OffService => m.dst_ports = complement(self.own_ports(draft.protocol)),
+                Says::Length(range) => m.lengths = vec![range],
+                Says::Flags(flags) => m.tcp_flags = vec![flags],
+                Says::IcmpType(icmp_type) => m.icmp_types = vec![icmp_type],
+                Says::Src(net) => m.src = Some(net),
+            }
+        }
+        m.normalise()
+    }
+}
+
+/// Ports 1-65535 without `ports`, as ranges.
+fn complement(mut ports: Vec<u16>) -> Vec<Range> {
+    ports.sort_unstable();
+    ports.dedup();
+    let mut ranges = Vec::new();
+    let mut from: u32 = 1;
+    for port in ports {
+        if let (Ok(from), Some(to)) = (u16::try_from(from), port.checked_sub(1))
+            && from <= to
+        {
+            ranges.push(Range { from, to });
+        }
+        from = u32::from(port) + 1;
+    }
+    if let Ok(from) = u16::try_from(from) {
+        ranges.push(Range { from, to: u16::MAX });
+    }
+    ranges
+}
+
+/// Wilson score interval at 95 % for a share of `n` effective observations.
+pub(crate) fn wilson(share: f64, n: f64) -> (f64, f64) {
+    const Z: f64 = 1.96;
+    if n <= 0.0 {
+        return (0.0, 1.0);
+    }
+    let centre = (share + Z * Z / (2.0 * n)) / (1.0 + Z * Z / n);
+    let half = Z / (1.0 + Z * Z / n) * (share * (1.0 - share) / n + Z * Z / (4.0 * n * n)).sqrt();
+    ((centre - half).max(0.0), (centre + half).min(1.0))
+}
+
+/// Adds the bits of one set to another.
+fn or(into: &mut Bits, bits: &Bits) {
+    for (mine, theirs) in into.iter_mut().zip(bits) {
+        *mine |= theirs;
+    }
+}
+
+/// Searches.
+pub(crate) fn synthesise(input: &Input<'_>) -> Found {
+    let search = Search::new(input);
+    let drafts = search.drafts();
+    let total = search.excess_weight(&search.train);
+    if total <= 0.0 {
+        return Found::default();
+    }
+    let mut covered: Bits = [0; BITS / 64];
+    let (mut normal, mut prior): (Bits, Bits) = ([0; BITS / 64], [0; BITS / 64]);
+    let mut chosen: Vec<&Draft> = Vec::new();
+    while chosen.len() < input.rules_max {
+        let open = std::array::from_fn(|i| search.train[i] & !covered[i]);
+        let mut ranked: Vec<(f64, f64, &Draft)> = drafts
+            .iter()
+            .map(|d| (search.excess_weight(&and(&d.excess, &open)) / total, d))
+            .filter(|(gain, _)| *gain >= 0.02)
+            .map(|(gain, d)| (gain - d.cost, gain, d))
+            .collect();
+        ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let mut best: Option<(f64, &Draft)> = None;
+        for (bound, gain, draft) in ranked.into_iter().take(600) {
+            if best.is_some_and(|(score, _)| score >= bound) {
+                break;
+            }
+            let (mut n, mut p) = (normal, prior);
+            or(&mut n, &draft.normal);
+            or(&mut p, &draft.prior);
+            let (all, _) = search.collateral(&n, &p);
+            if all > input.collateral_max {
+                continue;
+            }
+            let (own, _) = search.collateral(&draft.normal, &draft.prior);
+            let score = gain - 5.0 * own - draft.cost;
+            if score > 0.0 && best.is_none_or(|(best, _)| score > best) {
+                best = Some((score, draft));
+            }
+        }
+        let Some((_, draft)) = best else { break };
+        or(&mut covered, &draft.excess);
+        or(&mut normal, &draft.normal);
+        or(&mut prior, &draft.prior);
+        chosen.push(draft);
+    }
+    let rules: Vec<(Match, Columns)> = chosen
+        .iter()
+        .map(|d| {
+            (search.to_match(d), Columns { excess: d.excess, normal: d.normal, prior: d.prior })
+        })
+        .collect();
+    search.report(&rules, &covered, search.collateral(&normal, &prior).0)
+}
+
+/// Measures given matches on the same input as a search would.
+pub(crate) fn measure(input: &Input<'_>, matches: &[Match]) -> Found {
+    let search = Search::new(input);
+    let mut covered: Bits = [0; BITS / 64];
+    let (mut normal, mut prior) = (covered, covered);
+    let rules: Vec<(Match, Columns)> = matches
+        .iter()
+        .map(|m| {
+            let term = search.term(None, |p| hits(m, p));
+            or(&mut covered, &term.excess);
+            or(&mut normal, &term.normal);
+            or(&mut prior, &term.prior);
+            let columns = Columns { excess: term.excess, normal: term.normal, prior: term.prior };
+            (m.clone(), columns)
+        })
+        .collect();
+    search.report(&rules, &covered, search.collateral(&normal, &prior).0)
+}
+
+/// Whether a match holds for a packet, of which the destination is taken for granted.
+pub(crate) fn hits(m: &Match, p: &Packet) -> bool {
+    let any =
+        |list: &[Range], value: u16| list.is_empty() || list.iter().any(|r| r.contains(value));
+    let length = m.lengths.is_empty()
+        || m.lengths.iter().any(|r| r.contains(p.length_min) && r.contains(p.length_max));
+    let flags = m.tcp_flags.is_empty() || m.tcp_flags.iter().any(|f| p.tcp_flags & f.mask == f.set);
+    let fragment = match m.fragment {
+        None => true,
+        Some(FragmentMatch::IsFragment | FragmentMatch::Last) => p.fragment == Fragment::Later,
+        Some(FragmentMatch::First) => p.fragment == Fragment::First,
+        Some(FragmentMatch::NotFragment) => p.fragment == Fragment::None,
+    };
+    (m.protocols.is_empty() || m.protocols.contains(&p.protocol))
+        && any(&m.src_ports, p.src_port)
+        && any(&m.dst_ports, p.dst_port)
+        && (m.icmp_types.is_empty() || m.icmp_types.contains(&p.icmp_type))
+        && (m.icmp_codes.is_empty() || m.icmp_codes.contains(&p.icmp_code))
+        && m.src.is_none_or(|net| net.contains(&crate::evidence::narrow(p.src)))
+        && length
+        && flags
+        && fragment
+}
+
+/// What a rule matches, as columns.
+#[derive(Clone, Copy, Debug)]
+struct Columns {
+    excess: Bits,
+    normal: Bits,
+    prior: Bits,
+}
+
+impl Search<'_> {
+    /// Measures what was chosen on the half that was held back.
+    fn report(&self, rules: &[(Match, Columns)], covered: &Bits, collateral: f64) -> Found {
+        let all = mark(self.input.excess.iter().map(|(p, _)| p), |_| true);
+        let mut held: Bits = std::array::from_fn(|i| all[i] & !self.train[i]);
+        if ones(&held) < 8 {
+            held = all;
+        }
+        let total = self.excess_weight(&held).max(f64::MIN_POSITIVE);
+        let n = f64::from(ones(&held));
+        let octets = |bits: &Bits| -> f64 {
+            each(bits)
+                .map(|i| self.input.normal[i].1 * f64::from(self.input.normal[i].0.length()))
+                .sum()
+        };
+        let normal_octets = octets(&self.strata[0].normal).max(1.0);
+        let rules = rules
+            .iter()
+            .map(|(packets, draft)| {
+                let coverage = self.excess_weight(&and(&draft.excess, &held)) / total;
+                let (collateral, seen) = self.collateral(&draft.normal, &draft.prior);
+                Rule {
+                    packets: packets.clone(),
+                    coverage,
+                    coverage_low: wilson(coverage, n).0,
+                    collateral,
+                    collateral_high: wilson(collateral, seen).1,
+                    normal_bytes: octets(&draft.normal) / normal_octets,
+                }
+            })
+            .collect();
+        Found { rules, coverage: self.excess_weight(&and(covered, &held)) / total, collateral }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evidence::tests::sample;
+
+    fn service(protocol: u8, port: u16) -> Service {
+        Service {
+            address: "203.0.113.7".parse().unwrap(),
+            protocol,
+            port,
+            name: "lobby".into(),
+            game: "minecraft".into(),
+        }
+    }
+
+    fn search(excess: &[Packet], normal: &[Packet], services: &[Service]) -> Found {
+        let weigh = |p: &[Packet]| p.iter().map(|p| (*p, 1.0)).collect::<Vec<_>>();
+        synthesise(&Input {
+            target: "203.0.113.7/32".parse().unwrap(),
+            excess: &weigh(excess),
+            normal: &weigh(normal),
+            services,
+            collateral_max: 0.01,
+            rules_max: 4,
+        })
+    }
+
+    fn text(found: &Found) -> Vec<String> {
+        found.rules.iter().map(|r| r.packets.to_string()).collect()
+    }
+
+    #[test]
+    fn forged_syns_are_told_by_their_length_even_before_anybody_played() {
+        let flood: Vec<Packet> = (0..200_u32)
+            .map(|i| {
+                let mut s = sample(i * 7919, 1024 + (i as u16 * 37), 6, 25_565, 40);
+                s.record.tcp_flags = 0x02;
+                Packet::new(&s, 5)
+            })
+            .collect();
+        let found = search(&flood, &[], &[service(6, 25_565)]);
+        assert_eq!(text(&found), ["dst 203.0.113.7/32 proto 6 tcp-flags SYN/SYN+ACK length 40"]);
+        assert!(found.coverage > 0.99 && found.collateral < 0.001, "{found:?}");
+    }
+
+    #[test]
+    fn reflections_onto_a_game_port_are_told_by_their_source_ports() {
+        let mut flood: Vec<Packet> = Vec::new();
+        for i in 0..150_u32 {
+            flood.push(Packet::new(&sample(i, 47_808, 17, 30_120, 60 + i as u16 % 300), 5));
+            flood.push(Packet::new(&sample(i, 37_810, 17, 30_120, 700 + i as u16 % 30), 5));
+        }
+        let players: Vec<Packet> = (0..150_u32)
+            .map(|i| Packet::new(&sample(i, 50_000 + i as u16, 17, 30_120, 60 + i as u16 * 5), 1))
+            .collect();
+        let found = search(&flood, &players, &[service(17, 30_120)]);
+        let rules = text(&found);
+        assert_eq!(rules.len(), 2, "{rules:?}");
+        assert!(rules.iter().all(|r| r.contains("sport")), "{rules:?}");
+        assert!(found.coverage > 0.99 && found.collateral < 0.005, "{found:?}");
+    }
+
+    #[test]
+    fn a_flood_that_looks_like_players_finds_no_rule() {
+        let packet = |i: u32, slot| {
+            Packet::new(
+                &sample(
+                    i * 31,
+                    40_000 + (i * 97 % 20_000) as u16,
+                    17,
+                    28_015,
+                    60 + (i * 53 % 400) as u16,
+                ),
+                slot,
+            )
+        };
+        let players: Vec<Packet> = (0..190).map(|i| packet(i, 1)).collect();
+        let more: Vec<Packet> = (500..800).map(|i| packet(i, 9)).collect();
+        let found = search(&more, &players, &[service(17, 28_015)]);
+        assert!(found.coverage < 0.4, "{:?} {}", text(&found), found.coverage);
+    }
+
+    #[test]
+    fn ports_without_services_are_cut_around_them() {
+        let flood: Vec<Packet> = (0..300_u32)
+            .map(|i| {
+                Packet::new(
+                    &sample(
+                        i,
+                        (i * 211 % 60_000) as u16 + 1024,
+                        17,
+                        (i * 7919 % 60_000) as u16 + 1,
+                        40 + (i * 37 % 1400) as u16,
+                    ),
+                    5,
+                )
+            })
+            .collect();
+        let players: Vec<Packet> = (0..190_u32)
+            .map(|i| Packet::new(&sample(i, 50_000 + i as u16, 17, 28_015, 60 + i as u16 * 3), 1))
+            .collect();
+        let found = search(&flood, &players, &[service(17, 28_015)]);
+        assert_eq!(text(&found)[0], "dst 203.0.113.7/32 proto 17 dport 1-28014,28016-65535");
+        assert!(found.coverage > 0.95, "{found:?}");
+    }
+
+    #[test]
+    fn ports_are_complemented() {
+        assert_eq!(complement(vec![1, 65_535]), [Range { from: 2, to: 65_534 }]);
+        assert_eq!(complement(vec![]), [Range { from: 1, to: 65_535 }]);
+    }
+}

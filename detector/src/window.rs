@@ -1,0 +1,309 @@
+//! Sliding windows over 100 ms slots of event time.
+//!
+//! ```text
+//! fine   | slot | slot | ... 10 of them: windows of 0.1, 0.2, 0.3 and 1 s
+//! coarse | second | second | ... 32 of them: windows of 1, 3, 10 and 30 s
+//! ```
+//! A sum over a window that is not over yet, or for which exports are still to come, is a lower
+//! bound: it may raise an alarm, never clear one.
+
+use weir_model::{Class, HostSlice, ServiceSlice};
+
+use crate::metric::Test;
+
+/// Slots a second.
+pub(crate) const SLOTS_PER_SEC: u64 = 10;
+const FINE: usize = 10;
+const COARSE: usize = 32;
+
+/// Something that adds up over time.
+pub(crate) trait Sum: Copy + Default {
+    /// Adds, staying at the maximum on overflow: the order of additions never shows.
+    fn add(&mut self, other: &Self);
+}
+
+/// Traffic of a host or prefix in one slot or second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cell {
+    /// Inbound packets by [`Class`].
+    pub(crate) packets: [u32; Class::COUNT],
+    /// Inbound octets.
+    pub(crate) bytes: u64,
+    /// Sum of packets x rate^2, see [`HostSlice::variance`].
+    pub(crate) variance: u64,
+    /// Linear-counting bitmap of sources.
+    pub(crate) sources: u64,
+    /// Inbound UDP packets to declared service ports.
+    pub(crate) service_udp: u32,
+    /// Inbound packets that the router already discarded.
+    pub(crate) dropped: u32,
+    /// Outbound packets.
+    pub(crate) out_packets: u32,
+    /// Outbound SYNs.
+    pub(crate) out_syn: u32,
+    /// Outbound octets.
+    pub(crate) out_bytes: u64,
+}
+
+impl Sum for Cell {
+    fn add(&mut self, other: &Self) {
+        for (mine, theirs) in self.packets.iter_mut().zip(other.packets) {
+            *mine = mine.saturating_add(theirs);
+        }
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.variance = self.variance.saturating_add(other.variance);
+        self.sources |= other.sources;
+        self.service_udp = self.service_udp.saturating_add(other.service_udp);
+        self.dropped = self.dropped.saturating_add(other.dropped);
+        self.out_packets = self.out_packets.saturating_add(other.out_packets);
+        self.out_syn = self.out_syn.saturating_add(other.out_syn);
+        self.out_bytes = self.out_bytes.saturating_add(other.out_bytes);
+    }
+}
+
+pub(crate) fn saturate(value: u64) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+impl Cell {
+    pub(crate) fn of_host(slice: &HostSlice) -> Self {
+        let mut cell = Self {
+            variance: slice.variance,
+            sources: slice.sources,
+            dropped: saturate(slice.dropped.packets),
+            out_packets: saturate(slice.outbound.packets),
+            out_syn: saturate(slice.outbound_syn),
+            out_bytes: slice.outbound.bytes,
+            ..Self::default()
+        };
+        for (mine, volume) in cell.packets.iter_mut().zip(slice.inbound) {
+            *mine = saturate(volume.packets);
+            cell.bytes = cell.bytes.saturating_add(volume.bytes);
+        }
+        cell
+    }
+
+    /// Inbound packets of all classes.
+    pub(crate) fn total(&self) -> u64 {
+        self.packets.iter().map(|p| u64::from(*p)).sum()
+    }
+
+    pub(crate) fn class(&self, class: Class) -> u32 {
+        self.packets[class as usize]
+    }
+}
+
+/// Traffic of a service port in one slot or second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PortCell {
+    pub(crate) packets: u64,
+    pub(crate) bytes: u64,
+    pub(crate) variance: u64,
+    pub(crate) out_packets: u64,
+}
+
+impl Sum for PortCell {
+    fn add(&mut self, other: &Self) {
+        self.packets = self.packets.saturating_add(other.packets);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.variance = self.variance.saturating_add(other.variance);
+        self.out_packets = self.out_packets.saturating_add(other.out_packets);
+    }
+}
+
+impl PortCell {
+    pub(crate) const fn of_service(slice: &ServiceSlice) -> Self {
+        Self {
+            packets: slice.inbound.packets,
+            bytes: slice.inbound.bytes,
+            variance: slice.variance,
+            out_packets: slice.outbound.packets,
+        }
+    }
+}
+
+/// The last second in slots and the last half minute in seconds.
+#[derive(Clone, Debug)]
+pub(crate) struct Window<C> {
+    /// Newest slot written to.
+    head: u64,
+    /// Oldest second written to since the last look, for late exports.
+    oldest: u64,
+    fine: [C; FINE],
+    coarse: [C; COARSE],
+}
+
+impl<C: Sum> Window<C> {
+    pub(crate) fn new(slot: u64) -> Self {
+        Self {
+            head: slot,
+            oldest: u64::MAX,
+            fine: [C::default(); FINE],
+            coarse: [C::default(); COARSE],
+        }
+    }
+
+    /// Newest slot written to.
+    pub(crate) const fn head(&self) -> u64 {
+        self.head
+    }
+
+    /// Makes `slot` the newest one, forgetting what falls out of the rings.
+    pub(crate) fn forward(&mut self, slot: u64) {
+        if slot <= self.head {
+            return;
+        }
+        for s in (self.head + 1..=slot).take(FINE) {
+            self.fine[ring(s, FINE)] = C::default();
+        }
+        let (from, to) = (self.head / SLOTS_PER_SEC, slot / SLOTS_PER_SEC);
+        for s in (from + 1..=to).take(COARSE) {
+            self.coarse[ring(s, COARSE)] = C::default();
+        }
+        self.head = slot;
+    }
+
+    /// Adds to a slot; false when it is too old to matter.
+    pub(crate) fn add(&mut self, slot: u64, cell: &C) -> bool {
+        self.forward(slot);
+        if slot + FINE as u64 > self.head {
+            self.fine[ring(slot, FINE)].add(cell);
+        }
+        self.add_second(slot / SLOTS_PER_SEC, cell)
+    }
+
+    /// Adds to a second as a whole (long flows); false when it is too old to matter.
+    pub(crate) fn add_second(&mut self, second: u64, cell: &C) -> bool {
+        self.forward(second * SLOTS_PER_SEC);
+        // Noted even when refused: whether it is depends on what came first.
+        self.oldest = self.oldest.min(second);
+        if second + COARSE as u64 <= self.head / SLOTS_PER_SEC {
+            return false;
+        }
+        self.coarse[ring(second, COARSE)].add(cell);
+        true
+    }
+
+    /// Sum of the last `slots` slots, at most one second.
+    pub(crate) fn last_slots(&self, slots: usize) -> C {
+        let mut sum = C::default();
+        for back in 0..slots.min(FINE) as u64 {
+            if let Some(slot) = self.head.checked_sub(back) {
+                sum.add(&self.fine[ring(slot, FINE)]);
+            }
+        }
+        sum
+    }
+
+    /// Sum of the `seconds` seconds up to and with `last`, of which the ring may have forgotten
+    /// the oldest.
+    pub(crate) fn seconds(&self, last: u64, seconds: usize) -> C {
+        let head = self.head / SLOTS_PER_SEC;
+        let mut sum = C::default();
+        for back in 0..seconds.min(COARSE) as u64 {
+            let Some(second) = last.checked_sub(back) else { break };
+            if second <= head && second + COARSE as u64 > head {
+                sum.add(&self.coarse[ring(second, COARSE)]);
+            }
+        }
+        sum
+    }
+
+    /// One second.
+    pub(crate) fn second(&self, second: u64) -> C {
+        self.seconds(second, 1)
+    }
+
+    /// The oldest second written to since the last call, if any.
+    pub(crate) fn take_oldest(&mut self) -> Option<u64> {
+        let oldest = std::mem::replace(&mut self.oldest, u64::MAX);
+        (oldest != u64::MAX).then(|| oldest.max((self.head / SLOTS_PER_SEC).saturating_sub(29)))
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the remainder is below the ring's length")]
+const fn ring(at: u64, len: usize) -> usize {
+    (at % len as u64) as usize
+}
+
+/// Windows shorter than a second with how many times the threshold their rate must be: in volume
+/// at least half a second's worth at the threshold, so that a burst within one second that is
+/// harmless by the second stays harmless.
+pub(crate) const SHORT: [(usize, f64); 3] = [(1, 5.0), (2, 3.0), (3, 2.0)];
+
+/// Lengths of the long windows, seconds.
+pub(crate) const LONG: [usize; 4] = [1, 3, 10, 30];
+
+/// Calls `test` for each window that ends at the newest slot, then for each that ends at a second
+/// which late exports have just filled; stops at the first that answers.
+pub(crate) fn scan<C: Sum, T>(
+    window: &mut Window<C>,
+    short: bool,
+    mut test: impl FnMut(&C, Test) -> Option<T>,
+) -> Option<T> {
+    let newest = window.head() / SLOTS_PER_SEC;
+    let oldest = window.take_oldest().unwrap_or(newest);
+    if short {
+        for (slots, guard) in SHORT {
+            let found = test(&window.last_slots(slots), Test { ms: slots as u64 * 100, guard });
+            if found.is_some() {
+                return found;
+            }
+        }
+    }
+    if let Some(found) = test(&window.last_slots(FINE), Test { ms: 1000, guard: 1.0 }) {
+        return Some(found);
+    }
+    (oldest..=newest).rev().find_map(|last| {
+        LONG.iter().find_map(|&seconds| {
+            test(&window.seconds(last, seconds), Test { ms: seconds as u64 * 1000, guard: 1.0 })
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cell(packets: u64) -> PortCell {
+        PortCell { packets, ..PortCell::default() }
+    }
+
+    #[test]
+    fn windows_slide_and_forget() {
+        let mut window = Window::new(1000);
+        for slot in 1000..1025 {
+            assert!(window.add(slot, &cell(1)));
+        }
+        assert_eq!(window.last_slots(10).packets, 10);
+        assert_eq!(window.seconds(102, 3).packets, 25);
+        window.forward(1029);
+        assert_eq!(window.last_slots(10).packets, 5);
+        window.forward(1000 + 400);
+        assert_eq!(window.seconds(140, 30).packets, 0);
+    }
+
+    #[test]
+    fn late_cells_land_in_their_second_and_too_late_ones_are_refused() {
+        let mut window = Window::new(10_000);
+        window.add(10_000, &cell(1));
+        assert!(window.add(9_900, &cell(7)));
+        assert_eq!(window.second(990).packets, 7);
+        assert_eq!(window.last_slots(10).packets, 1);
+        assert_eq!(window.take_oldest(), Some(990));
+        assert!(!window.add(9_600, &cell(7)));
+    }
+
+    #[test]
+    fn order_of_additions_does_not_show() {
+        let cells = [(100_u64, 3_u64), (95, 2), (120, 9), (101, 1), (70, 4)];
+        let fill = |order: &[usize]| {
+            let mut window = Window::new(60);
+            for &i in order {
+                window.add(cells[i].0, &cell(cells[i].1));
+            }
+            (window.last_slots(10), window.seconds(12, 30))
+        };
+        assert_eq!(fill(&[0, 1, 2, 3, 4]), fill(&[2, 4, 1, 0, 3]));
+    }
+}
