@@ -55,7 +55,7 @@ fn wide(address: IpAddr) -> u128 {
 
 /// The address behind [`Packet::src`].
 pub(crate) fn narrow(address: u128) -> IpAddr {
-    std::net::Ipv6Addr::from(address).to_canonical().into()
+    std::net::Ipv6Addr::from(address).to_canonical()
 }
 
 /// Mixes one word into a hash.

@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use weir_model::{Candidate, Direction, IncidentId, IpNet, Match, Phase, Rate, Reason, Verdict};
+use weir_model::{
+    Candidate, Direction, Goodput, IncidentId, IpNet, Match, Phase, Rate, Reason, Verdict,
+};
 
 use crate::confidence::{Evidence, confidence, groups};
 use crate::host::{Alarm, Warm};
@@ -195,6 +197,8 @@ impl Detector {
             rate,
             peak: active.peak,
             excess: over,
+            discarded: warm.map_or_else(Rate::default, discarded),
+            legitimate: warm.filter(|_| evidence.known).map(|w| goodput(w, rate, over)),
             sources: traits.sources,
             reason: self.reason(&active.alarm, &excess),
             candidates,
@@ -286,10 +290,11 @@ impl Detector {
             return;
         }
         let verdict = self.verdict(active, findings, Phase::Ongoing);
-        if let Some(last) = &active.last {
-            if now.since(active.said) < 1000 && !important(last, &verdict) {
-                return;
-            }
+        if let Some(last) = &active.last
+            && now.since(active.said) < 1000
+            && !important(last, &verdict)
+        {
+            return;
         }
         active.said = now;
         active.last = Some(verdict.clone());
@@ -335,4 +340,28 @@ fn present(warm: &Warm) -> Rate {
     let before =
         values(&warm.window.second((warm.window.head() / SLOTS_PER_SEC).saturating_sub(1)));
     rate_of(last[PACKETS].max(before[PACKETS]), last[BITS].max(before[BITS]), 1.0)
+}
+
+/// What routers discarded in the last second.
+fn discarded(warm: &Warm) -> Rate {
+    let cell = warm.window.last_slots(10);
+    rate_of(u64::from(cell.dropped), cell.dropped_bytes.saturating_mul(8), 1.0)
+}
+
+/// What is left of the present without the excess, against what is normal.
+fn goodput(warm: &Warm, rate: Rate, over: Rate) -> Goodput {
+    let cell = warm.window.seconds(warm.window.head() / SLOTS_PER_SEC, 3);
+    let [packets, ..] = values(&cell);
+    let sampling = cell.variance.checked_div(packets).unwrap_or(1).max(1);
+    let normal = Rate { packets_per_sec: warm.mean(PACKETS), bits_per_sec: warm.mean(BITS) };
+    #[expect(clippy::cast_precision_loss, reason = "a statistic, not an account")]
+    let expected_samples = normal.packets_per_sec / sampling as f64;
+    Goodput {
+        now: Rate {
+            packets_per_sec: rate.packets_per_sec - over.packets_per_sec,
+            bits_per_sec: rate.bits_per_sec - over.bits_per_sec,
+        },
+        normal,
+        expected_samples,
+    }
 }

@@ -288,7 +288,7 @@ impl Detector {
     /// Ends a slot: call once per 100 ms after its slices. Appends what is to be said.
     pub fn advance(&mut self, now: Millis, out: &mut Vec<Verdict>) {
         self.clock = self.clock.max(now);
-        self.since.get_or_insert(now.secs());
+        self.since.get_or_insert_with(|| now.secs());
         if let Some(watermark) = self.next_watermark.take() {
             self.watermark = self.watermark.max(watermark.min(now));
         }
@@ -301,7 +301,9 @@ impl Detector {
         for &place in &touched {
             if self.tend(place) {
                 alarmed.push((
-                    self.warm[place as usize].as_ref().map_or(IpAddr::from([0; 4]), |w| w.address),
+                    self.warm[place as usize]
+                        .as_ref()
+                        .map_or_else(|| IpAddr::from([0; 4]), |w| w.address),
                     place,
                 ));
             }

@@ -3,7 +3,7 @@
 use weir_model::{Class, Metric};
 
 use crate::config::Floors;
-use crate::window::{Cell, PortCell};
+use crate::window::Cell;
 
 /// Number of metrics of a host.
 pub(crate) const METRICS: usize = 8;
@@ -116,11 +116,6 @@ pub(crate) fn host_samples(cell: &Cell, values: &[u64; METRICS], index: usize) -
         return part_samples(total, total, cell.variance) * 0.5;
     }
     part_samples(values[index], total, cell.variance)
-}
-
-/// Effective samples behind a port's cell.
-pub(crate) fn port_samples(cell: &PortCell) -> f64 {
-    part_samples(cell.packets, cell.packets, cell.variance)
 }
 
 #[cfg(test)]

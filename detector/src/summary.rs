@@ -24,9 +24,9 @@ pub(crate) fn sentence(v: &Verdict, inventory: &Inventory) -> String {
     let titled = |subtype: &str| signature::find(subtype).map(|s| s.title);
     let what = match v.vectors.as_slice() {
         [] => v.family.title().to_owned(),
-        [one] => titled(&one.subtype).unwrap_or(v.family.title()).to_owned(),
+        [one] => titled(&one.subtype).unwrap_or_else(|| v.family.title()).to_owned(),
         [first, ..] if first.share >= 0.8 => {
-            titled(&first.subtype).unwrap_or(v.family.title()).to_owned()
+            titled(&first.subtype).unwrap_or_else(|| v.family.title()).to_owned()
         }
         many => {
             let names: Vec<String> = many

@@ -642,6 +642,7 @@ impl Search<'_> {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "made-up numbers")]
 mod tests {
     use super::*;
     use crate::evidence::tests::sample;

@@ -1,5 +1,7 @@
 //! Whole stories in virtual time, small ones.
 
+#![expect(clippy::cast_possible_truncation, reason = "made-up numbers")]
+
 use std::net::IpAddr;
 use std::sync::Arc;
 

@@ -7,7 +7,7 @@
 //! A sum over a window that is not over yet, or for which exports are still to come, is a lower
 //! bound: it may raise an alarm, never clear one.
 
-use weir_model::{Class, HostSlice, ServiceSlice};
+use weir_model::{Class, HostSlice};
 
 use crate::metric::Test;
 
@@ -37,6 +37,8 @@ pub(crate) struct Cell {
     pub(crate) service_udp: u32,
     /// Inbound packets that the router already discarded.
     pub(crate) dropped: u32,
+    /// Octets of those.
+    pub(crate) dropped_bytes: u64,
     /// Outbound packets.
     pub(crate) out_packets: u32,
     /// Outbound SYNs.
@@ -55,6 +57,7 @@ impl Sum for Cell {
         self.sources |= other.sources;
         self.service_udp = self.service_udp.saturating_add(other.service_udp);
         self.dropped = self.dropped.saturating_add(other.dropped);
+        self.dropped_bytes = self.dropped_bytes.saturating_add(other.dropped_bytes);
         self.out_packets = self.out_packets.saturating_add(other.out_packets);
         self.out_syn = self.out_syn.saturating_add(other.out_syn);
         self.out_bytes = self.out_bytes.saturating_add(other.out_bytes);
@@ -71,6 +74,7 @@ impl Cell {
             variance: slice.variance,
             sources: slice.sources,
             dropped: saturate(slice.dropped.packets),
+            dropped_bytes: slice.dropped.bytes,
             out_packets: saturate(slice.outbound.packets),
             out_syn: saturate(slice.outbound_syn),
             out_bytes: slice.outbound.bytes,
@@ -94,6 +98,7 @@ impl Cell {
 }
 
 /// Traffic of a service port in one slot or second.
+#[cfg(test)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PortCell {
     pub(crate) packets: u64,
@@ -102,23 +107,13 @@ pub(crate) struct PortCell {
     pub(crate) out_packets: u64,
 }
 
+#[cfg(test)]
 impl Sum for PortCell {
     fn add(&mut self, other: &Self) {
         self.packets = self.packets.saturating_add(other.packets);
         self.bytes = self.bytes.saturating_add(other.bytes);
         self.variance = self.variance.saturating_add(other.variance);
         self.out_packets = self.out_packets.saturating_add(other.out_packets);
-    }
-}
-
-impl PortCell {
-    pub(crate) const fn of_service(slice: &ServiceSlice) -> Self {
-        Self {
-            packets: slice.inbound.packets,
-            bytes: slice.inbound.bytes,
-            variance: slice.variance,
-            out_packets: slice.outbound.packets,
-        }
     }
 }
 
