@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use weir_model::{Forwarding, Fragment, Sample};
 
+use crate::hash::mix;
 use crate::window::saturate;
 
 /// Packets kept of the present, per host.
@@ -56,14 +57,6 @@ fn wide(address: IpAddr) -> u128 {
 /// The address behind [`Packet::src`].
 pub(crate) fn narrow(address: u128) -> IpAddr {
     std::net::Ipv6Addr::from(address).to_canonical()
-}
-
-/// Mixes one word into a hash.
-pub(crate) const fn mix(hash: u64, word: u64) -> u64 {
-    let mut h = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    h ^= h >> 32;
-    h = h.wrapping_mul(0xd6e8_feb8_6659_fd93);
-    h ^ (h >> 29)
 }
 
 impl Packet {

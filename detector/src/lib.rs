@@ -14,6 +14,7 @@ mod baseline;
 mod confidence;
 mod config;
 mod evidence;
+mod hash;
 mod host;
 mod incident;
 mod judge;
@@ -568,7 +569,7 @@ fn sweep_slot(address: IpAddr) -> usize {
             folded
         }
     };
-    usize::try_from(evidence::mix(0, wide) % SWEEP as u64).unwrap_or(0)
+    usize::try_from(hash::mix(0, wide) % SWEEP as u64).unwrap_or(0)
 }
 
 const _: () = assert!(SWEEP as u64 * SLICE_MS == 10_000, "baselines are due every ten seconds");

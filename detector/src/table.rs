@@ -4,8 +4,9 @@
 use std::net::Ipv6Addr;
 use std::net::{IpAddr, Ipv4Addr};
 
-use rustc_hash::FxHashMap;
 use weir_model::{IpNet, PrefixSet};
+
+use crate::hash::FastMap;
 
 /// No place.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -20,7 +21,7 @@ pub(crate) struct Table {
     ranges: Vec<(u32, u32, u32)>,
     /// Place plus one, 0 for none.
     dense: Vec<u32>,
-    sparse: FxHashMap<IpAddr, u32>,
+    sparse: FastMap<IpAddr, u32>,
 }
 
 impl Table {
@@ -49,7 +50,7 @@ impl Table {
             used += size;
         }
         let dense = vec![0; usize::try_from(used).unwrap_or(0)];
-        Self { ranges, dense, sparse: FxHashMap::default() }
+        Self { ranges, dense, sparse: FastMap::default() }
     }
 
     fn slot(&self, address: Ipv4Addr) -> Option<usize> {

@@ -1,9 +1,9 @@
 //! The excess over what is normal, and the attack vectors it is made of.
 
-use rustc_hash::FxHashMap;
 use weir_model::{Family, Fragment, Rate, Service, TopEntry, Vector};
 
 use crate::evidence::{Packet, narrow};
+use crate::hash::FastMap;
 use crate::signature::{SIGNATURES, Signature};
 
 /// Smallest share of the excess that is a vector of its own.
@@ -41,7 +41,7 @@ pub(crate) fn excess(
     if now_total <= 0.0 {
         return Excess::default();
     }
-    let mut rates: FxHashMap<u64, (f64, f64)> = FxHashMap::default();
+    let mut rates: FastMap<u64, (f64, f64)> = FastMap::default();
     for p in now {
         rates.entry(shape(p)).or_default().0 += f64::from(p.packets) / now_total * now_rate;
     }
