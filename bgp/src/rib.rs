@@ -177,6 +177,10 @@ impl AdjRibOut {
                     (None, refuse(format!("family {family} is not configured for this peer")))
                 } else if self.session.is_some_and(|s| !s.contains(family)) {
                     (Some(key), refuse(format!("the peer does not speak {family}")))
+                } else if self.is_full_for(&key) {
+                    // It stays wanted, and is announced when there is room.
+                    let why = format!("the peer holds {} rules at most", self.max_rules);
+                    (Some(key), refuse(why))
                 } else {
                     (Some(key), None)
                 }
@@ -190,6 +194,14 @@ impl AdjRibOut {
             self.compare(&key);
         }
         refusal
+    }
+
+    fn is_full_for(&self, key: &RouteKey) -> bool {
+        let is_flow = |k: &RouteKey| matches!(k, RouteKey::Flow(..));
+        is_flow(key)
+            && !self.wanted.contains_key(key)
+            && self.wanted.len() >= self.max_rules
+            && self.wanted.keys().filter(|k| is_flow(k)).count() >= self.max_rules
     }
 
     fn unwant(&mut self, measure: &Measure) {
@@ -288,7 +300,7 @@ impl AdjRibOut {
             self.flows_sent -= usize::from(matches!(key, RouteKey::Flow(..)));
             return Some(Change::Withdraw { key, route });
         }
-        if let Some(change) = self.next_announcement(full) {
+        if let Some(change) = self.next_announcement() {
             return Some(change);
         }
         if !self.loaded {
@@ -300,11 +312,8 @@ impl AdjRibOut {
     }
 
     /// The first route to announce; one that would be a rule too many stays where it is.
-    fn next_announcement(&mut self, full: bool) -> Option<Change> {
-        let fits = |key: &RouteKey| {
-            !full || matches!(key, RouteKey::Unicast(_)) || self.sent.contains_key(key)
-        };
-        let key = self.announce.iter().find(|k| fits(k))?.clone();
+    fn next_announcement(&mut self) -> Option<Change> {
+        let key = self.announce.iter().find(|k| self.fits(k))?.clone();
         self.announce.remove(&key);
         let route = self.route(&key)?;
         let before = self.sent.insert(key.clone(), route.clone());
@@ -315,14 +324,20 @@ impl AdjRibOut {
         Some(Change::Announce { key, route, replaces })
     }
 
+    fn fits(&self, key: &RouteKey) -> bool {
+        matches!(key, RouteKey::Unicast(_))
+            || self.flows_sent < self.max_rules
+            || self.sent.contains_key(key)
+    }
+
     /// Routes on the wire.
     pub fn announced(&self) -> usize {
         self.sent.len()
     }
 
-    /// Whether nothing is left to write.
+    /// Whether nothing is left that can be written.
     pub fn is_settled(&self) -> bool {
-        self.announce.is_empty() && self.withdraw.is_empty()
+        self.withdraw.is_empty() && !self.announce.iter().any(|k| self.fits(k))
     }
 }
 
