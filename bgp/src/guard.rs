@@ -17,8 +17,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use weir_model::{
-    Action, DesiredState, IncidentId, Inventory, Match, Measure, Millis, Mitigation, MitigationId,
-    MitigationState, Originator, Range,
+    Action, DesiredState, Filter, IncidentId, Inventory, Match, Measure, Millis, Mitigation,
+    MitigationId, MitigationState, Originator, Range,
 };
 
 #[cfg(test)]
@@ -161,8 +161,8 @@ pub enum Refusal {
         /// Longest allowed, seconds.
         max_secs: u64,
     },
-    /// An entry with the same measure stands before it.
-    #[error("the same measure is already in force")]
+    /// An entry with the same route stands before it.
+    #[error("the same match is already in force")]
     Duplicate,
     /// Too many measures for one incident.
     #[error("the incident already has {cap} measures")]
@@ -255,7 +255,7 @@ impl Admitted {
 }
 
 /// The guard: limits, what is protected, and what it admitted last.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Guard {
     config: Config,
     inventory: Arc<Inventory>,
@@ -339,6 +339,27 @@ impl Guard {
         }
     }
 
+    /// Whether one more mitigation would be let through beside those desired, in the place of one
+    /// with the same route. Changes nothing.
+    ///
+    /// # Errors
+    /// The rule it would break.
+    pub fn would_admit(
+        &self,
+        desired: &DesiredState,
+        extra: &Mitigation,
+        now: Millis,
+    ) -> Result<(), Refusal> {
+        let same = route(&extra.measure);
+        let others = desired.mitigations.iter().filter(|m| route(&m.measure) != same);
+        let wanted = Some(extra).into_iter().chain(others);
+        let desired =
+            DesiredState { generation: desired.generation, mitigations: wanted.cloned().collect() };
+        let admitted = self.clone().admit(&desired, now);
+        let refused = admitted.refused.iter().find(|(id, _)| *id == extra.id);
+        refused.map_or(Ok(()), |(_, refusal)| Err(*refusal))
+    }
+
     /// Lets through what keeps every rule and names what does not. Under a cap, what is already in
     /// force goes first, then the oldest decision: a flood of new wishes cannot push out a measure
     /// that works.
@@ -354,6 +375,7 @@ impl Guard {
 
         let resuming = self.admitted.generation == 0;
         let mut room = Room::default();
+        let mut routes: BTreeSet<Measure> = BTreeSet::new();
         let mut passed: BTreeMap<&Measure, &Mitigation> = BTreeMap::new();
         let mut refused = Vec::new();
         for (is_new, mitigation) in order {
@@ -362,7 +384,7 @@ impl Guard {
                 .judge(mitigation)
                 .and_then(|()| self.in_time(mitigation, now))
                 .and_then(|()| {
-                    if passed.contains_key(&mitigation.measure) {
+                    if routes.contains(&route(&mitigation.measure)) {
                         Err(Refusal::Duplicate)
                     } else {
                         room.take(&self.config, mitigation)
@@ -378,6 +400,7 @@ impl Guard {
             match verdict {
                 Ok(()) => {
                     room.changes += usize::from(counts);
+                    routes.insert(route(&mitigation.measure));
                     passed.insert(&mitigation.measure, mitigation);
                 }
                 Err(refusal) => refused.push((mitigation.id, refusal)),
@@ -471,6 +494,17 @@ impl Room {
         {
             *used -= 1;
         }
+    }
+}
+
+/// What a measure is on the wire: two measures with the same route replace each other, because a
+/// FlowSpec rule is known by its match alone, whatever its action (RFC 8955 §4).
+pub fn route(measure: &Measure) -> Measure {
+    match measure {
+        Measure::FlowSpec(filter) => {
+            Measure::FlowSpec(Filter { packets: filter.packets.clone(), action: Action::Drop })
+        }
+        other => other.clone(),
     }
 }
 

@@ -1,1 +1,276 @@
-//! .
+//! From verdicts to what is to be in force: incidents, the ladder, the ledger.
+//!
+//! [`Mitigator`] is a pure state machine: verdicts, commands, reports and time go in; a state that
+//! passed the guard comes out. It has no clock, socket or thread, and the same inputs give
+//! byte-identical outputs. It never announces anything itself and can hand out nothing unguarded:
+//! [`Mitigator::advance`] yields [`Admitted`], which only the guard makes.
+//!
+//! Read [`Config`] and [`Mitigator`] first.
+
+mod command;
+mod config;
+mod entry;
+mod ledger;
+mod life;
+mod plan;
+mod report;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use weir_bgp::guard::{Admitted, Guard, Refusal, route};
+use weir_model::{
+    Decision, DesiredState, Incident, IncidentId, IncidentState, Inventory, Measure, Millis,
+    Mitigation, MitigationState, Mode,
+};
+
+pub use command::MANUAL_MAX;
+pub use config::{Config, ConfigError, RungConfig};
+pub use ledger::{DECISIONS_MAX, MITIGATIONS_MAX, TIMELINE_MAX};
+pub use weir_bgp::guard::Config as GuardConfig;
+
+use entry::Entry;
+use ledger::{BY_OPERATOR, Ledger, close};
+
+/// Everything decided, and what decides.
+#[derive(Debug)]
+pub struct Mitigator {
+    config: Config,
+    mode: Mode,
+    guard: Guard,
+    entries: BTreeMap<IncidentId, Entry>,
+    /// Measures put in force by hand, live and recently ended.
+    manual: Vec<Mitigation>,
+    ledger: Ledger,
+    /// Peers known by their reports.
+    peers: report::Peers,
+    /// What was desired last, before the guard.
+    wished: DesiredState,
+    /// What left last, after the guard.
+    desired: Arc<DesiredState>,
+    /// Whether the guard keeps something back that may pass later.
+    deferred: bool,
+    overflowed: u64,
+}
+
+impl Mitigator {
+    /// A mitigator that knows of no incident.
+    pub fn new(config: Config, guard: GuardConfig, inventory: Arc<Inventory>) -> Self {
+        Self {
+            mode: config.mode,
+            config,
+            guard: Guard::new(guard, inventory),
+            entries: BTreeMap::new(),
+            manual: Vec::new(),
+            ledger: Ledger::default(),
+            peers: report::Peers::new(),
+            wished: DesiredState::default(),
+            desired: Arc::default(),
+            deferred: false,
+            overflowed: 0,
+        }
+    }
+
+    /// Lets time pass; call it at least once a second. Yields the state that is to be in force
+    /// whenever it has changed, and once at the start.
+    pub fn advance(&mut self, now: Millis) -> Option<Admitted> {
+        self.tick(now);
+        self.tick_manual(now);
+        let started = self.desired.generation > 0;
+        if started && !self.ledger.dirty && !self.deferred {
+            return None;
+        }
+        // A refusal for good can make room for nothing else here: what it ends is not in force.
+        self.ledger.dirty = false;
+        let mitigations = self.wanted();
+        if *mitigations != *self.wished.mitigations {
+            self.wished.generation = self.wished.generation.saturating_add(1);
+            self.wished.mitigations = mitigations;
+        }
+        let admitted = self.guard.admit(&self.wished, now);
+        self.take_refusals(&admitted, now);
+        if admitted.generation() == self.desired.generation {
+            return None;
+        }
+        self.desired = Arc::new(DesiredState {
+            generation: admitted.generation(),
+            mitigations: admitted.shared(),
+        });
+        Some(admitted)
+    }
+
+    /// Active mitigations, one per route, an operator's before an incident's, sorted by measure.
+    fn wanted(&self) -> Arc<[Mitigation]> {
+        let mut by_route: BTreeMap<Measure, &Mitigation> = BTreeMap::new();
+        let of_incidents = self.entries.values().flat_map(|e| &e.incident.mitigations);
+        for m in self.manual.iter().chain(of_incidents) {
+            if m.state == MitigationState::Active {
+                by_route.entry(route(&m.measure)).or_insert(m);
+            }
+        }
+        let mut list: Vec<Mitigation> = by_route.into_values().cloned().collect();
+        list.sort_by(|a, b| a.measure.cmp(&b.measure));
+        // Which peers have it is a report, not a wish: it must not make the state look changed.
+        for m in &mut list {
+            m.peers.clear();
+        }
+        list.into()
+    }
+
+    fn take_refusals(&mut self, admitted: &Admitted, now: Millis) {
+        self.deferred = admitted.refused().iter().any(|(_, refusal)| refusal.is_passing());
+        let refused: BTreeMap<_, Refusal> = admitted.refused().iter().copied().collect();
+        if refused.is_empty() {
+            return;
+        }
+        for m in &mut self.manual {
+            if let Some(refusal) = refused.get(&m.id).filter(|r| !r.is_passing()) {
+                close(m, MitigationState::Refused, &refusal.to_string(), now);
+            }
+        }
+        let ids: Vec<IncidentId> = self.entries.keys().copied().collect();
+        for id in ids {
+            let Some(mut entry) = self.entries.remove(&id) else { continue };
+            for (mitigation, refusal) in &refused {
+                let is_it = |m: &Mitigation| m.id == *mitigation;
+                if !entry.live().any(is_it) {
+                    continue;
+                }
+                let text = refusal.to_string();
+                if refusal.is_passing() {
+                    self.waits(&mut entry, *mitigation, &text, now);
+                } else {
+                    self.end(&mut entry, is_it, MitigationState::Refused, &text, now);
+                }
+            }
+            self.entries.insert(id, entry);
+        }
+    }
+
+    /// Notes once that a cap keeps a measure back.
+    fn waits(&mut self, entry: &mut Entry, id: weir_model::MitigationId, text: &str, now: Millis) {
+        let note = format!("waits: {text}");
+        let incident = Arc::make_mut(&mut entry.incident);
+        let Some(m) = incident.mitigations.iter_mut().find(|m| m.id == id) else { return };
+        if m.note != note {
+            m.note.clone_from(&note);
+            let detail = format!("{}: {note}", m.measure);
+            self.ledger.record(&mut entry.incident, "defer", detail, now);
+        }
+    }
+
+    /// What is in force by the guard's last word.
+    pub fn desired(&self) -> Arc<DesiredState> {
+        Arc::clone(&self.desired)
+    }
+
+    /// Incidents remembered, oldest first.
+    pub fn incidents(&self) -> impl Iterator<Item = &Arc<Incident>> {
+        self.entries.values().map(|e| &e.incident)
+    }
+
+    /// Every mitigation remembered: those of operators, then those of incidents, oldest first.
+    pub fn mitigations(&self) -> impl Iterator<Item = &Mitigation> {
+        let of_incidents = self.entries.values().flat_map(|e| &e.incident.mitigations);
+        self.manual.iter().chain(of_incidents)
+    }
+
+    /// Incidents that changed since the last call, for the store.
+    pub fn take_changed(&mut self) -> Vec<Arc<Incident>> {
+        let changed = std::mem::take(&mut self.ledger.changed);
+        changed
+            .iter()
+            .filter_map(|id| self.entries.get(id).map(|e| Arc::clone(&e.incident)))
+            .collect()
+    }
+
+    /// Decisions since the last call, oldest first: one line of the log each.
+    pub fn take_decisions(&mut self) -> Vec<Decision> {
+        self.ledger.take_decisions()
+    }
+
+    /// Takes back what the store remembers, after a restart. Open incidents go on; of their
+    /// measures, those that have expired are gone and the others are desired at once.
+    pub fn restore(&mut self, incidents: Vec<Incident>, now: Millis) {
+        for incident in incidents {
+            for m in &incident.mitigations {
+                self.ledger.saw_id(m.id);
+            }
+            let id = incident.id;
+            let mut entry = Entry::of(Arc::new(incident), now);
+            if entry.incident.state == IncidentState::Open {
+                self.resume(&mut entry, now);
+            }
+            self.entries.insert(id, entry);
+        }
+        while self.entries.len() > self.config.max_incidents.max(1) {
+            let Some((&oldest, _)) = self
+                .entries
+                .iter()
+                .min_by_key(|(id, e)| (e.incident.state == IncidentState::Open, **id))
+            else {
+                break;
+            };
+            self.entries.remove(&oldest);
+        }
+        self.ledger.dirty = true;
+    }
+
+    fn resume(&mut self, entry: &mut Entry, now: Millis) {
+        let mut vetoed = Vec::new();
+        let incident = Arc::make_mut(&mut entry.incident);
+        for m in &mut incident.mitigations {
+            // Who has it on the wire is observed anew.
+            m.peers.clear();
+            if m.state == MitigationState::Withdrawn && m.note.starts_with(BY_OPERATOR) {
+                vetoed.push((m.measure.clone(), m.rung));
+            }
+        }
+        for (measure, rung) in vetoed {
+            entry.veto(&self.config, &measure, rung);
+        }
+        entry.last_alive = entry.incident.verdict.at.min(now);
+        let mode = self.mode;
+        let expired = |m: &Mitigation| m.expires <= now;
+        self.end(entry, expired, MitigationState::Withdrawn, "expired while weir was down", now);
+        let foreign = |m: &Mitigation| match m.state {
+            MitigationState::Active => mode == Mode::Observe,
+            MitigationState::Proposed => mode != Mode::Approve,
+            _ => mode != Mode::Observe,
+        };
+        self.end(entry, foreign, MitigationState::Withdrawn, "not in this mode", now);
+        let step = entry.rung().and_then(|rung| self.config.step_of(rung));
+        entry.from_step = step.unwrap_or(0);
+        entry.generation_at = entry.live().map(|m| m.since).max();
+        entry.generation_excess = entry.incident.verdict.excess.bits_per_sec;
+        if entry.incident.verdict.phase == weir_model::Phase::Ended {
+            self.subside(entry, now);
+        }
+    }
+
+    /// How far weir acts by itself at present.
+    pub const fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Takes another inventory; what it no longer covers is withdrawn at the next
+    /// [`Mitigator::advance`].
+    pub fn set_inventory(&mut self, inventory: Arc<Inventory>) {
+        self.guard.set_inventory(inventory);
+        self.ledger.dirty = true;
+    }
+
+    /// The guard, for dry runs.
+    pub const fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    /// Decisions dropped because nobody took them, and incidents not entered because every place
+    /// was taken: since the start.
+    pub const fn losses(&self) -> (u64, u64) {
+        (self.ledger.decisions_lost, self.overflowed)
+    }
+}

@@ -1,5 +1,5 @@
 use super::*;
-use weir_model::{Filter, Rung};
+use weir_model::Rung;
 
 fn net(text: &str) -> IpNet {
     text.parse().unwrap()

@@ -1,0 +1,276 @@
+//! What operators ask for.
+
+use std::sync::Arc;
+
+use weir_bgp::guard::route;
+use weir_model::{
+    Command, CommandError, Filter, IncidentId, Measure, Millis, Mitigation, MitigationId,
+    MitigationState, Mode, Originator, Rung,
+};
+
+use crate::Mitigator;
+use crate::entry::{Entry, Life};
+use crate::ledger::{BY_OPERATOR, close, is_live};
+
+/// Manual mitigations remembered, live and ended.
+pub const MANUAL_MAX: usize = 1024;
+
+impl Mitigator {
+    /// Carries out a command. Yields the number of the mitigation that it put in force, if any.
+    ///
+    /// # Errors
+    /// [`CommandError`]: what it names does not exist, is in no state for it, or the guard refuses.
+    pub fn command(
+        &mut self,
+        command: &Command,
+        now: Millis,
+    ) -> Result<Option<MitigationId>, CommandError> {
+        match command {
+            Command::Approve { mitigation, by } => self.approve(*mitigation, by, now).map(Some),
+            Command::Withdraw { mitigation, by } => {
+                self.withdraw(*mitigation, by, now).map(|()| None)
+            }
+            Command::Hold { incident, on, by } => self.hold(*incident, *on, by, now).map(|()| None),
+            Command::Add { measure, ttl_secs, by } => {
+                self.add(measure, *ttl_secs, by, now).map(Some)
+            }
+            Command::SetMode { mode, by } => {
+                self.set_mode(*mode, by, now);
+                Ok(None)
+            }
+            Command::Panic { by } => {
+                self.panic(by, now);
+                Ok(None)
+            }
+        }
+    }
+
+    fn owner_of(&self, id: MitigationId) -> Option<IncidentId> {
+        self.entries
+            .values()
+            .find(|e| e.incident.mitigations.iter().any(|m| m.id == id))
+            .map(|e| e.incident.id)
+    }
+
+    fn approve(
+        &mut self,
+        id: MitigationId,
+        by: &str,
+        now: Millis,
+    ) -> Result<MitigationId, CommandError> {
+        let owner = self.owner_of(id).ok_or(CommandError::NotFound)?;
+        let Some(mut entry) = self.entries.remove(&owner) else {
+            return Err(CommandError::NotFound);
+        };
+        let result = self.approve_in(&mut entry, id, by, now);
+        self.entries.insert(owner, entry);
+        result
+    }
+
+    fn approve_in(
+        &mut self,
+        entry: &mut Entry,
+        id: MitigationId,
+        by: &str,
+        now: Millis,
+    ) -> Result<MitigationId, CommandError> {
+        let Some(found) = entry.incident.mitigations.iter().find(|m| m.id == id) else {
+            return Err(CommandError::NotFound);
+        };
+        if found.state != MitigationState::Proposed {
+            return Err(CommandError::Conflict(format!("it is {:?}, not proposed", found.state)));
+        }
+        if let Err(refusal) = self.guard.judge(found) {
+            return Err(CommandError::Refused(refusal.to_string()));
+        }
+        let expires = now + self.config.ttl_ms();
+        let incident = Arc::make_mut(&mut entry.incident);
+        let mut text = String::new();
+        if let Some(m) = incident.mitigations.iter_mut().find(|m| m.id == id) {
+            m.state = MitigationState::Active;
+            m.expires = expires;
+            m.note = format!("approved by {by}; {}", m.note);
+            text = format!("{}: approved by {by}", m.measure);
+        }
+        self.ledger.record(&mut entry.incident, "approve", text, now);
+        entry.generation_at = Some(now);
+        entry.generation_excess = entry.incident.verdict.excess.bits_per_sec;
+        self.ledger.dirty = true;
+        Ok(id)
+    }
+
+    fn withdraw(&mut self, id: MitigationId, by: &str, now: Millis) -> Result<(), CommandError> {
+        let note = format!("{BY_OPERATOR}{by}");
+        if let Some(m) = self.manual.iter_mut().find(|m| m.id == id) {
+            if !is_live(m) {
+                return Err(CommandError::Conflict("it has ended already".into()));
+            }
+            close(m, MitigationState::Withdrawn, &note, now);
+            let (target, detail) = (m.measure.target(), format!("{}: {note}", m.measure));
+            self.ledger.record_outside(target, "withdraw", detail, None, now);
+            self.ledger.dirty = true;
+            return Ok(());
+        }
+        let owner = self.owner_of(id).ok_or(CommandError::NotFound)?;
+        let Some(mut entry) = self.entries.remove(&owner) else {
+            return Err(CommandError::NotFound);
+        };
+        let found = entry.live().find(|m| m.id == id).map(|m| (m.measure.clone(), m.rung));
+        let result = match found {
+            None => Err(CommandError::Conflict("it has ended already".into())),
+            Some((measure, rung)) => {
+                entry.veto(&self.config, &measure, rung);
+                let is_it = |m: &Mitigation| m.id == id;
+                self.end(&mut entry, is_it, MitigationState::Withdrawn, &note, now);
+                Ok(())
+            }
+        };
+        self.entries.insert(owner, entry);
+        result
+    }
+
+    fn hold(
+        &mut self,
+        id: IncidentId,
+        on: bool,
+        by: &str,
+        now: Millis,
+    ) -> Result<(), CommandError> {
+        let entry = self.entries.get_mut(&id).ok_or(CommandError::NotFound)?;
+        if entry.life == Life::Closed {
+            return Err(CommandError::Conflict("the incident is closed".into()));
+        }
+        if entry.incident.held == on {
+            let state = if on { "held" } else { "not held" };
+            return Err(CommandError::Conflict(format!("it is {state} already")));
+        }
+        Arc::make_mut(&mut entry.incident).held = on;
+        let (action, text) = if on { ("hold", "held by") } else { ("release", "let go by") };
+        self.ledger.record(&mut entry.incident, action, format!("{text} {by}"), now);
+        Ok(())
+    }
+
+    fn add(
+        &mut self,
+        measure: &Measure,
+        ttl_secs: u64,
+        by: &str,
+        now: Millis,
+    ) -> Result<MitigationId, CommandError> {
+        let measure = canonical(measure);
+        let rung = match &measure {
+            Measure::FlowSpec(Filter { action: weir_model::Action::Drop, .. }) => Rung::Drop,
+            Measure::FlowSpec(_) => Rung::RateLimit,
+            Measure::Blackhole(_) => Rung::Rtbh,
+            Measure::Scrub(_) => Rung::Scrub,
+        };
+        let same = route(&measure);
+        if self.manual.iter().any(|m| is_live(m) && route(&m.measure) == same) {
+            return Err(CommandError::Conflict("an operator has this match in force".into()));
+        }
+        let id = self.ledger.next_id(now);
+        let mitigation = Mitigation {
+            id,
+            originator: Originator::Operator(by.to_owned()),
+            measure,
+            rung,
+            state: MitigationState::Active,
+            since: now,
+            expires: now + ttl_secs.saturating_mul(1000),
+            ended: None,
+            peers: Vec::new(),
+            note: format!("by hand, for {ttl_secs} s"),
+        };
+        if let Err(refusal) = self.guard.would_admit(&self.wished, &mitigation, now) {
+            let (target, text) = (mitigation.measure.target(), refusal.to_string());
+            let detail = format!("{} asked for by {by}: {text}", mitigation.measure);
+            self.ledger.record_outside(target, "refuse", detail, None, now);
+            return Err(CommandError::Refused(text));
+        }
+        if self.manual.len() >= MANUAL_MAX {
+            match self.manual.iter().position(|m| !is_live(m)) {
+                Some(oldest) => drop(self.manual.remove(oldest)),
+                None => return Err(CommandError::Refused("too many manual measures".into())),
+            }
+        }
+        let detail = format!("{} for {ttl_secs} s by {by}", mitigation.measure);
+        self.ledger.record_outside(mitigation.measure.target(), "announce", detail, None, now);
+        self.manual.push(mitigation);
+        self.ledger.dirty = true;
+        Ok(id)
+    }
+
+    /// Ends manual measures whose time is over.
+    pub(crate) fn tick_manual(&mut self, now: Millis) {
+        for m in &mut self.manual {
+            if is_live(m) && m.expires <= now {
+                close(m, MitigationState::Withdrawn, "expired", now);
+                let (target, detail) = (m.measure.target(), format!("{}: expired", m.measure));
+                self.ledger.record_outside(target, "withdraw", detail, None, now);
+                self.ledger.dirty = true;
+            }
+        }
+    }
+
+    fn set_mode(&mut self, mode: Mode, by: &str, now: Millis) {
+        let before = std::mem::replace(&mut self.mode, mode);
+        if before == mode {
+            return;
+        }
+        let detail = format!("{before:?} -> {mode:?} by {by}").to_lowercase();
+        self.note_everywhere("mode", &detail, now);
+        let note = format!("mode is now {mode:?}").to_lowercase();
+        self.end_everywhere(&note, now, |m| match (m.state, mode) {
+            // What is in force or approved stays, except where nothing may be in force.
+            (MitigationState::Active, mode) => mode == Mode::Observe,
+            _ => true,
+        });
+    }
+
+    fn panic(&mut self, by: &str, now: Millis) {
+        self.mode = Mode::Observe;
+        let note = format!("{BY_OPERATOR}{by} (everything)");
+        self.note_everywhere("panic", &note, now);
+        self.end_everywhere(&note, now, |_| true);
+        for m in &mut self.manual {
+            if is_live(m) {
+                close(m, MitigationState::Withdrawn, &note, now);
+            }
+        }
+        self.ledger.dirty = true;
+    }
+
+    /// One line for the whole appliance, and one in each open incident's timeline.
+    fn note_everywhere(&mut self, action: &str, detail: &str, now: Millis) {
+        let everywhere = weir_model::IpNet::V4(weir_model::Ipv4Net::default());
+        self.ledger.record_outside(everywhere, action, detail.to_owned(), None, now);
+        for entry in self.entries.values_mut().filter(|e| e.life != Life::Closed) {
+            self.ledger.note(&mut entry.incident, action, detail.to_owned(), now);
+        }
+    }
+
+    fn end_everywhere(&mut self, note: &str, now: Millis, which: impl Fn(&Mitigation) -> bool) {
+        let ids: Vec<IncidentId> = self.entries.keys().copied().collect();
+        for id in ids {
+            let Some(mut entry) = self.entries.remove(&id) else { continue };
+            if self.end(&mut entry, &which, MitigationState::Withdrawn, note, now) > 0 {
+                // The next verdict decides afresh, in the new mode.
+                entry.generation_at = None;
+                entry.from_step = 0;
+            }
+            self.entries.insert(id, entry);
+        }
+    }
+}
+
+/// A measure as it would be announced: lists sorted, host bits cleared.
+fn canonical(measure: &Measure) -> Measure {
+    match measure {
+        Measure::FlowSpec(filter) => Measure::FlowSpec(Filter {
+            packets: filter.packets.clone().normalise(),
+            action: filter.action,
+        }),
+        Measure::Blackhole(net) => Measure::Blackhole(net.trunc()),
+        Measure::Scrub(net) => Measure::Scrub(net.trunc()),
+    }
+}

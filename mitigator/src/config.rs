@@ -1,0 +1,184 @@
+//! Section `[mitigation]`.
+
+use serde::{Deserialize, Serialize};
+use weir_model::{Mode, Rate, Rung};
+
+/// One step of the ladder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RungConfig {
+    /// What is done on this step.
+    pub rung: Rung,
+    /// Allowed when the traffic towards the target reaches this many layer-3 bits a second.
+    pub above_bits_per_sec: u64,
+    /// Also allowed from this many packets a second, for floods of small packets; off when absent.
+    #[serde(default)]
+    pub above_packets_per_sec: Option<u64>,
+    /// How long the step is kept after the attack has ended, seconds.
+    #[serde(default = "RungConfig::default_hold_secs")]
+    pub hold_secs: u64,
+}
+
+impl RungConfig {
+    const fn default_hold_secs() -> u64 {
+        30
+    }
+
+    /// Whether this step is allowed at such a volume.
+    pub fn allows(&self, rate: Rate) -> bool {
+        let reaches = |value: f64, floor: u64| {
+            #[expect(clippy::cast_precision_loss, reason = "thresholds are far below 2^52")]
+            let floor = floor as f64;
+            value >= floor
+        };
+        reaches(rate.bits_per_sec, self.above_bits_per_sec)
+            || self.above_packets_per_sec.is_some_and(|floor| reaches(rate.packets_per_sec, floor))
+    }
+}
+
+/// When to act, how far, and for how long.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// How far weir acts by itself.
+    pub mode: Mode,
+    /// The steps in the order in which they are tried. Thresholds are the *highest* step allowed
+    /// at a volume; the first step whose predicted residual fits is taken.
+    pub ladder: Vec<RungConfig>,
+    /// A measure lapses so many seconds after the last sign of the attack; renewed while it lives.
+    pub ttl_secs: u64,
+    /// Least time between two generations of rules for one incident, seconds.
+    pub step_secs: u64,
+    /// Below this confidence nothing is done but an alert, 0-100.
+    pub rate_limit_confidence: u8,
+    /// From this confidence on the whole ladder is open, 0-100.
+    pub full_confidence: u8,
+    /// Independent groups of evidence that anything harder than a rate limit needs.
+    pub drop_evidence_groups: u8,
+    /// Largest share of the target's normal traffic that a drop may hit, 0-1; also that of a rate
+    /// limit below `full_confidence`.
+    pub drop_collateral_max: f64,
+    /// Largest share of the target's normal traffic that a rate limit may hit, 0-1.
+    pub rate_limit_collateral_max: f64,
+    /// Rate limits pass this many times what the match carries in normal times.
+    pub rate_limit_factor: f64,
+    /// Least rate limit, octets a second.
+    pub rate_limit_floor_bytes_per_sec: u64,
+    /// What a host can take, layer-3 bits a second: a step fits when it leaves no more.
+    pub host_limit_bits_per_sec: u64,
+    /// What the protected links can take in all, layer-3 bits a second; unknown when absent.
+    pub link_limit_bits_per_sec: Option<u64>,
+    /// Whether a flood that cannot be told from normal traffic may be black-holed where the ladder
+    /// allows it. It completes the attack for the victim: off by default.
+    pub rtbh_when_inseparable: bool,
+    /// FlowSpec rules for one incident at a time.
+    pub max_rules_per_incident: usize,
+    /// Incidents remembered, open and closed.
+    pub max_incidents: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let rung = |rung, above_bits_per_sec, hold_secs| RungConfig {
+            rung,
+            above_bits_per_sec,
+            above_packets_per_sec: None,
+            hold_secs,
+        };
+        Self {
+            mode: Mode::Observe,
+            ladder: vec![
+                rung(Rung::RateLimit, 100_000_000, 30),
+                rung(Rung::Drop, 500_000_000, 30),
+                rung(Rung::Rtbh, 2_000_000_000, 60),
+                rung(Rung::Scrub, 5_000_000_000, 300),
+            ],
+            ttl_secs: 300,
+            step_secs: 5,
+            rate_limit_confidence: 40,
+            full_confidence: 70,
+            drop_evidence_groups: 2,
+            drop_collateral_max: 0.01,
+            rate_limit_collateral_max: 0.05,
+            rate_limit_factor: 1.5,
+            rate_limit_floor_bytes_per_sec: 125_000,
+            host_limit_bits_per_sec: 1_000_000_000,
+            link_limit_bits_per_sec: None,
+            rtbh_when_inseparable: false,
+            max_rules_per_incident: 4,
+            max_incidents: 500,
+        }
+    }
+}
+
+/// What is wrong with a [`Config`].
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ConfigError {
+    /// A step stands twice in the ladder.
+    #[error("ladder: {0} stands twice")]
+    RungTwice(Rung),
+    /// A number is out of its range.
+    #[error("{field} = {value} is outside {from}-{to}")]
+    OutOfRange {
+        /// The setting.
+        field: &'static str,
+        /// Its value.
+        value: f64,
+        /// Smallest legal value.
+        from: f64,
+        /// Largest legal value.
+        to: f64,
+    },
+}
+
+impl Config {
+    /// Checks every setting against its range.
+    ///
+    /// # Errors
+    /// The first setting that makes no sense.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        for (i, step) in self.ladder.iter().enumerate() {
+            if self.ladder[..i].iter().any(|s| s.rung == step.rung) {
+                return Err(ConfigError::RungTwice(step.rung));
+            }
+        }
+        #[expect(clippy::cast_precision_loss, reason = "the ranges end far below 2^52")]
+        let settings = [
+            ("ttl_secs", self.ttl_secs as f64, 10.0, 3600.0),
+            ("step_secs", self.step_secs as f64, 1.0, 60.0),
+            ("drop_collateral_max", self.drop_collateral_max, 0.0, 1.0),
+            ("rate_limit_collateral_max", self.rate_limit_collateral_max, 0.0, 1.0),
+            ("rate_limit_factor", self.rate_limit_factor, 1.0, 100.0),
+            ("rate_limit_confidence", f64::from(self.rate_limit_confidence), 1.0, 100.0),
+            ("full_confidence", f64::from(self.full_confidence), 1.0, 100.0),
+            ("max_rules_per_incident", self.max_rules_per_incident as f64, 1.0, 64.0),
+            ("max_incidents", self.max_incidents as f64, 1.0, 100_000.0),
+        ];
+        settings.into_iter().try_for_each(|(field, value, from, to)| {
+            if (from..=to).contains(&value) {
+                Ok(())
+            } else {
+                Err(ConfigError::OutOfRange { field, value, from, to })
+            }
+        })
+    }
+
+    /// A step's index in the ladder.
+    pub(crate) fn step_of(&self, rung: Rung) -> Option<usize> {
+        self.ladder.iter().position(|step| step.rung == rung)
+    }
+
+    /// How long a step is kept after the end of the attack, milliseconds.
+    pub(crate) fn hold_ms(&self, rung: Rung) -> u64 {
+        let step = self.step_of(rung).map(|index| &self.ladder[index]);
+        step.map_or_else(RungConfig::default_hold_secs, |s| s.hold_secs).saturating_mul(1000)
+    }
+
+    pub(crate) const fn ttl_ms(&self) -> u64 {
+        self.ttl_secs.saturating_mul(1000)
+    }
+
+    pub(crate) const fn step_ms(&self) -> u64 {
+        self.step_secs.saturating_mul(1000)
+    }
+}

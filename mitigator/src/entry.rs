@@ -1,0 +1,159 @@
+//! One incident as the mitigator keeps it, and the rules by which its measures change.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use weir_bgp::guard::route;
+use weir_model::{
+    Action, Incident, IncidentState, Measure, Millis, Mitigation, MitigationId, Rung, Verdict,
+};
+
+use crate::Config;
+use crate::ledger::is_live;
+use crate::plan::{Plan, Planned};
+
+/// Where the attack stands for the mitigator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// Verdicts say that it goes on.
+    Alive,
+    /// The detector sees its end; measures stay until then.
+    Holding {
+        /// When to step down.
+        until: Millis,
+    },
+    /// Over, for the record only.
+    Closed,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) incident: Arc<Incident>,
+    pub(crate) life: Life,
+    /// Steps of the ladder below this index have been found too weak.
+    pub(crate) from_step: usize,
+    /// Steps above this index are closed: an operator withdrew a measure of this one, and weir
+    /// does not answer that with a harder one.
+    pub(crate) to_step: Option<usize>,
+    /// When the set of rules last changed.
+    pub(crate) generation_at: Option<Millis>,
+    /// Excess at that time, layer-3 bits a second.
+    pub(crate) generation_excess: f64,
+    /// Last verdict that said the attack lives.
+    pub(crate) last_alive: Millis,
+    /// Routes not to be used again in this incident.
+    pub(crate) banned: BTreeSet<Measure>,
+    /// Peers that refused a measure.
+    pub(crate) refusers: BTreeMap<Measure, BTreeSet<String>>,
+    /// What the detector measured of each mitigation when it was chosen.
+    pub(crate) measured: BTreeMap<MitigationId, Planned>,
+    /// When the last mere alert was recorded, and its text.
+    pub(crate) alerted: Option<(Millis, String)>,
+}
+
+impl Entry {
+    pub(crate) fn new(verdict: &Verdict, now: Millis) -> Self {
+        let incident = Incident {
+            id: verdict.incident,
+            state: IncidentState::Open,
+            opened: verdict.at,
+            closed: None,
+            verdict: verdict.clone(),
+            rung: None,
+            held: false,
+            mitigations: Vec::new(),
+            timeline: Vec::new(),
+        };
+        Self::of(Arc::new(incident), now)
+    }
+
+    pub(crate) fn of(incident: Arc<Incident>, now: Millis) -> Self {
+        let open = incident.state == IncidentState::Open;
+        Self {
+            incident,
+            life: if open { Life::Alive } else { Life::Closed },
+            from_step: 0,
+            to_step: None,
+            generation_at: None,
+            generation_excess: 0.0,
+            last_alive: now,
+            banned: BTreeSet::new(),
+            refusers: BTreeMap::new(),
+            measured: BTreeMap::new(),
+            alerted: None,
+        }
+    }
+
+    pub(crate) fn live(&self) -> impl Iterator<Item = &Mitigation> {
+        self.incident.mitigations.iter().filter(|m| is_live(m))
+    }
+
+    pub(crate) fn has_live(&self) -> bool {
+        self.live().next().is_some()
+    }
+
+    /// The hardest step in force: the one that came last.
+    pub(crate) fn rung(&self) -> Option<Rung> {
+        self.live().max_by_key(|m| (m.since, m.id)).map(|m| m.rung)
+    }
+
+    /// An operator does not want this measure in this incident.
+    pub(crate) fn veto(&mut self, config: &Config, measure: &Measure, rung: Rung) {
+        self.banned.insert(route(measure));
+        if let Some(step) = config.step_of(rung) {
+            self.to_step = Some(self.to_step.map_or(step, |to| to.min(step)));
+        }
+    }
+
+    /// Whether the plan asks for nothing that is not there already.
+    pub(crate) fn satisfies(&self, plan: &Plan) -> bool {
+        plan.measures.iter().all(|p| self.live().any(|m| same_rule(&m.measure, &p.measure)))
+    }
+
+    /// Share of the present excess that the rules in force still match, by the verdict's own
+    /// candidates, 0-1.
+    pub(crate) fn coverage_now(&self, verdict: &Verdict) -> f64 {
+        verdict
+            .candidates
+            .iter()
+            .filter(|c| {
+                self.live().any(|m| match &m.measure {
+                    Measure::FlowSpec(filter) => filter.packets == c.packets,
+                    Measure::Blackhole(_) | Measure::Scrub(_) => true,
+                })
+            })
+            .map(|c| c.coverage)
+            .sum::<f64>()
+            .min(1.0)
+    }
+
+    /// Whether the traffic has fallen to less than half its excess since the rules last changed.
+    pub(crate) fn has_fallen(&self, verdict: &Verdict) -> bool {
+        let harmful = (verdict.excess.bits_per_sec - verdict.discarded.bits_per_sec).max(0.0);
+        self.generation_excess > 0.0 && harmful < 0.5 * self.generation_excess
+    }
+
+    /// Share of normal traffic that the rules in force hit, by what was measured when they were
+    /// chosen; unknown ones (after a restart) count as the whole allowance.
+    pub(crate) fn collateral(&self, unknown: f64) -> f64 {
+        self.live().map(|m| self.measured.get(&m.id).map_or(unknown, |p| p.collateral)).sum()
+    }
+}
+
+/// Whether two measures do the same, rate limits within a factor of two: a baseline that breathes
+/// is no reason to touch a router.
+pub(crate) fn same_rule(a: &Measure, b: &Measure) -> bool {
+    match (a, b) {
+        (Measure::FlowSpec(a), Measure::FlowSpec(b)) => {
+            a.packets == b.packets
+                && match (a.action, b.action) {
+                    (
+                        Action::RateLimit { bytes_per_sec: x },
+                        Action::RateLimit { bytes_per_sec: y },
+                    ) => x <= y.saturating_mul(2) && y <= x.saturating_mul(2),
+                    (x, y) => x == y,
+                }
+        }
+        (a, b) => a == b,
+    }
+}

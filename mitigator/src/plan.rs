@@ -1,0 +1,269 @@
+//! What to do about one verdict: the first step of the ladder whose predicted residual fits.
+//!
+//! Pure arithmetic on a verdict; nothing here knows what is in force.
+
+use weir_bgp::guard::Guard;
+use weir_model::{Action, Candidate, Direction, Filter, Measure, Rung, Verdict};
+
+use crate::Config;
+
+/// One measure, with what the detector measured of it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Planned {
+    pub(crate) measure: Measure,
+    /// Share of the excess it covers, 0-1.
+    pub(crate) coverage: f64,
+    /// Share of the target's normal traffic it hits, 0-1.
+    pub(crate) collateral: f64,
+    /// Octets a second the same match carries in normal times.
+    pub(crate) normal_bytes_per_sec: f64,
+}
+
+/// The choice for one verdict.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Plan {
+    /// Index into the ladder and the step there; `None` means an alert only.
+    pub(crate) step: Option<(usize, Rung)>,
+    /// What is to be in force.
+    pub(crate) measures: Vec<Planned>,
+    /// Layer-3 bits a second that are expected to remain.
+    pub(crate) residual_bits_per_sec: f64,
+    /// Why this and nothing else, for people.
+    pub(crate) why: String,
+}
+
+impl Plan {
+    fn alert(verdict: &Verdict, why: String) -> Self {
+        Self {
+            step: None,
+            measures: Vec::new(),
+            residual_bits_per_sec: verdict.rate.bits_per_sec,
+            why,
+        }
+    }
+
+    /// Share of the excess that the measures cover together, 0-1.
+    pub(crate) fn coverage(&self) -> f64 {
+        self.measures.iter().map(|p| p.coverage).sum::<f64>().min(1.0)
+    }
+}
+
+/// What the choice depends on beside the verdict.
+pub(crate) struct Situation<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) guard: &'a Guard,
+    /// Steps below this index are no longer considered.
+    pub(crate) from_step: usize,
+    /// Steps above this index are closed.
+    pub(crate) to_step: Option<usize>,
+    /// Layer-3 bits a second that other incidents leave on the links.
+    pub(crate) others_bits_per_sec: f64,
+    /// Measures that must not be used: harmful before, withdrawn by an operator, refused by peers.
+    pub(crate) is_banned: &'a dyn Fn(&Measure) -> bool,
+}
+
+/// Chooses.
+pub(crate) fn plan(verdict: &Verdict, situation: &Situation<'_>) -> Plan {
+    let config = situation.config;
+    if verdict.direction == Direction::Outbound {
+        let why = "the target itself attacks: nothing is announced against one's own host";
+        return Plan::alert(verdict, why.into());
+    }
+    if verdict.confidence < config.rate_limit_confidence {
+        let why =
+            format!("confidence {} is below {}", verdict.confidence, config.rate_limit_confidence);
+        return Plan::alert(verdict, why);
+    }
+    let mut best: Option<Plan> = None;
+    let mut reasons: Vec<String> = Vec::new();
+    for (index, step) in config.ladder.iter().enumerate().skip(situation.from_step) {
+        if situation.to_step.is_some_and(|to| index > to) {
+            reasons.push(format!("{} is closed by an operator", step.rung));
+            continue;
+        }
+        if !step.allows(verdict.rate) {
+            reasons.push(format!("{} is not allowed at this volume", step.rung));
+            continue;
+        }
+        let measures = match measures_of(step.rung, verdict, situation) {
+            Ok(measures) => measures,
+            Err(why) => {
+                reasons.push(format!("{}: {why}", step.rung));
+                continue;
+            }
+        };
+        let residual = residual_bits_per_sec(verdict, step.rung, &measures);
+        let fits = fits(verdict, situation, residual);
+        let plan = Plan {
+            step: Some((index, step.rung)),
+            measures,
+            residual_bits_per_sec: residual,
+            why: format!(
+                "{} leaves {:.0} of {:.0} Mbit/s{}",
+                step.rung,
+                residual / 1e6,
+                verdict.rate.bits_per_sec / 1e6,
+                if fits { "" } else { ", more than fits" }
+            ),
+        };
+        if fits {
+            return plan;
+        }
+        // Nothing may fit; then the step that leaves least, and of equals the gentler one.
+        if best.as_ref().is_none_or(|b| residual < b.residual_bits_per_sec * 0.9) {
+            best = Some(plan);
+        }
+    }
+    best.unwrap_or_else(|| Plan::alert(verdict, reasons.join("; ")))
+}
+
+fn fits(verdict: &Verdict, situation: &Situation<'_>, residual: f64) -> bool {
+    #[expect(clippy::cast_precision_loss, reason = "limits are far below 2^52")]
+    let host = situation.config.host_limit_bits_per_sec as f64;
+    // A host whose normal traffic is above the configured limit can evidently take it.
+    let normal = (verdict.rate.bits_per_sec - verdict.excess.bits_per_sec).max(0.0);
+    #[expect(clippy::cast_precision_loss, reason = "limits are far below 2^52")]
+    let link = situation.config.link_limit_bits_per_sec.map(|l| l as f64);
+    residual <= host.max(2.0 * normal)
+        && link.is_none_or(|link| residual + situation.others_bits_per_sec <= link)
+}
+
+fn residual_bits_per_sec(verdict: &Verdict, rung: Rung, measures: &[Planned]) -> f64 {
+    if matches!(rung, Rung::Rtbh | Rung::Scrub) {
+        return 0.0;
+    }
+    let covered: f64 = measures.iter().map(|p| p.coverage).sum::<f64>().min(1.0);
+    let passed: f64 = measures
+        .iter()
+        .map(|p| match &p.measure {
+            Measure::FlowSpec(Filter { action: Action::RateLimit { bytes_per_sec }, .. }) => {
+                #[expect(clippy::cast_precision_loss, reason = "rates are far below 2^52")]
+                let bits = *bytes_per_sec as f64 * 8.0;
+                bits
+            }
+            _ => 0.0,
+        })
+        .sum();
+    let cut = covered * verdict.excess.bits_per_sec;
+    (verdict.rate.bits_per_sec - cut + passed.min(cut)).max(0.0)
+}
+
+fn measures_of(
+    rung: Rung,
+    verdict: &Verdict,
+    situation: &Situation<'_>,
+) -> Result<Vec<Planned>, String> {
+    let config = situation.config;
+    let sure = verdict.confidence >= config.full_confidence
+        && verdict.evidence_groups >= config.drop_evidence_groups;
+    if rung != Rung::RateLimit && !sure {
+        return Err(format!(
+            "needs confidence {} and {} groups of evidence, has {} and {}",
+            config.full_confidence,
+            config.drop_evidence_groups,
+            verdict.confidence,
+            verdict.evidence_groups
+        ));
+    }
+    match rung {
+        Rung::RateLimit => {
+            let careful = verdict.confidence < config.full_confidence;
+            let limit = if careful {
+                config.drop_collateral_max.min(config.rate_limit_collateral_max)
+            } else {
+                config.rate_limit_collateral_max
+            };
+            filters(verdict, situation, limit, |c| rate_limit(config, c))
+        }
+        Rung::Drop => filters(verdict, situation, config.drop_collateral_max, |_| Action::Drop),
+        Rung::Rtbh if !verdict.separable && !config.rtbh_when_inseparable => {
+            Err("cannot be told from normal traffic (rtbh_when_inseparable is off)".into())
+        }
+        Rung::Rtbh => whole(Measure::Blackhole(verdict.target), verdict, situation),
+        Rung::Scrub => whole(Measure::Scrub(verdict.target), verdict, situation),
+    }
+}
+
+fn whole(
+    measure: Measure,
+    verdict: &Verdict,
+    situation: &Situation<'_>,
+) -> Result<Vec<Planned>, String> {
+    if (situation.is_banned)(&measure) {
+        return Err("not to be used again in this incident".into());
+    }
+    situation.guard.judge_measure(&measure).map_err(|refusal| refusal.to_string())?;
+    let normal = (verdict.rate.bits_per_sec - verdict.excess.bits_per_sec).max(0.0) / 8.0;
+    let collateral = if matches!(measure, Measure::Blackhole(_)) { 1.0 } else { 0.0 };
+    Ok(vec![Planned { measure, coverage: 1.0, collateral, normal_bytes_per_sec: normal }])
+}
+
+/// Takes candidates in the detector's order while their collateral together stays below the limit.
+fn filters(
+    verdict: &Verdict,
+    situation: &Situation<'_>,
+    collateral_max: f64,
+    action: impl Fn(&Candidate) -> Action,
+) -> Result<Vec<Planned>, String> {
+    if !verdict.separable {
+        return Err("cannot be told from normal traffic".into());
+    }
+    let mut chosen: Vec<Planned> = Vec::new();
+    let mut collateral = 0.0;
+    let mut why = "no candidate".to_owned();
+    for candidate in &verdict.candidates {
+        if chosen.len() >= situation.config.max_rules_per_incident {
+            break;
+        }
+        let packets = candidate.packets.clone().normalise();
+        if !verdict.target.contains(&packets.dst) {
+            why = format!("{} is outside the target", packets.dst);
+            continue;
+        }
+        // A share that is no number is a bug of its maker, and never a reason to filter.
+        let share = candidate.collateral;
+        if !(share.is_finite() && collateral + share.max(0.0) <= collateral_max) {
+            why = format!("collateral {:.2} % is too much", share * 100.0);
+            continue;
+        }
+        let measure = Measure::FlowSpec(Filter { packets, action: action(candidate) });
+        if (situation.is_banned)(&measure) {
+            why = "not to be used again in this incident".into();
+            continue;
+        }
+        if let Err(refusal) = situation.guard.judge_measure(&measure) {
+            why = refusal.to_string();
+            continue;
+        }
+        collateral += share.max(0.0);
+        chosen.push(Planned {
+            measure,
+            coverage: candidate.coverage.clamp(0.0, 1.0),
+            collateral: share.max(0.0),
+            normal_bytes_per_sec: candidate.normal_bytes_per_sec.max(0.0),
+        });
+    }
+    if chosen.is_empty() { Err(why) } else { Ok(chosen) }
+}
+
+fn rate_limit(config: &Config, candidate: &Candidate) -> Action {
+    Action::RateLimit { bytes_per_sec: rate_limit_bytes(config, candidate.normal_bytes_per_sec) }
+}
+
+/// The limit for a match that carries so much in normal times: rounded up to two digits, so that
+/// a baseline that breathes does not make a new rule each time.
+pub(crate) fn rate_limit_bytes(config: &Config, normal_bytes_per_sec: f64) -> u64 {
+    let wanted = (normal_bytes_per_sec * config.rate_limit_factor).clamp(0.0, 1e15);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "clamped to 0-1e15 above; a NaN becomes 0 and then the floor"
+    )]
+    let wanted = wanted.ceil() as u64;
+    let wanted = wanted.max(config.rate_limit_floor_bytes_per_sec).max(1);
+    let mut unit = 1;
+    while wanted / unit >= 100 {
+        unit *= 10;
+    }
+    wanted.div_ceil(unit) * unit
+}
