@@ -22,6 +22,8 @@ use weir_model::{
 };
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 
 /// A rate limit below this many octets a second (100 kbit/s) is judged as a drop: nothing a player

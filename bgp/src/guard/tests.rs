@@ -5,7 +5,7 @@ fn net(text: &str) -> IpNet {
     text.parse().unwrap()
 }
 
-fn inventory() -> Arc<Inventory> {
+pub(super) fn inventory() -> Arc<Inventory> {
     Arc::new(Inventory::new(
         vec![net("203.0.113.0/24"), net("198.51.0.0/16"), net("2001:db8::/32")].into(),
         vec![net("203.0.113.1/32"), net("198.51.100.0/24")].into(),
