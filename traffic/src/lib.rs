@@ -6,12 +6,15 @@
 
 pub mod attack;
 pub mod background;
+pub mod case;
 pub mod encode;
 pub mod exporter;
+pub mod mix;
 mod packet;
 pub mod pcap;
 mod rng;
 mod scene;
+pub mod score;
 mod source;
 pub mod suite;
 

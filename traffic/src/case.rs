@@ -1,0 +1,204 @@
+//! A case on disk: what the collector hears, what is protected, and the truth.
+//!
+//! A directory holds four files, which any generator can write:
+//!
+//! | file | content |
+//! |---|---|
+//! | `input.pcap` | the export datagrams as they reach the collector (see [`crate::pcap`]) |
+//! | `world.json` | a [`CaseWorld`] |
+//! | `truth.jsonl` | a [`Truth`] a line; empty when nothing is an attack |
+//! | `mix.csv` | every packet that passed towards protected hosts, added up (see [`crate::mix`]) |
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use weir_model::{Direction, Family, Inventory, Millis, PrefixSet, Service};
+
+use crate::exporter::Datagram;
+use crate::mix::Mix;
+use crate::scene::Scene;
+
+/// One exporter of a case.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaseExporter {
+    /// Address its datagrams come from.
+    pub address: IpAddr,
+    /// Name, for people.
+    #[serde(default)]
+    pub name: String,
+    /// Rate that the operator would have to set because the exporter does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampling: Option<u32>,
+}
+
+/// What is protected and how strong it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CaseWorld {
+    /// Name of the case; reports begin with it.
+    #[serde(default)]
+    pub name: String,
+    /// What it is about.
+    #[serde(default)]
+    pub title: String,
+    /// Time 0 of the mix's seconds, milliseconds since the Unix epoch.
+    pub epoch_ms: u64,
+    /// Seconds that the case lasts.
+    pub seconds: u64,
+    /// Seconds at the start in which nothing is scored.
+    #[serde(default)]
+    pub learning_seconds: u64,
+    /// Protected prefixes.
+    pub protected: PrefixSet,
+    /// Prefixes never to be touched.
+    #[serde(default)]
+    pub never_touch: PrefixSet,
+    /// Declared service ports.
+    #[serde(default)]
+    pub services: Vec<Service>,
+    /// Exporters.
+    #[serde(default)]
+    pub exporters: Vec<CaseExporter>,
+    /// Capacity of the uplink, bits per second.
+    #[serde(default = "default_link")]
+    pub link_bits_per_sec: u64,
+    /// A host bears this many times the highest benign second it has in the case...
+    #[serde(default = "default_headroom")]
+    pub host_headroom: f64,
+    /// ... but at least this many packets per second...
+    #[serde(default = "default_host_packets")]
+    pub host_packets_per_sec: u64,
+    /// ... and at least this many bits per second.
+    #[serde(default = "default_host_bits")]
+    pub host_bits_per_sec: u64,
+}
+
+const fn default_link() -> u64 {
+    10_000_000_000
+}
+
+const fn default_headroom() -> f64 {
+    2.0
+}
+
+const fn default_host_packets() -> u64 {
+    20_000
+}
+
+const fn default_host_bits() -> u64 {
+    200_000_000
+}
+
+impl CaseWorld {
+    /// The inventory to defend.
+    pub fn inventory(&self) -> Inventory {
+        Inventory::new(self.protected.clone(), self.never_touch.clone(), self.services.clone())
+    }
+
+    /// Time 0.
+    pub const fn epoch(&self) -> Millis {
+        Millis(self.epoch_ms)
+    }
+}
+
+/// One attack as it really was. Times are milliseconds since the Unix epoch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Truth {
+    /// Host or prefix under attack; the abused host when outbound.
+    pub target: IpNet,
+    /// Which way.
+    #[serde(default)]
+    pub direction: Direction,
+    /// First attack packet.
+    pub first_packet_ms: u64,
+    /// First datagram that reports an attack packet; the first packet where not known.
+    #[serde(default)]
+    pub first_datagram_ms: Option<u64>,
+    /// Last attack packet.
+    pub end_ms: u64,
+    /// Families that name it rightly; empty when any will do.
+    #[serde(default)]
+    pub families: Vec<Family>,
+    /// Subtypes that name it rightly; empty when any will do.
+    #[serde(default)]
+    pub subtypes: Vec<String>,
+    /// No filter can tell it from the players: an alert suffices.
+    #[serde(default)]
+    pub inseparable: bool,
+}
+
+impl Truth {
+    /// When a collector could first know of it.
+    pub fn first_report(&self) -> Millis {
+        Millis(self.first_datagram_ms.unwrap_or(self.first_packet_ms))
+    }
+}
+
+/// What a scene looks like as a case, with the time of its epoch on the exporters' clocks.
+pub fn world_of(scene: &Scene, title: &str, epoch: Millis) -> CaseWorld {
+    CaseWorld {
+        name: scene.name.clone(),
+        title: title.to_owned(),
+        epoch_ms: epoch.0,
+        seconds: scene.duration_us.div_ceil(1_000_000),
+        learning_seconds: scene.learning_us / 1_000_000,
+        protected: scene.inventory.protected.clone(),
+        never_touch: scene.inventory.never_touch.clone(),
+        services: scene.inventory.services.clone(),
+        exporters: scene
+            .exporters
+            .iter()
+            .map(|e| CaseExporter { address: e.address, name: e.name.clone(), sampling: None })
+            .collect(),
+        link_bits_per_sec: scene.link_bits_per_sec,
+        host_headroom: default_headroom(),
+        host_packets_per_sec: default_host_packets(),
+        host_bits_per_sec: default_host_bits(),
+    }
+}
+
+/// Plays a scene: datagrams go to `sink` in order of time, the truth and the mix come back.
+///
+/// # Errors
+/// Whatever `sink` fails with.
+pub fn play<E>(
+    scene: &Scene,
+    epoch: Millis,
+    mut sink: impl FnMut(&Datagram) -> Result<(), E>,
+) -> Result<(Vec<Truth>, Mix), E> {
+    let mut stream = scene.stream(epoch);
+    let mut mix = Mix::new(scene.learning_us / 1_000_000);
+    let mut datagrams = VecDeque::new();
+    let mut first_reports: Vec<u64> = Vec::new();
+    while stream.tick(&mut datagrams) {
+        for packet in stream.packets() {
+            mix.add(packet);
+        }
+        for datagram in datagrams.drain(..) {
+            if datagram.attack {
+                first_reports.push(datagram.at_us);
+            }
+            sink(&datagram)?;
+        }
+    }
+    mix.close();
+    let truths = scene
+        .attacks
+        .iter()
+        .map(|attack| {
+            let first = first_reports.partition_point(|at| *at < attack.start_us);
+            Truth {
+                target: attack.target,
+                direction: attack.direction,
+                first_packet_ms: epoch.0 + attack.start_us / 1000,
+                first_datagram_ms: first_reports.get(first).map(|us| epoch.0 + us / 1000),
+                end_ms: epoch.0 + attack.end_us / 1000,
+                families: attack.families.clone(),
+                subtypes: attack.subtypes.clone(),
+                inseparable: attack.inseparable,
+            }
+        })
+        .collect();
+    Ok((truths, mix))
+}
