@@ -3,6 +3,7 @@
 //! Test files stand in `tests/tests/`. Helpers panic: a test that cannot be set up has failed, unless
 //! what it needs is not on the machine, which is reported as a skip by name.
 
+pub mod capture;
 pub mod corpus;
 pub mod lab;
 
@@ -17,4 +18,16 @@ pub fn skip(test: &str, why: &str) {
         // The list is for people; a test does not fail for it.
         let _ = file.and_then(|mut file| writeln!(file, "{test}: {why}"));
     }
+}
+
+/// The `weir` binary beside the test's own: `cargo test --workspace` has built it.
+///
+/// # Panics
+/// When it is not there: build the workspace, not this crate alone.
+pub fn weir_binary() -> std::path::PathBuf {
+    let own = std::env::current_exe().expect("a test has a file");
+    let folder = own.parent().and_then(std::path::Path::parent).expect("target/<profile>/deps");
+    let binary = folder.join("weir");
+    assert!(binary.is_file(), "{} is not built: cargo build -p weir", binary.display());
+    binary
 }

@@ -1,2 +1,221 @@
-//! .
-fn main() {}
+//! The `weir` command.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use tracing::warn;
+use weir::daemon::{self, Daemon};
+use weir::{demo, logging, replay, text};
+use weir_config::Config;
+use weir_model::{IpNet, PrefixSet};
+
+/// Flow collector and BGP mitigation engine.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the appliance until SIGTERM or SIGINT
+    Run {
+        /// Configuration file
+        #[arg(long, default_value = "/etc/weir/weir.toml")]
+        config: PathBuf,
+        /// Write every input of the core to this file, for `weir replay`
+        #[arg(long)]
+        record: Option<PathBuf>,
+    },
+    /// Check a configuration: exit code 0 when it can be used, 2 when not
+    Check {
+        /// Configuration file
+        #[arg(long, default_value = "/etc/weir/weir.toml")]
+        config: PathBuf,
+        /// Print the configuration in force, defaults included, secrets left out
+        #[arg(long)]
+        dump: bool,
+    },
+    /// Play a capture (flow datagrams or raw packets) or a recording, in virtual time
+    Replay(Replay),
+    /// Show the main job on embedded defaults: attack, detection, rule, withdrawal
+    Demo {
+        /// Seed of the generated traffic
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Replay {
+    /// pcap, pcapng, or a .jsonl recording of `weir run --record`
+    file: PathBuf,
+    /// Configuration file; without it, defaults apply and every exporter is listed
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Protected prefix, may be repeated; adds to those of the configuration
+    #[arg(long)]
+    protect: Vec<IpNet>,
+    /// One in how many packets was looked at (for raw packets, and for exporters that do not say)
+    #[arg(long, default_value_t = 1)]
+    sampling: u32,
+    /// What the frames are
+    #[arg(long, value_enum, default_value_t = KindArg::Auto)]
+    kind: KindArg,
+    /// Virtual seconds that pass after the last frame
+    #[arg(long, default_value_t = 60)]
+    tail: u64,
+    /// One JSON object an incident
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum KindArg {
+    /// Look and see
+    Auto,
+    /// Datagrams of exporters
+    Flows,
+    /// The packets themselves
+    Packets,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        Command::Run { config, record } => run(&config, record),
+        Command::Check { config, dump } => check(&config, dump),
+        Command::Replay(options) => replay_file(&options),
+        Command::Demo { seed } => demo::run(seed),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            complain(&format!("{error:#}"));
+            let usage = error.downcast_ref::<weir_config::ConfigError>().is_some();
+            ExitCode::from(if usage { 2 } else { 1 })
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the command's own error message")]
+fn complain(message: &str) {
+    eprintln!("weir: {message}");
+}
+
+#[expect(clippy::print_stdout, reason = "the command's own output")]
+fn say(message: &str) {
+    println!("{message}");
+}
+
+fn run(path: &std::path::Path, record: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+    let (config, warnings) = weir_config::load(path)?;
+    logging::start(&config.log)?;
+    for warning in warnings {
+        warn!(%warning, "configuration");
+    }
+    let mut signals =
+        signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).context("signal handler")?;
+    let daemon = Daemon::start(&config, &daemon::Options { record })?;
+    let (asked_tx, asked) = crossbeam_channel::bounded(1);
+    let waiter = std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        if signals.forever().next().is_some() {
+            // The receiver is gone when a thread failed first.
+            let _ = asked_tx.send(());
+        }
+    });
+    waiter.context("thread signals")?;
+    crossbeam_channel::select! {
+        recv(asked) -> _ => {
+            daemon.stop();
+            Ok(ExitCode::SUCCESS)
+        }
+        recv(daemon.failed) -> thread => {
+            anyhow::bail!("thread {} ended; weir stops", thread.unwrap_or_default())
+        }
+    }
+}
+
+fn check(path: &std::path::Path, dump: bool) -> anyhow::Result<ExitCode> {
+    let (config, warnings) = weir_config::load(path)?;
+    for warning in warnings {
+        complain(&format!("warning: {warning}"));
+    }
+    if dump {
+        say(&weir_config::dump(&config)?);
+    } else {
+        say(&format!("{}: ok", path.display()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn replay_file(args: &Replay) -> anyhow::Result<ExitCode> {
+    let config = replay_config(args)?;
+    let outcome = if args.file.extension().is_some_and(|e| e == "jsonl") {
+        replay::recording(&args.file, &config)?
+    } else {
+        let options = replay::Options {
+            kind: match args.kind {
+                KindArg::Auto => replay::Kind::Auto,
+                KindArg::Flows => replay::Kind::Flows,
+                KindArg::Packets => replay::Kind::Packets,
+            },
+            sampling: args.sampling,
+            tail_secs: args.tail,
+        };
+        // Hidden by itself where standard error is no terminal.
+        let bar = ProgressBar::new(std::fs::metadata(&args.file).map_or(0, |m| m.len()));
+        let style = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {eta}")?;
+        bar.set_style(style);
+        let outcome =
+            replay::capture(&args.file, &config, &options, &mut |read| bar.set_position(read))?;
+        bar.finish_and_clear();
+        outcome
+    };
+    if args.json {
+        for incident in &outcome.incidents {
+            say(&serde_json::to_string(incident)?);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    for incident in &outcome.incidents {
+        say(text::incident(incident, outcome.start).trim_end());
+    }
+    say(&format!(
+        "{} frames, {} records, {} incidents",
+        outcome.frames,
+        outcome.records,
+        outcome.incidents.len()
+    ));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn replay_config(args: &Replay) -> anyhow::Result<Config> {
+    let mut config = match &args.config {
+        Some(path) => weir_config::load(path)?.0,
+        None => {
+            let mut config = Config::default();
+            for all in ["0.0.0.0/0", "::/0"] {
+                config.collector.exporters.push(weir_collector::ExporterConfig {
+                    address: all.parse()?,
+                    name: None,
+                    sampling: None,
+                    default_sampling: Some(args.sampling.max(1)),
+                });
+            }
+            config
+        }
+    };
+    let both = config.protect.prefixes.iter().chain(args.protect.iter().copied());
+    config.protect.prefixes = both.collect::<PrefixSet>();
+    anyhow::ensure!(
+        !config.protect.prefixes.is_empty(),
+        "name what is protected: --protect PREFIX"
+    );
+    Ok(config)
+}

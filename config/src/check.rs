@@ -1,0 +1,109 @@
+//! What the sections cannot see alone.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use weir_model::{IpNet, Mode};
+
+use crate::{Config, ConfigError};
+
+/// Something that works but is probably not meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning(pub String);
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+pub(crate) fn check(config: &Config) -> Result<Vec<Warning>, ConfigError> {
+    let mut errors = Vec::new();
+    let mut warnings = Vec::new();
+    protected(config, &mut errors, &mut warnings);
+    exporters(config, &mut errors, &mut warnings);
+    peers(config, &mut errors, &mut warnings);
+    if let Err(error) = config.mitigator.check() {
+        errors.push(format!("mitigator.{error}"));
+    }
+    if let Err(error) = config.guard.check() {
+        errors.push(format!("guard.{error}"));
+    }
+    if !config.api.listen.ip().is_loopback() {
+        errors.push(format!(
+            "api.listen {}: the API has no accounts yet and answers on loopback only",
+            config.api.listen
+        ));
+    }
+    if config.store.keep_days == 0 {
+        errors.push("store.keep_days must be at least 1".to_owned());
+    }
+    if errors.is_empty() { Ok(warnings) } else { Err(ConfigError::Invalid(errors)) }
+}
+
+fn protected(config: &Config, errors: &mut Vec<String>, warnings: &mut Vec<Warning>) {
+    let protect = &config.protect;
+    if protect.prefixes.is_empty() {
+        let why = if config.peers().is_empty() {
+            "nothing is watched"
+        } else {
+            "BGP peers are set, but nothing could be announced to them"
+        };
+        errors.push(format!("protect.prefixes is empty: {why}"));
+    }
+    for net in protect.prefixes.iter().filter(|net| net.prefix_len() == 0) {
+        errors.push(format!("protect.prefixes {net}: the whole Internet cannot be protected"));
+    }
+    for service in &protect.services {
+        if !protect.prefixes.is_empty() && !protect.prefixes.contains(service.address) {
+            errors.push(format!(
+                "protect.service {}:{} lies in none of protect.prefixes",
+                service.address, service.port
+            ));
+        }
+    }
+    for net in protect.never_touch.iter().filter(|net| !protect.prefixes.overlaps(*net)) {
+        warnings.push(Warning(format!(
+            "protect.never_touch {net} lies in none of protect.prefixes and changes nothing"
+        )));
+    }
+}
+
+fn exporters(config: &Config, errors: &mut Vec<String>, warnings: &mut Vec<Warning>) {
+    if config.collector.exporters.is_empty() {
+        warnings.push(Warning(
+            "collector.exporters is empty: every flow datagram will be refused and counted"
+                .to_owned(),
+        ));
+    }
+    let mut seen = BTreeSet::new();
+    for exporter in &config.collector.exporters {
+        if !seen.insert(exporter.address.trunc()) {
+            errors.push(format!("collector.exporters: {} is listed twice", exporter.address));
+        }
+    }
+}
+
+fn peers(config: &Config, errors: &mut Vec<String>, warnings: &mut Vec<Warning>) {
+    let mut names = BTreeSet::new();
+    for peer in config.peers() {
+        if !names.insert(peer.name.as_str()) {
+            errors.push(format!("bgp.peer: the name {:?} is used twice", peer.name));
+        }
+        let own = IpNet::from(peer.address);
+        if config.protect.prefixes.covering_net(own).is_some()
+            && config.protect.never_touch.covering_net(own).is_none()
+        {
+            warnings.push(Warning(format!(
+                "bgp.peer {:?}: its address {} is protected but not in protect.never_touch: a rule could cut the session",
+                peer.name, peer.address
+            )));
+        }
+    }
+    if config.peers().is_empty() && config.mitigator.mode == Mode::Auto {
+        warnings.push(Warning(
+            "mitigator.mode is \"auto\" but there is no bgp.peer: nothing will be announced"
+                .to_owned(),
+        ));
+    }
+}

@@ -1,0 +1,52 @@
+//! Attack captures of the project's own making, for machines without the corpus.
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+
+use weir_model::{Direction, Fragment, Millis};
+use weir_traffic::encode::frame;
+use weir_traffic::pcap::Writer;
+use weir_traffic::{Origin, Packet, Rng};
+
+/// Link type of Ethernet frames.
+const ETHERNET: u32 = 1;
+
+/// Packets of the flood: 1.2 s at 20,000 a second.
+const PACKETS: u64 = 24_000;
+
+/// Writes a spoofed SYN flood on 10.10.10.10:25565: 40-octet SYNs, a new source each.
+///
+/// # Panics
+/// When the file cannot be written.
+pub fn syn_flood(path: &Path) -> PathBuf {
+    let file = BufWriter::new(File::create(path).expect("a file"));
+    let mut writer = Writer::with_link_type(file, ETHERNET).expect("a header");
+    let mut rng = Rng::new(7);
+    let mut octets = Vec::new();
+    for number in 0..PACKETS {
+        let packet = Packet {
+            at_us: number * 50,
+            count: 1,
+            src: IpAddr::V4(Ipv4Addr::from(rng.below(u32::MAX - 1) | 0x0100_0000)),
+            dst: IpAddr::V4(Ipv4Addr::new(10, 10, 10, 10)),
+            src_port: rng.between(1024, 65535),
+            dst_port: 25565,
+            protocol: 6,
+            tcp_flags: weir_model::tcp_flags::SYN,
+            icmp_type: 0,
+            icmp_code: 0,
+            length: 40,
+            ttl: 240,
+            fragment: Fragment::None,
+            direction: Direction::Inbound,
+            origin: Origin::Attack(0),
+        };
+        octets.clear();
+        frame::ethernet(&mut octets, &packet, usize::MAX);
+        writer.frame(Millis::from_secs(1_800_000_000), packet.at_us, &octets).expect("a frame");
+    }
+    writer.finish().expect("a whole file");
+    path.to_owned()
+}

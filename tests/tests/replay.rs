@@ -1,0 +1,174 @@
+//! `weir replay`: real attack captures are named rightly, and the same inputs give the same outputs.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use weir::core::Input;
+use weir::replay::{self, Kind, Options, Outcome, Player};
+use weir::{Core, Turn};
+use weir_collector::{ExporterConfig, Registry, Shard};
+use weir_config::Config;
+use weir_model::{Family, Millis, Slice};
+use weir_tests::corpus;
+use weir_traffic::Scene;
+
+/// Plays a capture of raw packets as samples of 1:1000, as an operator would from the shell.
+fn play(test: &str, name: &str, protect: &str) -> Option<Outcome> {
+    let path = corpus::file(test, name)?;
+    let mut config = Config::default();
+    config.protect.prefixes = [protect.parse().unwrap()].into_iter().collect();
+    let options = Options { kind: Kind::Auto, sampling: 1000, tail_secs: 120 };
+    Some(replay::capture(&path, &config, &options, &mut |_| {}).unwrap())
+}
+
+fn check(test: &str, name: &str, victim: &str, families: &[Family], subtypes: &[&str]) {
+    let protect = format!("{victim}/24");
+    let Some(outcome) = play(test, name, &protect) else { return };
+    let incident = outcome.incidents.first().expect("an incident");
+    let verdict = &incident.verdict;
+    let text = weir::text::incident(incident, outcome.start);
+    assert_eq!(verdict.target.to_string(), format!("{victim}/32"), "{text}");
+    assert!(families.contains(&verdict.family), "{text}");
+    let named = verdict.vectors.iter().any(|v| subtypes.contains(&v.subtype.as_str()));
+    assert!(named, "none of {subtypes:?}: {text}");
+    assert!(!incident.mitigations.is_empty(), "no rule: {text}");
+    for mitigation in &incident.mitigations {
+        assert_eq!(mitigation.measure.target(), verdict.target, "{text}");
+    }
+    assert!(incident.closed.is_some(), "it ends: {text}");
+}
+
+#[test]
+fn the_syn_flood_on_a_minecraft_port_is_named() {
+    check(
+        "the_syn_flood_on_a_minecraft_port_is_named",
+        "attacks/tcp-syn-flood-spoofed-25565.pcap",
+        "10.10.10.10",
+        &[Family::SynFlood],
+        &["syn-flood", "syn-flood-spoofed"],
+    );
+}
+
+#[test]
+fn the_amplification_on_a_fivem_port_is_named() {
+    check(
+        "the_amplification_on_a_fivem_port_is_named",
+        "attacks/udp-amplification-bacnet-dhdiscover-30120.pcap",
+        "10.10.10.1",
+        &[Family::UdpFlood],
+        &["bacnet-amplification", "dhdiscover-amplification"],
+    );
+}
+
+#[test]
+fn the_snmp_amplification_is_named() {
+    check(
+        "the_snmp_amplification_is_named",
+        "attacks/udp-amplification-snmp.pcap",
+        "10.10.10.10",
+        &[Family::UdpFlood],
+        &["snmp-amplification"],
+    );
+}
+
+/// The configuration of the demonstration's network, observing.
+fn demo_config(scene: &Scene) -> Config {
+    let mut config = Config::default();
+    config.protect.prefixes = scene.inventory.protected.clone();
+    for index in 0..scene.exporters.len() {
+        config.collector.exporters.push(ExporterConfig {
+            address: exporter(index).ip().into(),
+            name: None,
+            sampling: None,
+            default_sampling: None,
+        });
+    }
+    config
+}
+
+fn exporter(index: usize) -> SocketAddr {
+    let last = u8::try_from(index + 1).unwrap();
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, last)), 50_000)
+}
+
+const EPOCH: Millis = Millis::from_secs(1_800_000_000);
+
+fn play_scene(scene: &Scene) -> Outcome {
+    let mut player = Player::new(&demo_config(scene), EPOCH);
+    for datagram in scene.stream(EPOCH) {
+        player.until(EPOCH + datagram.at_ms());
+        player.datagram(exporter(datagram.exporter), &datagram.payload);
+    }
+    player.until(EPOCH + 120_000);
+    player.finish()
+}
+
+#[test]
+fn the_demonstration_is_detected_in_virtual_time() {
+    let scene = Scene::demo(1);
+    let outcome = play_scene(&scene);
+    let truth = &scene.attacks[0];
+    let incident = outcome
+        .incidents
+        .iter()
+        .find(|i| i.verdict.target == truth.target)
+        .expect("an incident on the victim");
+    let text = weir::text::incident(incident, EPOCH);
+    assert!(truth.families.contains(&incident.verdict.family), "{text}");
+    let delay = incident.opened.since(EPOCH + truth.start_us / 1000);
+    assert!(delay <= 1500, "after {delay} ms: {text}");
+    assert!(incident.closed.is_some(), "{text}");
+    assert_eq!(outcome.incidents.len(), 1, "nothing else is under attack");
+}
+
+#[test]
+fn the_same_datagrams_give_the_same_decisions() {
+    let json = |seed| serde_json::to_string(&play_scene(&Scene::demo(seed))).unwrap();
+    assert_eq!(json(5), json(5));
+}
+
+/// What is recorded of the core's inputs repeats its outputs octet by octet.
+#[test]
+fn a_recording_replays_byte_for_byte() {
+    let scene = Scene::demo(9);
+    let config = demo_config(&scene);
+    let inventory = Arc::new(config.protect.inventory());
+    let mut shard =
+        Shard::new(0, &config.collector, Arc::clone(&inventory), Arc::new(Registry::default()));
+    let mut core = Core::new(&config, &inventory);
+    let mut recording = Vec::new();
+    let mut live = Vec::new();
+    let mut slot = EPOCH.slot();
+    let mut feed = |core: &mut Core, at: Millis, input: Input| {
+        recording.push(serde_json::to_string(&(at, &input)).unwrap());
+        core.replay(input, at, &mut |turn: Turn| live.push(outputs(&turn)));
+    };
+    for datagram in scene.stream(EPOCH).take_while(|d| d.at_us < 25_000_000) {
+        let at = EPOCH + datagram.at_ms();
+        while slot < at.slot() {
+            let mut slice = Slice::default();
+            shard.seal(slot, &mut slice);
+            slot += 1;
+            let end = Millis::from_slot(slot);
+            feed(&mut core, end, Input::Slice(Box::new(slice)));
+            feed(&mut core, end, Input::Advance);
+        }
+        shard.datagram(exporter(datagram.exporter), &datagram.payload, at).unwrap();
+    }
+    assert!(live.iter().any(|turn| turn.contains("open")), "something was decided");
+
+    let mut again = Core::new(&config, &inventory);
+    let mut repeated = Vec::new();
+    for line in &recording {
+        let (at, input): (Millis, Input) = serde_json::from_str(line).unwrap();
+        again.replay(input, at, &mut |turn: Turn| repeated.push(outputs(&turn)));
+    }
+    assert_eq!(live, repeated);
+}
+
+fn outputs(turn: &Turn) -> String {
+    let desired = turn.desired.as_ref().map(|d| d.mitigations().to_vec());
+    serde_json::to_string(&(&turn.decisions, desired, &turn.changed)).unwrap()
+}

@@ -1,0 +1,224 @@
+//! `kill -9` and a restart on the same state file: a living incident is announced again at once, a dead
+//! one never.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use weir::daemon;
+use weir::demo::{ROUTER_ASN, Router};
+use weir_bgp::receiver::Event;
+use weir_bgp::wire::Family;
+use weir_tests::weir_binary;
+use weir_traffic::Scene;
+
+/// Longest wait for anything here.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+fn configuration(folder: &Path, port: u16) -> String {
+    format!(
+        r#"
+[log]
+format = "json"
+[protect]
+prefixes = ["203.0.113.0/24"]
+[collector]
+listen = ["127.0.0.1:0"]
+[[collector.exporters]]
+address = "127.0.0.0/8"
+[detector]
+end_quiet_secs = 3
+[mitigator]
+mode = "auto"
+[[mitigator.ladder]]
+rung = "rate-limit"
+above_bits_per_sec = 100000000
+hold_secs = 1
+[[mitigator.ladder]]
+rung = "drop"
+above_bits_per_sec = 500000000
+hold_secs = 1
+[bgp]
+local_as = 65010
+router_id = "10.0.0.1"
+[[bgp.peer]]
+name = "border"
+address = "127.0.0.1"
+port = {port}
+remote_as = {ROUTER_ASN}
+[api]
+listen = "127.0.0.1:0"
+[store]
+path = {:?}
+"#,
+        folder.join("state.db")
+    )
+}
+
+/// A `weir run` and the address on which it takes flows.
+struct Weir {
+    child: Child,
+    flows: SocketAddr,
+}
+
+impl Weir {
+    fn start(folder: &Path, config: &Path, name: &str) -> Self {
+        let log = folder.join(format!("{name}.log"));
+        let child = Command::new(weir_binary())
+            .args(["run", "--config", config.to_str().unwrap()])
+            .stdin(Stdio::null())
+            .stderr(std::fs::File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let text = std::fs::read_to_string(&log).unwrap_or_default();
+            let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            if let Some(ready) = lines.into_iter().find(|line| line["message"] == "ready") {
+                let flows = ready["flows"].as_str().unwrap().trim_matches(['[', ']']);
+                return Self { child, flows: flows.parse().unwrap() };
+            }
+            assert!(Instant::now() < deadline, "not ready: {text}");
+            std::thread::yield_now();
+        }
+    }
+
+    /// SIGKILL, as the kernel would when memory is short.
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+/// Repeats the attack of the demonstration until it is stopped, to wherever weir listens now.
+struct Attack {
+    to: Arc<Mutex<SocketAddr>>,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Attack {
+    fn start(to: SocketAddr) -> Self {
+        let to = Arc::new(Mutex::new(to));
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = std::thread::spawn({
+            let (to, stop) = (Arc::clone(&to), Arc::clone(&stop));
+            move || send(&to, &stop)
+        });
+        Self { to, stop, thread }
+    }
+
+    fn stop(self) {
+        self.stop.store(true, Ordering::Release);
+        self.thread.join().unwrap();
+    }
+}
+
+/// Eight seconds of attack over and over, from the sFlow exporter.
+fn send(to: &Mutex<SocketAddr>, stop: &AtomicBool) {
+    let (from_us, until_us) = (9_000_000, 17_000_000);
+    let (_keep, pause) = std::sync::mpsc::channel::<()>();
+    let socket = UdpSocket::bind((IpAddr::V4(Ipv4Addr::LOCALHOST), 0)).unwrap();
+    loop {
+        let start = Instant::now();
+        let scene = Scene::demo(1);
+        let wanted = scene
+            .stream(daemon::now() - from_us / 1000)
+            .skip_while(|d| d.at_us < from_us)
+            .take_while(|d| d.at_us < until_us)
+            .filter(|d| d.exporter == 0);
+        for datagram in wanted {
+            let due = start + Duration::from_micros(datagram.at_us - from_us);
+            // Nobody sends on it: a wait until the datagram is due.
+            let _ = pause_until(&pause, due);
+            if stop.load(Ordering::Acquire) {
+                return;
+            }
+            // Refused while weir is dead.
+            let _ = socket.send_to(&datagram.payload, *to.lock().unwrap());
+        }
+    }
+}
+
+fn pause_until(never: &std::sync::mpsc::Receiver<()>, due: Instant) -> bool {
+    let wait = due.saturating_duration_since(Instant::now());
+    wait.is_zero() || never.recv_timeout(wait).is_err()
+}
+
+fn wait_for(router: &Router, what: &str, mut wanted: impl FnMut(&Event) -> bool) -> Event {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(event) = router.next(Duration::from_millis(100))
+            && wanted(&event)
+        {
+            return event;
+        }
+        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+    }
+}
+
+#[test]
+fn a_living_incident_is_announced_again_and_a_dead_one_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let router = Router::start().unwrap();
+    let config = folder.path().join("weir.toml");
+    std::fs::write(&config, configuration(folder.path(), router.port)).unwrap();
+
+    let weir = Weir::start(folder.path(), &config, "first");
+    wait_for(&router, "the first session", |e| matches!(e, Event::Up { .. }));
+    let attack = Attack::start(weir.flows);
+    let first = wait_for(&router, "the rule", |e| matches!(e, Event::Announced(_)));
+    weir.kill();
+    wait_for(&router, "the end of the session", |e| matches!(e, Event::Down(_)));
+
+    // The router forgot everything. The new weir announces before it has seen a single flow: the
+    // attack is still sent to the old address.
+    let weir = Weir::start(folder.path(), &config, "second");
+    let mut early_end = false;
+    let again = wait_for(&router, "the rule after the restart", |e| {
+        early_end |= matches!(e, Event::EndOfRib(Family::Ipv4FlowSpec));
+        matches!(e, Event::Announced(_))
+    });
+    let target = |event: &Event| match event {
+        Event::Announced(route) => route.measure.as_ref().unwrap().target(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(target(&first), target(&again));
+    assert!(!early_end, "End-of-RIB came before the desired state: a peer would flush the rule");
+    *attack.to.lock().unwrap() = weir.flows;
+
+    attack.stop();
+    wait_for(&router, "the withdrawal", |e| matches!(e, Event::Withdrawn(_)));
+    // The end is in the store when the next weir opens it, or the rule would come back.
+    wait_for_closed(&folder.path().join("second.log"));
+    weir.kill();
+    let weir = Weir::start(folder.path(), &config, "third");
+    wait_for(&router, "the end of table", |e| {
+        assert!(!matches!(e, Event::Announced(_)), "a rule of a dead incident came back: {e:?}");
+        matches!(e, Event::EndOfRib(Family::Ipv4FlowSpec))
+    });
+    weir.kill();
+}
+
+/// Waits until the log says that nothing is in force any more; the store is written in the same turn.
+fn wait_for_closed(log: &Path) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let text = std::fs::read_to_string(log).unwrap_or_default();
+        if text.contains("\"action\":\"end\"") || text.contains("\"action\":\"close\"") {
+            let (_keep, never) = std::sync::mpsc::channel::<()>();
+            // One more slot for the store's thread.
+            let _ = never.recv_timeout(Duration::from_millis(300));
+            return;
+        }
+        assert!(Instant::now() < deadline, "the incident did not end: {text}");
+        std::thread::yield_now();
+    }
+}

@@ -1,0 +1,230 @@
+//! Detector and mitigator in line: slices, reports and commands in, desired state and decisions out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use weir_bgp::guard::Admitted;
+use weir_config::Config;
+use weir_detector::Detector;
+use weir_mitigator::Mitigator;
+use weir_model::{
+    Command, CommandError, Decision, ExporterId, ExporterStatus, Incident, Inventory, Millis,
+    Mitigation, MitigationId, Observed, PeerStatus, Slice, Snapshot, Verdict,
+};
+
+/// Incidents that a snapshot shows at most.
+pub const SNAPSHOT_INCIDENTS_MAX: usize = 500;
+
+/// Mitigations that a snapshot shows at most.
+pub const SNAPSHOT_MITIGATIONS_MAX: usize = 2000;
+
+/// Everything that can happen to the core, in the form in which it is recorded.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Input {
+    /// A shard sealed a slice.
+    Slice(Box<Slice>),
+    /// A shard reports its exporters.
+    Exporters {
+        /// Which shard.
+        shard: u16,
+        /// Their health.
+        exporters: Vec<ExporterStatus>,
+    },
+    /// An actuator reports.
+    Observed(Box<Observed>),
+    /// An operator asks.
+    Command(Box<Command>),
+    /// What is protected has changed.
+    Inventory(Arc<Inventory>),
+    /// A slot ended: judge and decide.
+    Advance,
+}
+
+/// What came of one [`Core::advance`].
+#[derive(Debug, Default)]
+pub struct Turn {
+    /// The state to converge on, when it changed.
+    pub desired: Option<Admitted>,
+    /// Decisions taken, in order.
+    pub decisions: Vec<Decision>,
+    /// Incidents that changed, for the store.
+    pub changed: Vec<Arc<Incident>>,
+}
+
+/// The single writer of every decision.
+#[derive(Debug)]
+pub struct Core {
+    detector: Detector,
+    mitigator: Mitigator,
+    verdicts: Vec<Verdict>,
+    exporters: BTreeMap<u16, Vec<ExporterStatus>>,
+    peers: BTreeMap<String, PeerStatus>,
+}
+
+impl Core {
+    /// Builds the core; binds nothing.
+    pub fn new(config: &Config, inventory: &Arc<Inventory>) -> Self {
+        Self {
+            detector: Detector::new(config.detector.clone(), Arc::clone(inventory)),
+            mitigator: Mitigator::new(
+                config.mitigator.clone(),
+                config.guard.clone(),
+                Arc::clone(inventory),
+            ),
+            verdicts: Vec::new(),
+            exporters: BTreeMap::new(),
+            peers: BTreeMap::new(),
+        }
+    }
+
+    /// Takes back what the last run left open: still wanted measures are desired at once, and the
+    /// incidents go on under their numbers until the detector sees them end.
+    pub fn restore(&mut self, incidents: Vec<Incident>, now: Millis) {
+        self.mitigator.restore(incidents, now);
+        let open: Vec<Arc<Incident>> = self
+            .mitigator
+            .incidents()
+            .filter(|incident| incident.closed.is_none())
+            .map(Arc::clone)
+            .collect();
+        self.detector.resume(&open);
+    }
+
+    /// What is protected has changed.
+    pub fn set_inventory(&mut self, inventory: &Arc<Inventory>) {
+        self.detector.set_inventory(Arc::clone(inventory));
+        self.mitigator.set_inventory(Arc::clone(inventory));
+    }
+
+    /// A shard sealed a slice.
+    pub fn slice(&mut self, slice: &Slice) {
+        self.detector.slice(slice);
+    }
+
+    /// A shard reports its exporters.
+    pub fn exporters(&mut self, shard: u16, exporters: Vec<ExporterStatus>) {
+        self.detector.exporters(&exporters);
+        self.exporters.insert(shard, exporters);
+    }
+
+    /// An actuator reports.
+    pub fn observed(&mut self, observed: &Observed) {
+        if let Observed::Peer(status) = observed {
+            self.peers.insert(status.name.clone(), status.clone());
+        }
+        self.mitigator.observed(observed);
+    }
+
+    /// An operator asks.
+    ///
+    /// # Errors
+    /// As the mitigator says: unknown, in conflict, or refused by the guard.
+    pub fn command(
+        &mut self,
+        command: &Command,
+        now: Millis,
+    ) -> Result<Option<MitigationId>, CommandError> {
+        self.mitigator.command(command, now)
+    }
+
+    /// Applies a recorded input; what [`Self::advance`] yields is handed to `out`.
+    pub fn replay(&mut self, input: Input, now: Millis, out: &mut impl FnMut(Turn)) {
+        match input {
+            Input::Slice(slice) => self.slice(&slice),
+            Input::Exporters { shard, exporters } => self.exporters(shard, exporters),
+            Input::Observed(observed) => self.observed(&observed),
+            // The outcome went to the operator who asked; the state change is what is replayed.
+            Input::Command(command) => drop(self.command(&command, now)),
+            Input::Inventory(inventory) => self.set_inventory(&inventory),
+            Input::Advance => out(self.advance(now)),
+        }
+    }
+
+    /// The slot that ended at `now` is complete: judge, decide, and say what changed.
+    pub fn advance(&mut self, now: Millis) -> Turn {
+        self.verdicts.clear();
+        self.detector.advance(now, &mut self.verdicts);
+        for verdict in &self.verdicts {
+            self.mitigator.verdict(verdict, now);
+        }
+        let desired = self.mitigator.advance(now);
+        Turn {
+            desired,
+            decisions: self.mitigator.take_decisions(),
+            changed: self.mitigator.take_changed(),
+        }
+    }
+
+    /// Verdicts of the last [`Self::advance`].
+    pub fn verdicts(&self) -> &[Verdict] {
+        &self.verdicts
+    }
+
+    /// The detector, for views of hosts and checkpoints.
+    pub const fn detector(&self) -> &Detector {
+        &self.detector
+    }
+
+    /// The detector, to restore a checkpoint into.
+    pub const fn detector_mut(&mut self) -> &mut Detector {
+        &mut self.detector
+    }
+
+    /// The mitigator, for views of incidents and the ledger.
+    pub const fn mitigator(&self) -> &Mitigator {
+        &self.mitigator
+    }
+
+    /// What everybody may see.
+    pub fn snapshot(&self, now: Millis) -> Snapshot {
+        let mut incidents: Vec<Arc<Incident>> =
+            self.mitigator.incidents().map(Arc::clone).collect();
+        incidents.sort_by_key(|incident| std::cmp::Reverse(incident.id));
+        incidents.truncate(SNAPSHOT_INCIDENTS_MAX);
+        let mut mitigations: Vec<Mitigation> = self.mitigator.mitigations().cloned().collect();
+        mitigations.sort_by_key(|m| std::cmp::Reverse(m.id));
+        mitigations.truncate(SNAPSHOT_MITIGATIONS_MAX);
+        Snapshot {
+            at: now,
+            mode: self.mitigator.mode(),
+            incidents,
+            mitigations,
+            desired: self.mitigator.desired().as_ref().clone(),
+            exporters: self.exporter_table(),
+            peers: self.peers.values().cloned().collect(),
+        }
+    }
+
+    /// One row an exporter: what its sockets saw, added up.
+    fn exporter_table(&self) -> Vec<ExporterStatus> {
+        let mut table: BTreeMap<ExporterId, ExporterStatus> = BTreeMap::new();
+        for status in self.exporters.values().flatten() {
+            match table.get_mut(&status.id) {
+                Some(row) => merge(row, status),
+                None => {
+                    table.insert(status.id, status.clone());
+                }
+            }
+        }
+        table.into_values().collect()
+    }
+}
+
+fn merge(row: &mut ExporterStatus, other: &ExporterStatus) {
+    if other.last_seen > row.last_seen {
+        row.protocol = other.protocol;
+        row.sampling = other.sampling;
+        row.sampling_source = other.sampling_source;
+        row.clock_skew_ms = other.clock_skew_ms;
+        row.last_seen = other.last_seen;
+    }
+    row.datagrams += other.datagrams;
+    row.records += other.records;
+    row.decode_errors += other.decode_errors;
+    row.unknown_templates += other.unknown_templates;
+    row.lost += other.lost;
+    row.templates = row.templates.max(other.templates);
+    row.lag_ms = row.lag_ms.max(other.lag_ms);
+}

@@ -1,0 +1,221 @@
+//! The core's thread: waits, feeds [`Core`], and hands on what it decides.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use crossbeam_channel::{Receiver, Sender, select};
+use tokio::sync::watch;
+use tracing::{info, warn};
+use weir_api::Metrics;
+use weir_bgp::guard::Admitted;
+use weir_collector::Counters;
+use weir_model::{Incident, IncidentId, IncidentState, Millis, SLICE_MS, Slice, Snapshot};
+
+use super::channels::{Control, SliceQueue};
+use super::recorder::Recorder;
+use super::store_thread::Work;
+use super::{metrics, now};
+use crate::core::Input;
+use crate::{Core, Turn, logging};
+
+/// How long after a slot's end the core waits for the slowest shard.
+const STRAGGLER_MS: u64 = 60;
+
+/// How long the core waits for a slow store before it goes on.
+const STORE_PATIENCE: Duration = Duration::from_millis(5);
+
+pub(crate) struct CoreThread {
+    pub(crate) core: Core,
+    pub(crate) queue: SliceQueue,
+    pub(crate) control: Receiver<Control>,
+    pub(crate) desired: watch::Sender<Admitted>,
+    pub(crate) store: Sender<Work>,
+    pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) shards: usize,
+    pub(crate) recorder: Option<Recorder>,
+}
+
+/// What the loop keeps between turns.
+struct State {
+    /// The slot whose slices are being collected, and how many shards have delivered.
+    slot: u64,
+    delivered: usize,
+    /// The last instant given to the core: never goes back, whatever the clock does.
+    judged: Millis,
+    published: Millis,
+    counters: BTreeMap<u16, Counters>,
+    /// Incidents the store has not taken yet, the newest form of each.
+    unsaved: BTreeMap<IncidentId, Arc<Incident>>,
+}
+
+impl CoreThread {
+    /// Runs until it is told to stop.
+    pub(crate) fn run(mut self) {
+        let start = now();
+        let mut state = State {
+            slot: start.slot(),
+            delivered: 0,
+            judged: start,
+            published: Millis(0),
+            counters: BTreeMap::new(),
+            unsaved: BTreeMap::new(),
+        };
+        self.settle(&mut state, start);
+        let slices = self.queue.rx.clone();
+        loop {
+            select! {
+                recv(slices) -> slice => {
+                    if let Ok(slice) = slice {
+                        self.slice(&mut state, slice);
+                    }
+                }
+                recv(self.control) -> message => match message {
+                    Ok(Control::Stop) | Err(_) => break,
+                    Ok(message) => self.control(&mut state, message),
+                },
+                default(Duration::from_millis(self.until_overdue(&state))) => {
+                    self.judge(&mut state);
+                }
+            }
+        }
+        while let Ok(slice) = slices.try_recv() {
+            self.slice(&mut state, slice);
+        }
+        self.judge(&mut state);
+        self.publish(&mut state);
+        self.save(&mut state, Duration::from_secs(2));
+    }
+
+    /// Milliseconds until the slot being collected must be judged without the stragglers.
+    fn until_overdue(&self, state: &State) -> u64 {
+        let due = Millis::from_slot(state.slot + 1) + STRAGGLER_MS;
+        due.since(now()).clamp(1, 2 * SLICE_MS)
+    }
+
+    fn slice(&mut self, state: &mut State, slice: Box<Slice>) {
+        if slice.slot > state.slot {
+            // The shards went on; what is missing of the old slot comes late and counts then.
+            if state.delivered > 0 {
+                self.judge(state);
+            }
+            state.slot = slice.slot;
+            state.delivered = 0;
+        }
+        self.core.slice(&slice);
+        if slice.slot == state.slot {
+            state.delivered += 1;
+        }
+        match &mut self.recorder {
+            None => self.queue.recycle(slice),
+            Some(recorder) => recorder.write(state.judged, Input::Slice(slice)),
+        }
+        if state.delivered >= self.shards {
+            self.judge(state);
+        }
+    }
+
+    fn control(&mut self, state: &mut State, message: Control) {
+        match message {
+            Control::Request(request) => {
+                let at = state.judged;
+                let outcome = self.core.command(&request.command, at);
+                info!(command = ?request.command, ok = outcome.is_ok(), "command");
+                self.record(at, || Input::Command(Box::new(request.command.clone())));
+                // Decide at once: an operator does not wait for the next slot.
+                let turn = self.core.advance(at);
+                self.record(at, || Input::Advance);
+                self.carry_out(state, turn);
+                self.publish(state);
+                // The asker may have hung up.
+                let _ = request.reply.send(outcome);
+            }
+            Control::Observed(observed) => {
+                self.core.observed(&observed);
+                self.record(state.judged, || Input::Observed(observed));
+            }
+            Control::Health { shard, exporters, counters } => {
+                state.counters.insert(shard, *counters);
+                self.core.exporters(shard, exporters.clone());
+                self.record(state.judged, || Input::Exporters { shard, exporters });
+            }
+            Control::Inventory(inventory) => {
+                self.core.set_inventory(&inventory);
+                self.record(state.judged, || Input::Inventory(inventory));
+            }
+            Control::Stop => {}
+        }
+    }
+
+    /// The slot is complete, or overdue: judge it and begin the next.
+    fn judge(&mut self, state: &mut State) {
+        let end = Millis::from_slot(state.slot + 1);
+        state.slot += 1;
+        state.delivered = 0;
+        state.judged = state.judged.max(end);
+        let turn = self.core.advance(state.judged);
+        self.record(state.judged, || Input::Advance);
+        self.carry_out(state, turn);
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds of a latency")]
+        self.metrics.verdict_seconds.observe(now().since(end) as f64 / 1000.0);
+        if state.judged.since(state.published) >= 1000 {
+            self.publish(state);
+        }
+    }
+
+    /// What the store gave back is desired before anything arrives.
+    fn settle(&mut self, state: &mut State, at: Millis) {
+        let turn = self.core.advance(at);
+        self.record(at, || Input::Advance);
+        self.carry_out(state, turn);
+        self.publish(state);
+    }
+
+    fn carry_out(&mut self, state: &mut State, turn: Turn) {
+        if let Some(desired) = turn.desired {
+            // Fails only when the BGP thread is gone, which ends the process.
+            let _ = self.desired.send(desired);
+        }
+        for decision in &turn.decisions {
+            logging::decision(decision);
+            self.metrics.decisions.with_label_values(&[decision.action.as_str()]).inc();
+        }
+        for incident in turn.changed {
+            if incident.state == IncidentState::Open && incident.opened == state.judged {
+                let family = incident.verdict.family.id();
+                self.metrics.incidents_opened.with_label_values(&[family]).inc();
+            }
+            state.unsaved.insert(incident.id, incident);
+        }
+        self.save(state, STORE_PATIENCE);
+    }
+
+    fn save(&mut self, state: &mut State, patience: Duration) {
+        if state.unsaved.is_empty() {
+            return;
+        }
+        let batch: Vec<Arc<Incident>> = state.unsaved.values().cloned().collect();
+        match self.store.send_timeout(Work::Incidents(batch), patience) {
+            Ok(()) => state.unsaved.clear(),
+            Err(_) => {
+                self.metrics.store_errors.with_label_values::<&str>(&[]).inc();
+                warn!(waiting = state.unsaved.len(), "the store is slow; decisions go on");
+            }
+        }
+    }
+
+    fn publish(&mut self, state: &mut State) {
+        let snapshot = Arc::new(self.core.snapshot(state.judged));
+        metrics::update(&self.metrics, &snapshot, &state.counters, self.queue.lost());
+        self.snapshot.store(snapshot);
+        state.published = state.judged;
+    }
+
+    fn record(&mut self, at: Millis, input: impl FnOnce() -> Input) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.write(at, input());
+        }
+    }
+}

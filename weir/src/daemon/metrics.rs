@@ -1,0 +1,100 @@
+//! Copies what weir counted into the metrics, once a second.
+
+use std::collections::BTreeMap;
+
+use weir_api::Metrics;
+use weir_collector::{Counters, DecodeErrorKind};
+use weir_model::{Family, IncidentState, PeerState, Rung, SamplingSource, Snapshot};
+
+const STATES: [PeerState; 6] = [
+    PeerState::Idle,
+    PeerState::Connect,
+    PeerState::Active,
+    PeerState::OpenSent,
+    PeerState::OpenConfirm,
+    PeerState::Established,
+];
+
+const RUNGS: [Rung; 4] = [Rung::RateLimit, Rung::Drop, Rung::Rtbh, Rung::Scrub];
+
+pub(crate) fn update(
+    metrics: &Metrics,
+    snapshot: &Snapshot,
+    counters: &BTreeMap<u16, Counters>,
+    lost_slices: u64,
+) {
+    exporters(metrics, snapshot);
+    peers(metrics, snapshot);
+    for family in Family::ALL {
+        let open = snapshot
+            .incidents
+            .iter()
+            .filter(|i| i.state == IncidentState::Open && i.verdict.family == family)
+            .count();
+        metrics.incidents_open.with_label_values(&[family.id()]).set(count(open));
+    }
+    for rung in RUNGS {
+        let active = snapshot.desired.mitigations.iter().filter(|m| m.rung == rung).count();
+        metrics.mitigations_active.with_label_values(&[rung.id()]).set(count(active));
+    }
+    let mut events: BTreeMap<&'static str, u64> = BTreeMap::new();
+    for (kind, value) in counters.values().flat_map(named) {
+        *events.entry(kind).or_default() += value;
+    }
+    for (kind, value) in events {
+        Metrics::raise(&metrics.receive_events, &[kind], value);
+    }
+    Metrics::raise(&metrics.lost_slices, &[], lost_slices);
+}
+
+/// A shard's counters by the names they have as labels.
+fn named(counters: &Counters) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+    let errors = DecodeErrorKind::ALL.iter().zip(counters.errors).map(|(kind, n)| (kind.id(), n));
+    [
+        ("datagrams", counters.datagrams),
+        ("unlisted", counters.unlisted),
+        ("data-records", counters.data_records),
+        ("option-records", counters.option_records),
+        ("flow-samples", counters.flow_samples),
+        ("counter-samples", counters.counter_samples),
+        ("drop-samples", counters.drop_samples),
+        ("not-traffic", counters.not_traffic),
+        ("not-ip", counters.not_ip),
+        ("unknown-template", counters.unknown_templates),
+        ("hosts-over-limit", counters.hosts_over_limit),
+        ("long-flows-over-limit", counters.long_flows_over_limit),
+        ("socket-drops", counters.socket_drops),
+    ]
+    .into_iter()
+    .chain(errors)
+}
+
+fn exporters(metrics: &Metrics, snapshot: &Snapshot) {
+    for exporter in &snapshot.exporters {
+        let label = [exporter.name.as_str()];
+        Metrics::raise(&metrics.datagrams, &label, exporter.datagrams);
+        Metrics::raise(&metrics.records, &label, exporter.records);
+        Metrics::raise(&metrics.lost, &label, exporter.lost);
+        Metrics::raise(&metrics.unknown_templates, &label, exporter.unknown_templates);
+        Metrics::raise(&metrics.decode_errors, &label, exporter.decode_errors);
+        metrics.sampling.with_label_values(&label).set(i64::from(exporter.sampling));
+        let unknown = exporter.sampling_source == SamplingSource::Unknown;
+        metrics.sampling_unknown.with_label_values(&label).set(i64::from(unknown));
+    }
+}
+
+fn peers(metrics: &Metrics, snapshot: &Snapshot) {
+    for peer in &snapshot.peers {
+        for state in STATES {
+            let on = i64::from(peer.state == state);
+            metrics.peer_state.with_label_values(&[peer.name.as_str(), state.id()]).set(on);
+        }
+        let label = [peer.name.as_str()];
+        metrics.peer_routes.with_label_values(&label).set(i64::from(peer.announced));
+        Metrics::raise(&metrics.peer_flaps, &label, peer.flaps);
+    }
+}
+
+fn count(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,244 @@
+//! The running appliance: threads, channels, sockets and the clock.
+//!
+//! | thread | owns | waits on |
+//! |---|---|---|
+//! | `rx/<n>` | a socket and its shard | `recvmmsg`, with a timeout at the slice's end |
+//! | `core` | detector, mitigator, ledger | slices and control messages |
+//! | `bgp` | sessions and timers | desired state, sockets |
+//! | `web` | API | sockets |
+//! | `store` | the state file | its queue |
+//!
+//! A thread that ends before it is asked to, or panics, ends the process: a wrong mitigator is worse
+//! than an absent one, and the service manager restarts weir with the state file as it was.
+
+mod bgp;
+mod channels;
+mod clock;
+mod core_thread;
+mod metrics;
+mod recorder;
+mod store_thread;
+mod web;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use tokio::sync::watch;
+use tracing::{error, info};
+use weir_api::Metrics;
+use weir_bgp::config::OnStop;
+use weir_bgp::guard::Admitted;
+use weir_bgp::speaker::Stop;
+use weir_collector::{Registry, socket};
+use weir_config::Config;
+use weir_model::Snapshot;
+use weir_store::Store;
+
+use crate::Core;
+use channels::{CONTROL_MAX, Control, SliceQueue};
+use core_thread::CoreThread;
+
+pub use clock::now;
+pub(crate) use recorder::Line;
+
+/// How long a stop waits for the BGP sessions to say goodbye.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// What a start may be told beyond the configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Write every input of the core to this file, for `weir replay`.
+    pub record: Option<PathBuf>,
+}
+
+/// A running appliance.
+#[derive(Debug)]
+pub struct Daemon {
+    /// UDP sockets that take flows, as bound.
+    pub flow_addresses: Vec<SocketAddr>,
+    /// The API's socket, as bound.
+    pub api_address: SocketAddr,
+    /// The latest snapshot.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// Names the thread that ended although nobody asked it to.
+    pub failed: Receiver<String>,
+    on_stop: OnStop,
+    control: Sender<Control>,
+    stop_receiving: Arc<AtomicBool>,
+    stop_web: watch::Sender<bool>,
+    stop_bgp: watch::Sender<Stop>,
+    receivers: Vec<JoinHandle<()>>,
+    core: JoinHandle<()>,
+    bgp: JoinHandle<()>,
+    web: JoinHandle<()>,
+    store: JoinHandle<()>,
+}
+
+impl Daemon {
+    /// Opens the store, builds the core, binds, and starts every thread. What the last run left open
+    /// is desired again before the first BGP session opens.
+    ///
+    /// # Errors
+    /// When the store cannot be opened or an address cannot be bound; then nothing runs.
+    pub fn start(config: &Config, options: &Options) -> anyhow::Result<Self> {
+        let inventory = Arc::new(config.protect.inventory());
+        let store = open_store(&config.store.path)?;
+        let mut core = Core::new(config, &inventory);
+        let started = now();
+        core.restore(store.open_incidents()?, started);
+        let recorder = options.record.as_deref().map(recorder::Recorder::create).transpose()?;
+
+        let registry = Arc::new(Registry::default());
+        let sockets = socket::bind(&config.collector, &inventory, &registry)?;
+        let flow_addresses: Vec<SocketAddr> =
+            sockets.iter().map(socket::Receiver::local_addr).collect();
+        let shards = sockets.len();
+
+        let metrics = Arc::new(Metrics::new());
+        metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
+        let snapshot = Arc::new(ArcSwap::from_pointee(core.snapshot(started)));
+        let ready = Arc::new(AtomicBool::new(false));
+        let (failed_tx, failed) = bounded(8);
+        let (control, control_rx) = bounded(CONTROL_MAX);
+        let (store_tx, store) = store_thread::spawn(store, config, &metrics, &failed_tx)?;
+        let (desired, desired_rx) = watch::channel(Admitted::default());
+        let (stop_bgp, bgp_stopping) = watch::channel(Stop::Run);
+        let (stop_web, web_stopping) = watch::channel(false);
+
+        let web = web::spawn(
+            config.api.listen,
+            web::Parts {
+                snapshot: Arc::clone(&snapshot),
+                metrics: Arc::clone(&metrics),
+                ready: Arc::clone(&ready),
+                control: control.clone(),
+            },
+            web_stopping,
+            &failed_tx,
+        )?;
+        let queue = SliceQueue::new(shards);
+        let core = CoreThread {
+            core,
+            queue: queue.clone(),
+            control: control_rx,
+            desired,
+            store: store_tx,
+            snapshot: Arc::clone(&snapshot),
+            metrics,
+            shards,
+            recorder,
+        };
+        let core = spawn("core", &failed_tx, move || core.run())?;
+        let bgp =
+            bgp::spawn(config.bgp.clone(), desired_rx, control.clone(), bgp_stopping, &failed_tx)?;
+        let stop_receiving = Arc::new(AtomicBool::new(false));
+        let receivers = start_receivers(sockets, &queue, &control, &stop_receiving, &failed_tx)?;
+        ready.store(true, Ordering::Release);
+        info!(
+            api = %web.address,
+            flows = ?flow_addresses,
+            mode = ?config.mitigator.mode,
+            "ready"
+        );
+        Ok(Self {
+            flow_addresses,
+            api_address: web.address,
+            snapshot,
+            failed,
+            on_stop: config.bgp.as_ref().map(|bgp| bgp.on_stop).unwrap_or_default(),
+            control,
+            stop_receiving,
+            stop_web,
+            stop_bgp,
+            receivers,
+            core,
+            bgp,
+            web: web.thread,
+            store,
+        })
+    }
+
+    /// Stops in order: commands, receivers, core, BGP, store. Waits for each.
+    pub fn stop(self) {
+        // Nobody listens any more when its thread has failed; the order holds all the same.
+        let _ = self.stop_web.send(true);
+        self.stop_receiving.store(true, Ordering::Release);
+        join("rx", self.receivers);
+        let _ = self.control.send(Control::Stop);
+        join("core", [self.core]);
+        let farewell = match self.on_stop {
+            OnStop::Withdraw => Stop::Withdraw,
+            OnStop::Hold => Stop::Hold,
+        };
+        let _ = self.stop_bgp.send(farewell);
+        join("bgp", [self.bgp]);
+        join("web", [self.web]);
+        join("store", [self.store]);
+        info!("stopped");
+    }
+}
+
+fn open_store(path: &Path) -> anyhow::Result<Store> {
+    if path.as_os_str() == ":memory:" {
+        return Ok(Store::in_memory()?);
+    }
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("store.path: folder {}", folder.display()))?;
+    }
+    Store::open(path).with_context(|| format!("store.path {}", path.display()))
+}
+
+fn start_receivers(
+    sockets: Vec<socket::Receiver>,
+    queue: &SliceQueue,
+    control: &Sender<Control>,
+    stop: &Arc<AtomicBool>,
+    failed: &Sender<String>,
+) -> anyhow::Result<Vec<JoinHandle<()>>> {
+    (0_u16..)
+        .zip(sockets)
+        .map(|(shard, receiver)| {
+            let sink = queue.sink(shard, control.clone());
+            let stop = Arc::clone(stop);
+            let name = format!("rx/{shard}");
+            spawn(&name, failed, move || receiver.run(sink, &stop))
+        })
+        .collect()
+}
+
+/// Starts a thread whose end by panic is reported, never swallowed.
+fn spawn(
+    name: &str,
+    failed: &Sender<String>,
+    body: impl FnOnce() + Send + 'static,
+) -> anyhow::Result<JoinHandle<()>> {
+    let failed = failed.clone();
+    let label = name.to_owned();
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+            if outcome.is_err() {
+                error!(thread = %label, "panicked");
+                // Full means that another failure ends the process already.
+                let _ = failed.try_send(label);
+            }
+        })
+        .with_context(|| format!("thread {name}"))
+}
+
+fn join(name: &str, threads: impl IntoIterator<Item = JoinHandle<()>>) {
+    for thread in threads {
+        if thread.join().is_err() {
+            error!(thread = name, "ended by a panic");
+        }
+    }
+}

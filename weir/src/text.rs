@@ -1,0 +1,105 @@
+//! Numbers and incidents as people read them.
+
+use std::fmt;
+use std::fmt::Write as _;
+
+use weir_model::{Incident, Millis, Rate};
+
+/// A number with a decimal prefix: `1.24 G`, `378 k`, `12`.
+#[derive(Clone, Copy, Debug)]
+pub struct Si(pub f64);
+
+impl fmt::Display for Si {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (value, prefix) = match self.0 {
+            v if v >= 1e12 => (v / 1e12, " T"),
+            v if v >= 1e9 => (v / 1e9, " G"),
+            v if v >= 1e6 => (v / 1e6, " M"),
+            v if v >= 1e3 => (v / 1e3, " k"),
+            v => (v, " "),
+        };
+        let digits = match value {
+            v if v >= 100.0 || (v.fract() == 0.0 && prefix == " ") => 0,
+            v if v >= 10.0 => 1,
+            _ => 2,
+        };
+        write!(f, "{value:.digits$}{prefix}")
+    }
+}
+
+/// `1.24 Gbit/s, 378 kpps`.
+pub fn rate(rate: Rate) -> String {
+    format!("{}bit/s, {}pps", Si(rate.bits_per_sec), Si(rate.packets_per_sec))
+}
+
+/// An incident in a few lines: what, why, and which rules. Times are seconds since `origin`.
+pub fn incident(incident: &Incident, origin: Millis) -> String {
+    let verdict = &incident.verdict;
+    let mut out = String::new();
+    let seconds = |at: Millis| format!("{:.1} s", at.since(origin) as f64 / 1000.0);
+    let closed = incident
+        .closed
+        .map_or_else(|| "still open".to_owned(), |at| format!("ended at {}", seconds(at)));
+    // Writing to a String cannot fail.
+    let _ =
+        writeln!(out, "incident {} opened at {}, {closed}", incident.id, seconds(incident.opened));
+    let _ = writeln!(out, "  target      {}", verdict.target);
+    let _ = writeln!(out, "  family      {}", verdict.family);
+    for vector in &verdict.vectors {
+        let _ = writeln!(
+            out,
+            "  vector      {} ({}) {:.0} % of the excess",
+            vector.subtype,
+            vector.family,
+            vector.share * 100.0
+        );
+    }
+    let _ = writeln!(out, "  confidence  {}", verdict.confidence);
+    let _ = writeln!(out, "  peak        {}", rate(verdict.peak));
+    let reason = &verdict.reason;
+    let _ = writeln!(
+        out,
+        "  why         {} {}over threshold {}(baseline {}x {}), window {} ms, {:.0} samples at 1:{:.0}",
+        reason.metric.id(),
+        Si(reason.value),
+        Si(reason.threshold),
+        Si(reason.baseline),
+        reason.multiplier,
+        reason.window_ms,
+        reason.samples,
+        reason.sampling
+    );
+    let _ = writeln!(out, "  summary     {}", verdict.summary);
+    for candidate in &verdict.candidates {
+        let _ = writeln!(
+            out,
+            "  match       {} (covers {:.1} %, hits {:.2} % of normal traffic)",
+            candidate.packets,
+            candidate.coverage * 100.0,
+            candidate.collateral * 100.0
+        );
+    }
+    for mitigation in &incident.mitigations {
+        let state = serde_json::to_value(mitigation.state)
+            .ok()
+            .and_then(|v| v.as_str().map(str::to_owned))
+            .unwrap_or_default();
+        let _ = writeln!(out, "  rule        {} [{state}]", mitigation.measure);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short() {
+        let check = |value, text: &str| assert_eq!(Si(value).to_string(), text);
+        check(0.0, "0 ");
+        check(12.0, "12 ");
+        check(1_240_000_000.0, "1.24 G");
+        check(378_000.0, "378 k");
+        check(23_620.0, "23.6 k");
+    }
+}
