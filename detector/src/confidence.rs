@@ -16,12 +16,16 @@ pub(crate) struct Evidence {
 }
 
 /// Coefficients of the model, in the order of [`features`].
-const COEFFICIENTS: [f64; 9] = [-2.4, 0.9, 2.6, 2.4, 0.35, -3.6, 0.8, 0.5, -1.6];
+const COEFFICIENTS: [f64; 10] = [-2.4, 0.9, 2.6, 2.4, 0.35, -4.5, 0.8, 0.5, -1.6, -4.0];
 
-fn features(e: &Evidence) -> [f64; 9] {
+fn features(e: &Evidence) -> [f64; 10] {
     let t = &e.traits;
+    let on = |condition: bool| if condition { 1.0 } else { 0.0 };
     // A handful of senders over established connections is a transfer, not an attack.
-    let transfer = t.established * if t.top3 > 0.6 || t.sources < 8.0 { 1.0 } else { 0.0 };
+    let transfer = t.established * on(t.top3 > 0.6 || t.sources < 40.0);
+    // Nobody holds a conversation with forged senders. Servers do answer SYNs and queries.
+    let conversation = t.response.map_or(0.0, |r| (r / 0.3).clamp(0.0, 1.0))
+        * (t.established + t.on_service / 2.0);
     [
         1.0,
         e.ratio.max(1.0).ln().min(3.0),
@@ -29,9 +33,10 @@ fn features(e: &Evidence) -> [f64; 9] {
         t.standalone,
         t.sources.max(1.0).ln().min(7.0),
         transfer,
-        if t.one_length > 0.5 { t.one_length } else { 0.0 },
-        if e.known { 1.0 } else { 0.0 },
-        if e.coverage < 0.4 && t.standalone < 0.5 { 1.0 } else { 0.0 },
+        t.one_length * on(t.one_length > 0.5),
+        on(e.known),
+        on(e.coverage < 0.4 && t.standalone < 0.5),
+        conversation.min(1.0) * (1.0 - t.standalone),
     ]
 }
 
@@ -70,6 +75,7 @@ mod tests {
                 established: 0.0,
                 on_service: 1.0,
                 one_length: 1.0,
+                response: None,
                 samples: 300,
             },
             known: true,
@@ -90,6 +96,7 @@ mod tests {
                 established: 1.0,
                 on_service: 0.0,
                 one_length: 0.9,
+                response: Some(0.5),
                 samples: 300,
             },
             known: true,

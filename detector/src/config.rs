@@ -87,6 +87,9 @@ pub struct Config {
     pub report_confidence: u8,
     /// Largest share of normal traffic that a drop rule may hit, 0-1.
     pub collateral_max: f64,
+    /// Largest share of normal traffic that a rate limit may hit, 0-1: used when no rule below
+    /// `collateral_max` tells the attack.
+    pub collateral_max_rate_limit: f64,
     /// Rules that one incident may ask for.
     pub rules_max: usize,
     /// Hosts above this many packets a second are watched in detail.
@@ -115,6 +118,7 @@ impl Default for Config {
             end_quiet_secs: 30,
             report_confidence: 15,
             collateral_max: 0.01,
+            collateral_max_rate_limit: 0.05,
             rules_max: 4,
             warm_packets_per_sec: 100,
             warm_hosts_max: 200_000,

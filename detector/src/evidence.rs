@@ -119,9 +119,11 @@ impl Packet {
     pub(crate) fn shape(&self, service: bool) -> u64 {
         let port = |p: u16| if p < 1024 { u64::from(p) } else { 1024 };
         let flags = if self.protocol == 6 { u64::from(self.tcp_flags & 0x16) } else { 0 };
+        // Octaves from 64 up: finer bins would hold too few packets each to be compared.
+        let length = 16 - (self.length() >> 6).leading_zeros();
         u64::from(self.protocol)
             | u64::from(service) << 8
-            | u64::from(self.length() / 64) << 16
+            | u64::from(length) << 16
             | port(self.src_port) << 32
             | u64::from(self.fragment == Fragment::Later) << 48
             | flags << 49
@@ -233,6 +235,14 @@ impl Profile {
     pub(crate) fn now(&mut self, slot: u64) -> Vec<Packet> {
         self.trim(slot);
         let mut now = self.now.clone();
+        now.sort_by_key(order);
+        now
+    }
+
+    /// The last second, in an order that depends on content only.
+    pub(crate) fn latest(&self, slot: u64) -> Vec<Packet> {
+        let mut now: Vec<Packet> =
+            self.now.iter().filter(|p| p.slot + 10 > slot).copied().collect();
         now.sort_by_key(order);
         now
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use weir_model::{Direction, Metric, Millis};
 
-use crate::baseline::{Baseline, QUARANTINE_MAX, to_log};
+use crate::baseline::{Baseline, QUARANTINE_MAX, from_log, to_log};
 use crate::config::Config;
 use crate::evidence::Profile;
 use crate::metric::{
@@ -73,6 +73,10 @@ pub(crate) struct Warm {
     pub(crate) baselines: [Baseline; METRICS],
     /// Closed seconds in quarantine, by second modulo its length.
     waiting: [[u8; METRICS]; QUARANTINE_MAX],
+    /// Outbound packets of those seconds.
+    waiting_out: [u8; QUARANTINE_MAX],
+    /// Average of outbound packets a second over about five minutes.
+    pub(crate) out_mean: f64,
     /// First second not yet closed.
     pub(crate) open_second: u64,
     /// First second not yet out of quarantine.
@@ -100,6 +104,8 @@ impl Warm {
             window: Window::new(slot),
             baselines: std::array::from_fn(|_| Baseline::default()),
             waiting: [[0; METRICS]; QUARANTINE_MAX],
+            waiting_out: [0; QUARANTINE_MAX],
+            out_mean: 0.0,
             open_second: second,
             entered: second,
             thresholds: [f64::INFINITY; METRICS],
@@ -159,6 +165,7 @@ impl Warm {
             // Octets: a byte of logarithm reaches further.
             values[BITS] /= 8;
             self.waiting[index(second)] = values.map(to_log);
+            self.waiting_out[index(second)] = to_log(u64::from(sum.out_packets));
             if values[0] > 0 {
                 self.last_traffic = second;
             }
@@ -187,6 +194,8 @@ impl Warm {
         for (base, log) in self.baselines.iter_mut().zip(logs) {
             base.feed(log);
         }
+        let out = from_log(self.waiting_out[index(second)]);
+        self.out_mean += (out - self.out_mean) / f64::from(self.baselines[0].len()).max(1.0);
     }
 
     fn recompute(&mut self, elapsed: u64, config: &Config) {
@@ -223,6 +232,33 @@ impl Warm {
     /// Average of a metric over the last five minutes, in its own unit.
     pub(crate) fn mean(&self, metric: usize) -> f64 {
         self.baselines[metric].mean() * if metric == BITS { 8.0 } else { 1.0 }
+    }
+
+    /// Packets that went back for each one in excess over the last three seconds; `None` when the
+    /// way back is not seen at all or nothing is in excess.
+    pub(crate) fn response(&self) -> Option<f64> {
+        let cell = self.window.seconds(self.window.head() / SLOTS_PER_SEC, 3);
+        #[expect(clippy::cast_precision_loss, reason = "a statistic")]
+        let inbound = cell.total() as f64 - 3.0 * self.mean(0);
+        let out = f64::from(cell.out_packets);
+        if inbound <= 0.0 || (out <= 0.0 && self.out_mean <= 0.0) {
+            return None;
+        }
+        Some(((out - 3.0 * self.out_mean) / inbound).max(0.0))
+    }
+
+    /// Whether any metric has been above its share of the threshold in the last three seconds.
+    pub(crate) fn loud_now(&self, thresholds: &[f64; METRICS], ratio: f64) -> bool {
+        let cell = self.window.seconds(self.window.head() / SLOTS_PER_SEC, 3);
+        let second = self.window.last_slots(10);
+        let above = |cell: &Cell, secs: f64| {
+            values(cell).iter().zip(thresholds).any(|(value, threshold)| {
+                #[expect(clippy::cast_precision_loss, reason = "a comparison, not an account")]
+                let value = *value as f64;
+                value > threshold * ratio * secs
+            })
+        };
+        above(&cell, 3.0) || above(&second, 1.0)
     }
 
     /// Whether the newest second is near enough to a threshold to be worth a look: where any

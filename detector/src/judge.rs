@@ -7,10 +7,11 @@ use weir_model::{
 };
 
 use crate::confidence::{Evidence, confidence, groups};
+use crate::evidence::Packet;
 use crate::host::{Alarm, Warm};
 use crate::incident::{Active, important};
 use crate::metric::{BITS, METRICS, PACKETS, values};
-use crate::synthesis::{Found, Input, measure, synthesise};
+use crate::synthesis::{Found, Input, hits, measure, synthesise};
 use crate::table::NONE;
 use crate::vectors::{Excess, Traits, excess, family, parts, top_sources, traits, vectors};
 use crate::window::SLOTS_PER_SEC;
@@ -29,6 +30,8 @@ const LOOK_AGAIN_MS: u64 = 500;
 
 /// What the packets say.
 struct Findings {
+    /// Packets of the present.
+    now: Vec<Packet>,
     excess: Excess,
     traits: Traits,
     parts: Vec<crate::vectors::Part>,
@@ -104,6 +107,7 @@ impl Detector {
         let inventory = std::sync::Arc::clone(&self.inventory);
         let Some(warm) = self.warm[at as usize].as_deref_mut() else {
             return Findings {
+                now: Vec::new(),
                 excess: Excess::default(),
                 traits: Traits::default(),
                 parts: Vec::new(),
@@ -125,7 +129,7 @@ impl Detector {
         };
         let excess = excess(&now, level, &normal, warm.mean(PACKETS), services);
         let parts = parts(&excess);
-        let traits = traits(&excess, &parts, services);
+        let traits = Traits { response: warm.response(), ..traits(&excess, &parts, services) };
         let found = if excess.packets.len() >= EVIDENCE_MIN {
             let input = Input {
                 target: IpNet::from(warm.address),
@@ -135,24 +139,16 @@ impl Detector {
                 collateral_max: self.config.collateral_max,
                 rules_max: self.config.rules_max,
             };
-            let kept = measure(&input, told);
-            if kept.coverage >= KEEP_COVERAGE && kept.collateral <= self.config.collateral_max {
-                kept
-            } else {
-                let found = synthesise(&input);
-                let as_good = kept.coverage + KEEP_MARGIN >= found.coverage
-                    && kept.collateral <= self.config.collateral_max;
-                if as_good && !told.is_empty() { kept } else { found }
-            }
+            choose(input, told, self.config.collateral_max_rate_limit)
         } else {
             Found::default()
         };
-        Findings { excess, traits, parts, found, rate }
+        Findings { now, excess, traits, parts, found, rate }
     }
 
     /// Puts findings into words.
     fn verdict(&self, active: &mut Active, findings: Findings, phase: Phase) -> Verdict {
-        let Findings { excess, traits, parts, found, rate } = findings;
+        let Findings { now, excess, traits, parts, found, rate } = findings;
         let warm = self.warm_of(active.host);
         active.peak.packets_per_sec = active.peak.packets_per_sec.max(rate.packets_per_sec);
         active.peak.bits_per_sec = active.peak.bits_per_sec.max(rate.bits_per_sec);
@@ -171,10 +167,7 @@ impl Detector {
             .rules
             .into_iter()
             .map(|rule| Candidate {
-                rate: Rate {
-                    packets_per_sec: over.packets_per_sec * rule.coverage,
-                    bits_per_sec: over.bits_per_sec * rule.coverage,
-                },
+                rate: matched(&now, rate, &rule.packets),
                 normal_bytes_per_sec: normal_bytes * rule.normal_bytes,
                 packets: rule.packets,
                 coverage: rule.coverage,
@@ -260,14 +253,16 @@ impl Detector {
         warm.suspect(now.secs(), now.secs() + 60);
         // What is silent for longer than exports take is silent.
         warm.window.forward(now.slot().saturating_sub(lag / 100 + 2));
-        if let Some(again) = warm.alarm(rule, true) {
-            if again.value / again.threshold.max(1.0)
-                >= active.alarm.value / active.alarm.threshold.max(1.0)
-            {
-                active.alarm = again;
-            }
-        } else if active.last.is_some() && now.since(active.said) < 5000 {
+        if !warm.loud_now(&active.thresholds, self.config.end_ratio) {
+            // Between pulses there is nothing to be learned of the attack.
+            self.still(active, out);
             return;
+        }
+        if let Some(again) = warm.alarm(rule, true)
+            && again.value / again.threshold.max(1.0)
+                >= active.alarm.value / active.alarm.threshold.max(1.0)
+        {
+            active.alarm = again;
         }
         let told: Vec<Match> = active
             .last
@@ -275,18 +270,8 @@ impl Detector {
             .flat_map(|v| v.candidates.iter().map(|c| c.packets.clone()))
             .collect();
         let findings = self.look(at, &active.alarm, &told);
-        // Too little to see by: what was said stays true.
-        if findings.excess.packets.len() < EVIDENCE_MIN
-            && let Some(last) = &mut active.last
-        {
-            if now.since(active.said) >= 1000 {
-                last.phase = Phase::Ongoing;
-                last.at = now;
-                last.rate = findings.rate;
-                last.excess = Rate::default();
-                active.said = now;
-                out.push(last.clone());
-            }
+        if findings.excess.packets.len() < EVIDENCE_MIN && active.last.is_some() {
+            self.still(active, out);
             return;
         }
         let verdict = self.verdict(active, findings, Phase::Ongoing);
@@ -299,6 +284,29 @@ impl Detector {
         active.said = now;
         active.last = Some(verdict.clone());
         out.push(verdict);
+    }
+
+    /// Once a second: what was said stays true, only the rates are new.
+    fn still(&self, active: &mut Active, out: &mut Vec<Verdict>) {
+        if self.clock.since(active.said) < 1000 {
+            return;
+        }
+        let Some(warm) = self.warm_of(active.host) else { return };
+        let Some(last) = &mut active.last else { return };
+        active.said = self.clock;
+        last.phase = Phase::Ongoing;
+        last.at = self.clock;
+        last.rate = present(warm);
+        last.excess = Rate {
+            packets_per_sec: (last.rate.packets_per_sec - warm.mean(PACKETS)).max(0.0),
+            bits_per_sec: (last.rate.bits_per_sec - warm.mean(BITS)).max(0.0),
+        };
+        last.discarded = discarded(warm);
+        let now = warm.profile.latest(self.clock.slot());
+        for candidate in &mut last.candidates {
+            candidate.rate = matched(&now, last.rate, &candidate.packets);
+        }
+        out.push(last.clone());
     }
 
     /// Counts quiet seconds up to the watermark; whether they are enough.
@@ -331,6 +339,51 @@ fn loud(warm: &Warm, second: u64, active: &Active, config: &Config) -> bool {
         let ratio = if i == active.alarm.index { config.end_ratio } else { 1.0 };
         value > threshold * ratio
     })
+}
+
+/// Rules for the excess: those told before while they do nearly as well as the best new ones, else
+/// new ones that may be dropped by, else ones that may only limit.
+fn choose(mut input: Input<'_>, told: &[Match], collateral_max_rate_limit: f64) -> Found {
+    let strict = input.collateral_max;
+    let kept = measure(&input, told);
+    let allowed = kept.collateral <= strict;
+    if allowed && kept.coverage >= KEEP_COVERAGE {
+        return kept;
+    }
+    let found = synthesise(&input);
+    if allowed && !told.is_empty() && kept.coverage + KEEP_MARGIN >= found.coverage {
+        return kept;
+    }
+    if found.coverage >= SEPARABLE_COVERAGE {
+        return found;
+    }
+    input.collateral_max = collateral_max_rate_limit;
+    if kept.collateral <= input.collateral_max && kept.coverage >= KEEP_COVERAGE - KEEP_MARGIN {
+        return kept;
+    }
+    let wider = synthesise(&input);
+    if wider.coverage >= SEPARABLE_COVERAGE { wider } else { found }
+}
+
+/// What of the present a match holds for.
+fn matched(now: &[Packet], rate: Rate, m: &Match) -> Rate {
+    #[expect(clippy::cast_precision_loss, reason = "a statistic")]
+    let volume = |p: &Packet| (f64::from(p.packets), p.bytes as f64);
+    let (mut all, mut hit) = ((0.0, 0.0), (0.0, 0.0));
+    for p in now {
+        let (packets, bytes) = volume(p);
+        all = (all.0 + packets, all.1 + bytes);
+        if hits(m, p) {
+            hit = (hit.0 + packets, hit.1 + bytes);
+        }
+    }
+    if all.0 <= 0.0 {
+        return Rate::default();
+    }
+    Rate {
+        packets_per_sec: rate.packets_per_sec * hit.0 / all.0,
+        bits_per_sec: rate.bits_per_sec * hit.1 / f64::max(all.1, 1.0),
+    }
 }
 
 /// The rate of the last second, or of the one before where that is higher (exports of the newest

@@ -13,6 +13,10 @@ use crate::prior;
 /// Most packets of one kind that a search looks at.
 const BITS: usize = 512;
 type Bits = [u64; BITS / 64];
+/// Smallest share of the excess, and fewest packets of it, for which a rule is made: less is
+/// chance.
+const GAIN_MIN: f64 = 0.04;
+const PACKETS_MIN: u32 = 5;
 
 const fn and(a: &Bits, b: &Bits) -> Bits {
     let mut out = [0; BITS / 64];
@@ -189,11 +193,11 @@ impl<'a> Search<'a> {
     }
 
     fn normal_weight(&self, bits: &Bits) -> f64 {
-        each(bits).map(|i| self.input.normal[i].1).sum()
+        each(bits).map(|i| self.input.normal[i].1).sum::<f64>() + 0.0
     }
 
     fn excess_weight(&self, bits: &Bits) -> f64 {
-        each(bits).map(|i| self.input.excess[i].1).sum()
+        each(bits).map(|i| self.input.excess[i].1).sum::<f64>() + 0.0
     }
 
     fn term(&self, says: Option<Says>, holds: impl Fn(&Packet) -> bool) -> Term {
@@ -218,7 +222,7 @@ impl<'a> Search<'a> {
             };
             let imagined = if stratum.prior_weight > 0.0 {
                 let hit: f64 = each(&and(prior, &stratum.prior)).map(|i| self.prior[i].1).sum();
-                hit / stratum.prior_weight
+                (hit + 0.0) / stratum.prior_weight
             } else {
                 0.0
             };
@@ -518,7 +522,7 @@ pub(crate) fn synthesise(input: &Input<'_>) -> Found {
         let mut ranked: Vec<(f64, f64, &Draft)> = drafts
             .iter()
             .map(|d| (search.excess_weight(&and(&d.excess, &open)) / total, d))
-            .filter(|(gain, _)| *gain >= 0.02)
+            .filter(|(gain, d)| *gain >= GAIN_MIN && ones(&and(&d.excess, &open)) >= PACKETS_MIN)
             .map(|(gain, d)| (gain - d.cost, gain, d))
             .collect();
         ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
@@ -552,7 +556,15 @@ pub(crate) fn synthesise(input: &Input<'_>) -> Found {
             (search.to_match(d), Columns { excess: d.excess, normal: d.normal, prior: d.prior })
         })
         .collect();
-    search.report(&rules, &covered, search.collateral(&normal, &prior).0)
+    let found = search.report(&rules, &covered, search.collateral(&normal, &prior).0);
+    // What did well only on the packets it was fitted to was chance.
+    let sound: Vec<Match> = found
+        .rules
+        .iter()
+        .filter(|r| r.coverage >= GAIN_MIN / 2.0)
+        .map(|r| r.packets.clone())
+        .collect();
+    if sound.len() == found.rules.len() { found } else { measure(input, &sound) }
 }
 
 /// Measures given matches on the same input as a search would.

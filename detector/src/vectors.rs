@@ -8,6 +8,8 @@ use crate::signature::{SIGNATURES, Signature};
 
 /// Smallest share of the excess that is a vector of its own.
 const VECTOR_MIN: f64 = 0.03;
+/// First parts for each later one from which both are one vector.
+const FIRST_PARTS_MIN: f64 = 0.1;
 /// Share of the excess from which a second family makes an attack multi-vector.
 const MULTI_MIN: f64 = 0.2;
 
@@ -142,25 +144,20 @@ pub(crate) fn parts(excess: &Excess) -> Vec<Part> {
     parts
 }
 
-/// Fragments of large answers come from the same sources as their first parts.
+/// Fragments belong to the vector that holds most first parts of fragmented packets, if any does.
 fn attach_fragments(parts: &mut Vec<Part>) {
-    let is_fragments = |p: &Part| p.signature.id == "fragment-flood";
-    let Some(at) = parts.iter().position(is_fragments) else { return };
-    let mut shared: Option<(usize, usize)> = None;
-    for (i, part) in parts.iter().enumerate() {
-        if i == at || !part.signature.id.ends_with("-amplification") {
-            continue;
-        }
-        let mut own: Vec<u128> = part.packets.iter().map(|(p, _)| p.src).collect();
-        own.sort_unstable();
-        let same =
-            parts[at].packets.iter().filter(|(p, _)| own.binary_search(&p.src).is_ok()).count();
-        if shared.is_none_or(|(_, most)| same > most) {
-            shared = Some((i, same));
-        }
-    }
-    if let Some((i, same)) = shared
-        && same * 3 >= parts[at].packets.len()
+    let Some(at) = parts.iter().position(|p| p.signature.id == "fragment-flood") else { return };
+    let first = |part: &Part| -> f64 {
+        let is_first = |p: &Packet| p.fragment == Fragment::First || p.length() >= 1480;
+        part.packets.iter().filter(|(p, _)| p.protocol == 17 && is_first(p)).map(|(_, w)| w).sum()
+    };
+    let best = (0..parts.len())
+        .filter(|i| *i != at)
+        .map(|i| (i, first(&parts[i])))
+        .max_by(|a, b| a.1.total_cmp(&b.1));
+    if let Some((i, weight)) = best
+        && weight > 0.0
+        && weight >= FIRST_PARTS_MIN * parts[at].packets.iter().map(|(_, w)| w).sum::<f64>()
     {
         let fragments = parts[at].clone();
         parts[i].share += fragments.share;
@@ -268,6 +265,8 @@ pub(crate) struct Traits {
     pub(crate) on_service: f64,
     /// Share of the most frequent length, 0-1.
     pub(crate) one_length: f64,
+    /// Packets that go back for each one in excess, as far as both ways are seen.
+    pub(crate) response: Option<f64>,
     /// Packets behind all this.
     pub(crate) samples: usize,
 }
@@ -300,6 +299,7 @@ pub(crate) fn traits(excess: &Excess, parts: &[Part], services: &[Service]) -> T
         established: share(&|p| p.protocol == 6 && p.tcp_flags & 0x12 == 0x10),
         on_service: share(&|p| is_service(services, p)),
         one_length,
+        response: None,
         samples: excess.packets.len(),
     }
 }
