@@ -1,5 +1,6 @@
 //! What operators ask for.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use weir_bgp::guard::route;
@@ -10,6 +11,7 @@ use weir_model::{
 
 use crate::Mitigator;
 use crate::entry::{Entry, Life};
+use crate::feedback::Watch;
 use crate::ledger::{BY_OPERATOR, close, is_live};
 
 /// Manual mitigations remembered, live and ended.
@@ -58,45 +60,85 @@ impl Mitigator {
         by: &str,
         now: Millis,
     ) -> Result<MitigationId, CommandError> {
-        let owner = self.owner_of(id).ok_or(CommandError::NotFound)?;
-        let Some(mut entry) = self.entries.remove(&owner) else {
-            return Err(CommandError::NotFound);
-        };
-        let result = self.approve_in(&mut entry, id, by, now);
-        self.entries.insert(owner, entry);
-        result
-    }
-
-    fn approve_in(
-        &mut self,
-        entry: &mut Entry,
-        id: MitigationId,
-        by: &str,
-        now: Millis,
-    ) -> Result<MitigationId, CommandError> {
-        let Some(found) = entry.incident.mitigations.iter().find(|m| m.id == id) else {
-            return Err(CommandError::NotFound);
-        };
+        let found = self.mitigations().find(|m| m.id == id).ok_or(CommandError::NotFound)?;
         if found.state != MitigationState::Proposed {
             return Err(CommandError::Conflict(format!("it is {:?}, not proposed", found.state)));
         }
         if let Err(refusal) = self.guard.judge(found) {
             return Err(CommandError::Refused(refusal.to_string()));
         }
+        let (measure, rung) = (found.measure.clone(), found.rung);
+        let complete = self.second_person(id, rung, by)?;
+        let note = if complete { "" } else { ", waits for a second person" };
+        let detail = format!("{measure}: approved by {by}{note}");
+        let Some(owner) = self.owner_of(id) else {
+            self.ledger.record_outside(measure.target(), "approve", detail, None, now);
+            if complete && let Some(m) = self.manual.iter_mut().find(|m| m.id == id) {
+                m.state = MitigationState::Active;
+                self.ledger.dirty = true;
+            }
+            return Ok(id);
+        };
+        let Some(mut entry) = self.entries.remove(&owner) else {
+            return Err(CommandError::NotFound);
+        };
+        self.ledger.record(&mut entry.incident, "approve", detail, now);
+        if complete {
+            self.put_in_force(&mut entry, id, by, now);
+        }
+        self.entries.insert(owner, entry);
+        Ok(id)
+    }
+
+    /// Whether enough people have approved; a black hole may need two, who are not the same.
+    fn second_person(
+        &mut self,
+        id: MitigationId,
+        rung: Rung,
+        by: &str,
+    ) -> Result<bool, CommandError> {
+        if rung != Rung::Rtbh || !self.config.two_person_rtbh {
+            return Ok(true);
+        }
+        match self.approvals.get(&id.0) {
+            Some(first) if first == by => Err(CommandError::Conflict(format!(
+                "{by} has approved it; it needs another person"
+            ))),
+            Some(_) => {
+                self.approvals.remove(&id.0);
+                Ok(true)
+            }
+            None => {
+                self.approvals.insert(id.0, by.to_owned());
+                Ok(false)
+            }
+        }
+    }
+
+    /// An approved measure takes the place of what was in force until now.
+    fn put_in_force(&mut self, entry: &mut Entry, id: MitigationId, by: &str, now: Millis) {
+        let Some(approved) = entry.incident.mitigations.iter().find(|m| m.id == id).cloned() else {
+            return;
+        };
+        let replaced = |m: &Mitigation| {
+            m.id != id
+                && m.state == MitigationState::Active
+                && (m.rung != approved.rung || route(&m.measure) == route(&approved.measure))
+        };
+        let why = "replaced by an approved step";
+        self.end(entry, replaced, MitigationState::Withdrawn, why, now);
         let expires = now + self.config.ttl_ms();
         let incident = Arc::make_mut(&mut entry.incident);
-        let mut text = String::new();
         if let Some(m) = incident.mitigations.iter_mut().find(|m| m.id == id) {
             m.state = MitigationState::Active;
             m.expires = expires;
             m.note = format!("approved by {by}; {}", m.note);
-            text = format!("{}: approved by {by}", m.measure);
         }
-        self.ledger.record(&mut entry.incident, "approve", text, now);
-        entry.generation_at = Some(now);
-        entry.generation_excess = entry.incident.verdict.excess.bits_per_sec;
+        // It is a new generation for whoever judges its effect, though its measures are older.
+        entry.generation_at = Some(approved.since);
+        entry.watch = Some(Watch::new(&entry.incident.verdict));
+        self.show_rung(entry);
         self.ledger.dirty = true;
-        Ok(id)
     }
 
     fn withdraw(&mut self, id: MitigationId, by: &str, now: Millis) -> Result<(), CommandError> {
@@ -145,6 +187,7 @@ impl Mitigator {
             return Err(CommandError::Conflict(format!("it is {state} already")));
         }
         Arc::make_mut(&mut entry.incident).held = on;
+        entry.held_at = on.then_some(now);
         let (action, text) = if on { ("hold", "held by") } else { ("release", "let go by") };
         self.ledger.record(&mut entry.incident, action, format!("{text} {by}"), now);
         Ok(())
@@ -169,6 +212,8 @@ impl Mitigator {
             return Err(CommandError::Conflict("an operator has this match in force".into()));
         }
         let id = self.ledger.next_id(now);
+        let alone = rung == Rung::Rtbh && self.config.two_person_rtbh;
+        let state = if alone { MitigationState::Proposed } else { MitigationState::Active };
         let mitigation = Mitigation {
             id,
             originator: Originator::Operator(by.to_owned()),
@@ -194,14 +239,27 @@ impl Mitigator {
             }
         }
         let detail = format!("{} for {ttl_secs} s by {by}", mitigation.measure);
-        self.ledger.record_outside(mitigation.measure.target(), "announce", detail, None, now);
-        self.manual.push(mitigation);
+        let action = if alone { "propose" } else { "announce" };
+        self.ledger.record_outside(mitigation.measure.target(), action, detail, None, now);
+        if alone {
+            // Who asks for it is the first of the two.
+            self.approvals.insert(id.0, by.to_owned());
+        }
+        self.manual.push(Mitigation { state, ..mitigation });
         self.ledger.dirty = true;
         Ok(id)
     }
 
-    /// Ends manual measures whose time is over.
+    /// Ends manual measures whose time is over, and forgets approvals of what has ended.
     pub(crate) fn tick_manual(&mut self, now: Millis) {
+        if !self.approvals.is_empty() {
+            let waiting: BTreeSet<u64> = self
+                .mitigations()
+                .filter(|m| m.state == MitigationState::Proposed)
+                .map(|m| m.id.0)
+                .collect();
+            self.approvals.retain(|id, _| waiting.contains(id));
+        }
         for m in &mut self.manual {
             if is_live(m) && m.expires <= now {
                 close(m, MitigationState::Withdrawn, "expired", now);
@@ -257,6 +315,7 @@ impl Mitigator {
                 // The next verdict decides afresh, in the new mode.
                 entry.generation_at = None;
                 entry.from_step = 0;
+                entry.watch = None;
             }
             self.entries.insert(id, entry);
         }

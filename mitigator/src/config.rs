@@ -1,7 +1,12 @@
-//! Section `[mitigation]`.
+//! Section `[mitigator]`.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use weir_model::{Mode, Rate, Rung};
+
+/// 26 hours, the longest hold: attacks on a victim tend to come back at the same time of day.
+const DAY_AND_SOME: f64 = 93_600.0;
 
 /// One step of the ladder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +39,16 @@ impl RungConfig {
         reaches(rate.bits_per_sec, self.above_bits_per_sec)
             || self.above_packets_per_sec.is_some_and(|floor| reaches(rate.packets_per_sec, floor))
     }
+}
+
+/// What an exporter still sees of traffic that its router filters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Visibility {
+    /// It samples before the filter: filtered traffic stays in sight.
+    BeforeFilter,
+    /// It samples after the filter: filtered traffic vanishes.
+    AfterFilter,
 }
 
 /// When to act, how far, and for how long.
@@ -71,6 +86,28 @@ pub struct Config {
     /// Whether a flood that cannot be told from normal traffic may be black-holed where the ladder
     /// allows it. It completes the attack for the victim: off by default.
     pub rtbh_when_inseparable: bool,
+    /// Whether a black hole needs the approval of two people, in every mode.
+    pub two_person_rtbh: bool,
+    /// Traffic must have fallen so many seconds after the first peer has a measure, or the next
+    /// step is taken.
+    pub feedback_secs: u64,
+    /// Within so many seconds after the first peer has a rule, a collapse of legitimate traffic
+    /// is laid at its door; after them, a rule that cuts next to nothing is withdrawn.
+    pub rollback_secs: u64,
+    /// How long a rule that did harm is not used again, seconds.
+    pub harmful_secs: u64,
+    /// What exporters see of filtered traffic, by name; learned for those not named here.
+    pub exporter_visibility: BTreeMap<String, Visibility>,
+    /// After the last measure of an incident is withdrawn, weir stays ready to put it back at
+    /// once for so many seconds.
+    pub probe_secs: u64,
+    /// An attack within so many seconds of the last withdrawal makes a repeat victim.
+    pub repeat_secs: u64,
+    /// How long rules are kept after the end of the first, second, ... attack on a repeat victim,
+    /// seconds; the last holds for all that follow. Black holes and scrubbing keep their own.
+    pub repeat_holds_secs: Vec<u64>,
+    /// Longest time for which an operator's hold keeps an incident where it stands, seconds.
+    pub hold_max_secs: u64,
     /// FlowSpec rules for one incident at a time.
     pub max_rules_per_incident: usize,
     /// Incidents remembered, open and closed.
@@ -105,6 +142,15 @@ impl Default for Config {
             host_limit_bits_per_sec: 1_000_000_000,
             link_limit_bits_per_sec: None,
             rtbh_when_inseparable: false,
+            two_person_rtbh: false,
+            feedback_secs: 5,
+            rollback_secs: 10,
+            harmful_secs: 86_400,
+            exporter_visibility: BTreeMap::new(),
+            probe_secs: 10,
+            repeat_secs: 900,
+            repeat_holds_secs: vec![900, 3600, 14_400, 93_600],
+            hold_max_secs: 86_400,
             max_rules_per_incident: 4,
             max_incidents: 500,
         }
@@ -142,19 +188,10 @@ impl Config {
                 return Err(ConfigError::RungTwice(step.rung));
             }
         }
+        let holds = self.ladder.iter().map(|s| &s.hold_secs).chain(&self.repeat_holds_secs);
         #[expect(clippy::cast_precision_loss, reason = "the ranges end far below 2^52")]
-        let settings = [
-            ("ttl_secs", self.ttl_secs as f64, 10.0, 3600.0),
-            ("step_secs", self.step_secs as f64, 1.0, 60.0),
-            ("drop_collateral_max", self.drop_collateral_max, 0.0, 1.0),
-            ("rate_limit_collateral_max", self.rate_limit_collateral_max, 0.0, 1.0),
-            ("rate_limit_factor", self.rate_limit_factor, 1.0, 100.0),
-            ("rate_limit_confidence", f64::from(self.rate_limit_confidence), 1.0, 100.0),
-            ("full_confidence", f64::from(self.full_confidence), 1.0, 100.0),
-            ("max_rules_per_incident", self.max_rules_per_incident as f64, 1.0, 64.0),
-            ("max_incidents", self.max_incidents as f64, 1.0, 100_000.0),
-        ];
-        settings.into_iter().try_for_each(|(field, value, from, to)| {
+        let holds = holds.map(|secs| ("hold_secs", *secs as f64, 0.0, DAY_AND_SOME));
+        self.numbers().into_iter().chain(holds).try_for_each(|(field, value, from, to)| {
             if (from..=to).contains(&value) {
                 Ok(())
             } else {
@@ -163,15 +200,53 @@ impl Config {
         })
     }
 
+    /// Every number with its range.
+    #[expect(clippy::cast_precision_loss, reason = "the ranges end far below 2^52")]
+    fn numbers(&self) -> [(&'static str, f64, f64, f64); 17] {
+        const MONTH: f64 = 2_592_000.0;
+        [
+            ("ttl_secs", self.ttl_secs as f64, 10.0, 3600.0),
+            ("step_secs", self.step_secs as f64, 1.0, 60.0),
+            ("feedback_secs", self.feedback_secs as f64, 1.0, 600.0),
+            ("rollback_secs", self.rollback_secs as f64, 1.0, 600.0),
+            ("harmful_secs", self.harmful_secs as f64, 0.0, MONTH),
+            ("probe_secs", self.probe_secs as f64, 0.0, 600.0),
+            ("repeat_secs", self.repeat_secs as f64, 0.0, DAY_AND_SOME),
+            ("hold_max_secs", self.hold_max_secs as f64, 1.0, MONTH),
+            ("drop_collateral_max", self.drop_collateral_max, 0.0, 1.0),
+            ("rate_limit_collateral_max", self.rate_limit_collateral_max, 0.0, 1.0),
+            ("rate_limit_factor", self.rate_limit_factor, 1.0, 100.0),
+            ("rate_limit_confidence", f64::from(self.rate_limit_confidence), 1.0, 100.0),
+            ("full_confidence", f64::from(self.full_confidence), 1.0, 100.0),
+            ("drop_evidence_groups", f64::from(self.drop_evidence_groups), 0.0, 16.0),
+            ("host_limit_bits_per_sec", self.host_limit_bits_per_sec as f64, 1.0, 1e15),
+            ("max_rules_per_incident", self.max_rules_per_incident as f64, 1.0, 64.0),
+            ("max_incidents", self.max_incidents as f64, 1.0, 100_000.0),
+        ]
+    }
+
     /// A step's index in the ladder.
     pub(crate) fn step_of(&self, rung: Rung) -> Option<usize> {
         self.ladder.iter().position(|step| step.rung == rung)
     }
 
-    /// How long a step is kept after the end of the attack, milliseconds.
-    pub(crate) fn hold_ms(&self, rung: Rung) -> u64 {
+    /// How long a step is kept after the end of an attack that is the so-manieth in a row,
+    /// milliseconds.
+    pub(crate) fn hold_ms(&self, rung: Rung, strikes: u32) -> u64 {
         let step = self.step_of(rung).map(|index| &self.ladder[index]);
-        step.map_or_else(RungConfig::default_hold_secs, |s| s.hold_secs).saturating_mul(1000)
+        let own = step.map_or_else(RungConfig::default_hold_secs, |s| s.hold_secs);
+        let last = self.repeat_holds_secs.len().saturating_sub(1);
+        let repeated = usize::try_from(strikes)
+            .ok()
+            .and_then(|strikes| strikes.checked_sub(1))
+            .and_then(|index| self.repeat_holds_secs.get(index.min(last)))
+            .copied();
+        let secs = match rung {
+            Rung::RateLimit | Rung::Drop => repeated.map_or(own, |secs| secs.max(own)),
+            // A black hole that outlives its attack finishes the attacker's work.
+            Rung::Rtbh | Rung::Scrub => own,
+        };
+        secs.saturating_mul(1000)
     }
 
     pub(crate) const fn ttl_ms(&self) -> u64 {

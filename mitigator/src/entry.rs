@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use weir_bgp::guard::route;
 use weir_model::{
-    Action, Incident, IncidentState, Measure, Millis, Mitigation, MitigationId, Rung, Verdict,
+    Action, Incident, IncidentState, Measure, Millis, Mitigation, MitigationId, MitigationState,
+    Rung, Verdict,
 };
 
 use crate::Config;
+use crate::feedback::Watch;
 use crate::ledger::is_live;
 use crate::plan::{Plan, Planned};
 
@@ -20,6 +22,11 @@ pub(crate) enum Life {
     /// The detector sees its end; measures stay until then.
     Holding {
         /// When to step down.
+        until: Millis,
+    },
+    /// Everything has been withdrawn; the attack would come back to an open incident.
+    Probing {
+        /// When to believe in peace.
         until: Millis,
     },
     /// Over, for the record only.
@@ -37,8 +44,16 @@ pub(crate) struct Entry {
     pub(crate) to_step: Option<usize>,
     /// When the set of rules last changed.
     pub(crate) generation_at: Option<Millis>,
-    /// Excess at that time, layer-3 bits a second.
-    pub(crate) generation_excess: f64,
+    /// What that change did, as seen so far.
+    pub(crate) watch: Option<Watch>,
+    /// Whether the present step was reached because traffic had not fallen.
+    pub(crate) pushed: bool,
+    /// The last FlowSpec rules and their step: what a harder step falls back to.
+    pub(crate) gentler: Option<(Rung, Vec<Planned>)>,
+    /// How many attacks in a row this is on the same target, after the first.
+    pub(crate) strikes: u32,
+    /// When an operator took hold of it.
+    pub(crate) held_at: Option<Millis>,
     /// Last verdict that said the attack lives.
     pub(crate) last_alive: Millis,
     /// Routes not to be used again in this incident.
@@ -75,7 +90,11 @@ impl Entry {
             from_step: 0,
             to_step: None,
             generation_at: None,
-            generation_excess: 0.0,
+            watch: None,
+            pushed: false,
+            gentler: None,
+            strikes: 0,
+            held_at: None,
             last_alive: now,
             banned: BTreeSet::new(),
             refusers: BTreeMap::new(),
@@ -92,9 +111,11 @@ impl Entry {
         self.live().next().is_some()
     }
 
-    /// The hardest step in force: the one that came last.
+    /// The step in force: the one that came last, and of those in force rather than those that
+    /// wait for approval.
     pub(crate) fn rung(&self) -> Option<Rung> {
-        self.live().max_by_key(|m| (m.since, m.id)).map(|m| m.rung)
+        let waits = |m: &Mitigation| m.state == MitigationState::Proposed;
+        self.live().max_by_key(|m| (!waits(m), m.since, m.id)).map(|m| m.rung)
     }
 
     /// An operator does not want this measure in this incident.
@@ -127,10 +148,9 @@ impl Entry {
             .min(1.0)
     }
 
-    /// Whether the traffic has fallen to less than half its excess since the rules last changed.
+    /// Whether less than half of the excess is left since the rules last changed.
     pub(crate) fn has_fallen(&self, verdict: &Verdict) -> bool {
-        let harmful = (verdict.excess.bits_per_sec - verdict.discarded.bits_per_sec).max(0.0);
-        self.generation_excess > 0.0 && harmful < 0.5 * self.generation_excess
+        self.watch.is_some_and(|watch| watch.has_fallen(verdict))
     }
 
     /// Share of normal traffic that the rules in force hit, by what was measured when they were

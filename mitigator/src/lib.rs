@@ -7,13 +7,18 @@
 //!
 //! Read [`Config`] and [`Mitigator`] first.
 
+mod carve;
 mod command;
 mod config;
 mod entry;
+mod feedback;
+mod follow;
 mod ledger;
 mod life;
+mod memory;
 mod plan;
 mod report;
+mod wane;
 
 #[cfg(test)]
 mod tests;
@@ -23,17 +28,20 @@ use std::sync::Arc;
 
 use weir_bgp::guard::{Admitted, Guard, Refusal, route};
 use weir_model::{
-    Decision, DesiredState, Incident, IncidentId, IncidentState, Inventory, Measure, Millis,
-    Mitigation, MitigationState, Mode,
+    Decision, DesiredState, ExporterStatus, Incident, IncidentId, IncidentState, Inventory,
+    Measure, Millis, Mitigation, MitigationState, Mode,
 };
 
 pub use command::MANUAL_MAX;
-pub use config::{Config, ConfigError, RungConfig};
+pub use config::{Config, ConfigError, RungConfig, Visibility};
 pub use ledger::{DECISIONS_MAX, MITIGATIONS_MAX, TIMELINE_MAX};
+pub use memory::{Checkpoint, EXPORTERS_MAX, HARMFUL_MAX, Sight, VICTIMS_MAX, Victim};
 pub use weir_bgp::guard::Config as GuardConfig;
 
 use entry::Entry;
-use ledger::{BY_OPERATOR, Ledger, close};
+use feedback::Watch;
+use ledger::{BY_OPERATOR, Ledger, close, is_live};
+use memory::Memory;
 
 /// Everything decided, and what decides.
 #[derive(Debug)]
@@ -44,6 +52,9 @@ pub struct Mitigator {
     entries: BTreeMap<IncidentId, Entry>,
     /// Measures put in force by hand, live and recently ended.
     manual: Vec<Mitigation>,
+    /// Who approved first what needs two people, by the mitigation's number.
+    approvals: BTreeMap<u64, String>,
+    memory: Memory,
     ledger: Ledger,
     /// Peers known by their reports.
     peers: report::Peers,
@@ -65,6 +76,8 @@ impl Mitigator {
             guard: Guard::new(guard, inventory),
             entries: BTreeMap::new(),
             manual: Vec::new(),
+            approvals: BTreeMap::new(),
+            memory: Memory::default(),
             ledger: Ledger::default(),
             peers: report::Peers::new(),
             wished: DesiredState::default(),
@@ -245,9 +258,43 @@ impl Mitigator {
         let step = entry.rung().and_then(|rung| self.config.step_of(rung));
         entry.from_step = step.unwrap_or(0);
         entry.generation_at = entry.live().map(|m| m.since).max();
-        entry.generation_excess = entry.incident.verdict.excess.bits_per_sec;
+        entry.watch = step.map(|_| Watch::resumed(&entry.incident.verdict));
+        let target = entry.incident.verdict.target;
+        entry.strikes = self.memory.strikes(&self.config, target, now).0.saturating_sub(1);
         if entry.incident.verdict.phase == weir_model::Phase::Ended {
             self.subside(entry, now);
+        }
+    }
+
+    /// What is worth keeping over a restart beside the incidents.
+    pub fn checkpoint(&self) -> Checkpoint {
+        Checkpoint {
+            manual: self.manual.iter().filter(|m| is_live(m)).cloned().collect(),
+            approvals: self.approvals.clone(),
+            ..self.memory.checkpoint()
+        }
+    }
+
+    /// Takes a checkpoint back, after a restart; call it before [`Mitigator::restore`]. Manual
+    /// measures that have expired meanwhile stay away.
+    pub fn restore_checkpoint(&mut self, checkpoint: Checkpoint, now: Millis) {
+        self.memory.restore(&checkpoint);
+        self.approvals = checkpoint.approvals;
+        for mut m in checkpoint.manual.into_iter().take(MANUAL_MAX) {
+            self.ledger.saw_id(m.id);
+            m.peers.clear();
+            let known = self.manual.iter().any(|own| own.id == m.id);
+            if is_live(&m) && m.expires > now && !known {
+                self.manual.push(m);
+            }
+        }
+        self.ledger.dirty = true;
+    }
+
+    /// Learns how late exporters are: an effect cannot show before their reports do.
+    pub fn exporters(&mut self, exporters: &[ExporterStatus]) {
+        for status in exporters {
+            self.memory.set_lag(&status.name, status.lag_ms);
         }
     }
 

@@ -1,15 +1,18 @@
-//! The life of an incident: verdicts open it, move it along the ladder and end it; time does the
-//! rest.
+//! The life of an incident while its attack goes on: verdicts open it, and each one is weighed
+//! against what is in force.
+
+use std::sync::Arc;
 
 use weir_bgp::guard::route;
 use weir_model::{
-    IncidentId, IncidentState, Measure, Millis, Mitigation, MitigationState, Mode, Phase, Verdict,
+    IncidentId, IncidentState, IpNet, Measure, Millis, Mitigation, MitigationState, Phase, Rung,
+    Verdict,
 };
 
 use crate::Mitigator;
-use crate::entry::{Entry, Life, same_rule};
-use crate::ledger::is_live;
-use crate::plan::{Plan, Planned, Situation, plan};
+use crate::entry::{Entry, Life};
+use crate::feedback::Effect;
+use crate::plan::{Plan, Situation, plan};
 
 /// A mere alert is recorded again after so long, even when its reason reads differently each time.
 const ALERT_AGAIN_MS: u64 = 60_000;
@@ -52,22 +55,28 @@ impl Mitigator {
                 self.ledger.record_outside(verdict.target, "overflow", detail, reason, now);
                 return None;
             };
-            self.forget(id);
+            self.entries.remove(&id);
+            self.ledger.changed.remove(&id);
         }
         let mut entry = Entry::new(verdict, now);
         self.ledger.record(&mut entry.incident, "open", verdict.summary.clone(), now);
+        let (strikes, step) = self.memory.strikes(&self.config, verdict.target, now);
+        if strikes > 0 {
+            entry.strikes = strikes;
+            entry.from_step = step;
+            let text = format!("attack {} in a row on this target", strikes + 1);
+            self.ledger.note(&mut entry.incident, "repeat", text, now);
+        }
         Some(entry)
-    }
-
-    fn forget(&mut self, id: IncidentId) {
-        self.entries.remove(&id);
-        self.ledger.changed.remove(&id);
     }
 
     fn goes_on(&mut self, entry: &mut Entry, verdict: &Verdict, now: Millis) {
         self.take_in(entry, verdict, now);
         entry.last_alive = now;
         if entry.life != Life::Alive {
+            if matches!(entry.life, Life::Probing { .. }) {
+                entry.strikes = entry.strikes.saturating_add(1);
+            }
             entry.life = Life::Alive;
             let text = "the attack is back".to_owned();
             self.ledger.note(&mut entry.incident, "returned", text, now);
@@ -76,19 +85,25 @@ impl Mitigator {
             self.renew(entry, now);
             return;
         }
-        let plan = self.plan_for(entry, verdict);
+        let effect = self.feel(entry, verdict, now);
+        let plan = self.plan_for(entry, verdict, now);
         if plan.step.is_none() {
             self.alert(entry, &plan, now);
         } else if self.is_worthwhile(entry, &plan, verdict, now) {
             self.follow(entry, &plan, verdict, now);
+        } else if let Effect::TooWeak(gone) = effect
+            && self.may_change(entry, now)
+        {
+            self.push(entry, verdict, gone, now);
         }
         self.renew(entry, now);
+        self.take_over(entry, now);
     }
 
     /// Keeps the verdict as the incident's, says when its family changes, reopens what was closed.
     fn take_in(&mut self, entry: &mut Entry, verdict: &Verdict, now: Millis) {
         let before = entry.incident.verdict.family;
-        let incident = std::sync::Arc::make_mut(&mut entry.incident);
+        let incident = Arc::make_mut(&mut entry.incident);
         incident.verdict = verdict.clone();
         incident.state = IncidentState::Open;
         incident.closed = None;
@@ -99,13 +114,27 @@ impl Mitigator {
         }
     }
 
-    pub(crate) fn plan_for(&self, entry: &Entry, verdict: &Verdict) -> Plan {
+    /// The plan from the present step on; where that leaves nothing and nothing is in force, from
+    /// the first step.
+    pub(crate) fn plan_for(&self, entry: &Entry, verdict: &Verdict, now: Millis) -> Plan {
         let in_force = entry.rung().and_then(|rung| self.config.step_of(rung));
-        let is_banned = |measure: &Measure| entry.banned.contains(&route(measure));
+        let from_step = entry.from_step.max(in_force.unwrap_or(0));
+        let plan = self.plan_from(entry, verdict, from_step, now);
+        if plan.step.is_none() && in_force.is_none() && from_step > 0 {
+            return self.plan_from(entry, verdict, 0, now);
+        }
+        plan
+    }
+
+    fn plan_from(&self, entry: &Entry, verdict: &Verdict, from_step: usize, now: Millis) -> Plan {
+        let is_banned = |measure: &Measure| {
+            let route = route(measure);
+            entry.banned.contains(&route) || self.memory.is_harmful(&route, now)
+        };
         let situation = Situation {
             config: &self.config,
             guard: &self.guard,
-            from_step: entry.from_step.max(in_force.unwrap_or(0)),
+            from_step,
             to_step: entry.to_step,
             others_bits_per_sec: self.others_bits_per_sec(entry.incident.id),
             is_banned: &is_banned,
@@ -147,109 +176,124 @@ impl Mitigator {
         entry.generation_at.is_none_or(|at| now.since(at) >= self.config.step_ms())
     }
 
-    /// Puts a plan in force. What is new comes first; rules of the same step that the plan no
-    /// longer names stay until they lapse, for attackers who take turns with their vectors, as
-    /// long as number and collateral allow.
-    fn follow(&mut self, entry: &mut Entry, plan: &Plan, verdict: &Verdict, now: Millis) {
-        let Some((index, rung)) = plan.step else { return };
-        let harder = entry.rung().is_some_and(|r| r != rung);
-        let planned_routes: Vec<Measure> =
-            plan.measures.iter().map(|p| route(&p.measure)).collect();
-        let replaced = |m: &Mitigation| {
-            let keeps = plan.measures.iter().any(|p| same_rule(&m.measure, &p.measure));
-            !keeps && (m.rung != rung || planned_routes.contains(&route(&m.measure)))
-        };
-        let why = if harder { "replaced by a harder step" } else { "replaced" };
-        self.end(entry, replaced, MitigationState::Withdrawn, why, now);
-        self.make_room(entry, plan, now);
-        if harder {
-            let detail = format!("to {rung}: {}", plan.why);
-            self.ledger.record(&mut entry.incident, "escalate", detail, now);
-        }
-        for planned in &plan.measures {
-            if !entry.live().any(|m| same_rule(&m.measure, &planned.measure)) {
-                self.put(entry, planned, rung, &plan.why, now);
+    /// Looks at what the measures in force have done, and takes back what did harm or nothing.
+    fn feel(&mut self, entry: &mut Entry, verdict: &Verdict, now: Millis) -> Effect {
+        let Some(mut watch) = entry.watch else { return Effect::Unknown };
+        let rung = entry.rung();
+        let spares = matches!(rung, Some(Rung::RateLimit | Rung::Drop));
+        let matched = entry.coverage_now(verdict);
+        let effect = watch.judge(verdict, (matched, spares), &self.memory, &self.config, now);
+        let exporters = &verdict.reason.exporters;
+        let newly = !watch.settled;
+        match effect {
+            Effect::Unknown => {}
+            Effect::Works if newly => {
+                watch.settled = true;
+                self.memory.saw(exporters, watch.shows(verdict));
+                let text = format!("{:.0} Mbit/s left", verdict.excess.bits_per_sec / 1e6);
+                self.ledger.note(&mut entry.incident, "works", text, now);
+            }
+            Effect::Unseen if newly => {
+                watch.settled = true;
+                let text = "the exporters sample before the filter and report no discards";
+                self.ledger.note(&mut entry.incident, "unseen", text.into(), now);
+            }
+            Effect::Works | Effect::Unseen | Effect::TooWeak(_) => {}
+            Effect::Harmful(left) => {
+                let why = format!("legitimate traffic fell to {:.0} %", left * 100.0);
+                self.roll_back(entry, &why, true, now);
+                return effect;
+            }
+            Effect::Useless(gone) => {
+                let why = format!("cuts {:.0} % of the excess", gone * 100.0);
+                self.roll_back(entry, &why, false, now);
+                return effect;
             }
         }
-        std::sync::Arc::make_mut(&mut entry.incident).rung = Some(rung);
-        entry.from_step = entry.from_step.max(index);
-        entry.generation_at = Some(now);
-        entry.generation_excess = verdict.excess.bits_per_sec;
+        entry.watch = Some(watch);
+        effect
     }
 
-    /// Withdraws the oldest rules beyond the number or collateral that the plan leaves room for.
-    fn make_room(&mut self, entry: &mut Entry, plan: &Plan, now: Millis) {
-        let config = &self.config;
-        let limit = match plan.step {
-            Some((_, weir_model::Rung::RateLimit)) => config.rate_limit_collateral_max,
-            _ => config.drop_collateral_max,
-        };
-        let fresh: Vec<&Planned> = plan
-            .measures
-            .iter()
-            .filter(|p| !entry.live().any(|m| same_rule(&m.measure, &p.measure)))
-            .collect();
-        let number = fresh.len();
-        let collateral: f64 = fresh.iter().map(|p| p.collateral).sum();
-        let rules_max = config.max_rules_per_incident.saturating_mul(2);
-        loop {
-            let fits = entry.live().count() + number <= rules_max
-                && entry.collateral(limit) + collateral <= limit + f64::EPSILON;
-            let oldest = entry
-                .live()
-                .filter(|m| !plan.measures.iter().any(|p| same_rule(&m.measure, &p.measure)))
-                .min_by_key(|m| (m.since, m.id))
-                .map(|m| m.id);
-            let Some(oldest) = oldest.filter(|_| !fits) else { return };
-            let gives_way = |m: &Mitigation| m.id == oldest;
-            self.end(entry, gives_way, MitigationState::Withdrawn, "gave way", now);
-        }
-    }
-
-    fn put(
-        &mut self,
-        entry: &mut Entry,
-        planned: &Planned,
-        rung: weir_model::Rung,
-        why: &str,
-        now: Millis,
-    ) {
-        let state = match self.mode {
-            Mode::Observe => MitigationState::Simulated,
-            Mode::Approve => MitigationState::Proposed,
-            Mode::Auto => MitigationState::Active,
-        };
-        let note = format!(
-            "{why}; covers {:.1} % of the excess, hits {:.2} % of normal traffic",
-            planned.coverage * 100.0,
-            planned.collateral * 100.0
-        );
-        let times = (now, now + self.config.ttl_ms());
-        let what = (planned.measure.clone(), rung);
-        self.ledger.open(&mut entry.incident, what, state, times, note);
-        if let Some(m) = entry.incident.mitigations.last() {
-            entry.measured.insert(m.id, planned.clone());
-        }
-    }
-
-    /// Ends measures of an incident and forgets what was measured of them.
-    pub(crate) fn end(
-        &mut self,
-        entry: &mut Entry,
-        which: impl Fn(&Mitigation) -> bool,
-        state: MitigationState,
-        note: &str,
-        now: Millis,
-    ) -> usize {
-        let ended = self.ledger.end(&mut entry.incident, which, state, note, now);
-        if ended > 0 {
-            let Entry { incident, measured, .. } = entry;
-            measured.retain(|id, _| incident.mitigations.iter().any(|m| m.id == *id && is_live(m)));
-            if !entry.has_live() {
-                std::sync::Arc::make_mut(&mut entry.incident).rung = None;
+    /// Withdraws the youngest generation. Harmful ones are not used again for a day, useless ones
+    /// not in this incident; the next best may follow at once.
+    fn roll_back(&mut self, entry: &mut Entry, why: &str, harmful: bool, now: Millis) {
+        let youngest = entry.generation_at.unwrap_or_default();
+        let is_it = |m: &Mitigation| m.state == MitigationState::Active && m.since >= youngest;
+        let measures: Vec<Measure> =
+            entry.live().filter(|m| is_it(m)).map(|m| m.measure.clone()).collect();
+        for measure in measures {
+            if harmful {
+                let until = now + self.config.harmful_secs.saturating_mul(1000);
+                self.memory.harmed(&measure, until);
             }
+            entry.banned.insert(route(&measure));
         }
-        ended
+        self.ledger.record(&mut entry.incident, "roll-back", why.to_owned(), now);
+        let note = format!("rolled back: {why}");
+        self.end(entry, is_it, MitigationState::Withdrawn, &note, now);
+        entry.watch = None;
+        entry.generation_at = None;
+    }
+
+    /// The traffic has not fallen though the best rules of this step are in force: the next step.
+    fn push(&mut self, entry: &mut Entry, verdict: &Verdict, gone: f64, now: Millis) {
+        let Some(rung) = entry.rung() else { return };
+        if rung == Rung::Rtbh {
+            self.doubt(entry, verdict, now);
+            return;
+        }
+        let Some(step) = self.config.step_of(rung) else { return };
+        let plan = self.plan_from(entry, verdict, step + 1, now);
+        if plan.step.is_some() {
+            let text = format!("{:.0} % of the excess is gone, {rung} is not enough", gone * 100.0);
+            self.ledger.note(&mut entry.incident, "too-weak", text, now);
+            self.follow(entry, &plan, verdict, now);
+            entry.pushed = true;
+        } else if let Some(watch) = &mut entry.watch
+            && !std::mem::replace(&mut watch.settled, true)
+        {
+            self.ledger.record(&mut entry.incident, "stay", plan.why, now);
+        }
+    }
+
+    /// Not even a black hole shows in the reports: then the exporters look before the filter, and
+    /// what led here was no proof against the gentler step. Back to it.
+    fn doubt(&mut self, entry: &mut Entry, verdict: &Verdict, now: Millis) {
+        let settled = entry.watch.as_mut().is_none_or(|w| std::mem::replace(&mut w.settled, true));
+        if settled {
+            return;
+        }
+        self.memory.saw(&verdict.reason.exporters, crate::config::Visibility::BeforeFilter);
+        if entry.pushed && entry.gentler.is_some() {
+            entry.banned.insert(Measure::Blackhole(verdict.target));
+            let why = "not even the black hole shows: the exporters sample before the filter";
+            self.fall_back(entry, why, now);
+        }
+    }
+
+    /// An attack that returns under a new number takes over from the incident that still held its
+    /// rules.
+    fn take_over(&mut self, entry: &Entry, now: Millis) {
+        if !entry.has_live() {
+            return;
+        }
+        for id in self.waning(entry.incident.verdict.target, entry.incident.id) {
+            let Some(mut old) = self.entries.remove(&id) else { continue };
+            let text = format!("goes on as {}", entry.incident.id);
+            self.ledger.note(&mut old.incident, "returned", text, now);
+            self.close(&mut old, now);
+            self.entries.insert(id, old);
+        }
+    }
+
+    /// Incidents on a target whose attack seemed over.
+    pub(crate) fn waning(&self, target: IpNet, but: IncidentId) -> Vec<IncidentId> {
+        self.entries
+            .values()
+            .filter(|e| matches!(e.life, Life::Holding { .. } | Life::Probing { .. }))
+            .filter(|e| e.incident.id != but && e.incident.verdict.target == target)
+            .map(|e| e.incident.id)
+            .collect()
     }
 
     fn alert(&mut self, entry: &mut Entry, plan: &Plan, now: Millis) {
@@ -263,117 +307,6 @@ impl Mitigator {
         if again {
             self.ledger.record(&mut entry.incident, "alert", plan.why.clone(), now);
             entry.alerted = Some((now, plan.why.clone()));
-        }
-    }
-
-    /// Gives every measure of a living attack its full time again once half of it has gone: the
-    /// far end hears of it every few minutes, not every second.
-    pub(crate) fn renew(&mut self, entry: &mut Entry, now: Millis) {
-        let ttl = self.config.ttl_ms();
-        self.renew_to(entry, now, now + ttl);
-    }
-
-    fn renew_to(&mut self, entry: &mut Entry, now: Millis, expires: Millis) {
-        let half = self.config.ttl_ms() / 2;
-        let due = |m: &Mitigation| is_live(m) && m.expires.since(now) < half && m.expires < expires;
-        if entry.live().any(due) {
-            let incident = std::sync::Arc::make_mut(&mut entry.incident);
-            for m in incident.mitigations.iter_mut().filter(|m| due(m)) {
-                m.expires = expires;
-            }
-            self.ledger.changed.insert(incident.id);
-            self.ledger.dirty = true;
-        }
-    }
-
-    fn ended(&mut self, entry: &mut Entry, verdict: &Verdict, now: Millis) {
-        if entry.life != Life::Alive {
-            return;
-        }
-        let incident = std::sync::Arc::make_mut(&mut entry.incident);
-        // The numbers of the last living verdict are the ones worth keeping.
-        incident.verdict.phase = Phase::Ended;
-        incident.verdict.at = verdict.at;
-        incident.verdict.peak = verdict.peak;
-        self.ledger.record(&mut entry.incident, "end", "the attack is over".into(), now);
-        self.subside(entry, now);
-    }
-
-    /// The attack is no longer seen: hold what is in force, or close.
-    pub(crate) fn subside(&mut self, entry: &mut Entry, now: Millis) {
-        match entry.rung() {
-            Some(rung) => {
-                let until = now + self.config.hold_ms(rung);
-                entry.life = Life::Holding { until };
-            }
-            None => self.close(entry, now),
-        }
-    }
-
-    pub(crate) fn close(&mut self, entry: &mut Entry, now: Millis) {
-        self.end(entry, |_| true, MitigationState::Withdrawn, "the incident is over", now);
-        entry.life = Life::Closed;
-        let incident = std::sync::Arc::make_mut(&mut entry.incident);
-        incident.state = IncidentState::Closed;
-        incident.closed = Some(now);
-        incident.held = false;
-        self.ledger.note(&mut entry.incident, "closed", "closed".into(), now);
-    }
-
-    /// What time alone brings about.
-    pub(crate) fn tick(&mut self, now: Millis) {
-        let open: Vec<IncidentId> = self
-            .entries
-            .values()
-            .filter(|e| e.life != Life::Closed)
-            .map(|e| e.incident.id)
-            .collect();
-        for id in open {
-            if let Some(mut entry) = self.entries.remove(&id) {
-                self.tick_one(&mut entry, now);
-                self.entries.insert(id, entry);
-            }
-        }
-    }
-
-    fn tick_one(&mut self, entry: &mut Entry, now: Millis) {
-        self.clamp(entry, now);
-        let expired = |m: &Mitigation| m.expires <= now;
-        self.end(entry, expired, MitigationState::Withdrawn, "expired", now);
-        if entry.incident.held {
-            self.renew(entry, now);
-            return;
-        }
-        match entry.life {
-            Life::Alive if now.since(entry.last_alive) >= self.config.ttl_ms() => {
-                let text = format!("no verdict for {} s", self.config.ttl_secs);
-                self.ledger.record(&mut entry.incident, "lapse", text, now);
-                self.close(entry, now);
-            }
-            Life::Holding { until } if now >= until => self.close(entry, now),
-            Life::Holding { until } => {
-                let expires = (now + self.config.ttl_ms()).min(until + 1000);
-                self.renew_to(entry, now, expires);
-            }
-            Life::Alive | Life::Closed => {}
-        }
-    }
-
-    /// A clock that was set back must not keep a measure in force longer than its time to live.
-    fn clamp(&mut self, entry: &mut Entry, now: Millis) {
-        let latest = now + self.config.ttl_ms();
-        if entry.live().any(|m| m.expires > latest) {
-            let incident = std::sync::Arc::make_mut(&mut entry.incident);
-            for m in incident.mitigations.iter_mut().filter(|m| is_live(m)) {
-                m.expires = m.expires.min(latest);
-            }
-            self.ledger.dirty = true;
-        }
-        entry.last_alive = entry.last_alive.min(now);
-        if let Life::Holding { until } = &mut entry.life
-            && let Some(rung) = entry.incident.rung
-        {
-            *until = (*until).min(now + self.config.hold_ms(rung));
         }
     }
 }

@@ -6,6 +6,10 @@ use weir_bgp::guard::Guard;
 use weir_model::{Action, Candidate, Direction, Filter, Measure, Rung, Verdict};
 
 use crate::Config;
+use crate::carve::pieces;
+
+/// Pieces that one match on a prefix may be cut into, to spare never-touch hosts.
+const PIECES_MAX: usize = 8;
 
 /// One measure, with what the detector measured of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -212,7 +216,8 @@ fn filters(
     let mut collateral = 0.0;
     let mut why = "no candidate".to_owned();
     for candidate in &verdict.candidates {
-        if chosen.len() >= situation.config.max_rules_per_incident {
+        let room = situation.config.max_rules_per_incident.saturating_sub(chosen.len());
+        if room == 0 {
             break;
         }
         let packets = candidate.packets.clone().normalise();
@@ -231,19 +236,40 @@ fn filters(
             why = "not to be used again in this incident".into();
             continue;
         }
-        if let Err(refusal) = situation.guard.judge_measure(&measure) {
-            why = refusal.to_string();
-            continue;
-        }
+        // A prefix under attack may be met in a few more pieces than a host has rules.
+        let pieces = match pieces(&measure, situation.guard, room.max(PIECES_MAX)) {
+            Ok(pieces) => pieces,
+            Err(refusal) => {
+                why = refusal.to_string();
+                continue;
+            }
+        };
         collateral += share.max(0.0);
-        chosen.push(Planned {
-            measure,
-            coverage: candidate.coverage.clamp(0.0, 1.0),
-            collateral: share.max(0.0),
-            normal_bytes_per_sec: candidate.normal_bytes_per_sec.max(0.0),
-        });
+        chosen.extend(shares(pieces, candidate));
     }
     if chosen.is_empty() { Err(why) } else { Ok(chosen) }
+}
+
+/// The pieces of one candidate, each with its part of the candidate's numbers by its number of
+/// addresses.
+fn shares(pieces: Vec<Measure>, candidate: &Candidate) -> impl Iterator<Item = Planned> {
+    let size = |m: &Measure| {
+        let net = m.target();
+        2f64.powi(i32::from(net.max_prefix_len() - net.prefix_len()))
+    };
+    let total: f64 = pieces.iter().map(size).sum();
+    let coverage = candidate.coverage.clamp(0.0, 1.0);
+    let collateral = candidate.collateral.max(0.0);
+    let normal_bytes_per_sec = candidate.normal_bytes_per_sec.max(0.0);
+    pieces.into_iter().map(move |measure| {
+        let part = size(&measure) / total;
+        Planned {
+            measure,
+            coverage: coverage * part,
+            collateral: collateral * part,
+            normal_bytes_per_sec: normal_bytes_per_sec * part,
+        }
+    })
 }
 
 fn rate_limit(config: &Config, candidate: &Candidate) -> Action {

@@ -30,6 +30,7 @@ impl Mitigator {
             Observed::Announced { peer, measure, at } => {
                 let text = format!("{peer} has it: {measure}");
                 self.on_wire(measure, peer, true, ("announced", text), *at);
+                self.start_watch(measure, *at);
             }
             Observed::Withdrawn { peer, measure, at } => {
                 let text = format!("gone from {peer}: {measure}");
@@ -69,6 +70,21 @@ impl Mitigator {
                 set_peer(m, peer, has);
             }
             self.ledger.note(&mut entry.incident, kind, text.clone(), now);
+        }
+    }
+
+    /// From now on the traffic shows what the youngest measures do.
+    fn start_watch(&mut self, measure: &Measure, at: Millis) {
+        for entry in self.entries.values_mut() {
+            let youngest = entry.generation_at.unwrap_or_default();
+            let is_it = entry.live().any(|m| {
+                m.measure == *measure && m.state == MitigationState::Active && m.since >= youngest
+            });
+            if let Some(watch) = &mut entry.watch
+                && is_it
+            {
+                watch.on_wire.get_or_insert(at);
+            }
         }
     }
 

@@ -1,5 +1,9 @@
 //! Whole lives in virtual time. One [`World`] drives the public API only.
 
+mod feedback;
+mod people;
+mod repeat;
+
 use std::sync::Arc;
 
 use weir_model::{
@@ -156,17 +160,19 @@ impl World {
 
     pub(crate) fn restart(&mut self, change: impl FnOnce(&mut Config)) {
         let stored: Vec<_> = self.mitigator.incidents().map(|i| (**i).clone()).collect();
+        let checkpoint = self.mitigator.checkpoint();
         let now = self.now;
         *self = Self { now, ..Self::new(change) };
+        self.mitigator.restore_checkpoint(checkpoint, now);
         self.mitigator.restore(stored, now);
     }
 }
 
-fn drop_from(src_port: u16) -> String {
+pub(crate) fn drop_from(src_port: u16) -> String {
     format!("flowspec dst {VICTIM} proto 17 sport {src_port} drop")
 }
 
-fn limit_from(src_port: u16, bytes: u64) -> String {
+pub(crate) fn limit_from(src_port: u16, bytes: u64) -> String {
     format!("flowspec dst {VICTIM} proto 17 sport {src_port} rate-limit {bytes} bytes/s")
 }
 
@@ -240,6 +246,12 @@ fn a_rule_lives_as_long_as_the_attack_and_its_hold() {
     assert_eq!(world.desired().len(), 1);
     world.wait(2);
     assert_eq!(world.desired().len(), 0);
+    assert_eq!(
+        world.mitigator.incidents().next().unwrap().state,
+        IncidentState::Open,
+        "a last look"
+    );
+    world.wait(10);
     let incident = Arc::clone(world.mitigator.incidents().next().unwrap());
     assert_eq!((incident.state, incident.rung), (IncidentState::Closed, None));
     assert_eq!(world.actions(), ["open", "announce", "end", "withdraw"]);

@@ -1,0 +1,171 @@
+//! Did it help? Did it hurt? What the traffic does after an announcement of weir's.
+//!
+//! An exporter looks either behind the filter, and what is cut vanishes from its reports, or
+//! before it, and everything stays in sight unless the router says what it discards (IE 89, sFlow
+//! discards). Which of the two is learned; until then traffic that has not fallen counts as a
+//! measure that does not work.
+
+use weir_model::{Goodput, Millis, Verdict};
+
+use crate::config::{Config, Visibility};
+use crate::memory::Memory;
+
+/// Samples of legitimate traffic that must be expected before their absence means anything.
+const SAMPLES_MIN: f64 = 15.0;
+/// Share of its normal level that legitimate traffic must have had before the announcement, 0-1:
+/// what the attack had already crushed, the rule cannot have harmed.
+const ALIVE_SHARE: f64 = 0.3;
+/// What is left of it when a rule has harmed it, share of the level before, 0-1.
+const HARMED_SHARE: f64 = 0.1;
+/// Share of the excess that must be gone for a measure to count as effective, 0-1.
+const EFFECTIVE: f64 = 0.5;
+/// Share of the excess that a rule must cut not to be useless, 0-1.
+const USEFUL: f64 = 0.3;
+
+/// One generation of measures under observation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Watch {
+    /// When the first peer had it; nothing is judged before.
+    pub(crate) on_wire: Option<Millis>,
+    /// Excess not discarded before that, layer-3 bits a second: the highest seen.
+    before: f64,
+    /// Legitimate traffic before that, layer-3 bits a second.
+    legitimate: Option<f64>,
+    /// Legitimate traffic in normal times, layer-3 bits a second.
+    normal: f64,
+    /// Whether it once did its work: if the excess is back, the attack is another one.
+    worked: bool,
+    /// Whether the effect has been judged.
+    pub(crate) settled: bool,
+}
+
+/// What became of a generation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Effect {
+    /// Too early, or nothing to see.
+    Unknown,
+    /// The traffic has fallen, or routers say that they discard it.
+    Works,
+    /// Nobody can tell: the exporters look before the filter and do not say what is discarded.
+    Unseen,
+    /// The traffic has not fallen in time; the share of the excess that is gone, 0-1.
+    TooWeak(f64),
+    /// The rules cut next to nothing and match next to nothing; the share gone, 0-1.
+    Useless(f64),
+    /// Legitimate traffic collapsed; what is left of it, 0-1.
+    Harmful(f64),
+}
+
+fn harm(verdict: &Verdict) -> f64 {
+    (verdict.excess.bits_per_sec - verdict.discarded.bits_per_sec).max(0.0)
+}
+
+impl Watch {
+    pub(crate) fn new(verdict: &Verdict) -> Self {
+        let goodput = verdict.legitimate.filter(is_sound);
+        Self {
+            on_wire: None,
+            before: harm(verdict),
+            legitimate: goodput.map(|g| g.now.bits_per_sec),
+            normal: goodput.map_or(0.0, |g| g.normal.bits_per_sec),
+            worked: false,
+            settled: false,
+        }
+    }
+
+    /// After a restart the numbers from before the announcement are gone: the peak stands in.
+    pub(crate) fn resumed(verdict: &Verdict) -> Self {
+        Self { before: verdict.peak.bits_per_sec, legitimate: None, ..Self::new(verdict) }
+    }
+
+    /// What is seen before the first peer has it still belongs to the time before.
+    fn keep_before(&mut self, verdict: &Verdict) {
+        self.before = self.before.max(harm(verdict));
+        if let Some(goodput) = verdict.legitimate.filter(is_sound) {
+            let now = goodput.now.bits_per_sec;
+            self.legitimate = Some(self.legitimate.map_or(now, |before| before.max(now)));
+            self.normal = goodput.normal.bits_per_sec;
+        }
+    }
+
+    /// Share of the excess that remains, 0 and up.
+    fn remains(&self, verdict: &Verdict) -> f64 {
+        if self.before > 0.0 { harm(verdict) / self.before } else { 0.0 }
+    }
+
+    /// Whether less than half of the excess is left.
+    pub(crate) fn has_fallen(&self, verdict: &Verdict) -> bool {
+        self.before > 0.0 && self.remains(verdict) < EFFECTIVE
+    }
+
+    /// Judges by one verdict. `matched_now` is the share of the excess that the rules in force
+    /// still match by the verdict's own measure, 0-1; `spares` whether the measure claims to spare
+    /// legitimate traffic at all.
+    pub(crate) fn judge(
+        &mut self,
+        verdict: &Verdict,
+        (matched_now, spares): (f64, bool),
+        memory: &Memory,
+        config: &Config,
+        now: Millis,
+    ) -> Effect {
+        let Some(on_wire) = self.on_wire else {
+            self.keep_before(verdict);
+            return Effect::Unknown;
+        };
+        let exporters = &verdict.reason.exporters;
+        // What is reported now was seen that much earlier.
+        let lag = memory.lag_ms(exporters);
+        let age = now.since(on_wire).saturating_sub(lag);
+        if spares
+            && age > 0
+            && age <= config.rollback_secs.saturating_mul(1000)
+            && let Some(left) = self.legitimate_left(verdict)
+        {
+            return Effect::Harmful(left);
+        }
+        if age < config.feedback_secs.saturating_mul(1000) || self.before <= 0.0 {
+            return Effect::Unknown;
+        }
+        let gone = (1.0 - self.remains(verdict)).max(0.0);
+        if gone >= EFFECTIVE {
+            self.worked = true;
+            return Effect::Works;
+        }
+        if memory.visibility(config, exporters) == Some(Visibility::BeforeFilter)
+            && verdict.discarded.bits_per_sec <= 0.0
+        {
+            return Effect::Unseen;
+        }
+        let long = age >= config.rollback_secs.saturating_mul(1000);
+        if long && spares && !self.worked && gone < USEFUL && matched_now < USEFUL {
+            return Effect::Useless(gone);
+        }
+        Effect::TooWeak(gone)
+    }
+
+    /// What is left of the legitimate traffic, when that is a collapse that came with the rules.
+    fn legitimate_left(&self, verdict: &Verdict) -> Option<f64> {
+        let goodput = verdict.legitimate.filter(is_sound)?;
+        let before = self.legitimate?;
+        if before <= ALIVE_SHARE * self.normal || before <= 0.0 {
+            return None;
+        }
+        let left = goodput.now.bits_per_sec / before;
+        (left < HARMED_SHARE).then_some(left)
+    }
+
+    /// Which way the exporters look, by how a measure that works showed itself.
+    pub(crate) fn shows(&self, verdict: &Verdict) -> Visibility {
+        let visible = verdict.excess.bits_per_sec;
+        if verdict.discarded.bits_per_sec >= EFFECTIVE * visible && visible > 0.0 {
+            Visibility::BeforeFilter
+        } else {
+            Visibility::AfterFilter
+        }
+    }
+}
+
+fn is_sound(goodput: &Goodput) -> bool {
+    goodput.expected_samples >= SAMPLES_MIN && goodput.now.bits_per_sec.is_finite()
+}
