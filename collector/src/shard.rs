@@ -10,7 +10,7 @@ use weir_model::{ExporterStatus, FlowRecord, Inventory, Millis, Slice};
 use crate::accumulate::Accumulator;
 use crate::config::Config;
 use crate::decode::packet::{self, LinkType};
-use crate::decode::{self, Context, Tally, Visit, sflow};
+use crate::decode::{self, Context, Tally, Visit};
 use crate::error::{DecodeError, DecodeErrorKind};
 use crate::exporter::Exporter;
 use crate::registry::Registry;
@@ -193,27 +193,20 @@ impl Shard {
         }
         exporter.datagrams = exporter.datagrams.wrapping_add(1);
         exporter.last_seen = now;
-        let Some(packet) = packet::parse(link, frame, wire_len, self.config.tunnel) else {
+        let mut record = packet::EMPTY;
+        let tunnel = self.config.tunnel;
+        if packet::parse(link, frame, wire_len, tunnel, &mut record).is_none() {
             self.tally.not_ip = self.tally.not_ip.wrapping_add(1);
             return;
-        };
+        }
         let sampling = sampling.max(1);
         exporter.applied(sampling, weir_model::SamplingSource::Operator);
-        let record = FlowRecord {
-            sampling,
-            start: now,
-            end: now,
-            exporter: exporter.id,
-            ..sflow::from_packet(&packet)
-        };
+        record.sampling = sampling;
+        (record.start, record.end) = (now, now);
+        record.exporter = exporter.id;
         self.accumulator.arrive(now);
-        let mut cx = Context {
-            exporter,
-            tally: &mut self.tally,
-            visit: &mut self.accumulator,
-            now,
-            tunnel: self.config.tunnel,
-        };
+        let mut cx =
+            Context { exporter, tally: &mut self.tally, visit: &mut self.accumulator, now, tunnel };
         cx.data_records(1);
         cx.record(&record);
     }

@@ -4,7 +4,7 @@
 //! few that do makes reading a record a short walk over known places, about twenty times faster
 //! than reading field by field.
 
-use crate::fields::{Element, Target, target_of};
+use crate::fields::{Element, SECTION, Slot, section_place, slot_of};
 use crate::read::{be16, be32};
 
 /// Most fields of one template.
@@ -29,32 +29,21 @@ pub(crate) struct Field {
     pub(crate) len: u16,
 }
 
-/// Where a field of interest is.
+/// Where a field of interest is, in records that are all alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Op {
-    /// Octets into the record; meaningless in a plan with variable lengths.
-    pub(crate) offset: u16,
-    pub(crate) len: u16,
-    pub(crate) target: Target,
+    /// Octets from the record's start to the field's end.
+    pub(crate) end: u16,
+    /// Bits to clear at the top of the eight octets that end there: what is not the field.
+    pub(crate) clear: u8,
+    pub(crate) slot: u8,
 }
 
-/// What a plan knows about its records beforehand.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Traits {
-    /// Has octets or packets, or a section of a packet.
-    pub(crate) traffic: bool,
-    /// Has a packet count.
-    pub(crate) packets: bool,
-    /// Octets are those of layer 2.
-    pub(crate) layer2: bool,
-    /// Has counters of the opposite direction (RFC 5103).
-    pub(crate) biflow: bool,
-    /// Names its sampler.
-    pub(crate) sampler: bool,
-    /// Says its sampling rate itself.
-    pub(crate) sampling: bool,
-    /// Has a section of a packet.
-    pub(crate) section: bool,
+/// A field in order, in records whose lengths vary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Step {
+    pub(crate) len: u16,
+    pub(crate) slot: Slot,
 }
 
 /// A template and how to read its records.
@@ -65,12 +54,17 @@ pub(crate) struct Template {
     /// The definition as it came, to tell a refresh from a change.
     pub(crate) definition: Vec<u8>,
     pub(crate) fields: Vec<Field>,
-    /// Every field when a length is variable, else the ones of interest.
+    /// How to read records that are all alike.
     pub(crate) ops: Vec<Op>,
+    /// Places of sections in records that are all alike: slot and place.
+    pub(crate) sections: Vec<(u8, u64)>,
+    /// How to read records whose lengths vary.
+    pub(crate) steps: Vec<Step>,
     pub(crate) variable: bool,
     /// Octets of a record; the least when lengths vary. 0 is undecodable.
     pub(crate) record_len: usize,
-    pub(crate) traits: Traits,
+    /// The slots that its records fill.
+    pub(crate) has: u64,
 }
 
 /// A definition on the wire: the template's number, its kind, and how long it is.
@@ -161,66 +155,74 @@ impl<'a> Definition<'a> {
 
 impl Template {
     fn plan(&mut self) {
-        let mut offset = 0_usize;
-        let mut ops: Vec<Op> = Vec::new();
-        for field in &self.fields {
-            let target = target_of(field.element);
-            let place = u16::try_from(offset).unwrap_or(VARIABLE);
-            ops.push(Op { offset: place, len: field.len, target });
-            offset += if field.len == VARIABLE { 1 } else { usize::from(field.len) };
+        let mut steps: Vec<Step> =
+            self.fields.iter().map(|f| Step { len: f.len, slot: slot_of(f.element) }).collect();
+        settle(&mut steps);
+        let fixed = |s: &Step| if s.len == VARIABLE { 1 } else { usize::from(s.len) };
+        self.record_len = steps.iter().map(fixed).sum();
+        self.has = 0;
+        for step in steps.iter().filter(|s| s.slot != Slot::Skip) {
+            self.has |= step.slot.bit();
         }
-        self.record_len = offset;
-        settle(&mut ops);
-        self.traits = Traits {
-            traffic: ops.iter().any(|op| op.target.is_counter() || op.target.is_section()),
-            packets: ops.iter().any(|op| op.target == Target::Packets),
-            layer2: false,
-            biflow: ops
-                .iter()
-                .any(|op| matches!(op.target, Target::ReverseBytes | Target::ReversePackets)),
-            sampler: ops.iter().any(|op| op.target == Target::Sampler),
-            sampling: ops.iter().any(|op| op.target.is_sampling()),
-            section: ops.iter().any(|op| op.target.is_section()),
-        };
-        self.traits.layer2 = ops.iter().any(|op| op.target == Target::Layer2Bytes);
-        if !self.variable {
-            // A length of 0 carries nothing; an offset beyond 65534 lies beyond any datagram.
-            ops.retain(|op| op.target != Target::Skip && op.len > 0 && op.offset != VARIABLE);
+        if self.variable {
+            self.steps = steps;
+            return;
         }
-        self.ops = ops;
+        let mut end = 0_usize;
+        for step in &steps {
+            let len = usize::from(step.len);
+            let start = end;
+            end += len;
+            match step.slot {
+                Slot::Skip => {}
+                slot if slot.bit() & SECTION != 0 => {
+                    self.sections.push((slot as u8, section_place(start, len)));
+                }
+                Slot::Src6High | Slot::Dst6High => {
+                    if len == 16 {
+                        self.op(start + 8, 8, step.slot as u8);
+                        self.op(end, 8, step.slot as u8 + 1);
+                    }
+                }
+                slot => self.op(end, len, slot as u8),
+            }
+        }
+    }
+
+    fn op(&mut self, end: usize, len: usize, slot: u8) {
+        // A record longer than any datagram is never read.
+        if let (Ok(end), Ok(clear)) = (u16::try_from(end), u8::try_from(64 - len.min(8) * 8)) {
+            self.ops.push(Op { end, clear, slot });
+        }
     }
 }
 
 /// Settles which of several fields for one purpose counts: the first of the most precise kind.
-fn settle(ops: &mut [Op]) {
-    const BYTES: &[Target] = &[
-        Target::Bytes,
-        Target::TotalBytes,
-        Target::OutBytes,
-        Target::InitiatorBytes,
-        Target::Layer2Bytes,
-    ];
-    const PACKETS: &[Target] =
-        &[Target::Packets, Target::TotalPackets, Target::OutPackets, Target::InitiatorPackets];
-    for (ladder, target) in [(BYTES, Target::Bytes), (PACKETS, Target::Packets)] {
+fn settle(steps: &mut [Step]) {
+    const BYTES: &[Slot] =
+        &[Slot::Bytes, Slot::TotalBytes, Slot::OutBytes, Slot::InitiatorBytes, Slot::Layer2Bytes];
+    const PACKETS: &[Slot] =
+        &[Slot::Packets, Slot::TotalPackets, Slot::OutPackets, Slot::InitiatorPackets];
+    for (ladder, slot) in [(BYTES, Slot::Bytes), (PACKETS, Slot::Packets)] {
         let best = ladder
             .iter()
-            .find_map(|wanted| ops.iter().position(|op| op.target == *wanted && op.len > 0));
-        for (index, op) in ops.iter_mut().enumerate() {
+            .find_map(|wanted| steps.iter().position(|s| s.slot == *wanted && s.len > 0));
+        for (index, step) in steps.iter_mut().enumerate() {
             if Some(index) == best {
-                if op.target != Target::Layer2Bytes {
-                    op.target = target;
+                if step.slot != Slot::Layer2Bytes {
+                    step.slot = slot;
                 }
-            } else if ladder.contains(&op.target) {
-                op.target = Target::Skip;
+            } else if ladder.contains(&step.slot) {
+                step.slot = Slot::Skip;
             }
         }
     }
-    for index in 0..ops.len() {
-        let (before, rest) = ops.split_at_mut(index);
-        let op = &mut rest[0];
-        if op.target != Target::Skip && before.iter().any(|b| b.target == op.target && b.len > 0) {
-            op.target = Target::Skip;
+    for index in 0..steps.len() {
+        let (before, rest) = steps.split_at_mut(index);
+        let step = &mut rest[0];
+        // A length of 0 carries nothing (RFC 7011 allows it); a field that comes twice counts once.
+        if step.len == 0 || before.iter().any(|b| b.slot == step.slot) {
+            step.slot = Slot::Skip;
         }
     }
 }

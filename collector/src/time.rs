@@ -13,8 +13,6 @@ const MAX_AGE_MS: u64 = 3_600_000;
 /// What a record says about its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FlowTime {
-    /// Nothing: the packets are taken to have passed at arrival.
-    Arrival,
     /// Relative to the export: milliseconds since the end, and how long it lasted.
     Age { end: u64, duration: u64 },
     /// On the exporter's clock, milliseconds since the epoch.
@@ -23,6 +21,7 @@ pub(crate) enum FlowTime {
 
 /// `now - then` on a 32-bit millisecond counter that wraps every 49.7 days. A `then` slightly in
 /// the future, as some exporters send, is 0.
+#[inline]
 pub(crate) fn uptime_age(now: u32, then: u32) -> u64 {
     let age = now.wrapping_sub(then);
     // The upper half is "in the future".
@@ -64,9 +63,9 @@ impl Clock {
 
     /// First and last packet on our clock, never after `now`. Tells also whether the times had to
     /// be corrected because they were implausible.
+    #[inline]
     pub(crate) fn event(&self, time: FlowTime, now: Millis) -> (Millis, Millis, bool) {
         let (age, duration) = match time {
-            FlowTime::Arrival => (0, 0),
             FlowTime::Age { end, duration } => (end, duration),
             FlowTime::Absolute { start, end } => {
                 let on_ours = signed(end).saturating_sub(self.skew_ms());

@@ -5,10 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use weir_model::{FlowRecord, Forwarding, Fragment};
 
 use super::packet::{self, LinkType};
-use super::{Context, Visit, average_length, sflow, split_icmp};
+use super::{Context, Visit, average_length, split_icmp};
 use crate::exporter::DomainKey;
-use crate::fields::{Raw, RawTime};
-use crate::template::Traits;
+use crate::fields::{BIFLOW, Raw, SECTION, Slot, ntp_ms};
 use crate::time::{FlowTime, uptime_age};
 
 /// The message a record came in.
@@ -33,24 +32,28 @@ const FULL_PACKET: u64 = 1500;
 pub(super) fn flows<V: Visit>(
     cx: &mut Context<'_, V>,
     export: &Export,
-    traits: Traits,
-    raw: &Raw<'_>,
+    raw: &Raw,
+    record: &[u8],
     sampling: u32,
 ) {
-    let Some(mut record) = base(cx, raw, traits) else {
+    let section = raw.has & SECTION != 0;
+    let from_section = if section { from_section(cx, raw, record) } else { None };
+    let Some(mut flow) = from_section.or_else(|| from_fields(cx, raw)) else {
         cx.tally.not_traffic = cx.tally.not_traffic.wrapping_add(1);
         return;
     };
-    (record.start, record.end) = cx.event(time(export, &raw.time, cx.exporter.init_ms));
-    record.sampling = sampling;
-    record.exporter = cx.exporter.id;
+    (flow.start, flow.end) = cx.event(time(export, raw, cx.exporter.init_ms));
+    flow.sampling = sampling;
+    flow.exporter = cx.exporter.id;
     let mut any = false;
-    if record.packets > 0 {
-        cx.record(&record);
+    if flow.packets > 0 {
+        cx.record(&flow);
         any = true;
     }
-    if traits.biflow && (raw.reverse_bytes > 0 || raw.reverse_packets > 0) {
-        cx.record(&reversed(&record, raw));
+    if raw.has & BIFLOW != 0
+        && (raw.u64(Slot::ReverseBytes) > 0 || raw.u64(Slot::ReversePackets) > 0)
+    {
+        cx.record(&reversed(&flow, raw));
         any = true;
     }
     if !any {
@@ -60,76 +63,89 @@ pub(super) fn flows<V: Visit>(
 
 /// Everything but time, rate and exporter.
 #[inline]
-fn base<V: Visit>(cx: &Context<'_, V>, raw: &Raw<'_>, traits: Traits) -> Option<FlowRecord> {
-    if traits.section
-        && let Some(record) = from_section(cx, raw)
-    {
-        return Some(record);
-    }
+fn from_fields<V: Visit>(cx: &Context<'_, V>, raw: &Raw) -> Option<FlowRecord> {
     let (src, dst) = addresses(raw)?;
-    let (packets, bytes) = counts(raw, traits);
+    let (packets, bytes) = counts(raw);
     let average = average_length(packets, bytes);
-    let mut record = FlowRecord {
+    let or_average = |slot| if raw.has(slot) { raw.u16(slot) } else { average };
+    let protocol = raw.u8(Slot::Protocol);
+    let mut flow = FlowRecord {
         src,
         dst,
-        src_port: raw.src_port,
-        dst_port: raw.dst_port,
-        protocol: raw.protocol,
-        tcp_flags: if raw.protocol == 6 { raw.tcp_flags } else { 0 },
+        src_port: raw.u16(Slot::SrcPort),
+        dst_port: raw.u16(Slot::DstPort),
+        protocol,
+        tcp_flags: if protocol == 6 { raw.u8(Slot::TcpFlags) } else { 0 },
         icmp_type: 0,
         icmp_code: 0,
-        ttl: raw.ttl,
+        ttl: raw.u8(Slot::Ttl),
         fragment: fragment(raw),
-        forwarding: forwarding(raw.forwarding),
-        length_min: if raw.length_min > 0 { raw.length_min } else { average },
-        length_max: if raw.length_max > 0 { raw.length_max } else { average },
+        forwarding: forwarding(raw.u8(Slot::Forwarding)),
+        length_min: or_average(Slot::LengthMin),
+        length_max: or_average(Slot::LengthMax),
         packets,
         bytes,
         sampling: 1,
         start: cx.now,
         end: cx.now,
-        input_if: raw.input_if,
-        output_if: raw.output_if,
+        input_if: raw.u32(Slot::InputIf),
+        output_if: raw.u32(Slot::OutputIf),
         exporter: cx.exporter.id,
     };
-    if let Some([kind, code]) = raw.icmp.filter(|_| matches!(raw.protocol, 1 | 58)) {
-        (record.icmp_type, record.icmp_code) = (kind, code);
-        (record.src_port, record.dst_port) = (0, 0);
-    } else {
-        split_icmp(&mut record);
+    if matches!(protocol, 1 | 58) {
+        icmp(&mut flow, raw);
     }
-    Some(record)
+    Some(flow)
+}
+
+/// Type and code from their own fields, else from the destination port.
+fn icmp(flow: &mut FlowRecord, raw: &Raw) {
+    if raw.has(Slot::IcmpTypeCode) {
+        flow.dst_port = raw.u16(Slot::IcmpTypeCode);
+    } else if raw.has(Slot::IcmpType) {
+        flow.dst_port = u16::from_be_bytes([raw.u8(Slot::IcmpType), raw.u8(Slot::IcmpCode)]);
+    }
+    split_icmp(flow);
 }
 
 /// Some routers have both families in one template and fill in one: the other is zero.
 #[inline]
-fn addresses(raw: &Raw<'_>) -> Option<(IpAddr, IpAddr)> {
-    if raw.src4 != 0 || raw.dst4 != 0 {
-        let address = |bits| IpAddr::V4(Ipv4Addr::from_bits(bits));
-        Some((address(raw.src4), address(raw.dst4)))
-    } else if raw.src6 != 0 || raw.dst6 != 0 {
-        let address = |bits| IpAddr::V6(Ipv6Addr::from_bits(bits));
-        Some((address(raw.src6), address(raw.dst6)))
+fn addresses(raw: &Raw) -> Option<(IpAddr, IpAddr)> {
+    let (src, dst) = (raw.u32(Slot::Src4), raw.u32(Slot::Dst4));
+    if src != 0 || dst != 0 {
+        return Some((IpAddr::V4(Ipv4Addr::from_bits(src)), IpAddr::V4(Ipv4Addr::from_bits(dst))));
+    }
+    let src = raw.u128(Slot::Src6High, Slot::Src6Low);
+    let dst = raw.u128(Slot::Dst6High, Slot::Dst6Low);
+    let address = |bits| IpAddr::V6(Ipv6Addr::from_bits(bits));
+    (src != 0 || dst != 0).then(|| (address(src), address(dst)))
+}
+
+#[inline]
+fn counts(raw: &Raw) -> (u64, u64) {
+    // One of the two is 0: a template's octets are settled to one field.
+    let bytes = raw.u64(Slot::Bytes) | raw.u64(Slot::Layer2Bytes);
+    let packets =
+        if raw.has(Slot::Packets) { raw.u64(Slot::Packets) } else { bytes.div_ceil(FULL_PACKET) };
+    // Octets without a packet are a rounding of the exporter's: there was at least one.
+    let packets = if packets == 0 && bytes > 0 { 1 } else { packets };
+    if raw.has(Slot::Layer2Bytes) {
+        (packets, bytes.saturating_sub(packets.saturating_mul(ETHERNET_HEADER)))
     } else {
-        None
+        (packets, bytes)
     }
 }
 
 #[inline]
-fn counts(raw: &Raw<'_>, traits: Traits) -> (u64, u64) {
-    let packets = if traits.packets { raw.packets } else { raw.bytes.div_ceil(FULL_PACKET) };
-    // Octets without a packet are a rounding of the exporter's: there was at least one.
-    let packets = if packets == 0 && raw.bytes > 0 { 1 } else { packets };
-    let bytes = if traits.layer2 {
-        raw.bytes.saturating_sub(packets.saturating_mul(ETHERNET_HEADER))
-    } else {
-        raw.bytes
-    };
-    (packets, bytes)
-}
-
-const fn fragment(raw: &Raw<'_>) -> Fragment {
-    match (raw.fragment_offset, raw.more_fragments) {
+fn fragment(raw: &Raw) -> Fragment {
+    const SAYS: u64 = Slot::FragmentOffset.bit() | Slot::FragmentFlags.bit();
+    if raw.has & SAYS == 0 {
+        return Fragment::None;
+    }
+    // Some exporters send the header's word, flags and all.
+    let word = raw.u16(Slot::FragmentOffset);
+    let more = word & 0x2000 != 0 || raw.u8(Slot::FragmentFlags) & 0x20 != 0;
+    match (word & 0x1fff, more) {
         (1.., _) => Fragment::Later,
         (0, true) => Fragment::First,
         (0, false) => Fragment::None,
@@ -146,82 +162,104 @@ const fn forwarding(status: u8) -> Forwarding {
 }
 
 /// A record that carries the beginning of a packet: dataLinkFrameSection, ipHeaderPacketSection.
-fn from_section<V: Visit>(cx: &Context<'_, V>, raw: &Raw<'_>) -> Option<FlowRecord> {
-    let (link, section) = match (raw.frame, raw.ip) {
-        (Some(frame), _) => (LinkType::Ethernet, frame),
-        (None, Some(ip)) => (LinkType::Ip, ip),
-        (None, None) => return None,
-    };
-    let wire = if raw.frame_size > 0 { raw.frame_size } else { u32::MAX };
-    let packet = packet::parse(link, section, wire, cx.tunnel)?;
-    let packets = raw.packets.max(1);
-    let length = u64::from(packet.length);
-    Some(FlowRecord {
-        packets,
-        bytes: packets.saturating_mul(length),
-        forwarding: forwarding(raw.forwarding),
-        input_if: raw.input_if,
-        output_if: raw.output_if,
-        ..sflow::from_packet(&packet)
-    })
+fn from_section<V: Visit>(cx: &Context<'_, V>, raw: &Raw, record: &[u8]) -> Option<FlowRecord> {
+    let frame = raw.section(Slot::FrameSection, record).map(|frame| (LinkType::Ethernet, frame));
+    let ip = || raw.section(Slot::IpSection, record).map(|packet| (LinkType::Ip, packet));
+    let (link, section) = frame.or_else(ip)?;
+    let wire = if raw.has(Slot::FrameSize) { raw.u32(Slot::FrameSize) } else { u32::MAX };
+    let mut flow = packet::EMPTY;
+    packet::parse(link, section, wire, cx.tunnel, &mut flow)?;
+    flow.packets = raw.u64(Slot::Packets).max(1);
+    flow.bytes = flow.bytes.saturating_mul(flow.packets);
+    flow.forwarding = forwarding(raw.u8(Slot::Forwarding));
+    flow.input_if = raw.u32(Slot::InputIf);
+    flow.output_if = raw.u32(Slot::OutputIf);
+    Some(flow)
 }
 
 /// The opposite direction of a biflow.
-fn reversed(record: &FlowRecord, raw: &Raw<'_>) -> FlowRecord {
-    let packets = if raw.reverse_packets > 0 {
-        raw.reverse_packets
-    } else {
-        raw.reverse_bytes.div_ceil(FULL_PACKET)
+fn reversed(flow: &FlowRecord, raw: &Raw) -> FlowRecord {
+    let bytes = raw.u64(Slot::ReverseBytes);
+    let packets = match raw.u64(Slot::ReversePackets) {
+        0 => bytes.div_ceil(FULL_PACKET),
+        packets => packets,
     };
-    let length = average_length(packets, raw.reverse_bytes);
+    let length = average_length(packets, bytes);
     FlowRecord {
-        src: record.dst,
-        dst: record.src,
-        src_port: record.dst_port,
-        dst_port: record.src_port,
-        tcp_flags: if record.protocol == 6 { raw.reverse_tcp_flags } else { 0 },
+        src: flow.dst,
+        dst: flow.src,
+        src_port: flow.dst_port,
+        dst_port: flow.src_port,
+        tcp_flags: if flow.protocol == 6 { raw.u8(Slot::ReverseTcpFlags) } else { 0 },
         length_min: length,
         length_max: length,
         packets,
-        bytes: raw.reverse_bytes,
-        input_if: record.output_if,
-        output_if: record.input_if,
-        ..*record
+        bytes,
+        input_if: flow.output_if,
+        output_if: flow.input_if,
+        ..*flow
     }
 }
 
 /// The most exact of the ways in which a record says its time.
 #[inline]
-fn time(export: &Export, raw: &RawTime, init_ms: u64) -> FlowTime {
-    if let Some(last) = raw.end_uptime {
-        let first = raw.start_uptime.unwrap_or(last);
+fn time(export: &Export, raw: &Raw, init_ms: u64) -> FlowTime {
+    if raw.has(Slot::EndUptime) {
+        let last = raw.u32(Slot::EndUptime);
+        let first = if raw.has(Slot::StartUptime) { raw.u32(Slot::StartUptime) } else { last };
         let duration = uptime_age(last, first);
         if let Some(uptime) = export.uptime {
             return FlowTime::Age { end: uptime_age(uptime, last), duration };
         }
-        let init = if raw.init > 0 { raw.init } else { init_ms };
-        if init > 0 {
-            // The uptime wraps: the last wrap before the export is meant.
-            let uptime = u32::try_from(export.unix_ms.saturating_sub(init) & 0xffff_ffff);
-            let age = uptime_age(uptime.unwrap_or(0), last);
-            let end = export.unix_ms.saturating_sub(age);
-            return FlowTime::Absolute { start: end.saturating_sub(duration), end };
-        }
-        return FlowTime::Age { end: 0, duration };
+        return ipfix_uptime(export, raw, init_ms, last, duration);
     }
-    if raw.end > 0 || raw.start > 0 {
-        let end = if raw.end > 0 { raw.end } else { raw.start.saturating_add(raw.duration) };
-        let start = if raw.start > 0 { raw.start } else { end.saturating_sub(raw.duration) };
+    let (start, end) = (raw.u64(Slot::StartMillis), raw.u64(Slot::EndMillis));
+    if start > 0 && end > 0 {
         return FlowTime::Absolute { start, end };
     }
-    if let Some(end) = raw.end_delta.or(raw.start_delta) {
-        let start = raw.start_delta.unwrap_or(end);
-        let duration = start.saturating_sub(end) / 1000;
-        let end = export.unix_ms.saturating_sub(end / 1000);
-        return FlowTime::Absolute { start: end.saturating_sub(duration), end };
+    rare_time(export, raw)
+}
+
+/// IPFIX headers have no uptime: systemInitTimeMilliseconds, of the record or of an option, must
+/// say when it began. Without it only the duration is known.
+fn ipfix_uptime(export: &Export, raw: &Raw, init_ms: u64, last: u32, duration: u64) -> FlowTime {
+    let own = raw.u64(Slot::Init);
+    let init = if own > 0 { own } else { init_ms };
+    if init == 0 {
+        return FlowTime::Age { end: 0, duration };
     }
-    if raw.duration > 0 {
-        return FlowTime::Age { end: 0, duration: raw.duration };
+    // The uptime wraps: the last wrap before the export is meant.
+    let uptime = export.unix_ms.saturating_sub(init) & u64::from(u32::MAX);
+    let age = uptime_age(u32::try_from(uptime).unwrap_or(0), last);
+    let end = export.unix_ms.saturating_sub(age);
+    FlowTime::Absolute { start: end.saturating_sub(duration), end }
+}
+
+fn rare_time(export: &Export, raw: &Raw) -> FlowTime {
+    let first = |millis, ntp, seconds| match (raw.u64(millis), raw.u64(ntp), raw.u64(seconds)) {
+        (0, 0, seconds) => seconds.saturating_mul(1000),
+        (0, ntp, _) => ntp_ms(ntp),
+        (millis, ..) => millis,
+    };
+    let start = first(Slot::StartMillis, Slot::StartNtp, Slot::StartSeconds);
+    let end = first(Slot::EndMillis, Slot::EndNtp, Slot::EndSeconds);
+    let duration = match raw.u64(Slot::DurationMillis) {
+        0 => raw.u64(Slot::DurationMicros) / 1000,
+        ms => ms,
+    };
+    match (start, end) {
+        (0, 0) => {}
+        (0, end) => return FlowTime::Absolute { start: end.saturating_sub(duration), end },
+        (start, 0) => {
+            return FlowTime::Absolute { start, end: start.saturating_add(duration) };
+        }
+        (start, end) => return FlowTime::Absolute { start, end },
     }
-    FlowTime::Arrival
+    let (start, end) = (raw.get(Slot::StartDelta), raw.get(Slot::EndDelta));
+    if let Some(before) = end.or(start) {
+        let end = export.unix_ms.saturating_sub(before / 1000);
+        let start = start.map_or(end, |us| export.unix_ms.saturating_sub(us / 1000));
+        return FlowTime::Absolute { start: start.min(end), end };
+    }
+    FlowTime::Age { end: 0, duration }
 }

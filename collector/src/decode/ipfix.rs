@@ -30,7 +30,7 @@ pub(crate) fn decode<V: Visit>(cx: &mut Context<'_, V>, payload: &[u8]) -> Resul
             let error = DecodeError::new(DecodeErrorKind::Truncated, at);
             return if zeros { first } else { first.and(Err(error)) };
         }
-        let (len, result) = message(cx, rest, at);
+        let (len, result) = message(cx, payload, at);
         first = first.and(result);
         let Some(len) = len else { break };
         at += len;
@@ -41,9 +41,10 @@ pub(crate) fn decode<V: Visit>(cx: &mut Context<'_, V>, payload: &[u8]) -> Resul
 /// Decodes one message; says how long it is, if it says so itself.
 fn message<V: Visit>(
     cx: &mut Context<'_, V>,
-    rest: &[u8],
+    payload: &[u8],
     base: usize,
 ) -> (Option<usize>, Result<(), DecodeError>) {
+    let rest = payload.get(base..).unwrap_or_default();
     let Some(header) = rest.first_chunk::<HEADER>() else {
         let at = base + rest.len();
         return (None, Err(DecodeError::new(DecodeErrorKind::ShortHeader, at)));
@@ -58,8 +59,7 @@ fn message<V: Visit>(
     // A length below the header's, or beyond the datagram, is not believed.
     let believed = (HEADER..=rest.len()).contains(&stated);
     let end = if believed { stated } else { rest.len() };
-    let body = rest.get(HEADER..end).unwrap_or_default();
-    let (found, result) = sets(cx, &export, Dialect::Ipfix, body, base + HEADER);
+    let (found, result) = sets(cx, &export, Dialect::Ipfix, payload, base + HEADER..base + end);
     let stream = u64::from(domain.domain);
     if found.unread {
         cx.exporter.sequence_unknown(10, stream);

@@ -9,7 +9,7 @@ mod netflow_v5;
 mod netflow_v9;
 pub(crate) mod packet;
 mod set;
-pub(crate) mod sflow;
+mod sflow;
 
 use weir_model::{FlowRecord, Millis};
 
@@ -52,7 +52,10 @@ impl<V: Visit> Context<'_, V> {
     /// Hands a record on.
     #[inline]
     pub(crate) fn record(&mut self, record: &FlowRecord) {
-        self.exporter.lag.add(self.now.since(record.start));
+        // One record in sixteen shows the lag as well as all, for a sixteenth of the cost.
+        if self.tally.flows & 15 == 0 {
+            self.exporter.lag.add(self.now.since(record.start));
+        }
         self.tally.flows = self.tally.flows.wrapping_add(1);
         self.visit.record(record);
     }

@@ -19,7 +19,7 @@ const HEADER: usize = 20;
 /// Decodes a whole datagram. The header's count of records is of no use: exporters count sets,
 /// templates, or always one.
 pub(crate) fn decode<V: Visit>(cx: &mut Context<'_, V>, payload: &[u8]) -> Result<(), DecodeError> {
-    let Some((header, body)) = payload.split_first_chunk::<HEADER>() else {
+    let Some(header) = payload.first_chunk::<HEADER>() else {
         return Err(DecodeError::new(DecodeErrorKind::ShortHeader, payload.len()));
     };
     cx.exporter.protocol = Some(FlowProtocol::NetflowV9);
@@ -29,5 +29,5 @@ pub(crate) fn decode<V: Visit>(cx: &mut Context<'_, V>, payload: &[u8]) -> Resul
     let export = Export { domain, uptime: Some(word(4)), unix_ms };
     cx.exporter.clock.exported(unix_ms, cx.now);
     cx.exporter.sequence(9, u64::from(domain.domain), word(12), 1);
-    sets(cx, &export, Dialect::V9, body, HEADER).1
+    sets(cx, &export, Dialect::V9, payload, HEADER..payload.len()).1
 }

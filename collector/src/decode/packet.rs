@@ -1,12 +1,13 @@
 //! Packet headers: from sFlow samples, IPFIX header sections and captures.
 //!
 //! A header may be cut anywhere. What is cut off is left at zero; a packet without a whole IP
-//! header is no packet.
+//! header is no packet. Headers are read straight into the record they become: a sample costs less
+//! to decode than to copy about.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
-use weir_model::Fragment;
+use weir_model::{ExporterId, FlowRecord, Forwarding, Fragment, Millis};
 
 use crate::config::Tunnel;
 use crate::read::{be16, be32, be128};
@@ -49,25 +50,6 @@ impl LinkType {
     }
 }
 
-/// A packet's headers, as far as they are there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Packet {
-    pub(crate) src: IpAddr,
-    pub(crate) dst: IpAddr,
-    pub(crate) protocol: u8,
-    pub(crate) src_port: u16,
-    pub(crate) dst_port: u16,
-    pub(crate) tcp_flags: u8,
-    pub(crate) icmp_type: u8,
-    pub(crate) icmp_code: u8,
-    pub(crate) ttl: u8,
-    pub(crate) fragment: Fragment,
-    /// Layer-3 octets of the whole packet.
-    pub(crate) length: u16,
-    /// Whether the transport header was in reach (or is absent by nature).
-    pub(crate) complete: bool,
-}
-
 /// Tags, labels and tunnels passed through at most, so that no header can hold the decoder long.
 const MAX_LAYERS: u32 = 16;
 
@@ -83,18 +65,58 @@ mod ethertype {
     pub(super) const TEB: u16 = 0x6558;
 }
 
-/// Reads a frame of `wire_len` octets of which `frame` was captured.
-pub(crate) fn parse(link: LinkType, frame: &[u8], wire_len: u32, tunnel: Tunnel) -> Option<Packet> {
+/// One packet at no time, of nobody: what the headers do not say is the caller's to fill in.
+pub(crate) const EMPTY: FlowRecord = FlowRecord {
+    src: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    dst: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    src_port: 0,
+    dst_port: 0,
+    protocol: 0,
+    tcp_flags: 0,
+    icmp_type: 0,
+    icmp_code: 0,
+    ttl: 0,
+    fragment: Fragment::None,
+    forwarding: Forwarding::Unknown,
+    length_min: 0,
+    length_max: 0,
+    packets: 1,
+    bytes: 0,
+    sampling: 1,
+    start: Millis(0),
+    end: Millis(0),
+    input_if: 0,
+    output_if: 0,
+    exporter: ExporterId(0),
+};
+
+/// Whether a packet's transport header was in reach, or is absent by nature.
+pub(crate) type Complete = bool;
+
+/// Reads a frame of `wire_len` octets, of which `frame` was captured, into `out`: addresses, ports
+/// and what else the headers say. `None` when there is no IP packet in it.
+#[inline]
+pub(crate) fn parse(
+    link: LinkType,
+    frame: &[u8],
+    wire_len: u32,
+    tunnel: Tunnel,
+    out: &mut FlowRecord,
+) -> Option<Complete> {
     let walk = Walk { whole: frame.len(), wire_len, tunnel, layers: 0 };
     match link {
-        LinkType::Ethernet => walk.ethernet(frame),
-        LinkType::Ip => walk.ip(frame),
-        LinkType::LinuxSll => walk.ether_type(be16(frame, 14)?, frame.get(16..)?),
-        LinkType::LinuxSll2 => walk.ether_type(be16(frame, 0)?, frame.get(20..)?),
-        LinkType::Null => walk.ip(frame.get(4..)?),
-        LinkType::Ppp => walk.ppp(frame),
-        LinkType::Mpls => walk.mpls(frame),
-        LinkType::Ieee80211 => walk.ieee80211(frame),
+        // By far the most: no tag, IPv4.
+        LinkType::Ethernet if be16(frame, 12) == Some(ethertype::IPV4) => {
+            walk.ipv4(frame.get(14..)?, out)
+        }
+        LinkType::Ethernet => walk.ethernet(frame, out),
+        LinkType::Ip => walk.ip(frame, out),
+        LinkType::LinuxSll => walk.ether_type(be16(frame, 14)?, frame.get(16..)?, out),
+        LinkType::LinuxSll2 => walk.ether_type(be16(frame, 0)?, frame.get(20..)?, out),
+        LinkType::Null => walk.ip(frame.get(4..)?, out),
+        LinkType::Ppp => walk.ppp(frame, out),
+        LinkType::Mpls => walk.mpls(frame, out),
+        LinkType::Ieee80211 => walk.ieee80211(frame, out),
     }
 }
 
@@ -117,35 +139,35 @@ impl Walk {
         self.wire_len.saturating_sub(passed)
     }
 
-    fn ethernet(self, frame: &[u8]) -> Option<Packet> {
-        self.deeper()?.ether_type(be16(frame, 12)?, frame.get(14..)?)
+    fn ethernet(self, frame: &[u8], out: &mut FlowRecord) -> Option<Complete> {
+        self.deeper()?.ether_type(be16(frame, 12)?, frame.get(14..)?, out)
     }
 
-    fn ether_type(self, kind: u16, rest: &[u8]) -> Option<Packet> {
+    fn ether_type(self, kind: u16, rest: &[u8], out: &mut FlowRecord) -> Option<Complete> {
         let next = self.deeper()?;
         match kind {
-            ethertype::IPV4 | ethertype::IPV6 => next.ip(rest),
+            ethertype::IPV4 | ethertype::IPV6 => next.ip(rest, out),
             ethertype::VLAN | ethertype::QINQ | ethertype::QINQ_OLD => {
-                next.ether_type(be16(rest, 2)?, rest.get(4..)?)
+                next.ether_type(be16(rest, 2)?, rest.get(4..)?, out)
             }
-            ethertype::MPLS | ethertype::MPLS_MULTICAST => next.mpls(rest),
-            ethertype::PPPOE => next.ppp(rest.get(6..)?),
-            ethertype::TEB => next.ethernet(rest),
+            ethertype::MPLS | ethertype::MPLS_MULTICAST => next.mpls(rest, out),
+            ethertype::PPPOE => next.ppp(rest.get(6..)?, out),
+            ethertype::TEB => next.ethernet(rest, out),
             // A length, not a type: LLC with SNAP (IEEE 802.3).
-            0..=1500 => next.llc(rest),
+            0..=1500 => next.llc(rest, out),
             _ => None,
         }
     }
 
-    fn llc(self, rest: &[u8]) -> Option<Packet> {
+    fn llc(self, rest: &[u8], out: &mut FlowRecord) -> Option<Complete> {
         match rest.first_chunk::<3>()? {
-            [0xaa, 0xaa, 0x03] => self.deeper()?.ether_type(be16(rest, 6)?, rest.get(8..)?),
-            [0x06, 0x06, 0x03] => self.ip(rest.get(3..)?),
+            [0xaa, 0xaa, 0x03] => self.deeper()?.ether_type(be16(rest, 6)?, rest.get(8..)?, out),
+            [0x06, 0x06, 0x03] => self.ip(rest.get(3..)?, out),
             _ => None,
         }
     }
 
-    fn ppp(self, rest: &[u8]) -> Option<Packet> {
+    fn ppp(self, rest: &[u8], out: &mut FlowRecord) -> Option<Complete> {
         let rest = rest.strip_prefix(&[0xff, 0x03]).unwrap_or(rest);
         // The protocol may be compressed to one octet, which is then odd (RFC 1661 §6.5).
         let (protocol, rest) = match rest.first()? {
@@ -153,18 +175,18 @@ impl Walk {
             _ => (be16(rest, 0)?, rest.get(2..)?),
         };
         match protocol {
-            0x0021 | 0x0057 => self.deeper()?.ip(rest),
-            0x0281 => self.deeper()?.mpls(rest),
+            0x0021 | 0x0057 => self.deeper()?.ip(rest, out),
+            0x0281 => self.deeper()?.mpls(rest, out),
             _ => None,
         }
     }
 
-    fn mpls(self, mut rest: &[u8]) -> Option<Packet> {
+    fn mpls(self, mut rest: &[u8], out: &mut FlowRecord) -> Option<Complete> {
         for _ in 0..MAX_LAYERS {
             let label = be32(rest, 0)?;
             rest = rest.get(4..)?;
             if label & 0x100 != 0 {
-                return self.deeper()?.below_mpls(rest);
+                return self.deeper()?.below_mpls(rest, out);
             }
         }
         None
@@ -173,14 +195,17 @@ impl Walk {
     /// Nothing says what is under the last label: an IP version, a pseudowire's control word (its
     /// first four bits are 0, RFC 4385) or an Ethernet header at once. An Ethernet header whose
     /// address begins with 4 or 6 looks like IP: the IP header must fit to be believed.
-    fn below_mpls(self, rest: &[u8]) -> Option<Packet> {
+    fn below_mpls(self, rest: &[u8], out: &mut FlowRecord) -> Option<Complete> {
         match rest.first()? >> 4 {
-            4 | 6 if self.looks_like_ip(rest) => self.ip(rest),
+            4 | 6 if self.looks_like_ip(rest) => self.ip(rest, out),
             0 => {
                 let after = rest.get(4..)?;
-                self.ethernet(after).or_else(|| self.ethernet(rest))
+                match self.ethernet(after, out) {
+                    None => self.ethernet(rest, out),
+                    found => found,
+                }
             }
-            _ => self.ethernet(rest),
+            _ => self.ethernet(rest, out),
         }
     }
 
@@ -199,7 +224,7 @@ impl Walk {
     }
 
     /// Data frames only, with the QoS and four-address forms (IEEE 802.11 §9.2.4.1).
-    fn ieee80211(self, frame: &[u8]) -> Option<Packet> {
+    fn ieee80211(self, frame: &[u8], out: &mut FlowRecord) -> Option<Complete> {
         let control = frame.first_chunk::<2>()?;
         let (kind, subtype) = (control[0] >> 2 & 3, control[0] >> 4);
         // Data without "no data" bit and not encrypted.
@@ -208,18 +233,19 @@ impl Walk {
         }
         let addresses = if control[1] & 3 == 3 { 30 } else { 24 };
         let qos = if subtype & 8 != 0 { 2 } else { 0 };
-        self.llc(frame.get(addresses + qos..)?)
+        self.llc(frame.get(addresses + qos..)?, out)
     }
 
-    fn ip(self, rest: &[u8]) -> Option<Packet> {
+    fn ip(self, rest: &[u8], out: &mut FlowRecord) -> Option<Complete> {
         match rest.first()? >> 4 {
-            4 => self.ipv4(rest),
-            6 => self.ipv6(rest),
+            4 => self.ipv4(rest, out),
+            6 => self.ipv6(rest, out),
             _ => None,
         }
     }
 
-    fn ipv4(self, rest: &[u8]) -> Option<Packet> {
+    #[inline]
+    fn ipv4(self, rest: &[u8], out: &mut FlowRecord) -> Option<Complete> {
         let header = rest.first_chunk::<20>()?;
         let header_len = usize::from(header[0] & 15) * 4;
         if header_len < 20 {
@@ -227,101 +253,82 @@ impl Walk {
         }
         let flags = u16::from_be_bytes([header[6], header[7]]);
         let (more, offset) = (flags & 0x2000 != 0, flags & 0x1fff);
-        let mut packet = Packet {
-            src: IpAddr::V4(Ipv4Addr::from_bits(be32(header, 12)?)),
-            dst: IpAddr::V4(Ipv4Addr::from_bits(be32(header, 16)?)),
-            protocol: header[9],
-            src_port: 0,
-            dst_port: 0,
-            tcp_flags: 0,
-            icmp_type: 0,
-            icmp_code: 0,
-            ttl: header[8],
-            fragment: fragment(more, offset),
-            length: self.length(u16::from_be_bytes([header[2], header[3]]), rest),
-            complete: false,
-        };
-        Some(self.transport(&mut packet, rest.get(header_len..)))
+        out.src = IpAddr::V4(Ipv4Addr::new(header[12], header[13], header[14], header[15]));
+        out.dst = IpAddr::V4(Ipv4Addr::new(header[16], header[17], header[18], header[19]));
+        out.protocol = header[9];
+        out.ttl = header[8];
+        out.fragment = fragment(more, offset);
+        self.length(u16::from_be_bytes([header[2], header[3]]), rest, out);
+        Some(self.transport(rest.get(header_len..), out))
     }
 
     /// The length an IP header states, unless it is absent (segmentation offload) or more than
     /// the wire carried.
-    fn length(&self, stated: u16, rest: &[u8]) -> u16 {
+    #[inline]
+    fn length(&self, stated: u16, rest: &[u8], out: &mut FlowRecord) {
         let wire = u16::try_from(self.wire_left(rest)).unwrap_or(u16::MAX);
-        if stated == 0 || stated > wire { wire } else { stated }
+        let length = if stated == 0 || stated > wire { wire } else { stated };
+        (out.length_min, out.length_max) = (length, length);
+        out.bytes = u64::from(length);
     }
 
-    fn ipv6(self, rest: &[u8]) -> Option<Packet> {
+    fn ipv6(self, rest: &[u8], out: &mut FlowRecord) -> Option<Complete> {
         let header = rest.first_chunk::<40>()?;
         let payload = u16::from_be_bytes([header[4], header[5]]);
         let stated = if payload == 0 { 0 } else { payload.saturating_add(40) };
-        let mut packet = Packet {
-            src: IpAddr::V6(Ipv6Addr::from_bits(be128(header, 8)?)),
-            dst: IpAddr::V6(Ipv6Addr::from_bits(be128(header, 24)?)),
-            protocol: header[6],
-            src_port: 0,
-            dst_port: 0,
-            tcp_flags: 0,
-            icmp_type: 0,
-            icmp_code: 0,
-            ttl: header[7],
-            fragment: Fragment::None,
-            length: self.length(stated, rest),
-            complete: false,
-        };
+        out.src = IpAddr::V6(Ipv6Addr::from_bits(be128(header, 8)?));
+        out.dst = IpAddr::V6(Ipv6Addr::from_bits(be128(header, 24)?));
+        out.ttl = header[7];
+        self.length(stated, rest, out);
         let (next, fragment, body) = extension_headers(header[6], rest.get(40..));
-        (packet.protocol, packet.fragment) = (next, fragment);
-        Some(self.transport(&mut packet, body))
+        (out.protocol, out.fragment) = (next, fragment);
+        Some(self.transport(body, out))
     }
 
     /// Fills in what the transport header says, or goes into a tunnel.
-    fn transport(self, packet: &mut Packet, body: Option<&[u8]>) -> Packet {
-        if packet.fragment == Fragment::Later {
-            packet.complete = true;
-            return *packet;
+    #[inline]
+    fn transport(self, body: Option<&[u8]>, out: &mut FlowRecord) -> Complete {
+        (out.src_port, out.dst_port, out.tcp_flags) = (0, 0, 0);
+        if out.fragment == Fragment::Later {
+            return true;
         }
         let body = body.unwrap_or_default();
-        match packet.protocol {
-            6 | 17 | 132 | 33 | 136 => {
-                if let (Some(src), Some(dst)) = (be16(body, 0), be16(body, 2)) {
-                    (packet.src_port, packet.dst_port) = (src, dst);
-                    packet.complete = true;
-                }
-                if packet.protocol == 6 {
-                    packet.tcp_flags = body.get(13).copied().unwrap_or(0);
-                    packet.complete &= body.len() > 13;
-                }
+        let complete = match out.protocol {
+            6 => {
+                out.tcp_flags = body.get(13).copied().unwrap_or(0);
+                ports(body, out) && body.len() > 13
             }
-            1 | 58 => {
-                if let Some([kind, code]) = body.first_chunk() {
-                    (packet.icmp_type, packet.icmp_code) = (*kind, *code);
-                    packet.complete = true;
-                }
+            17 | 33 | 132 | 136 => ports(body, out),
+            1 | 58 => body.first_chunk().is_some_and(|[kind, code]| {
+                (out.icmp_type, out.icmp_code) = (*kind, *code);
+                true
+            }),
+            _ => true,
+        };
+        if self.tunnel == Tunnel::Inner {
+            let mut inner = *out;
+            if let Some(complete) = self.inner(body, &mut inner) {
+                *out = inner;
+                return complete;
             }
-            _ => packet.complete = true,
         }
-        if self.tunnel == Tunnel::Inner
-            && let Some(inner) = self.inner(packet, body)
-        {
-            return inner;
-        }
-        *packet
+        complete
     }
 
-    fn inner(self, packet: &Packet, body: &[u8]) -> Option<Packet> {
+    fn inner(self, body: &[u8], out: &mut FlowRecord) -> Option<Complete> {
         let next = self.deeper()?;
-        match packet.protocol {
-            4 | 41 => next.ip(body),
-            143 => next.ethernet(body),
-            47 => next.gre(body),
-            137 => next.mpls(body),
-            17 => match packet.dst_port {
+        match out.protocol {
+            4 | 41 => next.ip(body, out),
+            143 => next.ethernet(body, out),
+            47 => next.gre(body, out),
+            137 => next.mpls(body, out),
+            17 => match out.dst_port {
                 // VXLAN (RFC 7348) and its old Linux port.
-                4789 | 8472 => next.ethernet(body.get(16..)?),
+                4789 | 8472 => next.ethernet(body.get(16..)?, out),
                 // Geneve (RFC 8926 §3.4): options counted in four octets.
                 6081 => {
                     let options = usize::from(body.get(8)? & 0x3f) * 4;
-                    next.ether_type(be16(body, 10)?, body.get(16 + options..)?)
+                    next.ether_type(be16(body, 10)?, body.get(16 + options..)?, out)
                 }
                 _ => None,
             },
@@ -330,18 +337,27 @@ impl Walk {
     }
 
     /// GRE, versions 0 and 1 (RFC 2784, 2890, 2637).
-    fn gre(self, body: &[u8]) -> Option<Packet> {
+    fn gre(self, body: &[u8], out: &mut FlowRecord) -> Option<Complete> {
         let flags = be16(body, 0)?;
         let word = |bit: u16| if flags & bit != 0 { 4 } else { 0 };
         if flags & 7 == 1 {
             let header = 8 + word(0x1000) + word(0x0080);
-            return self.ppp(body.get(header..)?);
+            return self.ppp(body.get(header..)?, out);
         }
         let header = 4 + word(0x8000) + word(0x2000) + word(0x1000);
-        self.ether_type(be16(body, 2)?, body.get(header..)?)
+        self.ether_type(be16(body, 2)?, body.get(header..)?, out)
     }
 }
 
+#[inline]
+fn ports(body: &[u8], out: &mut FlowRecord) -> Complete {
+    let Some([a, b, c, d]) = body.first_chunk() else { return false };
+    out.src_port = u16::from_be_bytes([*a, *b]);
+    out.dst_port = u16::from_be_bytes([*c, *d]);
+    true
+}
+
+#[inline]
 const fn fragment(more: bool, offset: u16) -> Fragment {
     match (more, offset) {
         (_, 1..) => Fragment::Later,

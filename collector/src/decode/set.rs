@@ -5,16 +5,18 @@
 //!      length, these four octets included                                                 16 bits
 //! ```
 
+use std::ops::Range;
+
 use weir_model::SamplingSource;
 
 use super::flow::{Export, flows};
 use super::{Context, Visit};
 use crate::error::{DecodeError, DecodeErrorKind};
 use crate::exporter::DomainKey;
-use crate::fields::{Raw, apply};
+use crate::fields::{Raw, SAMPLING, SECTION, Slot, TRAFFIC, number, section_place};
 use crate::read::be16;
 use crate::sampling::Scope;
-use crate::template::{Definition, Dialect, Kind, Op, Template, VARIABLE};
+use crate::template::{Definition, Dialect, Kind, Step, Template, VARIABLE};
 
 /// What a walk over the sets of one message found.
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,19 +27,21 @@ pub(super) struct Found {
     pub(super) unread: bool,
 }
 
-/// Reads sets until the message ends or a set's length makes no sense. What is wrong inside a
-/// set is counted and costs that set only. `base` is the message's place in the datagram.
+/// Reads the sets of the message that lies at `message` in `payload`, its header not included,
+/// until it ends or a set's length makes no sense. What is wrong inside a set is counted and costs
+/// that set only.
 pub(super) fn sets<V: Visit>(
     cx: &mut Context<'_, V>,
     export: &Export,
     dialect: Dialect,
-    body: &[u8],
-    base: usize,
+    payload: &[u8],
+    message: Range<usize>,
 ) -> (Found, Result<(), DecodeError>) {
     let mut found = Found::default();
-    let mut at = 0;
+    let mut at = message.start;
+    let end = message.end.min(payload.len());
     let result = loop {
-        let rest = &body[at..];
+        let rest = payload.get(at..end).unwrap_or_default();
         if rest.len() < 4 {
             break Ok(());
         }
@@ -48,30 +52,48 @@ pub(super) fn sets<V: Visit>(
         }
         if len < 4 {
             found.unread = true;
-            break Err(DecodeError::new(DecodeErrorKind::BadSetLength, base + at));
+            break Err(DecodeError::new(DecodeErrorKind::BadSetLength, at));
         }
-        let Some(set) = rest.get(4..len) else {
+        if len > rest.len() {
             // A set that overruns the message: neither its length nor its content is believed.
             found.unread = true;
-            break Err(DecodeError::new(DecodeErrorKind::Truncated, base + at));
-        };
+            break Err(DecodeError::new(DecodeErrorKind::Truncated, at));
+        }
+        let set = Set { payload, start: at + 4, end: at + len };
         one_set(cx, export, dialect, id, set, &mut found);
         at += len;
     };
     (found, result)
 }
 
+/// A set's content, with what stands before it in the datagram.
+#[derive(Clone, Copy)]
+struct Set<'a> {
+    payload: &'a [u8],
+    start: usize,
+    end: usize,
+}
+
+impl<'a> Set<'a> {
+    fn body(&self) -> &'a [u8] {
+        self.payload.get(self.start..self.end).unwrap_or_default()
+    }
+}
+
+/// Octets loaded at once.
+const LOAD: usize = 8;
+
 fn one_set<V: Visit>(
     cx: &mut Context<'_, V>,
     export: &Export,
     dialect: Dialect,
     id: u16,
-    set: &[u8],
+    set: Set<'_>,
     found: &mut Found,
 ) {
     match (dialect, id) {
-        (Dialect::V9, 0) | (Dialect::Ipfix, 2) => templates(cx, export, dialect, set, false),
-        (Dialect::V9, 1) | (Dialect::Ipfix, 3) => templates(cx, export, dialect, set, true),
+        (Dialect::V9, 0) | (Dialect::Ipfix, 2) => templates(cx, export, dialect, set.body(), false),
+        (Dialect::V9, 1) | (Dialect::Ipfix, 3) => templates(cx, export, dialect, set.body(), true),
         (_, 256..) => data_set(cx, export, id, set, found),
         // Reserved numbers: nothing is known about their content.
         _ => found.unread = true,
@@ -110,7 +132,7 @@ fn data_set<V: Visit>(
     cx: &mut Context<'_, V>,
     export: &Export,
     id: u16,
-    set: &[u8],
+    set: Set<'_>,
     found: &mut Found,
 ) {
     let Some(index) = cx.exporter.template(export.domain, id) else {
@@ -125,7 +147,7 @@ fn data_set<V: Visit>(
         found.unread = true;
         0
     } else if template.variable {
-        variable_records(cx, export, &template, set)
+        variable_records(cx, export, &template, set.body())
     } else {
         fixed_records(cx, export, &template, set)
     };
@@ -143,20 +165,29 @@ fn fixed_records<V: Visit>(
     cx: &mut Context<'_, V>,
     export: &Export,
     template: &Template,
-    set: &[u8],
+    set: Set<'_>,
 ) -> usize {
     let mut rate = Rate::new(cx, export, template);
-    let records = set.chunks_exact(template.record_len);
-    let count = records.len();
-    for record in records {
-        let mut raw = Raw::default();
+    let mut raw = Raw::new(template.has);
+    for (slot, place) in &template.sections {
+        raw.put(*slot, *place);
+    }
+    let count = set.body().len() / template.record_len;
+    let mut start = set.start;
+    for _ in 0..count {
+        let next = start + template.record_len;
+        // The record with the eight octets before it: a field is what is left of the eight octets
+        // that end with it, so no length needs a case of its own.
+        let Some(window) = set.payload.get(start - LOAD..next) else { break };
         for op in &template.ops {
-            let from = usize::from(op.offset);
-            if let Some(field) = record.get(from..from + usize::from(op.len)) {
-                apply(&mut raw, op.target, field);
+            let from = usize::from(op.end);
+            if let Some(octets) = window.get(from..from + LOAD).and_then(<[u8]>::first_chunk) {
+                let value = u64::from_be_bytes(*octets);
+                raw.put(op.slot, value << (op.clear & 63) >> (op.clear & 63));
             }
         }
-        one_record(cx, export, template, &raw, &mut rate);
+        one_record(cx, export, template, &raw, &window[LOAD..], &mut rate);
+        start = next;
     }
     count
 }
@@ -168,27 +199,29 @@ fn variable_records<V: Visit>(
     set: &[u8],
 ) -> usize {
     let mut rate = Rate::new(cx, export, template);
+    let mut raw = Raw::new(template.has);
     let mut rest = set;
     let mut count = 0;
     while rest.len() >= template.record_len {
-        let mut raw = Raw::default();
-        let Some(len) = variable_record(&mut raw, &template.ops, rest) else {
+        raw.clear();
+        let Some(len) = variable_record(&mut raw, &template.steps, rest) else {
             cx.exporter.error(DecodeErrorKind::BadRecord);
             break;
         };
-        rest = &rest[len..];
-        one_record(cx, export, template, &raw, &mut rate);
+        let (record, after) = rest.split_at(len);
+        rest = after;
+        one_record(cx, export, template, &raw, record, &mut rate);
         count += 1;
     }
     count
 }
 
 /// Reads one record with variable lengths; says how long it was, `None` when it overruns.
-fn variable_record<'a>(raw: &mut Raw<'a>, ops: &[Op], rest: &'a [u8]) -> Option<usize> {
+fn variable_record(raw: &mut Raw, steps: &[Step], rest: &[u8]) -> Option<usize> {
     let mut at = 0;
-    for op in ops {
-        let mut len = usize::from(op.len);
-        if op.len == VARIABLE {
+    for step in steps {
+        let mut len = usize::from(step.len);
+        if step.len == VARIABLE {
             // One octet, or 255 and then two (RFC 7011 §7). 0 is a length like any other.
             len = usize::from(*rest.get(at)?);
             at += 1;
@@ -198,8 +231,17 @@ fn variable_record<'a>(raw: &mut Raw<'a>, ops: &[Op], rest: &'a [u8]) -> Option<
             }
         }
         let field = rest.get(at..at + len)?;
-        if len > 0 {
-            apply(raw, op.target, field);
+        let slot = step.slot as u8;
+        match step.slot {
+            Slot::Skip => {}
+            section if section.bit() & SECTION != 0 => raw.put(slot, section_place(at, len)),
+            Slot::Src6High | Slot::Dst6High => {
+                if let Some((high, low)) = field.split_at_checked(8) {
+                    raw.put(slot, number(high));
+                    raw.put(slot + 1, number(low));
+                }
+            }
+            _ => raw.put(slot, number(field)),
         }
         at += len;
     }
@@ -216,47 +258,62 @@ struct Rate {
 
 impl Rate {
     fn new<V: Visit>(cx: &mut Context<'_, V>, export: &Export, template: &Template) -> Self {
-        let (rate, source) =
-            cx.exporter.sampling.resolve(export.domain.domain, template.id, None, None);
-        let per_record = template.traits.sampler || template.traits.sampling;
-        if !per_record && template.kind == Kind::Data {
+        let domain = export.domain.domain;
+        let (rate, source) = cx.exporter.sampling.resolve(domain, template.id, None, None);
+        let per_record = template.has & (SAMPLING | Slot::Sampler.bit()) != 0;
+        if !per_record && template.kind == Kind::Data && template.has & TRAFFIC != 0 {
             cx.exporter.applied(rate, source);
         }
         Self { rate, source, sampler: None, per_record }
     }
 
+    #[inline]
     fn of<V: Visit>(
         &mut self,
         cx: &mut Context<'_, V>,
         export: &Export,
         template: &Template,
-        raw: &Raw<'_>,
+        raw: &Raw,
     ) -> u32 {
-        if !self.per_record {
-            return self.rate;
+        if self.per_record {
+            self.look_up(cx, export, template, raw);
         }
-        if template.traits.sampling || raw.sampler != self.sampler {
-            self.sampler = raw.sampler;
-            let said = if template.traits.sampling { raw.sampling.rate() } else { None };
+        self.rate
+    }
+
+    fn look_up<V: Visit>(
+        &mut self,
+        cx: &mut Context<'_, V>,
+        export: &Export,
+        template: &Template,
+        raw: &Raw,
+    ) {
+        let sampler = raw.get(Slot::Sampler);
+        let says = template.has & SAMPLING != 0;
+        if says || sampler != self.sampler {
+            self.sampler = sampler;
+            let said = if says { raw.sampling().rate() } else { None };
+            let domain = export.domain.domain;
             (self.rate, self.source) =
-                cx.exporter.sampling.resolve(export.domain.domain, template.id, raw.sampler, said);
+                cx.exporter.sampling.resolve(domain, template.id, sampler, said);
         }
         cx.exporter.applied(self.rate, self.source);
-        self.rate
     }
 }
 
+#[inline]
 fn one_record<V: Visit>(
     cx: &mut Context<'_, V>,
     export: &Export,
     template: &Template,
-    raw: &Raw<'_>,
+    raw: &Raw,
+    record: &[u8],
     rate: &mut Rate,
 ) {
     match template.kind {
-        Kind::Data if template.traits.traffic => {
+        Kind::Data if template.has & TRAFFIC != 0 => {
             let sampling = rate.of(cx, export, template, raw);
-            flows(cx, export, template.traits, raw, sampling);
+            flows(cx, export, raw, record, sampling);
         }
         Kind::Data => cx.tally.not_traffic = cx.tally.not_traffic.wrapping_add(1),
         Kind::Options { .. } => option(cx, export.domain, raw),
@@ -264,12 +321,13 @@ fn one_record<V: Visit>(
 }
 
 /// What an options record says about the exporter.
-fn option<V: Visit>(cx: &mut Context<'_, V>, domain: DomainKey, raw: &Raw<'_>) {
-    if let Some(rate) = raw.sampling.rate() {
-        let scope = Scope { sampler: raw.sampler, template: raw.template };
+fn option<V: Visit>(cx: &mut Context<'_, V>, domain: DomainKey, raw: &Raw) {
+    if let Some(rate) = raw.sampling().rate() {
+        let template = raw.get(Slot::ScopeTemplate).and_then(|id| u16::try_from(id).ok());
+        let scope = Scope { sampler: raw.get(Slot::Sampler), template };
         cx.exporter.sampling.learn(domain.domain, scope, rate);
     }
-    if raw.time.init > 0 {
-        cx.exporter.init_ms = raw.time.init;
+    if raw.u64(Slot::Init) > 0 {
+        cx.exporter.init_ms = raw.u64(Slot::Init);
     }
 }

@@ -11,10 +11,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use weir_model::{FlowProtocol, FlowRecord, Forwarding, Fragment, SamplingSource};
+use weir_model::{FlowProtocol, FlowRecord, Forwarding, SamplingSource};
 
-use super::packet::{self, LinkType, Packet};
-use super::{Context, Visit};
+use super::packet::{self, Complete, LinkType};
+use super::{Context, Visit, split_icmp};
 use crate::error::{DecodeError, DecodeErrorKind};
 use crate::read::{be32, be128};
 
@@ -26,6 +26,7 @@ struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
+    #[inline]
     fn u32(&mut self) -> Option<u32> {
         let value = be32(self.data, self.at)?;
         self.at += 4;
@@ -133,13 +134,14 @@ fn drop_sample<V: Visit>(cx: &mut Context<'_, V>, body: &[u8]) -> Option<()> {
     let (input, output, _reason, records) = (c.u32()?, c.u32()?, c.u32()?, c.u32()?);
     cx.tally.drop_samples = cx.tally.drop_samples.wrapping_add(1);
     let sample = FlowSample { rate: 1, input_if: input, output_if: output, dropped: true };
-    let packet = best_packet(cx, &mut c, records)?;
-    if let Some(packet) = packet {
-        emit(cx, sample, &packet);
+    let mut flow = packet::EMPTY;
+    if best_packet(cx, &mut c, records, &mut flow)? {
+        emit(cx, sample, &mut flow);
     }
     Some(())
 }
 
+#[inline]
 fn records_of<V: Visit>(
     cx: &mut Context<'_, V>,
     sample: FlowSample,
@@ -148,48 +150,52 @@ fn records_of<V: Visit>(
 ) -> Option<()> {
     cx.tally.flow_samples = cx.tally.flow_samples.wrapping_add(1);
     cx.data_records(1);
-    match best_packet(cx, &mut c, records)? {
-        Some(packet) => emit(cx, sample, &packet),
-        None => cx.tally.not_ip = cx.tally.not_ip.wrapping_add(1),
+    let mut flow = packet::EMPTY;
+    if best_packet(cx, &mut c, records, &mut flow)? {
+        emit(cx, sample, &mut flow);
+    } else {
+        cx.tally.not_ip = cx.tally.not_ip.wrapping_add(1);
     }
     Some(())
 }
 
 /// The packet that a sample's records describe: the raw header, unless it was cut before the
-/// transport header (as with stacked tags on some switches) and a parsed record says more.
+/// transport header (as with stacked tags on some switches) and a parsed record says more. Says
+/// whether there was any; `None` when the records are damaged and held none before that.
+#[inline]
 fn best_packet<V: Visit>(
     cx: &Context<'_, V>,
     c: &mut Cursor<'_>,
     records: u32,
-) -> Option<Option<Packet>> {
-    let mut best: Option<Packet> = None;
-    let mut whole = true;
+    best: &mut FlowRecord,
+) -> Option<bool> {
+    let mut found: Option<Complete> = None;
     for _ in 0..records {
         let Some((kind, body)) = record(c) else {
-            whole = false;
-            break;
+            return found.map(|_| true);
         };
-        let found = match kind {
-            1 => raw_header(cx, body),
-            3 => sampled_ipv4(body),
-            4 => sampled_ipv6(body),
+        let more = match (kind, found) {
+            (1, None) => raw_header(cx, body, best),
+            (3 | 4, None | Some(false)) => sampled_ip(kind, body, best),
             _ => None,
         };
-        if let Some(found) = found
-            && best.is_none_or(|b| !b.complete && found.complete)
-        {
-            best = Some(found);
-        }
+        found = more.or(found);
     }
-    (whole || best.is_some()).then_some(best)
+    Some(found.is_some())
 }
 
+#[inline]
 fn record<'a>(c: &mut Cursor<'a>) -> Option<(u32, &'a [u8])> {
     let (kind, len) = (c.u32()?, c.u32()?);
     Some((kind, c.opaque(len)?))
 }
 
-fn raw_header<V: Visit>(cx: &Context<'_, V>, body: &[u8]) -> Option<Packet> {
+#[inline]
+fn raw_header<V: Visit>(
+    cx: &Context<'_, V>,
+    body: &[u8],
+    out: &mut FlowRecord,
+) -> Option<Complete> {
     let mut c = Cursor { data: body, at: 0 };
     let (protocol, frame_length, stripped) = (c.u32()?, c.u32()?, c.u32()?);
     let len = c.u32()?;
@@ -203,43 +209,40 @@ fn raw_header<V: Visit>(cx: &Context<'_, V>, body: &[u8]) -> Option<Packet> {
         _ => return None,
     };
     // Stripped octets (usually the frame check sequence) are in frame_length but come last.
-    packet::parse(link, header, frame_length.saturating_sub(stripped), cx.tunnel)
+    packet::parse(link, header, frame_length.saturating_sub(stripped), cx.tunnel, out)
 }
 
-fn sampled_ipv4(body: &[u8]) -> Option<Packet> {
-    let address = |at| Some(IpAddr::V4(Ipv4Addr::from_bits(be32(body, at)?)));
-    sampled_ip(body, address(8)?, address(12)?, 16)
-}
-
-fn sampled_ipv6(body: &[u8]) -> Option<Packet> {
-    let address = |at| Some(IpAddr::V6(Ipv6Addr::from_bits(be128(body, at)?)));
-    sampled_ip(body, address(8)?, address(24)?, 40)
-}
-
-fn sampled_ip(body: &[u8], src: IpAddr, dst: IpAddr, ports: usize) -> Option<Packet> {
+/// sampled_ipv4 and sampled_ipv6: what an agent that parses headers itself says of them.
+fn sampled_ip(kind: u32, body: &[u8], out: &mut FlowRecord) -> Option<Complete> {
+    let (src, dst, ports) = if kind == 3 {
+        let address = |at| Some(IpAddr::V4(Ipv4Addr::from_bits(be32(body, at)?)));
+        (address(8)?, address(12)?, 16)
+    } else {
+        let address = |at| Some(IpAddr::V6(Ipv6Addr::from_bits(be128(body, at)?)));
+        (address(8)?, address(24)?, 40)
+    };
     let low16 = |at| be32(body, at).map(|n| u16::try_from(n & 0xffff).unwrap_or(0));
-    let protocol = u8::try_from(be32(body, 4)? & 0xff).unwrap_or(0);
-    let (src_port, dst_port) = (low16(ports)?, low16(ports + 4)?);
-    let tcp_flags = u8::try_from(be32(body, ports + 8)? & 0xff).unwrap_or(0);
-    let icmp = matches!(protocol, 1 | 58);
-    let [icmp_type, icmp_code] = if icmp { dst_port.to_be_bytes() } else { [0, 0] };
-    Some(Packet {
+    let low8 = |at| be32(body, at).map(|n| u8::try_from(n & 0xff).unwrap_or(0));
+    let (length, protocol) = (low16(0)?, low8(4)?);
+    let (src_port, dst_port, flags) = (low16(ports)?, low16(ports + 4)?, low8(ports + 8)?);
+    *out = FlowRecord {
         src,
         dst,
+        src_port,
+        dst_port,
         protocol,
-        src_port: if icmp { 0 } else { src_port },
-        dst_port: if icmp { 0 } else { dst_port },
-        tcp_flags: if protocol == 6 { tcp_flags } else { 0 },
-        icmp_type,
-        icmp_code,
-        ttl: 0,
-        fragment: Fragment::None,
-        length: low16(0)?,
-        complete: true,
-    })
+        tcp_flags: if protocol == 6 { flags } else { 0 },
+        length_min: length,
+        length_max: length,
+        bytes: u64::from(length),
+        ..packet::EMPTY
+    };
+    split_icmp(out);
+    Some(true)
 }
 
-fn emit<V: Visit>(cx: &mut Context<'_, V>, sample: FlowSample, packet: &Packet) {
+#[inline]
+fn emit<V: Visit>(cx: &mut Context<'_, V>, sample: FlowSample, flow: &mut FlowRecord) {
     let said = (sample.rate > 0).then_some(sample.rate);
     let (sampling, source) = if sample.dropped && sample.rate == 1 {
         (1, SamplingSource::Record)
@@ -247,42 +250,11 @@ fn emit<V: Visit>(cx: &mut Context<'_, V>, sample: FlowSample, packet: &Packet) 
         cx.exporter.sampling.simple(said, SamplingSource::Record)
     };
     cx.exporter.applied(sampling, source);
-    let record = FlowRecord {
-        sampling,
-        input_if: sample.input_if,
-        output_if: sample.output_if,
-        forwarding: if sample.dropped { Forwarding::Dropped } else { Forwarding::Forwarded },
-        start: cx.now,
-        end: cx.now,
-        exporter: cx.exporter.id,
-        ..from_packet(packet)
-    };
-    cx.record(&record);
-}
-
-/// One packet as a record; times, rate, interfaces and exporter are the caller's to fill in.
-pub(crate) fn from_packet(packet: &Packet) -> FlowRecord {
-    FlowRecord {
-        src: packet.src,
-        dst: packet.dst,
-        src_port: packet.src_port,
-        dst_port: packet.dst_port,
-        protocol: packet.protocol,
-        tcp_flags: packet.tcp_flags,
-        icmp_type: packet.icmp_type,
-        icmp_code: packet.icmp_code,
-        ttl: packet.ttl,
-        fragment: packet.fragment,
-        forwarding: Forwarding::Unknown,
-        length_min: packet.length,
-        length_max: packet.length,
-        packets: 1,
-        bytes: u64::from(packet.length),
-        sampling: 1,
-        start: weir_model::Millis(0),
-        end: weir_model::Millis(0),
-        input_if: 0,
-        output_if: 0,
-        exporter: weir_model::ExporterId(0),
-    }
+    flow.sampling = sampling;
+    flow.input_if = sample.input_if;
+    flow.output_if = sample.output_if;
+    flow.forwarding = if sample.dropped { Forwarding::Dropped } else { Forwarding::Forwarded };
+    (flow.start, flow.end) = (cx.now, cx.now);
+    flow.exporter = cx.exporter.id;
+    cx.record(flow);
 }
