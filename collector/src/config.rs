@@ -87,6 +87,13 @@ pub struct ExporterConfig {
     pub default_sampling: Option<u32>,
 }
 
+impl ExporterConfig {
+    /// A router of which nothing but the address is known.
+    pub fn new(address: IpNet) -> Self {
+        Self { address, name: None, sampling: None, default_sampling: None }
+    }
+}
+
 /// Which addresses of a tunnelled packet count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

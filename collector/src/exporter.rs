@@ -88,19 +88,20 @@ impl Exporter {
         }
     }
 
-    /// Remembers a template, or that it is still the same.
+    /// Remembers a template. Says where it is if it is new or has changed.
     pub(crate) fn define(
         &mut self,
         domain: DomainKey,
         definition: &Definition<'_>,
         dialect: Dialect,
-    ) -> Result<(), DecodeErrorKind> {
+    ) -> Result<Option<usize>, DecodeErrorKind> {
         if let Some(index) = self.template(domain, definition.id) {
             let known = &mut self.templates[index];
-            if known.kind != definition.kind || known.definition != definition.bytes {
-                *known = definition.compile(dialect);
+            if known.kind == definition.kind && known.definition == definition.bytes {
+                return Ok(None);
             }
-            return Ok(());
+            *known = definition.compile(dialect);
+            return Ok(Some(index));
         }
         let new_domain = !self.domains.contains_key(&domain);
         if self.by_key.len() >= self.max_templates
@@ -119,7 +120,7 @@ impl Exporter {
         };
         self.templates[index] = definition.compile(dialect);
         self.by_key.insert((domain, definition.id), index);
-        Ok(())
+        Ok(Some(index))
     }
 
     /// Forgets a template, or all of one kind when the number is that of the set (RFC 7011 §8.1).
@@ -150,6 +151,11 @@ impl Exporter {
     #[inline]
     pub(crate) fn template(&self, domain: DomainKey, id: u16) -> Option<usize> {
         self.by_key.get(&(domain, id)).copied()
+    }
+
+    /// The template at a place that [`Exporter::template`] or [`Exporter::define`] named.
+    pub(crate) fn at(&self, index: usize) -> &Template {
+        &self.templates[index]
     }
 
     /// Lends a template out; [`Exporter::put_template`] brings it back.

@@ -11,6 +11,7 @@ mod decode;
 mod error;
 mod exporter;
 mod fields;
+pub mod inspect;
 mod read;
 mod registry;
 mod sampling;

@@ -159,12 +159,22 @@ impl Shard {
         now: Millis,
         see: impl FnMut(&FlowRecord),
     ) -> Result<(), DecodeError> {
+        self.visit(from, payload, now, &mut See(see))
+    }
+
+    /// Decodes a datagram for somebody else than the accumulator.
+    pub(crate) fn visit<V: Visit>(
+        &mut self,
+        from: SocketAddr,
+        payload: &[u8],
+        now: Millis,
+        visit: &mut V,
+    ) -> Result<(), DecodeError> {
         let exporter = self.admit(from, payload, now)?;
-        let mut see = See(see);
         let mut cx = Context {
             exporter: &mut self.exporters[exporter],
             tally: &mut self.tally,
-            visit: &mut see,
+            visit,
             now,
             tunnel: self.config.tunnel,
         };

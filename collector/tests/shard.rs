@@ -1,71 +1,13 @@
 //! What a shard makes of whole datagrams, from the outside.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod support;
+
 use std::net::SocketAddr;
-use std::sync::Arc;
 
-use weir_collector::{Config, DecodeErrorKind, ExporterConfig, LinkType, Registry, Shard};
-use weir_model::{Class, ClassVolume, Inventory, Millis, Service, Slice};
-
-const NOW: Millis = Millis(1_700_000_000_000);
-
-fn config() -> Config {
-    let address = "192.0.2.0/24".parse().unwrap();
-    let router = ExporterConfig { address, name: None, sampling: None, default_sampling: None };
-    Config { exporters: vec![router], ..Config::default() }
-}
-
-fn inventory() -> Arc<Inventory> {
-    let protected = ["203.0.113.0/24", "2001:db8:1::/48"];
-    let protected = protected.iter().map(|n| n.parse::<ipnet::IpNet>().unwrap()).collect();
-    let service = Service {
-        address: "203.0.113.7".parse().unwrap(),
-        protocol: 17,
-        port: 30120,
-        name: "one".into(),
-        game: "fivem".into(),
-    };
-    Arc::new(Inventory::new(protected, Default::default(), vec![service]))
-}
-
-fn shard(config: &Config) -> Shard {
-    Shard::new(0, config, inventory(), Arc::new(Registry::default()))
-}
-
-fn router() -> SocketAddr {
-    "192.0.2.1:50000".parse().unwrap()
-}
-
-/// A version 5 record of ten packets of 100 octets that ended `age` ms ago.
-fn v5_record(src: [u8; 4], dst: [u8; 4], dst_port: u16, first: u32, last: u32) -> Vec<u8> {
-    let mut r = Vec::new();
-    r.extend(src);
-    r.extend(dst);
-    r.extend([0; 8]);
-    r.extend(10_u32.to_be_bytes());
-    r.extend(1000_u32.to_be_bytes());
-    r.extend(first.to_be_bytes());
-    r.extend(last.to_be_bytes());
-    r.extend(53_u16.to_be_bytes());
-    r.extend(dst_port.to_be_bytes());
-    r.extend([0, 0, 17, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    r
-}
-
-fn v5(uptime: u32, sampling: u16, sequence: u32, records: &[Vec<u8>]) -> Vec<u8> {
-    let mut d = vec![0, 5];
-    d.extend(u16::try_from(records.len()).unwrap().to_be_bytes());
-    d.extend(uptime.to_be_bytes());
-    d.extend(1_700_000_000_u32.to_be_bytes());
-    d.extend(0_u32.to_be_bytes());
-    d.extend(sequence.to_be_bytes());
-    d.extend([0, 0]);
-    d.extend(sampling.to_be_bytes());
-    for record in records {
-        d.extend(record);
-    }
-    d
-}
+use support::*;
+use weir_collector::{DecodeErrorKind, LinkType};
+use weir_model::{Class, ClassVolume, Slice};
 
 #[test]
 fn a_flow_counts_scaled_at_the_time_it_passed() {

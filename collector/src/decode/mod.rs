@@ -11,18 +11,51 @@ pub(crate) mod packet;
 mod set;
 mod sflow;
 
-use weir_model::{FlowRecord, Millis};
+use weir_model::{FlowRecord, Millis, SamplingSource};
 
 use crate::config::Tunnel;
 use crate::error::{DecodeError, DecodeErrorKind};
-use crate::exporter::Exporter;
+use crate::exporter::{DomainKey, Exporter};
 use crate::read::{be16, be32};
+use crate::template::Template;
 use crate::time::FlowTime;
 
-/// What decoding yields, as it goes.
+/// What decoding yields, as it goes. Only records matter to the receive path; the rest is for
+/// people who look on.
 pub(crate) trait Visit {
     /// A record or packet sample that is traffic.
     fn record(&mut self, record: &FlowRecord);
+
+    /// The sampling rate of the records that follow.
+    #[inline]
+    fn resolved(&mut self, _rate: u32, _source: SamplingSource) {}
+
+    /// A template that is new or has changed.
+    #[inline]
+    fn template(&mut self, _domain: DomainKey, _template: &Template) {}
+
+    /// A template was taken back.
+    #[inline]
+    fn withdrawal(&mut self, _domain: DomainKey, _id: u16) {}
+
+    /// An option told a sampling rate.
+    #[inline]
+    fn learned(
+        &mut self,
+        _domain: DomainKey,
+        _sampler: Option<u64>,
+        _template: Option<u16>,
+        _rate: u32,
+    ) {
+    }
+
+    /// A data set whose template has not come.
+    #[inline]
+    fn unknown_template(&mut self, _domain: DomainKey, _id: u16, _octets: usize) {}
+
+    /// Something inside a set or sample could not be read.
+    #[inline]
+    fn fault(&mut self, _kind: DecodeErrorKind) {}
 }
 
 /// What was in the datagrams so far, by kind.
@@ -58,6 +91,20 @@ impl<V: Visit> Context<'_, V> {
         }
         self.tally.flows = self.tally.flows.wrapping_add(1);
         self.visit.record(record);
+    }
+
+    /// Takes note of the sampling rate of the records that follow.
+    #[inline]
+    pub(crate) fn applied(&mut self, rate: u32, source: SamplingSource) {
+        self.exporter.applied(rate, source);
+        self.visit.resolved(rate, source);
+    }
+
+    /// Counts what could not be read inside a set or sample; the rest of the datagram goes on.
+    #[cold]
+    pub(crate) fn fault(&mut self, kind: DecodeErrorKind) {
+        self.exporter.error(kind);
+        self.visit.fault(kind);
     }
 
     /// Counts records read from the wire, whether or not they were traffic.

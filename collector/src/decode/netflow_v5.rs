@@ -32,7 +32,7 @@ pub(crate) fn decode<V: Visit>(cx: &mut Context<'_, V>, payload: &[u8]) -> Resul
     let unix_ms = u64::from(be32(header, 8).unwrap_or(0)) * 1000
         + u64::from(be32(header, 12).unwrap_or(0)) / 1_000_000;
     let (sampling, source) = cx.exporter.sampling.v5(be16(header, 22).unwrap_or(0));
-    cx.exporter.applied(sampling, source);
+    cx.applied(sampling, source);
     cx.exporter.clock.exported(unix_ms, cx.now);
 
     let (records, tail) = payload[HEADER..].as_chunks::<RECORD>();

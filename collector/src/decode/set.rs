@@ -110,21 +110,35 @@ fn templates<V: Visit>(
     let mut rest = set;
     while rest.len() >= 4 {
         let Some(definition) = Definition::read(rest, options, dialect) else {
-            cx.exporter.error(DecodeErrorKind::BadTemplate);
+            cx.fault(DecodeErrorKind::BadTemplate);
             return;
         };
         rest = &rest[definition.bytes.len()..];
         if definition.is_withdrawal() && dialect == Dialect::Ipfix {
             cx.exporter.withdraw(export.domain, &definition);
+            cx.visit.withdrawal(export.domain, definition.id);
         } else if definition.id < 256 || definition.is_withdrawal() {
             // Padding that looks like a definition, or nonsense.
             if definition.id != 0 {
-                cx.exporter.error(DecodeErrorKind::BadTemplate);
+                cx.fault(DecodeErrorKind::BadTemplate);
             }
             return;
-        } else if let Err(kind) = cx.exporter.define(export.domain, &definition, dialect) {
-            cx.exporter.error(kind);
+        } else {
+            define(cx, export, &definition, dialect);
         }
+    }
+}
+
+fn define<V: Visit>(
+    cx: &mut Context<'_, V>,
+    export: &Export,
+    definition: &Definition<'_>,
+    dialect: Dialect,
+) {
+    match cx.exporter.define(export.domain, definition, dialect) {
+        Ok(Some(changed)) => cx.visit.template(export.domain, cx.exporter.at(changed)),
+        Ok(None) => {}
+        Err(kind) => cx.fault(kind),
     }
 }
 
@@ -137,13 +151,14 @@ fn data_set<V: Visit>(
 ) {
     let Some(index) = cx.exporter.template(export.domain, id) else {
         cx.exporter.unknown_templates = cx.exporter.unknown_templates.wrapping_add(1);
+        cx.visit.unknown_template(export.domain, id, set.body().len());
         found.unread = true;
         return;
     };
     // Taken out for the time of the set, so that records can be handed on while it is read.
     let template = cx.exporter.take_template(index);
     let count = if template.record_len == 0 {
-        cx.exporter.error(DecodeErrorKind::BadTemplate);
+        cx.fault(DecodeErrorKind::BadTemplate);
         found.unread = true;
         0
     } else if template.variable {
@@ -205,7 +220,7 @@ fn variable_records<V: Visit>(
     while rest.len() >= template.record_len {
         raw.clear();
         let Some(len) = variable_record(&mut raw, &template.steps, rest) else {
-            cx.exporter.error(DecodeErrorKind::BadRecord);
+            cx.fault(DecodeErrorKind::BadRecord);
             break;
         };
         let (record, after) = rest.split_at(len);
@@ -262,7 +277,7 @@ impl Rate {
         let (rate, source) = cx.exporter.sampling.resolve(domain, template.id, None, None);
         let per_record = template.has & (SAMPLING | Slot::Sampler.bit()) != 0;
         if !per_record && template.kind == Kind::Data && template.has & TRAFFIC != 0 {
-            cx.exporter.applied(rate, source);
+            cx.applied(rate, source);
         }
         Self { rate, source, sampler: None, per_record }
     }
@@ -297,7 +312,7 @@ impl Rate {
             (self.rate, self.source) =
                 cx.exporter.sampling.resolve(domain, template.id, sampler, said);
         }
-        cx.exporter.applied(self.rate, self.source);
+        cx.applied(self.rate, self.source);
     }
 }
 
@@ -326,6 +341,7 @@ fn option<V: Visit>(cx: &mut Context<'_, V>, domain: DomainKey, raw: &Raw) {
         let template = raw.get(Slot::ScopeTemplate).and_then(|id| u16::try_from(id).ok());
         let scope = Scope { sampler: raw.get(Slot::Sampler), template };
         cx.exporter.sampling.learn(domain.domain, scope, rate);
+        cx.visit.learned(domain, scope.sampler, scope.template, rate);
     }
     if raw.u64(Slot::Init) > 0 {
         cx.exporter.init_ms = raw.u64(Slot::Init);

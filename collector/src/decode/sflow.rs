@@ -90,7 +90,7 @@ pub(crate) fn decode<V: Visit>(cx: &mut Context<'_, V>, payload: &[u8]) -> Resul
             _ => Some(()),
         };
         if sample.is_none() {
-            cx.exporter.error(DecodeErrorKind::BadSample);
+            cx.fault(DecodeErrorKind::BadSample);
         }
     }
     Ok(())
@@ -249,7 +249,7 @@ fn emit<V: Visit>(cx: &mut Context<'_, V>, sample: FlowSample, flow: &mut FlowRe
     } else {
         cx.exporter.sampling.simple(said, SamplingSource::Record)
     };
-    cx.exporter.applied(sampling, source);
+    cx.applied(sampling, source);
     flow.sampling = sampling;
     flow.input_if = sample.input_if;
     flow.output_if = sample.output_if;

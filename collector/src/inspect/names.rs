@@ -1,0 +1,125 @@
+//! Names of the information elements that weir reads (IANA IPFIX registry).
+
+use super::TemplateField;
+use crate::fields::Element;
+use crate::template::{Field, VARIABLE};
+
+/// A field as a person reads it.
+pub(super) fn field(field: &Field) -> TemplateField {
+    let (element, name) = match field.element {
+        Element::Iana(number) => (number.to_string(), name(number)),
+        Element::Enterprise { enterprise, number } => (format!("{enterprise}/{number}"), None),
+        Element::V9Scope(number) => (format!("scope/{number}"), scope_name(number)),
+    };
+    let octets = (field.len != VARIABLE).then_some(field.len);
+    TemplateField { element, name, octets }
+}
+
+/// Scope types of version 9 (RFC 3954 §6.1).
+fn scope_name(number: u16) -> Option<&'static str> {
+    Some(match number {
+        1 => "system",
+        2 => "interface",
+        3 => "lineCard",
+        4 => "cache",
+        5 => "template",
+        _ => return None,
+    })
+}
+
+fn name(number: u16) -> Option<&'static str> {
+    Some(match number {
+        1 => "octetDeltaCount",
+        2 => "packetDeltaCount",
+        4 => "protocolIdentifier",
+        5 => "ipClassOfService",
+        6 => "tcpControlBits",
+        7 => "sourceTransportPort",
+        8 => "sourceIPv4Address",
+        9 => "sourceIPv4PrefixLength",
+        10 => "ingressInterface",
+        11 => "destinationTransportPort",
+        12 => "destinationIPv4Address",
+        13 => "destinationIPv4PrefixLength",
+        14 => "egressInterface",
+        15 => "ipNextHopIPv4Address",
+        16 => "bgpSourceAsNumber",
+        17 => "bgpDestinationAsNumber",
+        21 => "flowEndSysUpTime",
+        22 => "flowStartSysUpTime",
+        23 => "postOctetDeltaCount",
+        24 => "postPacketDeltaCount",
+        25 => "minimumIpTotalLength",
+        26 => "maximumIpTotalLength",
+        27 => "sourceIPv6Address",
+        28 => "destinationIPv6Address",
+        32 => "icmpTypeCodeIPv4",
+        34 => "samplingInterval",
+        35 => "samplingAlgorithm",
+        36 => "flowActiveTimeout",
+        37 => "flowIdleTimeout",
+        48 => "samplerId",
+        49 => "samplerMode",
+        50 => "samplerRandomInterval",
+        52 => "minimumTTL",
+        53 => "maximumTTL",
+        54 => "fragmentIdentification",
+        60 => "ipVersion",
+        61 => "flowDirection",
+        84 => "samplerName",
+        85 => "octetTotalCount",
+        86 => "packetTotalCount",
+        88 => "fragmentOffset",
+        89 => "forwardingStatus",
+        104 => "layer2packetSectionData",
+        136 => "flowEndReason",
+        137 => "commonPropertiesId",
+        139 => "icmpTypeCodeIPv6",
+        145 => "templateId",
+        148 => "flowId",
+        149 => "observationDomainId",
+        150 => "flowStartSeconds",
+        151 => "flowEndSeconds",
+        152 => "flowStartMilliseconds",
+        153 => "flowEndMilliseconds",
+        154 => "flowStartMicroseconds",
+        155 => "flowEndMicroseconds",
+        156 => "flowStartNanoseconds",
+        157 => "flowEndNanoseconds",
+        158 => "flowStartDeltaMicroseconds",
+        159 => "flowEndDeltaMicroseconds",
+        160 => "systemInitTimeMilliseconds",
+        161 => "flowDurationMilliseconds",
+        162 => "flowDurationMicroseconds",
+        176 => "icmpTypeIPv4",
+        177 => "icmpCodeIPv4",
+        178 => "icmpTypeIPv6",
+        179 => "icmpCodeIPv6",
+        192 => "ipTTL",
+        197 => "fragmentFlags",
+        210 => "paddingOctets",
+        230 => "natEvent",
+        231 => "initiatorOctets",
+        232 => "responderOctets",
+        233 => "firewallEvent",
+        298 => "initiatorPackets",
+        299 => "responderPackets",
+        302 => "selectorId",
+        304 => "selectorAlgorithm",
+        305 => "samplingPacketInterval",
+        306 => "samplingPacketSpace",
+        309 => "samplingSize",
+        310 => "samplingPopulation",
+        311 => "samplingProbability",
+        312 => "dataLinkFrameSize",
+        313 => "ipHeaderPacketSection",
+        315 => "dataLinkFrameSection",
+        322 => "observationTimeSeconds",
+        323 => "observationTimeMilliseconds",
+        324 => "observationTimeMicroseconds",
+        325 => "observationTimeNanoseconds",
+        335 => "selectorName",
+        352 => "layer2OctetDeltaCount",
+        _ => return None,
+    })
+}
