@@ -10,11 +10,13 @@ use crate::Millis;
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ExporterId(pub u16);
 
 /// A flow export protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum FlowProtocol {
     /// Cisco NetFlow version 5.
     NetflowV5,
@@ -41,6 +43,7 @@ impl FlowProtocol {
 /// Where an exporter's sampling rate comes from, the most trusted first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum SamplingSource {
     /// Set by the operator.
     Operator,
@@ -62,10 +65,12 @@ pub enum SamplingSource {
 
 /// One exporter's health.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ExporterStatus {
     /// Its number in this run, the same in every shard.
     pub id: ExporterId,
     /// Its address.
+    #[cfg_attr(feature = "schema", schema(value_type = String))]
     pub address: IpAddr,
     /// Its name in the configuration, else its address.
     pub name: String,

@@ -8,6 +8,7 @@ use crate::{IncidentId, Millis, Mitigation, Reason, Rung, Verdict};
 /// Whether an incident goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum IncidentState {
     /// The attack goes on.
     Open,
@@ -17,6 +18,7 @@ pub enum IncidentState {
 
 /// Something that happened in an incident.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct TimelineEntry {
     /// When.
     pub at: Millis,
@@ -28,6 +30,7 @@ pub struct TimelineEntry {
 
 /// One attack on one target, from the first verdict to the end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Incident {
     /// Its number.
     pub id: IncidentId,
@@ -52,12 +55,14 @@ pub struct Incident {
 /// One decision with all that led to it: becomes one line of the log, one entry of the incident's
 /// timeline, one row of the audit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Decision {
     /// When.
     pub at: Millis,
     /// The incident it was taken in, if any.
     pub incident: Option<IncidentId>,
     /// The target concerned.
+    #[cfg_attr(feature = "schema", schema(value_type = String))]
     pub target: IpNet,
     /// What was decided, as a closed word: `open`, `announce`, `withdraw`, `refuse`, `end`, ...
     pub action: String,

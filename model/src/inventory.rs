@@ -9,8 +9,10 @@ use crate::PrefixSet;
 
 /// A port that players or customers use: has its own baseline, and no rule may hit it lightly.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Service {
     /// Protected address.
+    #[cfg_attr(feature = "schema", schema(value_type = String))]
     pub address: IpAddr,
     /// IP protocol: 6 or 17.
     pub protocol: u8,

@@ -5,6 +5,7 @@
 //! What flows back are reports ([`Observed`]) and commands ([`Command`]); both are inputs of the
 //! same core. Read [`Slice`] and [`DesiredState`] first.
 
+mod account;
 mod exporter;
 mod flow;
 mod incident;
@@ -12,11 +13,14 @@ mod inventory;
 mod matches;
 mod mitigation;
 mod prefix_set;
+#[cfg(feature = "schema")]
+mod schema;
 mod slice;
 mod snapshot;
 mod time;
 mod verdict;
 
+pub use account::{Role, UnknownRole};
 pub use exporter::{ExporterId, ExporterStatus, FlowProtocol, SamplingSource};
 pub use flow::{Direction, FlowRecord, Forwarding, Fragment, tcp_flags};
 pub use incident::{Decision, Incident, IncidentState, TimelineEntry};

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// An inclusive range of numbers; a single value has equal ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Range {
     /// Smallest value matched.
     pub from: u16,
@@ -39,6 +40,7 @@ impl fmt::Display for Range {
 
 /// TCP control bits: of those in `mask`, exactly those in `set` are on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct FlagMatch {
     /// Bits looked at.
     pub mask: u8,
@@ -49,6 +51,7 @@ pub struct FlagMatch {
 /// Fragmentation (RFC 8955 §4.2.2.12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum FragmentMatch {
     /// Any fragment: what every router understands.
     IsFragment,
@@ -64,11 +67,14 @@ pub enum FragmentMatch {
 /// and-ed. Lists are sorted without duplicates; [`Match::normalise`] sees to it, so that equal
 /// meanings compare equal and every weir derives the same NLRI.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Match {
     /// Destination prefix; a rule always has one.
+    #[cfg_attr(feature = "schema", schema(value_type = String))]
     pub dst: IpNet,
     /// Source prefix.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<String>))]
     pub src: Option<IpNet>,
     /// IP protocols.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -252,6 +258,7 @@ pub enum Redirect {
 /// What is done with the packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum Action {
     /// Pass at most this many octets a second.
     RateLimit {
@@ -287,6 +294,7 @@ impl fmt::Display for Action {
 
 /// Packets, and what to do with them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Filter {
     /// Which packets.
     pub packets: Match,

@@ -11,6 +11,7 @@ use crate::{Filter, IncidentId, Millis};
 /// A step of the ladder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum Rung {
     /// FlowSpec rate limit.
     RateLimit,
@@ -76,6 +77,7 @@ impl fmt::Display for Measure {
 /// Who wants a mitigation.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum Originator {
     /// An open incident.
     Incident(IncidentId),
@@ -86,6 +88,7 @@ pub enum Originator {
 /// A mitigation's number, unique for the life of an installation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct MitigationId(pub u64);
 
 impl fmt::Display for MitigationId {
@@ -97,6 +100,7 @@ impl fmt::Display for MitigationId {
 /// Where a mitigation stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum MitigationState {
     /// What weir would do, were it not in observe mode.
     Simulated,
@@ -112,6 +116,7 @@ pub enum MitigationState {
 
 /// One entry of the ledger.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Mitigation {
     /// Its number.
     pub id: MitigationId,

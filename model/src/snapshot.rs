@@ -14,6 +14,7 @@ use crate::{
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum Mode {
     /// Detects and says what it would do. The state in which weir is first started.
     #[default]
@@ -29,6 +30,7 @@ pub enum Mode {
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum PeerState {
     /// Not trying.
     #[default]
@@ -61,10 +63,12 @@ impl PeerState {
 
 /// One BGP peer's health.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct PeerStatus {
     /// Its name in the configuration.
     pub name: String,
     /// Its address.
+    #[cfg_attr(feature = "schema", schema(value_type = String))]
     pub address: IpAddr,
     /// Its AS number.
     pub asn: u32,

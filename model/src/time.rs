@@ -12,6 +12,7 @@ pub const SLICE_MS: u64 = 100;
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Millis(pub u64);
 
 impl Millis {

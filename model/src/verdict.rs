@@ -58,6 +58,7 @@ impl<'de> Deserialize<'de> for IncidentId {
 
 /// Packets and bits a second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Rate {
     /// Packets a second.
     pub packets_per_sec: f64,
@@ -68,6 +69,7 @@ pub struct Rate {
 /// What kind of attack, in the broad terms that operators and status pages use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum Family {
     /// UDP of any shape, amplification included.
     UdpFlood,
@@ -143,6 +145,7 @@ impl fmt::Display for Family {
 /// What was measured against what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum Metric {
     /// Packets a second.
     PacketsPerSec,
@@ -186,6 +189,7 @@ impl Metric {
 
 /// The one line behind a decision: why the alarm was raised.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Reason {
     /// What was measured.
     pub metric: Metric,
@@ -211,6 +215,7 @@ pub struct Reason {
 
 /// A match the detector would use, with what it would cost.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Candidate {
     /// Which packets.
     pub packets: Match,
@@ -231,6 +236,7 @@ pub struct Candidate {
 /// Traffic that looks like the target's own customers: declared services, sources or shapes seen
 /// before.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Goodput {
     /// What of it arrives now and is not discarded.
     pub now: Rate,
@@ -243,6 +249,7 @@ pub struct Goodput {
 
 /// One component of an attack.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Vector {
     /// Family.
     pub family: Family,
@@ -260,6 +267,7 @@ pub struct Vector {
 
 /// A value and its share of the excess: one row of a top-N.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct TopEntry {
     /// The value as text.
     pub value: String,
@@ -270,6 +278,7 @@ pub struct TopEntry {
 /// Where an incident stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum Phase {
     /// First verdict.
     Opened,
@@ -282,6 +291,7 @@ pub enum Phase {
 /// What the detector concluded about one target at one instant. Carries all that the mitigator
 /// needs, so that it never asks back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Verdict {
     /// The incident it belongs to.
     pub incident: IncidentId,
@@ -290,6 +300,7 @@ pub struct Verdict {
     /// When it was concluded.
     pub at: Millis,
     /// The host (/32, /128) or prefix under attack.
+    #[cfg_attr(feature = "schema", schema(value_type = String))]
     pub target: IpNet,
     /// Inbound, or outbound when the target itself attacks.
     pub direction: Direction,
