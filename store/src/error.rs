@@ -1,6 +1,6 @@
 //! Why the store cannot do what it was asked.
 
-/// A failure of the state file.
+/// A failure of the state or history file.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The database refused.
@@ -18,5 +18,19 @@ pub enum StoreError {
         found: i64,
         /// Newest schema version this build knows.
         known: i64,
+    },
+    /// The record changed since it was read, or a name is taken.
+    #[error("conflict: {0}")]
+    Conflict(String),
+    /// A backup that is damaged, incomplete or no backup at all.
+    #[error("backup: {0}")]
+    Backup(String),
+    /// A file could not be read or written.
+    #[error("{what}: {error}")]
+    Io {
+        /// Which file, and what was tried.
+        what: String,
+        /// Why.
+        error: std::io::Error,
     },
 }
