@@ -4,9 +4,14 @@
 //! Each line of standard input is the whole desired state, a JSON array of measures, or `hold`
 //! or `withdraw` to end; the end of the input holds. What the speaker reports comes out as JSON
 //! lines.
-#![allow(clippy::unwrap_used, reason = "a tool for tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a tool for tests"
+)]
 
-use std::io::{BufRead, Write};
+use std::io::BufRead;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -32,8 +37,7 @@ fn main() {
     runtime.block_on(async move {
         let printer = tokio::spawn(async move {
             while let Some(report) = reports.recv().await {
-                let line = serde_json::to_string(&report).unwrap();
-                writeln!(std::io::stdout(), "{line}").unwrap();
+                println!("{}", serde_json::to_string(&report).unwrap());
             }
         });
         speaker::run(config, desired_out, observed, stop_out).await.unwrap();
@@ -67,7 +71,7 @@ fn read(protected: PrefixSet, desired: &watch::Sender<Admitted>, stop: &watch::S
                 generation += 1;
                 let admitted = guard.admit(&wanted(generation, measures), now());
                 for (id, why) in admitted.refused() {
-                    writeln!(std::io::stderr(), "guard refuses {id}: {why}").unwrap();
+                    eprintln!("guard refuses {id}: {why}");
                 }
                 desired.send_replace(admitted);
             }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::profile::Profile;
+use crate::profile::{Capabilities, Profile};
 use crate::wire::{Family, LargeCommunity};
 
 /// weir as a BGP speaker.
@@ -111,6 +111,9 @@ pub struct PeerConfig {
     /// What the peer's software can take.
     #[serde(default)]
     pub profile: Profile,
+    /// FlowSpec rules that the peer holds at most, 1-100000, if not what its profile says.
+    #[serde(default)]
+    pub max_rules: Option<u32>,
     /// For how long the peer is asked to keep the routes when weir is gone, seconds, 0-4095; 0
     /// leaves graceful restart out (RFC 4724).
     #[serde(default = "default_restart")]
@@ -199,9 +202,17 @@ impl PeerConfig {
             mark: true,
             local_pref: default_local_pref(),
             profile: Profile::default(),
+            max_rules: None,
             graceful_restart_secs: default_restart(),
             long_lived_restart_secs: 0,
         }
+    }
+
+    /// What the peer takes: its profile, with the operator's own limit.
+    pub fn capabilities(&self) -> Capabilities {
+        let profile = self.profile.capabilities();
+        let limit = self.max_rules.and_then(|n| usize::try_from(n).ok());
+        Capabilities { max_rules: limit.unwrap_or(profile.max_rules), ..profile }
     }
 
     fn check(&self) -> Result<(), (&'static str, String)> {
@@ -219,6 +230,9 @@ impl PeerConfig {
         }
         if !(1..=120).contains(&self.connect_retry_secs) {
             return Err(("connect_retry_secs", "must be 1-120".into()));
+        }
+        if self.max_rules.is_some_and(|n| !(1..=100_000).contains(&n)) {
+            return Err(("max_rules", "must be 1-100000".into()));
         }
         if self.families.is_empty() {
             return Err(("families", "is empty: the peer would get nothing".into()));

@@ -4,12 +4,18 @@
 //! that changes twice before it is written is written once. Announcements go before withdrawals,
 //! so that a measure that replaces another leaves no gap; only a full peer is relieved first.
 
+mod trial;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use weir_model::{Action, IpNet, Measure, Mitigation, Originator, Redirect};
+use weir_model::{Action, IpNet, Measure, Millis, Mitigation, Originator, Redirect};
+
+pub use trial::Blame;
 
 use crate::flowspec::{self, Afi};
+use crate::profile::Capabilities;
 use crate::wire::{Families, Family};
+use trial::Trials;
 
 /// What tells one route from another on the wire.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,11 +97,23 @@ pub struct Refusal {
     pub why: String,
 }
 
+/// What the end of a session means for the routes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// What was on the wire and is gone with the session.
+    pub gone: Vec<Measure>,
+    /// What the peer does not get again, because it ended the session over it.
+    pub banned: Vec<Refusal>,
+}
+
+/// Said of a banned route.
+const BANNED: &str = "the peer ended the session over this route; it is not sent again for a day";
+
 /// One peer's routes.
 #[derive(Debug)]
 pub struct AdjRibOut {
     families: Families,
-    max_rules: usize,
+    capabilities: Capabilities,
     loaded: bool,
     /// The desired measures that BGP carries, sorted: what the next desired state is compared
     /// with, so that only what changed is encoded.
@@ -107,6 +125,7 @@ pub struct AdjRibOut {
     withdraw: BTreeSet<RouteKey>,
     session: Option<Families>,
     end_of_rib: Families,
+    trials: Trials,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,12 +135,11 @@ struct Wanted {
 }
 
 impl AdjRibOut {
-    /// An empty table for a peer that is offered `families` and holds at most `max_rules`
-    /// FlowSpec rules.
-    pub const fn new(families: Families, max_rules: usize) -> Self {
+    /// An empty table for a peer that is offered `families` and takes what `capabilities` say.
+    pub const fn new(families: Families, capabilities: Capabilities) -> Self {
         Self {
             families,
-            max_rules,
+            capabilities,
             loaded: false,
             measures: BTreeMap::new(),
             wanted: BTreeMap::new(),
@@ -131,6 +149,7 @@ impl AdjRibOut {
             withdraw: BTreeSet::new(),
             session: None,
             end_of_rib: Families::ALL,
+            trials: Trials::new(),
         }
     }
 
@@ -168,8 +187,13 @@ impl AdjRibOut {
 
     fn add(&mut self, measure: &Measure, incident: u32) -> Option<Refusal> {
         let refuse = |why: String| Some(Refusal { measure: measure.clone(), why });
+        let unsupported = match measure {
+            Measure::FlowSpec(filter) => self.capabilities.check(filter).err(),
+            Measure::Blackhole(_) | Measure::Scrub(_) => None,
+        };
         let (key, refusal) = match RouteKey::of(measure) {
             Err(error) => (None, refuse(error.to_string())),
+            Ok(_) if let Some(error) = unsupported => (None, refuse(format!("the peer {error}"))),
             Ok(None) => (None, None),
             Ok(Some(key)) => {
                 let family = key.family();
@@ -177,9 +201,12 @@ impl AdjRibOut {
                     (None, refuse(format!("family {family} is not configured for this peer")))
                 } else if self.session.is_some_and(|s| !s.contains(family)) {
                     (Some(key), refuse(format!("the peer does not speak {family}")))
+                } else if self.trials.is_banned(&key) {
+                    (Some(key), refuse(BANNED.to_owned()))
                 } else if self.is_full_for(&key) {
                     // It stays wanted, and is announced when there is room.
-                    let why = format!("the peer holds {} rules at most", self.max_rules);
+                    let why =
+                        format!("the peer holds {} rules at most", self.capabilities.max_rules);
                     (Some(key), refuse(why))
                 } else {
                     (Some(key), None)
@@ -200,8 +227,8 @@ impl AdjRibOut {
         let is_flow = |k: &RouteKey| matches!(k, RouteKey::Flow(..));
         is_flow(key)
             && !self.wanted.contains_key(key)
-            && self.wanted.len() >= self.max_rules
-            && self.wanted.keys().filter(|k| is_flow(k)).count() >= self.max_rules
+            && self.wanted.len() >= self.capabilities.max_rules
+            && self.wanted.keys().filter(|k| is_flow(k)).count() >= self.capabilities.max_rules
     }
 
     fn unwant(&mut self, measure: &Measure) {
@@ -210,6 +237,7 @@ impl AdjRibOut {
             same.retain(|m| m != measure);
             if same.is_empty() {
                 self.wanted.remove(&key);
+                self.trials.forget(&key);
             }
         }
         self.compare(&key);
@@ -218,7 +246,7 @@ impl AdjRibOut {
     /// The route wanted under a key. Of two measures for the same packets, which overlap while
     /// one takes the other's place, the stricter one.
     fn route(&self, key: &RouteKey) -> Option<Route> {
-        let measure = self.wanted.get(key)?.first()?;
+        let measure = self.wanted.get(key)?.first().filter(|_| !self.trials.is_banned(key))?;
         let incident = self.measures.get(measure).map_or(0, |w| w.incident);
         Some(Route { measure: measure.clone(), incident })
     }
@@ -244,31 +272,55 @@ impl AdjRibOut {
     /// The session is up with these families: everything is to be written. Returns what the peer
     /// does not speak.
     pub fn up(&mut self, families: Families) -> Vec<Refusal> {
-        self.down();
+        self.reset();
         self.session = Some(families);
         self.end_of_rib = families;
         let mut refusals = Vec::new();
         for (key, measures) in &self.wanted {
             let family = key.family();
-            if families.contains(family) {
-                self.announce.insert(key.clone());
-            } else {
+            if !families.contains(family) {
                 refusals.extend(measures.iter().map(|measure| Refusal {
                     measure: measure.clone(),
                     why: format!("the peer does not speak {family}"),
                 }));
+            } else if !self.trials.is_banned(key) {
+                self.announce.insert(key.clone());
             }
         }
         refusals
     }
 
-    /// The session is gone, and with it what was written: returns that.
-    pub fn down(&mut self) -> Vec<Measure> {
+    /// The session is gone, and with it what was written. `data` is what came with the peer's
+    /// NOTIFICATION.
+    pub fn down(&mut self, now: Millis, blame: Blame, data: &[u8]) -> Ended {
+        let gone = self.reset();
+        let banned = self.trials.down(now, blame, data).into_iter().flat_map(|key| {
+            let measures = self.wanted.get(&key).cloned().unwrap_or_default();
+            measures.into_iter().map(|measure| Refusal { measure, why: BANNED.to_owned() })
+        });
+        Ended { gone, banned: banned.collect() }
+    }
+
+    fn reset(&mut self) -> Vec<Measure> {
         self.session = None;
         self.announce.clear();
         self.withdraw.clear();
         self.flows_sent = 0;
         std::mem::take(&mut self.sent).into_values().map(|r| r.measure).collect()
+    }
+
+    /// Everything written has left weir, and the session lives: what is old enough is proven.
+    pub fn prove(&mut self, now: Millis) {
+        self.trials.prove(now);
+        if self.announce.is_empty() {
+            self.trials.acquit();
+        }
+    }
+
+    /// When to call [`Self::prove`] again, while routes wait for that.
+    pub fn deadline(&self) -> Option<Millis> {
+        self.session?;
+        if self.announce.is_empty() { None } else { self.trials.deadline() }
     }
 
     /// The peer wants a family once more (RFC 2918).
@@ -290,9 +342,9 @@ impl AdjRibOut {
     }
 
     /// The next change, taken as written.
-    pub fn next_change(&mut self) -> Option<Change> {
+    pub fn next_change(&mut self, now: Millis) -> Option<Change> {
         self.session?;
-        let full = self.flows_sent >= self.max_rules;
+        let full = self.flows_sent >= self.capabilities.max_rules;
         if (full || self.announce.is_empty())
             && let Some(key) = self.withdraw.pop_first()
             && let Some(route) = self.sent.remove(&key)
@@ -300,7 +352,7 @@ impl AdjRibOut {
             self.flows_sent -= usize::from(matches!(key, RouteKey::Flow(..)));
             return Some(Change::Withdraw { key, route });
         }
-        if let Some(change) = self.next_announcement() {
+        if let Some(change) = self.next_announcement(now) {
             return Some(change);
         }
         if !self.loaded {
@@ -312,10 +364,11 @@ impl AdjRibOut {
     }
 
     /// The first route to announce; one that would be a rule too many stays where it is.
-    fn next_announcement(&mut self) -> Option<Change> {
+    fn next_announcement(&mut self, now: Millis) -> Option<Change> {
         let key = self.announce.iter().find(|k| self.fits(k))?.clone();
         self.announce.remove(&key);
         let route = self.route(&key)?;
+        self.trials.wrote(now, &key, &route.measure);
         let before = self.sent.insert(key.clone(), route.clone());
         if before.is_none() && matches!(key, RouteKey::Flow(..)) {
             self.flows_sent += 1;
@@ -324,10 +377,14 @@ impl AdjRibOut {
         Some(Change::Announce { key, route, replaces })
     }
 
+    /// Whether a route may be written now: there is room for it, and it is not to wait until
+    /// those before it are proven.
     fn fits(&self, key: &RouteKey) -> bool {
-        matches!(key, RouteKey::Unicast(_))
-            || self.flows_sent < self.max_rules
-            || self.sent.contains_key(key)
+        let room = matches!(key, RouteKey::Unicast(_))
+            || self.flows_sent < self.capabilities.max_rules
+            || self.sent.contains_key(key);
+        let measure = self.wanted.get(key).and_then(|list| list.first());
+        room && measure.is_some_and(|m| self.trials.may_write(key, m))
     }
 
     /// Routes on the wire.

@@ -57,6 +57,15 @@ impl Peer {
         };
     }
 
+    /// What the peer took offence at is found and will not be sent again: the long wait is cut
+    /// down to the usual one.
+    pub fn pardon(&mut self, now: Millis) {
+        if matches!(self.dial, Dial::Penalty(_)) {
+            self.failures = self.failures.saturating_sub(1);
+            self.back_off(now, false);
+        }
+    }
+
     /// Starts once more with what is to be said anew, such as other families.
     pub fn restart(&mut self, now: Millis, why: Notification, out: &mut Vec<Output>) {
         self.handle(now, Input::Stop(Some(why)), out);

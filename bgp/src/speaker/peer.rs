@@ -19,8 +19,8 @@ use super::{Stop, listener};
 use crate::config::{Config, PeerConfig};
 use crate::fsm::{self, Down, Input, Negotiated, Output, Role};
 use crate::guard::Admitted;
-use crate::rib::{AdjRibOut, Change};
-use crate::wire::{Notification, OpenSettings};
+use crate::rib::{AdjRibOut, Blame, Change};
+use crate::wire::{Notification, OpenSettings, codes};
 
 /// Longest wait between two attempts to dial.
 const RETRY_MAX_MS: u64 = 120_000;
@@ -91,7 +91,7 @@ impl PeerTask {
             long_lived_secs: (peer.long_lived_restart_secs > 0)
                 .then_some(peer.long_lived_restart_secs),
         };
-        let rib = AdjRibOut::new(open.families, peer.profile.max_rules());
+        let rib = AdjRibOut::new(open.families, peer.capabilities());
         let machine = fsm::Peer::new(fsm::Settings {
             open,
             remote_as: peer.remote_as,
@@ -193,7 +193,8 @@ impl PeerTask {
             .iter()
             .flatten()
             .filter_map(|c| c.stalled_since().map(|at| at + self.send_hold_ms()));
-        let at = self.machine.deadline().into_iter().chain(stalled).min()?;
+        let next = [self.machine.deadline(), self.rib.deadline()];
+        let at = next.into_iter().flatten().chain(stalled).min()?;
         Some(self.started + Duration::from_millis(at.0))
     }
 
@@ -370,13 +371,32 @@ impl PeerTask {
         self.status.flaps += 1;
         self.status.families.clear();
         self.status.last_error = Some(why.to_string());
+        let (blame, data) = match why {
+            Down::Received(n) if n.code == codes::UPDATE || n.code == codes::HEADER => {
+                (Blame::Update, &n.data[..])
+            }
+            Down::Closed(_) => (Blame::Silent, &[][..]),
+            Down::Received(_) | Down::Sent(_) | Down::Held => (Blame::Nothing, &[][..]),
+        };
+        let ended = self.rib.down(self.now(), blame, data);
         let at = wall();
         let peer = &self.config.name;
-        self.reports.extend(self.rib.down().into_iter().map(|measure| Observed::Withdrawn {
+        self.reports.extend(ended.gone.into_iter().map(|measure| Observed::Withdrawn {
             peer: peer.clone(),
             measure,
             at,
         }));
+        for refusal in ended.banned {
+            tracing::error!(
+                peer = %self.config.name,
+                measure = %refusal.measure,
+                %why,
+                "the BGP peer ended the session over a route; it does not get it again"
+            );
+            // The fault is found: the other routes need not wait for their peer.
+            self.machine.pardon(self.now());
+            self.report_refused(refusal.measure, refusal.why, at);
+        }
     }
 
     /// Writes routes while there is room, and reports the state if it changed.
@@ -405,8 +425,11 @@ impl PeerTask {
         let Some((role, writer, _)) = &self.session else { return };
         let Some(connection) = &mut self.connections[*role as usize] else { return };
         let mut refused = Vec::new();
+        if connection.is_flushed() {
+            self.rib.prove(now);
+        }
         while connection.has_room() && self.reports.len() < REPORTS_MAX {
-            let Some(change) = self.rib.next_change() else { break };
+            let Some(change) = self.rib.next_change(now) else { break };
             match writer.write(&change) {
                 Ok(octets) => {
                     connection.send(now, &octets);
