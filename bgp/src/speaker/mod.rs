@@ -13,6 +13,7 @@ mod announce;
 mod connection;
 mod listener;
 mod peer;
+mod sockopt;
 
 use std::net::SocketAddr;
 
