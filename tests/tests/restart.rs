@@ -69,6 +69,7 @@ struct Weir {
 }
 
 impl Weir {
+    #[expect(clippy::zombie_processes, reason = "the test's own end collects it")]
     fn start(folder: &Path, config: &Path, name: &str) -> Self {
         let log = folder.join(format!("{name}.log"));
         let child = Command::new(weir_binary())

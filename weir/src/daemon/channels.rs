@@ -26,7 +26,7 @@ pub(crate) const CONTROL_MAX: usize = 1024;
 #[derive(Debug)]
 pub(crate) enum Control {
     /// An operator asks.
-    Request(Request),
+    Request(Box<Request>),
     /// An actuator reports.
     Observed(Box<Observed>),
     /// A shard reports, about once a second.

@@ -38,7 +38,7 @@ use weir_bgp::guard::Admitted;
 use weir_bgp::speaker::Stop;
 use weir_collector::{Registry, socket};
 use weir_config::Config;
-use weir_model::Snapshot;
+use weir_model::{Inventory, Snapshot};
 use weir_store::Store;
 
 use crate::Core;
@@ -163,6 +163,16 @@ impl Daemon {
             web: web.thread,
             store,
         })
+    }
+
+    /// Replaces what is protected, for the core.
+    ///
+    /// # Errors
+    /// When the core is gone or busy for long.
+    pub fn set_inventory(&self, inventory: Arc<Inventory>) -> anyhow::Result<()> {
+        self.control
+            .send_timeout(Control::Inventory(inventory), Duration::from_secs(1))
+            .context("the core does not take the inventory")
     }
 
     /// Stops in order: commands, receivers, core, BGP, store. Waits for each.

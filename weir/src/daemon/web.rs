@@ -70,7 +70,9 @@ pub(crate) fn spawn(
 /// Carries commands to the core. A full queue drops the request, which its asker sees as 503.
 async fn forward(mut requests: mpsc::Receiver<Request>, control: Sender<Control>) {
     while let Some(request) = requests.recv().await {
-        if let Err(TrySendError::Disconnected(_)) = control.try_send(Control::Request(request)) {
+        if let Err(TrySendError::Disconnected(_)) =
+            control.try_send(Control::Request(Box::new(request)))
+        {
             return;
         }
     }
