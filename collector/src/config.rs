@@ -55,7 +55,7 @@ impl Default for Config {
             max_ipv6_hosts_per_slice: 65_536,
             max_long_flows_per_slice: 65_536,
             max_samples_per_slice: 16_384,
-            max_pending_bytes: 262_144,
+            max_pending_bytes: 65_536,
         }
     }
 }
@@ -85,12 +85,22 @@ pub struct ExporterConfig {
     /// Sampling rate used when the router says nothing.
     #[serde(default)]
     pub default_sampling: Option<u32>,
+    /// Interface indexes by which traffic enters and leaves the network. When given, only records
+    /// that touch one of them count, so that a packet which several routers saw counts once.
+    #[serde(default)]
+    pub external_interfaces: Vec<u32>,
 }
 
 impl ExporterConfig {
     /// A router of which nothing but the address is known.
     pub fn new(address: IpNet) -> Self {
-        Self { address, name: None, sampling: None, default_sampling: None }
+        Self {
+            address,
+            name: None,
+            sampling: None,
+            default_sampling: None,
+            external_interfaces: Vec::new(),
+        }
     }
 }
 

@@ -7,7 +7,10 @@ use weir_model::{ExporterId, ExporterStatus, FlowProtocol, Millis, SamplingSourc
 
 use crate::config::{Config, ExporterConfig};
 use crate::error::DecodeErrorKind;
+use crate::pending::Pending;
+use crate::roles::Roles;
 use crate::sampling::SamplingTable;
+use crate::source::Sources;
 use crate::template::{Definition, Dialect, Kind, Template};
 use crate::time::{Clock, Lag};
 
@@ -38,7 +41,12 @@ pub(crate) struct Exporter {
     pub(crate) unknown_templates: u64,
     pub(crate) implausible_times: u64,
     pub(crate) lost: u64,
+    /// Records of packets that other records had told of.
+    pub(crate) duplicates: u64,
     pub(crate) sampling: SamplingTable,
+    pub(crate) sources: Sources,
+    pub(crate) roles: Roles,
+    pub(crate) pending: Pending,
     pub(crate) clock: Clock,
     pub(crate) lag: Lag,
     /// systemInitTimeMilliseconds from the options, 0 when not said.
@@ -74,7 +82,11 @@ impl Exporter {
             unknown_templates: 0,
             implausible_times: 0,
             lost: 0,
+            duplicates: 0,
             sampling: SamplingTable::new(operator, fallback),
+            sources: Sources::default(),
+            roles: Roles::new(entry.map_or(&[], |e| &e.external_interfaces)),
+            pending: Pending::new(config.max_pending_bytes),
             clock: Clock::default(),
             lag: Lag::default(),
             applied: (1, SamplingSource::Unknown),

@@ -14,6 +14,7 @@ use crate::decode::{self, Context, Tally, Visit};
 use crate::error::{DecodeError, DecodeErrorKind};
 use crate::exporter::Exporter;
 use crate::registry::Registry;
+use crate::source::InterfaceStatus;
 
 /// Unlisted senders remembered by address.
 const MAX_UNLISTED: usize = 32;
@@ -51,6 +52,10 @@ pub struct Counters {
     pub not_traffic: u64,
     /// Samples of packets that are not IP.
     pub not_ip: u64,
+    /// Records of packets that other records had told of: not counted again.
+    pub duplicates: u64,
+    /// Records whose times were absurd and taken as their arrival.
+    pub implausible_times: u64,
     /// Data sets whose template is not known.
     pub unknown_templates: u64,
     /// Records not added up because the slice had no room for another host.
@@ -247,6 +252,12 @@ impl Shard {
         self.exporters.iter().map(Exporter::status).collect()
     }
 
+    /// The ports of an sFlow exporter, their counters beside what their samples add up to.
+    pub fn interfaces(&self, exporter: IpAddr) -> Vec<InterfaceStatus> {
+        let found = self.exporters.iter().find(|e| e.address == exporter);
+        found.map_or_else(Vec::new, |exporter| exporter.sources.interfaces())
+    }
+
     /// What this shard has counted.
     pub fn counters(&self) -> Counters {
         let overflow = self.accumulator.overflow();
@@ -267,6 +278,8 @@ impl Shard {
             not_traffic: self.tally.not_traffic,
             not_ip: self.tally.not_ip,
             unknown_templates: self.exporters.iter().map(|e| e.unknown_templates).sum(),
+            duplicates: self.exporters.iter().map(|e| e.duplicates).sum(),
+            implausible_times: self.exporters.iter().map(|e| e.implausible_times).sum(),
             hosts_over_limit: overflow.hosts,
             hosts_merged: overflow.ipv6_merged,
             long_flows_over_limit: overflow.long_flows,

@@ -25,8 +25,7 @@ impl SliceSink for Sink {
 #[test]
 fn datagrams_become_slices_and_the_last_one_is_handed_over() {
     let local: ipnet::IpNet = "127.0.0.1/32".parse().unwrap();
-    let router =
-        ExporterConfig { address: local, name: None, sampling: None, default_sampling: None };
+    let router = ExporterConfig::new(local);
     let config = Config {
         listen: vec!["127.0.0.1:0".parse().unwrap()],
         exporters: vec![router],

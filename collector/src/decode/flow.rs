@@ -42,6 +42,10 @@ pub(super) fn flows<V: Visit>(
         cx.tally.not_traffic = cx.tally.not_traffic.wrapping_add(1);
         return;
     };
+    if raw.has(Slot::Direction) && repeated(cx, &flow, raw.u64(Slot::Direction)) {
+        cx.duplicate();
+        return;
+    }
     (flow.start, flow.end) = cx.event(time(export, raw, cx.exporter.init_ms));
     flow.sampling = sampling;
     flow.exporter = cx.exporter.id;
@@ -59,6 +63,17 @@ pub(super) fn flows<V: Visit>(
     if !any {
         cx.tally.not_traffic = cx.tally.not_traffic.wrapping_add(1);
     }
+}
+
+/// Whether a record tells of packets that were sampled before. flowDirection (61): 0 is ingress, 1
+/// egress.
+#[inline]
+fn repeated<V: Visit>(cx: &mut Context<'_, V>, flow: &FlowRecord, direction: u64) -> bool {
+    if direction == 1 {
+        return cx.exporter.roles.seen_at_ingress(flow.input_if, cx.now);
+    }
+    cx.exporter.roles.ingress(flow.input_if, cx.now);
+    false
 }
 
 /// Everything but time, rate and exporter.
@@ -80,7 +95,7 @@ fn from_fields<V: Visit>(cx: &Context<'_, V>, raw: &Raw) -> Option<FlowRecord> {
         icmp_code: 0,
         ttl: raw.u8(Slot::Ttl),
         fragment: fragment(raw),
-        forwarding: forwarding(raw.u8(Slot::Forwarding)),
+        forwarding: forwarding(raw),
         length_min: or_average(Slot::LengthMin),
         length_max: or_average(Slot::LengthMax),
         packets,
@@ -152,9 +167,24 @@ fn fragment(raw: &Raw) -> Fragment {
     }
 }
 
-/// forwardingStatus: two bits of status, six of reason (RFC 7270 §4.12).
-const fn forwarding(status: u8) -> Forwarding {
-    match status >> 6 {
+/// forwardingStatus: two bits of status, six of reason (RFC 7270 §4.12). Juniper's inline monitoring
+/// says it by commonPropertiesId instead (Junos, "Resiliency Exception Reporting"): six bits of kind,
+/// 2 being the exception code, and ten of value, 0 being none.
+#[inline]
+fn forwarding(raw: &Raw) -> Forwarding {
+    const SAYS: u64 = Slot::Forwarding.bit() | Slot::JuniperProperties.bit();
+    if raw.has & SAYS == 0 {
+        return Forwarding::Unknown;
+    }
+    if raw.has(Slot::JuniperProperties) {
+        let value = raw.u16(Slot::JuniperProperties);
+        return match (value >> 10, value & 0x3ff) {
+            (2, 0) => Forwarding::Forwarded,
+            (2, _) => Forwarding::Dropped,
+            _ => Forwarding::Unknown,
+        };
+    }
+    match raw.u8(Slot::Forwarding) >> 6 {
         1 | 3 => Forwarding::Forwarded,
         2 => Forwarding::Dropped,
         _ => Forwarding::Unknown,
@@ -171,7 +201,7 @@ fn from_section<V: Visit>(cx: &Context<'_, V>, raw: &Raw, record: &[u8]) -> Opti
     packet::parse(link, section, wire, cx.tunnel, &mut flow)?;
     flow.packets = raw.u64(Slot::Packets).max(1);
     flow.bytes = flow.bytes.saturating_mul(flow.packets);
-    flow.forwarding = forwarding(raw.u8(Slot::Forwarding));
+    flow.forwarding = forwarding(raw);
     flow.input_if = raw.u32(Slot::InputIf);
     flow.output_if = raw.u32(Slot::OutputIf);
     Some(flow)

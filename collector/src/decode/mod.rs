@@ -85,12 +85,21 @@ impl<V: Visit> Context<'_, V> {
     /// Hands a record on.
     #[inline]
     pub(crate) fn record(&mut self, record: &FlowRecord) {
+        if !self.exporter.roles.counts(record.input_if, record.output_if) {
+            self.duplicate();
+            return;
+        }
         // One record in sixteen shows the lag as well as all, for a sixteenth of the cost.
         if self.tally.flows & 15 == 0 {
             self.exporter.lag.add(self.now.since(record.start));
         }
         self.tally.flows = self.tally.flows.wrapping_add(1);
         self.visit.record(record);
+    }
+
+    /// Counts a record that tells of packets which another record has told of.
+    pub(crate) fn duplicate(&mut self) {
+        self.exporter.duplicates = self.exporter.duplicates.wrapping_add(1);
     }
 
     /// Takes note of the sampling rate of the records that follow.

@@ -136,9 +136,29 @@ fn define<V: Visit>(
     dialect: Dialect,
 ) {
     match cx.exporter.define(export.domain, definition, dialect) {
-        Ok(Some(changed)) => cx.visit.template(export.domain, cx.exporter.at(changed)),
+        Ok(Some(changed)) => {
+            cx.visit.template(export.domain, cx.exporter.at(changed));
+            catch_up(cx, export.domain, definition.id);
+        }
         Ok(None) => {}
         Err(kind) => cx.fault(kind),
+    }
+}
+
+/// Decodes what has waited for a template, as of the time it arrived.
+fn catch_up<V: Visit>(cx: &mut Context<'_, V>, domain: DomainKey, id: u16) {
+    if cx.exporter.pending.octets() == 0 {
+        return;
+    }
+    let now = cx.now;
+    let mut payload = vec![0; LOAD];
+    while let Some(waiting) = cx.exporter.pending.take(domain, id, now, &mut payload) {
+        let export = Export { domain, uptime: waiting.uptime, unix_ms: waiting.unix_ms };
+        let set = Set { payload: &payload, start: LOAD, end: payload.len() };
+        cx.now = waiting.arrived;
+        data_set(cx, &export, id, set, &mut Found::default());
+        cx.now = now;
+        payload.truncate(LOAD);
     }
 }
 
@@ -152,6 +172,8 @@ fn data_set<V: Visit>(
     let Some(index) = cx.exporter.template(export.domain, id) else {
         cx.exporter.unknown_templates = cx.exporter.unknown_templates.wrapping_add(1);
         cx.visit.unknown_template(export.domain, id, set.body().len());
+        let time = (export.uptime, export.unix_ms);
+        cx.exporter.pending.keep(export.domain, id, time, cx.now, set.body());
         found.unread = true;
         return;
     };

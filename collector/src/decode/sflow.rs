@@ -17,6 +17,7 @@ use super::packet::{self, Complete, LinkType};
 use super::{Context, Visit, split_icmp};
 use crate::error::{DecodeError, DecodeErrorKind};
 use crate::read::{be32, be128};
+use crate::source::{InterfaceCounters, Pool, SourceKey};
 
 /// A position in XDR data.
 #[derive(Clone, Copy)]
@@ -33,6 +34,10 @@ impl<'a> Cursor<'a> {
         Some(value)
     }
 
+    fn u64(&mut self) -> Option<u64> {
+        Some(u64::from(self.u32()?) << 32 | u64::from(self.u32()?))
+    }
+
     /// `len` octets, and past the padding that follows them.
     fn opaque(&mut self, len: u32) -> Option<&'a [u8]> {
         let len = usize::try_from(len).ok()?;
@@ -44,9 +49,10 @@ impl<'a> Cursor<'a> {
 }
 
 /// A flow sample's header, in whichever form it came.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct FlowSample {
-    rate: u32,
+    sampling: u32,
+    from: SamplingSource,
     input_if: u32,
     output_if: u32,
     dropped: bool,
@@ -79,12 +85,8 @@ pub(crate) fn decode<V: Visit>(cx: &mut Context<'_, V>, payload: &[u8]) -> Resul
         };
         let body = cursor.opaque(len).ok_or(truncated)?;
         let sample = match kind {
-            1 => flow_sample(cx, body),
-            3 => expanded_flow_sample(cx, body),
-            2 | 4 => {
-                cx.tally.counter_samples = cx.tally.counter_samples.wrapping_add(1);
-                Some(())
-            }
+            1 | 3 => flow_sample(cx, stream, kind == 3, body),
+            2 | 4 => counter_sample(cx, stream, kind == 4, body),
             5 => drop_sample(cx, body),
             // A vendor's own: passed over by its length.
             _ => Some(()),
@@ -96,34 +98,89 @@ pub(crate) fn decode<V: Visit>(cx: &mut Context<'_, V>, payload: &[u8]) -> Resul
     Ok(())
 }
 
-fn flow_sample<V: Visit>(cx: &mut Context<'_, V>, body: &[u8]) -> Option<()> {
-    let mut c = Cursor { data: body, at: 0 };
-    let (_sequence, _source) = (c.u32()?, c.u32()?);
-    let (rate, _pool, _drops) = (c.u32()?, c.u32()?, c.u32()?);
-    let (input, output, records) = (c.u32()?, c.u32()?, c.u32()?);
-    // Two bits of format, thirty of value; format 1 of an output is a reason of discard.
-    let sample = FlowSample {
-        rate,
-        input_if: if input >> 30 == 0 { input } else { 0 },
-        output_if: if output >> 30 == 0 { output } else { 0 },
-        dropped: output >> 30 == 1,
-    };
-    records_of(cx, sample, c, records)
+/// A sample's source: class and index, packed into 8 and 24 bits unless expanded.
+fn source(c: &mut Cursor<'_>, stream: u64, expanded: bool) -> Option<SourceKey> {
+    let word = c.u32()?;
+    let (class, index) = if expanded { (word, c.u32()?) } else { (word >> 24, word & 0xff_ffff) };
+    Some(SourceKey { stream, class, index })
 }
 
-fn expanded_flow_sample<V: Visit>(cx: &mut Context<'_, V>, body: &[u8]) -> Option<()> {
+/// An interface of a flow sample: two bits of format and thirty of value, unless expanded. Format
+/// 0 is an interface, 1 a reason of discard, 2 a number of interfaces.
+fn interface(c: &mut Cursor<'_>, expanded: bool) -> Option<(u32, u32)> {
+    let word = c.u32()?;
+    Some(if expanded { (word, c.u32()?) } else { (word >> 30, word & 0x3fff_ffff) })
+}
+
+#[inline]
+fn flow_sample<V: Visit>(
+    cx: &mut Context<'_, V>,
+    stream: u64,
+    expanded: bool,
+    body: &[u8],
+) -> Option<()> {
     let mut c = Cursor { data: body, at: 0 };
-    let (_sequence, _class, _index) = (c.u32()?, c.u32()?, c.u32()?);
-    let (rate, _pool, _drops) = (c.u32()?, c.u32()?, c.u32()?);
-    let (in_format, input, out_format, output) = (c.u32()?, c.u32()?, c.u32()?, c.u32()?);
+    let _sequence = c.u32()?;
+    let source = source(&mut c, stream, expanded)?;
+    let (rate, pool, _drops) = (c.u32()?, c.u32()?, c.u32()?);
+    let (in_format, input) = interface(&mut c, expanded)?;
+    let (out_format, output) = interface(&mut c, expanded)?;
     let records = c.u32()?;
+    cx.tally.flow_samples = cx.tally.flow_samples.wrapping_add(1);
+    cx.data_records(1);
+    let (sampling, from) = match cx.exporter.sources.rate(source, Pool { rate, pool }, cx.now) {
+        Some((rate, from)) => cx.exporter.sampling.simple(Some(rate), from),
+        None => cx.exporter.sampling.simple(None, SamplingSource::Record),
+    };
     let sample = FlowSample {
-        rate,
+        sampling,
+        from,
         input_if: if in_format == 0 { input } else { 0 },
         output_if: if out_format == 0 { output } else { 0 },
         dropped: out_format == 1,
     };
-    records_of(cx, sample, c, records)
+    let mut flow = packet::EMPTY;
+    if !best_packet(cx, &mut c, records, &mut flow)? {
+        cx.tally.not_ip = cx.tally.not_ip.wrapping_add(1);
+        return Some(());
+    }
+    if source.class == 0 && source.index == sample.input_if {
+        cx.exporter.sources.received(source, flow.bytes, sampling);
+        cx.exporter.roles.ingress(sample.input_if, cx.now);
+    } else if source.class == 0
+        && source.index == sample.output_if
+        && cx.exporter.roles.seen_at_ingress(sample.input_if, cx.now)
+    {
+        // Sampled on its way out by a port whose counterpart samples on the way in.
+        cx.duplicate();
+        return Some(());
+    }
+    emit(cx, sample, &mut flow);
+    Some(())
+}
+
+/// Counters of a port; of the many kinds of records only the generic interface counters matter.
+fn counter_sample<V: Visit>(
+    cx: &mut Context<'_, V>,
+    stream: u64,
+    expanded: bool,
+    body: &[u8],
+) -> Option<()> {
+    cx.tally.counter_samples = cx.tally.counter_samples.wrapping_add(1);
+    let mut c = Cursor { data: body, at: 0 };
+    let _sequence = c.u32()?;
+    let source = source(&mut c, stream, expanded)?;
+    for _ in 0..c.u32()? {
+        let (kind, body) = record(&mut c)?;
+        if kind == 1 {
+            let mut c = Cursor { data: body, at: 0 };
+            let (index, _type, speed_bps) = (c.u32()?, c.u32()?, c.u64()?);
+            let (_direction, _status, in_octets) = (c.u32()?, c.u32()?, c.u64()?);
+            let counters = InterfaceCounters { index, speed_bps, in_octets };
+            cx.exporter.sources.counters(source, counters, cx.now);
+        }
+    }
+    Some(())
 }
 
 /// A discarded packet (sFlow drops extension): every one is reported up to a rate limit, so it
@@ -133,28 +190,16 @@ fn drop_sample<V: Visit>(cx: &mut Context<'_, V>, body: &[u8]) -> Option<()> {
     let (_sequence, _class, _index, _drops) = (c.u32()?, c.u32()?, c.u32()?, c.u32()?);
     let (input, output, _reason, records) = (c.u32()?, c.u32()?, c.u32()?, c.u32()?);
     cx.tally.drop_samples = cx.tally.drop_samples.wrapping_add(1);
-    let sample = FlowSample { rate: 1, input_if: input, output_if: output, dropped: true };
+    let sample = FlowSample {
+        sampling: 1,
+        from: SamplingSource::Record,
+        input_if: input,
+        output_if: output,
+        dropped: true,
+    };
     let mut flow = packet::EMPTY;
     if best_packet(cx, &mut c, records, &mut flow)? {
         emit(cx, sample, &mut flow);
-    }
-    Some(())
-}
-
-#[inline]
-fn records_of<V: Visit>(
-    cx: &mut Context<'_, V>,
-    sample: FlowSample,
-    mut c: Cursor<'_>,
-    records: u32,
-) -> Option<()> {
-    cx.tally.flow_samples = cx.tally.flow_samples.wrapping_add(1);
-    cx.data_records(1);
-    let mut flow = packet::EMPTY;
-    if best_packet(cx, &mut c, records, &mut flow)? {
-        emit(cx, sample, &mut flow);
-    } else {
-        cx.tally.not_ip = cx.tally.not_ip.wrapping_add(1);
     }
     Some(())
 }
@@ -243,14 +288,8 @@ fn sampled_ip(kind: u32, body: &[u8], out: &mut FlowRecord) -> Option<Complete> 
 
 #[inline]
 fn emit<V: Visit>(cx: &mut Context<'_, V>, sample: FlowSample, flow: &mut FlowRecord) {
-    let said = (sample.rate > 0).then_some(sample.rate);
-    let (sampling, source) = if sample.dropped && sample.rate == 1 {
-        (1, SamplingSource::Record)
-    } else {
-        cx.exporter.sampling.simple(said, SamplingSource::Record)
-    };
-    cx.applied(sampling, source);
-    flow.sampling = sampling;
+    cx.applied(sample.sampling, sample.from);
+    flow.sampling = sample.sampling;
     flow.input_if = sample.input_if;
     flow.output_if = sample.output_if;
     flow.forwarding = if sample.dropped { Forwarding::Dropped } else { Forwarding::Forwarded };

@@ -169,6 +169,8 @@ impl Inspector {
     /// rates that an operator has set; `oracle` adds what other parsers make of each datagram.
     pub fn new(config: &Config, oracle: bool) -> Self {
         let mut config = config.clone();
+        // What comes before its template is told as that, not as records later on.
+        config.max_pending_bytes = 0;
         let anybody = [IpNet::from(IpAddr::from([0; 4])), IpNet::from(IpAddr::from([0; 16]))];
         for net in anybody {
             let address = IpNet::new(net.addr(), 0).unwrap_or(net);

@@ -23,16 +23,10 @@ struct Set {
     sflow_samples: String,
 }
 
-fn shard() -> Shard {
-    let exporters = ["0.0.0.0/0", "::/0"]
-        .map(|net| ExporterConfig {
-            address: net.parse().unwrap(),
-            name: None,
-            sampling: None,
-            default_sampling: None,
-        })
-        .to_vec();
-    let config = Config { exporters, ..Config::default() };
+fn shard(max_pending_bytes: usize) -> Shard {
+    let exporters =
+        ["0.0.0.0/0", "::/0"].map(|net| ExporterConfig::new(net.parse().unwrap())).to_vec();
+    let config = Config { exporters, max_pending_bytes, ..Config::default() };
     let protected = ["0.0.0.0/1", "128.0.0.0/1", "::/0"];
     let protected = protected.iter().map(|n| n.parse::<ipnet::IpNet>().unwrap()).collect();
     let inventory = Inventory::new(protected, Default::default(), vec![]);
@@ -54,7 +48,7 @@ fn every_set_yields_the_records_of_the_manifest() {
     let sets: Vec<Set> = serde_json::from_slice(&manifest).unwrap();
     let mut wrong = Vec::new();
     for set in &sets {
-        let mut shard = shard();
+        let mut shard = shard(0);
         for file in &set.files {
             decode(&mut shard, &datagrams(&corpus.join(&set.set).join(file)));
         }
@@ -77,7 +71,7 @@ fn every_set_yields_the_records_of_the_manifest() {
 fn sampling_is_what_the_routers_say() {
     let Some(corpus) = corpus() else { return };
     let check = |set: &str, file: &str, wanted: (u32, SamplingSource)| {
-        let mut shard = shard();
+        let mut shard = shard(0);
         decode(&mut shard, &datagrams(&corpus.join(set).join(file)));
         let status = shard.exporters();
         let got: Vec<_> = status.iter().map(|e| (e.sampling, e.sampling_source)).collect();
@@ -87,4 +81,20 @@ fn sampling_is_what_the_routers_say() {
     check(xr, "00-traffic-00.pcap", (256, SamplingSource::Sampler));
     let silent = "102-nfv9-cisco-f2rd-pretag-sampling-reload";
     check(silent, "00-traffic-00.pcap", (1, SamplingSource::Unknown));
+}
+
+/// The capture begins in the middle of the exporter's life: data of some domains comes up to six
+/// minutes before its template.
+#[test]
+fn data_before_its_template_is_kept_for_a_while() {
+    let Some(corpus) = corpus() else { return };
+    let datagrams = datagrams(&corpus.join("ipfix/00-IPFIX.pcap"));
+    let count = |max_pending_bytes| {
+        let mut shard = shard(max_pending_bytes);
+        decode(&mut shard, &datagrams);
+        shard.counters().data_records
+    };
+    assert_eq!(count(0), 52_894);
+    let kept = count(16 << 20);
+    assert!(kept > 55_000, "{kept}");
 }

@@ -18,7 +18,7 @@ pub fn router() -> SocketAddr {
 /// Listens to 192.0.2.0/24.
 pub fn config() -> Config {
     let address = "192.0.2.0/24".parse().unwrap();
-    let router = ExporterConfig { address, name: None, sampling: None, default_sampling: None };
+    let router = ExporterConfig::new(address);
     Config { exporters: vec![router], ..Config::default() }
 }
 

@@ -1,0 +1,63 @@
+//! Interface roles: each packet counts once, where it crosses the network's edge.
+//!
+//! A packet that two routers, or the ingress and the egress of one router, have sampled comes in
+//! two records. Where the operator names the external interfaces, only records that touch one of
+//! these count. Where a router samples both directions and says so, a record made at the egress is
+//! a duplicate when the interface it came in by samples at the ingress.
+
+use rustc_hash::FxHashMap;
+use weir_model::Millis;
+
+/// Most interfaces remembered for one exporter.
+const MAX_INTERFACES: usize = 4096;
+/// An interface that has not sampled at the ingress for longer is not expected to. Milliseconds.
+const MEMORY_MS: u64 = 60_000;
+
+/// What is known of one exporter's interfaces.
+#[derive(Debug, Default)]
+pub(crate) struct Roles {
+    /// Named by the operator, sorted; empty when not said.
+    external: Vec<u32>,
+    /// When each interface last sampled at the ingress.
+    ingress: FxHashMap<u32, Millis>,
+    /// The last entry made, so that a run of records of one interface is looked up once.
+    last: (u32, Millis),
+}
+
+impl Roles {
+    pub(crate) fn new(external: &[u32]) -> Self {
+        let mut external = external.to_vec();
+        external.sort_unstable();
+        Self { external, ..Self::default() }
+    }
+
+    /// Whether a record between these interfaces counts. Interface 0 is "not said".
+    #[inline]
+    pub(crate) fn counts(&self, input: u32, output: u32) -> bool {
+        self.external.is_empty() || (input == 0 && output == 0) || self.touches(input, output)
+    }
+
+    fn touches(&self, input: u32, output: u32) -> bool {
+        [input, output].iter().any(|index| self.external.binary_search(index).is_ok())
+    }
+
+    /// Takes note of a record made at the ingress.
+    #[inline]
+    pub(crate) fn ingress(&mut self, input: u32, now: Millis) {
+        if self.last != (input, now) && input != 0 {
+            self.remember(input, now);
+        }
+    }
+
+    fn remember(&mut self, input: u32, now: Millis) {
+        self.last = (input, now);
+        if self.ingress.len() < MAX_INTERFACES || self.ingress.contains_key(&input) {
+            self.ingress.insert(input, now);
+        }
+    }
+
+    /// Whether packets that came in by `input` are being sampled there.
+    pub(crate) fn seen_at_ingress(&self, input: u32, now: Millis) -> bool {
+        self.ingress.get(&input).is_some_and(|at| now.since(*at) < MEMORY_MS)
+    }
+}
