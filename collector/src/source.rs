@@ -88,7 +88,11 @@ impl Sources {
     /// The rate of a sample, `None` when neither header nor pool says.
     pub(crate) fn rate(&mut self, key: SourceKey, said: Pool, now: Millis) -> Option<Resolved> {
         let header = (said.rate > 0).then_some((said.rate, SamplingSource::Record));
-        let Some(source) = self.entry(key, said.pool, now) else { return header };
+        let Some(source) = self.sources.get_mut(&key) else {
+            // The first sample is what later ones are measured from.
+            self.entry(key, said.pool, now);
+            return header;
+        };
         let grown = said.pool.wrapping_sub(source.last_pool);
         source.last_pool = said.pool;
         if grown > RESET {
@@ -173,7 +177,7 @@ mod tests {
         let mut rate = None;
         for n in 0..2000_u32 {
             // The pool wraps on the way, and grows by 1000 give or take.
-            let pool = u32::MAX - 500_000 + n.wrapping_mul(1000) + n % 7 * 100;
+            let pool = (u32::MAX - 500_000).wrapping_add(n * 1000 + n % 7 * 100);
             rate = sources.rate(KEY, Pool { rate: 1000, pool }, NOW + u64::from(n));
         }
         assert_eq!(rate, Some((1000, SamplingSource::Record)));

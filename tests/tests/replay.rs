@@ -78,12 +78,7 @@ fn demo_config(scene: &Scene) -> Config {
     let mut config = Config::default();
     config.protect.prefixes = scene.inventory.protected.clone();
     for index in 0..scene.exporters.len() {
-        config.collector.exporters.push(ExporterConfig {
-            address: exporter(index).ip().into(),
-            name: None,
-            sampling: None,
-            default_sampling: None,
-        });
+        config.collector.exporters.push(ExporterConfig::new(exporter(index).ip().into()));
     }
     config
 }

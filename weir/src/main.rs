@@ -202,10 +202,8 @@ fn replay_config(args: &Replay) -> anyhow::Result<Config> {
             let mut config = Config::default();
             for all in ["0.0.0.0/0", "::/0"] {
                 config.collector.exporters.push(weir_collector::ExporterConfig {
-                    address: all.parse()?,
-                    name: None,
-                    sampling: None,
                     default_sampling: Some(args.sampling.max(1)),
+                    ..weir_collector::ExporterConfig::new(all.parse()?)
                 });
             }
             config

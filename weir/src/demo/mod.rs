@@ -197,10 +197,8 @@ fn configuration(scene: &Scene, router_port: u16) -> anyhow::Result<Config> {
         .collect();
     for (index, exporter) in scene.exporters.iter().enumerate() {
         config.collector.exporters.push(weir_collector::ExporterConfig {
-            address: exporters::address_of(index).into(),
             name: Some(exporter.name.clone()),
-            sampling: None,
-            default_sampling: None,
+            ..weir_collector::ExporterConfig::new(exporters::address_of(index).into())
         });
     }
     Ok(config)
