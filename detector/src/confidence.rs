@@ -13,6 +13,8 @@ pub(crate) struct Evidence {
     pub(crate) traits: Traits,
     /// Whether the host's own normal is known.
     pub(crate) known: bool,
+    /// Whether the target is the sender.
+    pub(crate) outbound: bool,
 }
 
 /// Coefficients of the model, in the order of [`features`].
@@ -22,7 +24,9 @@ fn features(e: &Evidence) -> [f64; 10] {
     let t = &e.traits;
     let on = |condition: bool| if condition { 1.0 } else { 0.0 };
     // A handful of senders over established connections is a transfer, not an attack.
-    let transfer = t.established * on(t.top3 > 0.6 || t.sources < 40.0);
+    #[expect(clippy::cast_precision_loss, reason = "a small number")]
+    let few = t.top3 > 0.6 || t.sources < 40.0_f64.max(t.samples as f64);
+    let transfer = t.established * on(few);
     // Nobody holds a conversation with forged senders. Servers do answer SYNs and queries.
     let conversation = t.response.map_or(0.0, |r| (r / 0.3).clamp(0.0, 1.0))
         * (t.established + t.on_service / 2.0);
@@ -35,7 +39,7 @@ fn features(e: &Evidence) -> [f64; 10] {
         transfer,
         t.one_length * on(t.one_length > 0.5),
         on(e.known),
-        on(e.coverage < 0.4 && t.standalone < 0.5),
+        on(e.coverage < 0.4 && t.standalone < 0.5 && !e.outbound),
         conversation.min(1.0) * (1.0 - t.standalone),
     ]
 }
@@ -79,6 +83,7 @@ mod tests {
                 samples: 300,
             },
             known: true,
+            outbound: false,
         }
     }
 
@@ -100,6 +105,7 @@ mod tests {
                 samples: 300,
             },
             known: true,
+            outbound: false,
         };
         assert!(confidence(&backup) < 40, "{}", confidence(&backup));
     }
@@ -118,6 +124,7 @@ mod tests {
                 ..Traits::default()
             },
             known: true,
+            outbound: false,
         };
         assert!(confidence(&wipe) < 70, "{}", confidence(&wipe));
     }

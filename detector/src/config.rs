@@ -22,6 +22,12 @@ pub struct Floors {
     pub tcp_replies_per_sec: f64,
     /// Protocols other than TCP, UDP and ICMP (GRE, ESP, ...), packets a second.
     pub other_per_sec: f64,
+    /// All packets that a protected host sends, packets a second.
+    pub outbound_packets_per_sec: f64,
+    /// All traffic that a protected host sends, layer-3 bits a second.
+    pub outbound_bits_per_sec: f64,
+    /// SYNs that a protected host sends, packets a second.
+    pub outbound_syns_per_sec: f64,
 }
 
 impl Default for Floors {
@@ -35,6 +41,9 @@ impl Default for Floors {
             fragments_per_sec: 3_000.0,
             tcp_replies_per_sec: 5_000.0,
             other_per_sec: 10_000.0,
+            outbound_packets_per_sec: 20_000.0,
+            outbound_bits_per_sec: 200_000_000.0,
+            outbound_syns_per_sec: 2_000.0,
         }
     }
 }
@@ -51,6 +60,27 @@ impl Floors {
             fragments_per_sec: 10_000.0,
             tcp_replies_per_sec: 15_000.0,
             other_per_sec: 30_000.0,
+            outbound_packets_per_sec: 50_000.0,
+            outbound_bits_per_sec: 500_000_000.0,
+            outbound_syns_per_sec: 10_000.0,
+        }
+    }
+
+    /// Thresholds of a whole /24 or /48.
+    const fn prefix() -> Self {
+        Self {
+            packets_per_sec: 60_000.0,
+            bits_per_sec: 600_000_000.0,
+            syns_per_sec: 20_000.0,
+            udp_off_service_per_sec: 40_000.0,
+            icmp_per_sec: 20_000.0,
+            fragments_per_sec: 20_000.0,
+            tcp_replies_per_sec: 30_000.0,
+            other_per_sec: 40_000.0,
+            // What a prefix sends is looked at host by host.
+            outbound_packets_per_sec: f64::INFINITY,
+            outbound_bits_per_sec: f64::INFINITY,
+            outbound_syns_per_sec: f64::INFINITY,
         }
     }
 }
@@ -65,6 +95,12 @@ pub struct Config {
     pub floors: Floors,
     /// Thresholds of a host during its first `learn_secs`.
     pub cold_floors: Floors,
+    /// Smallest thresholds of a whole IPv4 /24 or IPv6 /48, where carpet attacks show.
+    pub prefix_floors: Floors,
+    /// Fewest hosts of a prefix that share an attack on the prefix.
+    pub prefix_hosts_min: usize,
+    /// Traffic of another shape than usual is an alarm from this many packets a second on.
+    pub shape_floor_packets_per_sec: f64,
     /// Smallest threshold of a declared service port, packets a second.
     pub service_floor_packets_per_sec: f64,
     /// Smallest threshold of a declared service port, bits a second.
@@ -96,6 +132,8 @@ pub struct Config {
     pub warm_packets_per_sec: u64,
     /// Hosts watched in detail at once; more are counted and left to the prefix tests.
     pub warm_hosts_max: usize,
+    /// Prefixes (/24, /48) watched at once.
+    pub prefixes_max: usize,
     /// IPv6 hosts known at once.
     pub ipv6_hosts_max: usize,
     /// Open incidents at once.
@@ -108,6 +146,9 @@ impl Default for Config {
             multiplier: 3.0,
             floors: Floors::default(),
             cold_floors: Floors::cold(),
+            prefix_floors: Floors::prefix(),
+            prefix_hosts_min: 16,
+            shape_floor_packets_per_sec: 2_000.0,
             service_floor_packets_per_sec: 10_000.0,
             service_floor_bits_per_sec: 100_000_000.0,
             learn_secs: 300,
@@ -122,6 +163,7 @@ impl Default for Config {
             rules_max: 4,
             warm_packets_per_sec: 100,
             warm_hosts_max: 200_000,
+            prefixes_max: 65_536,
             ipv6_hosts_max: 1_000_000,
             incidents_max: 1_000,
         }

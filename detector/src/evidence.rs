@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use weir_model::{Forwarding, Fragment, Sample};
+use weir_model::{Direction, Forwarding, Fragment, Sample};
 
 use crate::hash::mix;
 use crate::window::saturate;
@@ -18,12 +18,12 @@ pub(crate) const AGED_MAX: usize = 192;
 /// Packets kept of the minute that is still in quarantine, per host.
 pub(crate) const RECENT_MAX: usize = 64;
 /// Length of the present, slots.
-pub(crate) const NOW_SLOTS: u64 = 30;
+pub(crate) const NOW_SLOTS: u64 = 100;
 
 /// A record reduced to what rules and signatures look at.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Packet {
-    /// Source, IPv4 mapped into IPv6.
+    /// The far end (the source of what comes in), IPv4 mapped into IPv6.
     pub(crate) src: u128,
     /// Slot of arrival.
     pub(crate) slot: u64,
@@ -33,6 +33,8 @@ pub(crate) struct Packet {
     pub(crate) packets: u32,
     /// Content hash.
     pub(crate) hash: u32,
+    /// Last 32 bits of the protected address.
+    pub(crate) local: u32,
     pub(crate) src_port: u16,
     pub(crate) dst_port: u16,
     /// Shortest and longest layer-3 length.
@@ -45,6 +47,7 @@ pub(crate) struct Packet {
     pub(crate) icmp_code: u8,
     pub(crate) ttl: u8,
     pub(crate) fragment: Fragment,
+    pub(crate) direction: Direction,
 }
 
 fn wide(address: IpAddr) -> u128 {
@@ -60,13 +63,17 @@ pub(crate) fn narrow(address: u128) -> IpAddr {
 }
 
 impl Packet {
-    /// Reduces a sample that was received in `slot`.
+    /// Reduces a sample that was received in `slot`, seen from the protected end.
     #[expect(clippy::cast_possible_truncation, reason = "halves of addresses and hashes")]
-    pub(crate) fn new(sample: &Sample, slot: u64) -> Self {
+    pub(crate) fn new(sample: &Sample, slot: u64, direction: Direction) -> Self {
         let r = &sample.record;
-        let src = wide(r.src);
+        let (far, near) = match direction {
+            Direction::Inbound => (r.src, r.dst),
+            Direction::Outbound => (r.dst, r.src),
+        };
+        let (src, local) = (wide(far), wide(near) as u32);
         let weight = u64::from(sample.weight);
-        let mut hash = mix(slot, (src >> 64) as u64 ^ src as u64);
+        let mut hash = mix(slot ^ u64::from(local) << 32, (src >> 64) as u64 ^ src as u64);
         hash = mix(hash, u64::from(r.src_port) << 16 | u64::from(r.dst_port));
         hash = mix(hash, r.bytes ^ r.packets << 40 ^ u64::from(r.ttl) << 32);
         hash = mix(hash, r.start.0 ^ r.end.0 << 24 ^ u64::from(r.tcp_flags) << 16);
@@ -76,6 +83,7 @@ impl Packet {
             bytes: r.scaled_bytes().saturating_mul(weight),
             packets: saturate(r.scaled_packets().saturating_mul(weight)).max(1),
             hash: (hash >> 16) as u32,
+            local,
             src_port: r.src_port,
             dst_port: r.dst_port,
             length_min: r.length_min,
@@ -87,6 +95,15 @@ impl Packet {
             icmp_code: r.icmp_code,
             ttl: r.ttl,
             fragment: r.fragment,
+            direction,
+        }
+    }
+
+    /// The port on the protected side.
+    pub(crate) const fn local_port(&self) -> u16 {
+        match self.direction {
+            Direction::Inbound => self.dst_port,
+            Direction::Outbound => self.src_port,
         }
     }
 
@@ -296,10 +313,15 @@ pub(crate) mod tests {
         }
     }
 
+    /// The same, reduced.
+    pub(crate) fn inbound(sample: &Sample, slot: u64) -> Packet {
+        Packet::new(sample, slot, Direction::Inbound)
+    }
+
     #[test]
     fn the_aged_sample_does_not_depend_on_order() {
         let packets: Vec<Packet> =
-            (0..2000).map(|i| Packet::new(&sample(i, 4000, 17, 28015, 100), 7)).collect();
+            (0..2000).map(|i| inbound(&sample(i, 4000, 17, 28015, 100), 7)).collect();
         let fill = |iter: &mut dyn Iterator<Item = &Packet>| {
             let mut profile = Profile::default();
             profile.tick(1, false);
@@ -320,7 +342,7 @@ pub(crate) mod tests {
         let mut profile = Profile::default();
         profile.tick(1, false);
         for i in 0..100 {
-            profile.push(Packet::new(&sample(i, 4000, 17, 28015, 100), 600), false);
+            profile.push(inbound(&sample(i, 4000, 17, 28015, 100), 600), false);
         }
         profile.tick(2, true);
         profile.tick(3, false);

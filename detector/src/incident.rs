@@ -1,21 +1,27 @@
 //! An open incident: what was last said of it, and how long it has been quiet.
 
-use std::net::IpAddr;
+use weir_model::{Candidate, Direction, IncidentId, IpNet, Metric, Millis, Phase, Rate, Verdict};
 
-use weir_model::{Candidate, IncidentId, IpNet, Millis, Phase, Rate, Verdict};
+use crate::config::Config;
+use crate::metric::{METRICS, PACKETS, floors, index_of};
+use crate::series::Alarm;
 
-use crate::host::Alarm;
+/// Times the average below which traffic of an odd shape has become normal again.
+const SHAPE_END: f64 = 1.25;
+/// Times the average from which it was looked at.
+const SHAPE_BEGIN: f64 = 1.5;
 
 /// One open incident.
 #[derive(Clone, Debug)]
 pub(crate) struct Active {
     pub(crate) id: IncidentId,
-    pub(crate) host: IpAddr,
     pub(crate) target: IpNet,
     /// The alarm as it was at its strongest.
     pub(crate) alarm: Alarm,
-    /// Thresholds when it opened: they end it, too.
-    pub(crate) thresholds: [f64; crate::metric::METRICS],
+    /// Below these values it is quiet: of all metrics, as thresholds were when it opened.
+    pub(crate) limits: [f64; METRICS],
+    /// Whether single seconds vary too much to be judged one by one.
+    pub(crate) smooth: bool,
     /// What was last said.
     pub(crate) last: Option<Verdict>,
     /// When it was last said.
@@ -23,10 +29,84 @@ pub(crate) struct Active {
     /// When it was last judged.
     pub(crate) judged: Millis,
     pub(crate) peak: Rate,
-    /// First second not yet counted as quiet or not.
+    /// First second not yet counted as quiet or not; 0 when it is not known from where to count.
     pub(crate) open_second: u64,
     /// Quiet seconds in a row.
     pub(crate) quiet: u64,
+}
+
+impl Active {
+    pub(crate) fn new(
+        id: IncidentId,
+        target: IpNet,
+        alarm: Alarm,
+        thresholds: &[f64; METRICS],
+        config: &Config,
+        now: Millis,
+    ) -> Self {
+        let mut limits = *thresholds;
+        let smooth = matches!(alarm.metric, Metric::Shape | Metric::Cusum);
+        if smooth {
+            limits[PACKETS] = alarm.threshold * (SHAPE_END / SHAPE_BEGIN);
+        } else if alarm.service.is_none() {
+            limits[alarm.index] = alarm.threshold * config.end_ratio;
+        }
+        Self {
+            id,
+            target,
+            alarm,
+            limits,
+            smooth,
+            last: None,
+            said: now,
+            judged: now,
+            peak: Rate::default(),
+            open_second: 0,
+            quiet: 0,
+        }
+    }
+
+    /// An incident of before a restart.
+    pub(crate) fn resumed(verdict: &Verdict, config: &Config) -> Self {
+        let reason = &verdict.reason;
+        let alarm = Alarm {
+            metric: reason.metric,
+            index: index_of(reason.metric, verdict.direction),
+            value: reason.value,
+            baseline: reason.baseline,
+            threshold: reason.threshold.max(1.0),
+            window_ms: reason.window_ms,
+            samples: reason.samples,
+            sampling: reason.sampling,
+            service: reason.service,
+            direction: verdict.direction,
+        };
+        let single = verdict.target.prefix_len() == verdict.target.max_prefix_len();
+        let low = if single { &config.floors } else { &config.prefix_floors };
+        let mut active =
+            Self::new(verdict.incident, verdict.target, alarm, &floors(low), config, verdict.at);
+        active.peak = verdict.peak;
+        active.last = Some(verdict.clone());
+        active
+    }
+
+    /// The last word on it.
+    pub(crate) fn ended(&self, at: Millis) -> Option<Verdict> {
+        let mut verdict = self.last.clone()?;
+        verdict.phase = Phase::Ended;
+        verdict.at = at;
+        verdict.rate = Rate::default();
+        verdict.excess = Rate::default();
+        for candidate in &mut verdict.candidates {
+            candidate.rate = Rate::default();
+        }
+        Some(verdict)
+    }
+
+    /// Which way the attack goes.
+    pub(crate) const fn way(&self) -> Direction {
+        self.alarm.direction
+    }
 }
 
 /// Whether two verdicts differ by so much that the second must not wait.
@@ -41,19 +121,4 @@ pub(crate) fn important(before: &Verdict, after: &Verdict) -> bool {
 
 fn matches(candidates: &[Candidate]) -> Vec<&weir_model::Match> {
     candidates.iter().map(|c| &c.packets).collect()
-}
-
-impl Active {
-    /// The last word on it.
-    pub(crate) fn ended(&self, at: Millis) -> Option<Verdict> {
-        let mut verdict = self.last.clone()?;
-        verdict.phase = Phase::Ended;
-        verdict.at = at;
-        verdict.rate = Rate::default();
-        verdict.excess = Rate::default();
-        for candidate in &mut verdict.candidates {
-            candidate.rate = Rate::default();
-        }
-        Some(verdict)
-    }
 }

@@ -1,141 +1,204 @@
-//! From an alarm to a verdict, and from verdict to verdict until the end.
+//! From an alarm to a verdict.
 
-use std::net::IpAddr;
+use std::sync::Arc;
 
 use weir_model::{
-    Candidate, Direction, Goodput, IncidentId, IpNet, Match, Phase, Rate, Reason, Verdict,
+    Candidate, Direction, Goodput, IncidentId, IpNet, Match, Metric, Phase, Rate, Reason, Service,
+    Verdict,
 };
 
 use crate::confidence::{Evidence, confidence, groups};
-use crate::evidence::Packet;
-use crate::host::{Alarm, Warm};
-use crate::incident::{Active, important};
-use crate::metric::{BITS, METRICS, PACKETS, values};
+use crate::evidence::{NOW_SLOTS, Packet};
+use crate::host::Warm;
+use crate::incident::Active;
+use crate::metric::{BITS, OUTBOUND, PACKETS, values};
+use crate::series::Alarm;
 use crate::synthesis::{Found, Input, hits, measure, synthesise};
-use crate::table::NONE;
-use crate::vectors::{Excess, Traits, excess, family, parts, top_sources, traits, vectors};
-use crate::window::SLOTS_PER_SEC;
-use crate::{Config, Detector, summary};
+use crate::vectors::{
+    Excess, Part, Traits, excess, family, parts, spread, top_sources, traits, vectors,
+};
+use crate::{Detector, summary};
 
-/// Share of the excess that rules must cover for it to be separable, and the collateral up to
-/// which they may.
+/// Share of the excess that rules must cover for it to be separable.
 const SEPARABLE_COVERAGE: f64 = 0.4;
 /// Rules told before stay when they cover this share, or this much less than new ones would.
 const KEEP_COVERAGE: f64 = 0.97;
 const KEEP_MARGIN: f64 = 0.03;
 /// Fewest packets on which evidence is worth anything.
-const EVIDENCE_MIN: usize = 16;
-/// How long an alarm that did not convince waits for the next look, milliseconds.
-const LOOK_AGAIN_MS: u64 = 500;
+pub(crate) const EVIDENCE_MIN: usize = 16;
+/// How long what was judged waits for the next look, milliseconds.
+pub(crate) const LOOK_AGAIN_MS: u64 = 500;
+/// Confidence that an alarm needs which no volume threshold backs.
+const ODD_CONFIDENCE: u8 = 40;
+/// Share of a prefix's excess above which one host alone is the target.
+const ONE_HOST_MAX: f64 = 0.5;
 
 /// What the packets say.
-struct Findings {
+#[derive(Default)]
+pub(crate) struct Findings {
     /// Packets of the present.
     now: Vec<Packet>,
-    excess: Excess,
+    pub(crate) excess: Excess,
     traits: Traits,
-    parts: Vec<crate::vectors::Part>,
+    pub(crate) parts: Vec<Part>,
     found: Found,
     rate: Rate,
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a statistic, not an account")]
-fn rate_of(packets: u64, bits: u64, secs: f64) -> Rate {
-    Rate { packets_per_sec: packets as f64 / secs, bits_per_sec: bits as f64 / secs }
-}
-
 impl Detector {
-    fn warm_of(&self, host: IpAddr) -> Option<&Warm> {
-        let idle = self.idle.get(self.table.get(host) as usize)?;
-        self.warm.get(idle.warm as usize)?.as_deref()
+    /// Judges what came near a threshold in this slot, in the order of addresses.
+    pub(crate) fn judge_alarms(&mut self, out: &mut Vec<Verdict>) {
+        let mut alarmed = std::mem::take(&mut self.alarmed);
+        // Prefixes before the hosts in them: a carpet is one incident.
+        alarmed.sort_by_key(|(target, _, odd)| (*target, odd.is_some()));
+        for (_, at, odd) in alarmed.drain(..) {
+            for way in [Direction::Inbound, Direction::Outbound] {
+                self.judge_alarm(at, way, odd.filter(|o| o.direction == way), out);
+            }
+            if let Some(Some(warm)) = self.warm.get_mut(at as usize) {
+                warm.series.window.take_oldest();
+            }
+        }
+        self.alarmed = alarmed;
     }
 
-    /// Place of a watched host.
-    fn warm_at(&self, host: IpAddr) -> Option<u32> {
-        let at = self.idle.get(self.table.get(host) as usize)?.warm;
-        (at != NONE).then_some(at)
-    }
-
-    /// Judges a watched host that came near a threshold, and opens an incident if need be.
-    pub(crate) fn alarm(&mut self, at: u32, out: &mut Vec<Verdict>) {
-        let (rule, now) = (self.rule, self.clock);
+    fn judge_alarm(
+        &mut self,
+        at: u32,
+        way: Direction,
+        known: Option<Alarm>,
+        out: &mut Vec<Verdict>,
+    ) {
+        let now = self.clock;
         let Some(warm) = self.warm[at as usize].as_deref_mut() else { return };
-        let short = !warm.learning(&self.config, now.secs());
-        let Some(alarm) = warm.alarm(rule, short) else { return };
+        let target = warm.target;
+        if self.by_target.contains_key(&(target, way)) || now < warm.look_after {
+            return;
+        }
+        let short = !warm.series.learning(&self.config, now.secs());
+        let volume = warm.series.alarm(self.rule, way, short, self.sampling);
+        let Some(alarm) = volume.or(known) else { return };
         self.counters.alarms += 1;
-        let from = now.secs().saturating_sub(alarm.window_ms.div_ceil(1000));
-        warm.suspect(from, now.secs() + 60);
-        let host = warm.address;
         let findings = self.look(at, &alarm, &[]);
+        if !self.plausible(target, &findings) {
+            self.unconvinced(at);
+            return;
+        }
         if self.incidents.len() >= self.config.incidents_max {
             self.counters.incidents_refused += 1;
             return;
         }
         let id = IncidentId::next(now, self.last_id);
-        let thresholds = self.warm[at as usize].as_ref().map_or([0.0; METRICS], |w| w.thresholds);
-        let mut active = Active {
-            id,
-            host,
-            target: IpNet::from(host),
-            alarm,
-            thresholds,
-            last: None,
-            said: now,
-            judged: now,
-            peak: Rate::default(),
-            open_second: self.watermark.secs(),
-            quiet: 0,
-        };
+        let Some(warm) = self.warm[at as usize].as_deref_mut() else { return };
+        let thresholds = warm.series.thresholds;
+        let mut active = Active::new(id, target, alarm, &thresholds, &self.config, now);
         let verdict = self.verdict(&mut active, findings, Phase::Opened);
-        if verdict.confidence < self.config.report_confidence {
-            self.counters.alarms_unconvincing += 1;
+        let odd = matches!(alarm.metric, Metric::Shape | Metric::Cusum);
+        let convincing = if odd {
+            verdict.separable && verdict.confidence >= ODD_CONFIDENCE
+        } else {
+            verdict.confidence >= self.config.report_confidence
+        };
+        if !convincing {
+            self.unconvinced(at);
             return;
+        }
+        if let Some(warm) = self.warm[at as usize].as_deref_mut() {
+            let from = now.secs().saturating_sub(alarm.window_ms.div_ceil(1000));
+            warm.series.suspect(from, now.secs() + 60);
         }
         self.counters.incidents_opened += 1;
         self.last_id = Some(id);
+        active.open_second = self.watermark.secs().max(1);
         active.last = Some(verdict.clone());
+        self.merge(&verdict, out);
         out.push(verdict);
-        self.by_host.insert(host, id);
+        self.by_target.insert((target, way), id);
         self.incidents.insert(id, active);
     }
 
-    /// Looks at a host's packets of the present against its normal ones. Rules `told` before stay
+    fn unconvinced(&mut self, at: u32) {
+        self.counters.alarms_unconvincing += 1;
+        if let Some(warm) = self.warm[at as usize].as_deref_mut() {
+            warm.look_after = self.clock + LOOK_AGAIN_MS;
+        }
+    }
+
+    /// Whether findings speak of this target: a prefix is attacked when many of its hosts are, a
+    /// host when its prefix is not attacked in the same way already.
+    fn plausible(&self, target: IpNet, findings: &Findings) -> bool {
+        if target.prefix_len() < target.max_prefix_len() {
+            let (hosts, largest) = spread(&findings.excess);
+            return hosts >= self.config.prefix_hosts_min && largest <= ONE_HOST_MAX;
+        }
+        let prefix = crate::table::carpet(target.addr());
+        let covered = self
+            .by_target
+            .get(&(prefix, Direction::Inbound))
+            .and_then(|id| self.incidents.get(id)?.last.as_ref());
+        let subtype = findings.parts.first().map(|p| p.signature.id);
+        covered.is_none_or(|v| v.vectors.first().map(|v| v.subtype.as_str()) != subtype)
+    }
+
+    /// Ends incidents of hosts that are part of a prefix's.
+    fn merge(&mut self, verdict: &Verdict, out: &mut Vec<Verdict>) {
+        if verdict.target.prefix_len() == verdict.target.max_prefix_len() {
+            return;
+        }
+        let subtype = |v: &Verdict| v.vectors.first().map(|v| v.subtype.clone());
+        let part: Vec<IncidentId> = self
+            .incidents
+            .values()
+            .filter(|a| a.way() == verdict.direction && verdict.target.contains(&a.target))
+            .filter(|a| a.last.as_ref().is_some_and(|v| subtype(v) == subtype(verdict)))
+            .map(|a| a.id)
+            .collect();
+        for id in part {
+            if let Some(active) = self.incidents.remove(&id) {
+                self.by_target.remove(&(active.target, active.way()));
+                out.extend(active.ended(self.clock));
+            }
+        }
+    }
+
+    /// Looks at a target's packets of the present against its normal ones. Rules `told` before stay
     /// while they do nearly as well as the best new ones, so that what routers are told does not
     /// change with every sample.
-    fn look(&mut self, at: u32, alarm: &Alarm, told: &[Match]) -> Findings {
+    pub(crate) fn look(&mut self, at: u32, alarm: &Alarm, told: &[Match]) -> Findings {
         let slot = self.clock.slot();
-        let inventory = std::sync::Arc::clone(&self.inventory);
-        let Some(warm) = self.warm[at as usize].as_deref_mut() else {
-            return Findings {
-                now: Vec::new(),
-                excess: Excess::default(),
-                traits: Traits::default(),
-                parts: Vec::new(),
-                found: Found::default(),
-                rate: Rate::default(),
-            };
-        };
-        let services = inventory.services_of(warm.address);
-        let all = warm.profile.now(slot);
+        let back = self.back();
+        let inventory = Arc::clone(&self.inventory);
+        let Some(warm) = self.warm[at as usize].as_deref_mut() else { return Findings::default() };
+        let way = alarm.direction;
+        let services = services_of(&inventory, warm.target);
+        let all = warm.profile_of(way).now(slot);
         // Of the present only the window that alarmed, when that is enough to see by.
-        let slots = (alarm.window_ms / 100).clamp(2, crate::evidence::NOW_SLOTS);
-        let recent: Vec<_> = all.iter().filter(|p| p.slot + slots > slot).copied().collect();
-        let now = if recent.len() >= 4 * EVIDENCE_MIN { recent } else { all };
-        let rate = present(warm);
-        let normal = warm.profile.normal();
-        let level = match alarm.index {
-            BITS | PACKETS => rate.packets_per_sec,
-            _ => rate.packets_per_sec.max(alarm.value),
+        let slots = (alarm.window_ms / 100).clamp(2, NOW_SLOTS);
+        let within = |slots: u64| -> Vec<Packet> {
+            all.iter().filter(|p| p.slot + slots > slot).copied().collect()
         };
-        let excess = excess(&now, level, &normal, warm.mean(PACKETS), services);
+        let mut now = within(slots);
+        if now.len() < 4 * EVIDENCE_MIN {
+            now = within(slots.max(30));
+        }
+        let rate = present(warm, way, back);
+        let normal = warm.profile_of(way).normal();
+        let mean = warm.series.mean(match way {
+            Direction::Inbound => PACKETS,
+            Direction::Outbound => OUTBOUND,
+        });
+        let level = evident(&now, slot).min(rate.packets_per_sec);
+        let excess = excess(&now, level, &normal, mean, &services);
         let parts = parts(&excess);
-        let traits = Traits { response: warm.response(), ..traits(&excess, &parts, services) };
-        let found = if excess.packets.len() >= EVIDENCE_MIN {
+        let traits =
+            Traits { response: warm.series.response(way), ..traits(&excess, &parts, &services) };
+        // What a host sends is stopped at the host, not by rules in routers.
+        let found = if way == Direction::Inbound && excess.packets.len() >= EVIDENCE_MIN {
             let input = Input {
-                target: IpNet::from(warm.address),
+                target: warm.target,
                 excess: &excess.packets,
                 normal: &normal,
-                services,
+                services: &services,
                 collateral_max: self.config.collateral_max,
                 rules_max: self.config.rules_max,
             };
@@ -146,22 +209,29 @@ impl Detector {
         Findings { now, excess, traits, parts, found, rate }
     }
 
+    /// Seconds by which exports lag: the newest ones are not complete.
+    pub(crate) fn back(&self) -> u64 {
+        self.clock.secs().saturating_sub(self.watermark.secs()).clamp(1, 30)
+    }
+
     /// Puts findings into words.
-    fn verdict(&self, active: &mut Active, findings: Findings, phase: Phase) -> Verdict {
+    pub(crate) fn verdict(&self, active: &mut Active, findings: Findings, phase: Phase) -> Verdict {
         let Findings { now, excess, traits, parts, found, rate } = findings;
-        let warm = self.warm_of(active.host);
+        let warm = self.warm_of(active.target);
+        let way = active.way();
         active.peak.packets_per_sec = active.peak.packets_per_sec.max(rate.packets_per_sec);
         active.peak.bits_per_sec = active.peak.bits_per_sec.max(rate.bits_per_sec);
         let over = Rate {
             packets_per_sec: rate.packets_per_sec * excess.share,
             bits_per_sec: rate.bits_per_sec * excess.share_bytes,
         };
-        let normal_bytes = warm.map_or(0.0, |w| w.mean(BITS) / 8.0);
+        let normal_bytes = warm.map_or(0.0, |w| w.series.mean(BITS) / 8.0);
         let evidence = Evidence {
-            ratio: active.alarm.value / active.alarm.threshold.max(1.0),
+            ratio: active.alarm.ratio(),
             coverage: found.coverage,
             traits,
-            known: warm.is_some_and(|w| w.profile.minutes >= 2),
+            known: warm.is_some_and(Warm::known),
+            outbound: way == Direction::Outbound,
         };
         let candidates: Vec<Candidate> = found
             .rules
@@ -181,7 +251,7 @@ impl Detector {
             phase,
             at: self.clock,
             target: active.target,
-            direction: Direction::Inbound,
+            direction: way,
             family: family(&parts),
             vectors: vectors(&parts, over),
             confidence: confidence(&evidence),
@@ -191,7 +261,9 @@ impl Detector {
             peak: active.peak,
             excess: over,
             discarded: warm.map_or_else(Rate::default, discarded),
-            legitimate: warm.filter(|_| evidence.known).map(|w| goodput(w, rate, over)),
+            legitimate: warm
+                .filter(|_| evidence.known && way == Direction::Inbound)
+                .map(|w| goodput(w, rate, over)),
             sources: traits.sources,
             reason: self.reason(&active.alarm, &excess),
             candidates,
@@ -227,118 +299,33 @@ impl Detector {
         }
     }
 
-    /// Follows open incidents: says what is new, ends what is over.
-    pub(crate) fn follow(&mut self, out: &mut Vec<Verdict>) {
-        let ids: Vec<IncidentId> = self.incidents.keys().copied().collect();
-        for id in ids {
-            let Some(mut active) = self.incidents.remove(&id) else { continue };
-            if self.over(&mut active) {
-                self.by_host.remove(&active.host);
-                out.extend(active.ended(self.clock));
-                continue;
-            }
-            if self.clock.since(active.judged) >= LOOK_AGAIN_MS {
-                active.judged = self.clock;
-                self.judge_again(&mut active, out);
-            }
-            self.incidents.insert(id, active);
-        }
+    /// What is known of a target.
+    pub(crate) fn warm_of(&self, target: IpNet) -> Option<&Warm> {
+        self.warm.get(self.warm_at(target)? as usize)?.as_deref()
     }
 
-    fn judge_again(&mut self, active: &mut Active, out: &mut Vec<Verdict>) {
-        let Some(at) = self.warm_at(active.host) else { return };
-        let (rule, now) = (self.rule, self.clock);
-        let lag = now.since(self.watermark).min(90_000);
-        let Some(warm) = self.warm[at as usize].as_deref_mut() else { return };
-        warm.suspect(now.secs(), now.secs() + 60);
-        // What is silent for longer than exports take is silent.
-        warm.window.forward(now.slot().saturating_sub(lag / 100 + 2));
-        if !warm.loud_now(&active.thresholds, self.config.end_ratio) {
-            // Between pulses there is nothing to be learned of the attack.
-            self.still(active, out);
-            return;
+    /// Place of a watched target.
+    pub(crate) fn warm_at(&self, target: IpNet) -> Option<u32> {
+        if target.prefix_len() < target.max_prefix_len() {
+            return self.prefixes.get(&target).copied();
         }
-        if let Some(again) = warm.alarm(rule, true)
-            && again.value / again.threshold.max(1.0)
-                >= active.alarm.value / active.alarm.threshold.max(1.0)
-        {
-            active.alarm = again;
-        }
-        let told: Vec<Match> = active
-            .last
-            .iter()
-            .flat_map(|v| v.candidates.iter().map(|c| c.packets.clone()))
-            .collect();
-        let findings = self.look(at, &active.alarm, &told);
-        if findings.excess.packets.len() < EVIDENCE_MIN && active.last.is_some() {
-            self.still(active, out);
-            return;
-        }
-        let verdict = self.verdict(active, findings, Phase::Ongoing);
-        if let Some(last) = &active.last
-            && now.since(active.said) < 1000
-            && !important(last, &verdict)
-        {
-            return;
-        }
-        active.said = now;
-        active.last = Some(verdict.clone());
-        out.push(verdict);
-    }
-
-    /// Once a second: what was said stays true, only the rates are new.
-    fn still(&self, active: &mut Active, out: &mut Vec<Verdict>) {
-        if self.clock.since(active.said) < 1000 {
-            return;
-        }
-        let Some(warm) = self.warm_of(active.host) else { return };
-        let Some(last) = &mut active.last else { return };
-        active.said = self.clock;
-        last.phase = Phase::Ongoing;
-        last.at = self.clock;
-        last.rate = present(warm);
-        last.excess = Rate {
-            packets_per_sec: (last.rate.packets_per_sec - warm.mean(PACKETS)).max(0.0),
-            bits_per_sec: (last.rate.bits_per_sec - warm.mean(BITS)).max(0.0),
-        };
-        last.discarded = discarded(warm);
-        let now = warm.profile.latest(self.clock.slot());
-        for candidate in &mut last.candidates {
-            candidate.rate = matched(&now, last.rate, &candidate.packets);
-        }
-        out.push(last.clone());
-    }
-
-    /// Counts quiet seconds up to the watermark; whether they are enough.
-    fn over(&self, active: &mut Active) -> bool {
-        let watermark = self.watermark.secs();
-        if active.open_second == 0 {
-            // Taken over after a restart: what was before is not known.
-            active.open_second = watermark;
-        }
-        active.open_second = active.open_second.max(watermark.saturating_sub(30));
-        while active.open_second < watermark {
-            let second = active.open_second;
-            active.open_second += 1;
-            let loud =
-                self.warm_of(active.host).is_some_and(|w| loud(w, second, active, &self.config));
-            active.quiet = if loud { 0 } else { active.quiet + 1 };
-        }
-        active.quiet >= self.config.end_quiet_secs
+        let idle = self.idle.get(self.table.get(target.addr()) as usize)?;
+        (idle.warm != crate::table::NONE).then_some(idle.warm)
     }
 }
 
-/// Whether a second is above the end condition in any metric; what the router dropped counts.
-fn loud(warm: &Warm, second: u64, active: &Active, config: &Config) -> bool {
-    let cell = warm.window.second(second);
-    let mut values = values(&cell);
-    values[PACKETS] = values[PACKETS].saturating_add(u64::from(cell.dropped));
-    values.iter().zip(active.thresholds).enumerate().any(|(i, (value, threshold))| {
-        #[expect(clippy::cast_precision_loss, reason = "a comparison, not an account")]
-        let value = *value as f64;
-        let ratio = if i == active.alarm.index { config.end_ratio } else { 1.0 };
-        value > threshold * ratio
-    })
+/// The declared services within a target, one for each protocol and port.
+fn services_of(inventory: &weir_model::Inventory, target: IpNet) -> Vec<Service> {
+    if target.prefix_len() == target.max_prefix_len() {
+        return inventory.services_of(target.addr()).to_vec();
+    }
+    let all = &inventory.services;
+    let from = all.partition_point(|s| s.address < target.network());
+    let to = all.partition_point(|s| s.address <= target.broadcast());
+    let mut within: Vec<Service> = all[from..to].to_vec();
+    within.sort_by_key(|s| (s.protocol, s.port));
+    within.dedup_by_key(|s| (s.protocol, s.port));
+    within
 }
 
 /// Rules for the excess: those told before while they do nearly as well as the best new ones, else
@@ -366,7 +353,7 @@ fn choose(mut input: Input<'_>, told: &[Match], collateral_max_rate_limit: f64) 
 }
 
 /// What of the present a match holds for.
-fn matched(now: &[Packet], rate: Rate, m: &Match) -> Rate {
+pub(crate) fn matched(now: &[Packet], rate: Rate, m: &Match) -> Rate {
     #[expect(clippy::cast_precision_loss, reason = "a statistic")]
     let volume = |p: &Packet| (f64::from(p.packets), p.bytes as f64);
     let (mut all, mut hit) = ((0.0, 0.0), (0.0, 0.0));
@@ -386,27 +373,51 @@ fn matched(now: &[Packet], rate: Rate, m: &Match) -> Rate {
     }
 }
 
-/// The rate of the last second, or of the one before where that is higher (exports of the newest
-/// may still be on their way).
-fn present(warm: &Warm) -> Rate {
-    let last = values(&warm.window.last_slots(10));
-    let before =
-        values(&warm.window.second((warm.window.head() / SLOTS_PER_SEC).saturating_sub(1)));
-    rate_of(last[PACKETS].max(before[PACKETS]), last[BITS].max(before[BITS]), 1.0)
+/// Packets a second that the packets kept of the present stand for.
+fn evident(now: &[Packet], slot: u64) -> f64 {
+    let from = now.iter().map(|p| p.slot).min().unwrap_or(slot);
+    let packets: f64 = now.iter().map(|p| f64::from(p.packets)).sum();
+    #[expect(clippy::cast_precision_loss, reason = "at most a hundred slots")]
+    let slots = slot.saturating_sub(from).max(1) as f64;
+    packets / slots * 10.0
+}
+
+/// The rate of the last second, or of the one of the last `back` in which it was highest: exports of
+/// the newest may still be on their way.
+pub(crate) fn present(warm: &Warm, way: Direction, back: u64) -> Rate {
+    let window = &warm.series.window;
+    let at = match way {
+        Direction::Inbound => 0,
+        Direction::Outbound => OUTBOUND,
+    };
+    let newest = window.newest();
+    let mut best = values(&window.last_slots(10));
+    for b in 0..=back {
+        let second = values(&window.second(newest.saturating_sub(b)));
+        for (best, value) in best.iter_mut().zip(second) {
+            *best = (*best).max(value);
+        }
+    }
+    rate_of(best[at + PACKETS], best[at + BITS], 1.0)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a statistic, not an account")]
+fn rate_of(packets: u64, bits: u64, secs: f64) -> Rate {
+    Rate { packets_per_sec: packets as f64 / secs, bits_per_sec: bits as f64 / secs }
 }
 
 /// What routers discarded in the last second.
-fn discarded(warm: &Warm) -> Rate {
-    let cell = warm.window.last_slots(10);
+pub(crate) fn discarded(warm: &Warm) -> Rate {
+    let cell = warm.series.window.last_slots(10);
     rate_of(u64::from(cell.dropped), cell.dropped_bytes.saturating_mul(8), 1.0)
 }
 
 /// What is left of the present without the excess, against what is normal.
 fn goodput(warm: &Warm, rate: Rate, over: Rate) -> Goodput {
-    let cell = warm.window.seconds(warm.window.head() / SLOTS_PER_SEC, 3);
-    let [packets, ..] = values(&cell);
-    let sampling = cell.variance.checked_div(packets).unwrap_or(1).max(1);
-    let normal = Rate { packets_per_sec: warm.mean(PACKETS), bits_per_sec: warm.mean(BITS) };
+    let series = &warm.series;
+    let cell = series.window.seconds(series.window.newest(), 3);
+    let sampling = cell.variance.checked_div(cell.total()).unwrap_or(1).max(1);
+    let normal = Rate { packets_per_sec: series.mean(PACKETS), bits_per_sec: series.mean(BITS) };
     #[expect(clippy::cast_precision_loss, reason = "a statistic, not an account")]
     let expected_samples = normal.packets_per_sec / sampling as f64;
     Goodput {

@@ -14,12 +14,16 @@ mod baseline;
 mod confidence;
 mod config;
 mod evidence;
+mod follow;
 mod hash;
 mod host;
 mod incident;
+mod intake;
 mod judge;
 mod metric;
 mod prior;
+mod series;
+mod shape;
 pub mod signature;
 mod summary;
 mod synthesis;
@@ -35,26 +39,21 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use weir_model::{
-    Direction, ExporterStatus, Incident, IncidentId, IncidentState, Inventory, LongFlow, Millis,
-    SLICE_MS, Sample, Slice, Verdict,
+    Direction, ExporterStatus, Incident, IncidentId, IncidentState, Inventory, IpNet, Millis,
+    SLICE_MS, Verdict,
 };
 
 pub use config::{Config, Floors};
 pub use host::{BaselineView, HostView};
 
-use evidence::Packet;
+use hash::FastMap;
 use host::{Idle, Warm};
 use incident::Active;
+use intake::{Cold, Pending, SWEEP, Service, ServiceKey};
 use metric::Significance;
+use series::{Alarm, Kind};
 use table::{NONE, Table};
-use window::{Cell, SLOTS_PER_SEC, saturate};
-
-/// Cells of quiet hosts kept until the slot's end, so that a host that wakes up loses none.
-const COLD_CELLS_MAX: usize = 1 << 20;
-/// Samples looked at in one slot.
-const SAMPLES_MAX: usize = 1 << 16;
-/// Slots in which all watched hosts are looked after once, however quiet.
-const SWEEP: usize = 100;
+use window::saturate;
 
 /// Counters of what the detector did and what it could not do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +66,8 @@ pub struct Counters {
     pub hosts_refused: u64,
     /// Hosts not watched in detail because `warm_hosts_max` was hit.
     pub warm_refused: u64,
+    /// Prefixes not watched because `prefixes_max` was hit.
+    pub prefixes_refused: u64,
     /// Samples left out because a slot had too many.
     pub samples_refused: u64,
     /// Windows above a threshold.
@@ -100,13 +101,7 @@ struct HostCheckpoint {
     since: u64,
     baselines: Vec<baseline::Baseline>,
     profile: evidence::Profile,
-}
-
-/// A sample on its way to its host's profile.
-#[derive(Debug)]
-struct Pending {
-    host: u32,
-    packet: Packet,
+    sent: evidence::Profile,
 }
 
 /// The detector.
@@ -124,10 +119,18 @@ pub struct Detector {
     /// Hosts touched in this slot, quiet and watched.
     touched_idle: Vec<u32>,
     touched_warm: Vec<u32>,
-    cold: Vec<(u32, u64, Cell)>,
+    touched_services: Vec<ServiceKey>,
+    cold: Vec<Cold>,
     pending: Vec<Pending>,
+    prefixes: FastMap<IpNet, u32>,
+    services: FastMap<ServiceKey, Box<Service>>,
+    /// What came near a threshold in this slot, with the alarm where one is known already.
+    alarmed: Vec<(IpNet, u32, Option<Alarm>)>,
     incidents: BTreeMap<IncidentId, Active>,
-    by_host: BTreeMap<IpAddr, IncidentId>,
+    by_target: BTreeMap<(IpNet, Direction), IncidentId>,
+    /// Packets and variance of this slot, for the average sampling rate.
+    seen: (u64, u64),
+    sampling: f64,
     exporters: Vec<String>,
     last_id: Option<IncidentId>,
     /// Clock of the last slot; 0 before the first.
@@ -156,10 +159,16 @@ impl Detector {
             sweep: vec![Vec::new(); SWEEP],
             touched_idle: Vec::new(),
             touched_warm: Vec::new(),
+            touched_services: Vec::new(),
             cold: Vec::new(),
             pending: Vec::new(),
+            prefixes: FastMap::default(),
+            services: FastMap::default(),
+            alarmed: Vec::new(),
             incidents: BTreeMap::new(),
-            by_host: BTreeMap::new(),
+            by_target: BTreeMap::new(),
+            seen: (0, 0),
+            sampling: 1.0,
             exporters: Vec::new(),
             last_id: None,
             clock: Millis(0),
@@ -175,117 +184,6 @@ impl Detector {
         self.counters
     }
 
-    /// Takes what one shard saw in a slot; any number per slot, in any order.
-    pub fn slice(&mut self, slice: &Slice) {
-        self.counters.slices_lost += u64::from(slice.lost_slices);
-        let lowest = self.next_watermark.map_or(slice.watermark, |w| w.min(slice.watermark));
-        self.next_watermark = Some(lowest);
-        let arrival = Millis::from_slot(slice.slot).secs();
-        self.since.get_or_insert(arrival);
-        for host in &slice.hosts {
-            let cell = Cell::of_host(host);
-            self.cell(host.host, host.slot.min(slice.slot), arrival, &cell);
-        }
-        for service in &slice.services {
-            if service.protocol == 17 {
-                let cell =
-                    Cell { service_udp: saturate(service.inbound.packets), ..Cell::default() };
-                self.cell(service.host, service.slot.min(slice.slot), arrival, &cell);
-            }
-        }
-        for flow in &slice.long_flows {
-            self.long_flow(flow, slice.slot, arrival);
-        }
-        for sample in &slice.samples {
-            self.sample(sample, slice.slot, arrival);
-        }
-    }
-
-    /// The place of a host, made when it is protected and there is room.
-    fn place(&mut self, address: IpAddr, arrival: u64) -> Option<u32> {
-        let place = self.table.get(address);
-        if place != NONE {
-            return Some(place);
-        }
-        if !self.inventory.protected.contains(address) {
-            return None;
-        }
-        let dense = self.table.is_dense(address);
-        if !dense && self.table.sparse_len() >= self.config.ipv6_hosts_max {
-            self.counters.hosts_refused += 1;
-            return None;
-        }
-        let place = u32::try_from(self.idle.len()).ok().filter(|p| *p != NONE)?;
-        // A host that was silent until now has been watched all the same.
-        let since = self.since.unwrap_or(arrival);
-        self.idle.push(Idle::new(address, saturate(since)));
-        self.table.set(address, place);
-        Some(place)
-    }
-
-    fn cell(&mut self, address: IpAddr, slot: u64, arrival: u64, cell: &Cell) {
-        self.counters.cells += 1;
-        let Some(place) = self.place(address, arrival) else { return };
-        let idle = &mut self.idle[place as usize];
-        if idle.warm != NONE {
-            if let Some(warm) = self.warm[idle.warm as usize].as_deref_mut() {
-                if !warm.window.add(slot, cell) {
-                    self.counters.late += 1;
-                }
-                if !warm.touched {
-                    warm.touched = true;
-                    self.touched_warm.push(idle.warm);
-                }
-            }
-            return;
-        }
-        let packets = cell.total() + u64::from(cell.out_packets);
-        idle.add(packets, cell.variance, saturate(arrival / 16));
-        if !idle.touched {
-            idle.touched = true;
-            self.touched_idle.push(place);
-        }
-        if self.cold.len() < COLD_CELLS_MAX {
-            self.cold.push((place, slot, *cell));
-        }
-    }
-
-    /// Spreads a long flow over its seconds.
-    fn long_flow(&mut self, flow: &LongFlow, slot: u64, arrival: u64) {
-        let last = flow.end.slot().min(slot) / SLOTS_PER_SEC;
-        let first = (flow.start.slot() / SLOTS_PER_SEC).min(last);
-        let seconds = last - first + 1;
-        // What is older than the windows need not be written at all.
-        for second in first.max(last.saturating_sub(40))..=last {
-            let mut cell = Cell { variance: flow.variance / seconds, ..Cell::default() };
-            let packets = saturate(flow.volume.packets / seconds);
-            if flow.outbound {
-                cell.variance = 0;
-                cell.out_packets = packets;
-                cell.out_bytes = flow.volume.bytes / seconds;
-            } else {
-                cell.packets[flow.class as usize] = packets;
-                cell.bytes = flow.volume.bytes / seconds;
-                if flow.protocol == 17 && flow.service_port != 0 {
-                    cell.service_udp = packets;
-                }
-            }
-            self.cell(flow.host, second * SLOTS_PER_SEC, arrival, &cell);
-        }
-    }
-
-    fn sample(&mut self, sample: &Sample, slot: u64, arrival: u64) {
-        if !Packet::counts(sample) || !self.inventory.protected.contains(sample.record.dst) {
-            return;
-        }
-        let Some(host) = self.place(sample.record.dst, arrival) else { return };
-        if self.pending.len() >= SAMPLES_MAX {
-            self.counters.samples_refused += 1;
-            return;
-        }
-        self.pending.push(Pending { host, packet: Packet::new(sample, slot) });
-    }
-
     /// Ends a slot: call once per 100 ms after its slices. Appends what is to be said.
     pub fn advance(&mut self, now: Millis, out: &mut Vec<Verdict>) {
         self.clock = self.clock.max(now);
@@ -295,114 +193,75 @@ impl Detector {
         }
         // Silence is news as well: without any slice nothing is still to come after a while.
         self.watermark = self.watermark.max(now - 90_000);
+        self.tally();
         self.wake();
         self.keep_samples();
+        self.tend_all();
+        self.tend_services();
+        self.sweep();
+        self.judge_alarms(out);
+        self.follow(out);
+    }
+
+    /// Keeps the average sampling rate of what comes in, for what goes out.
+    #[expect(clippy::cast_precision_loss, reason = "a statistic, not an account")]
+    fn tally(&mut self) {
+        let (packets, variance) = std::mem::take(&mut self.seen);
+        if packets > 0 {
+            let now = (variance as f64 / packets as f64).max(1.0);
+            self.sampling += (now - self.sampling) * 0.1;
+        }
+    }
+
+    /// Looks after watched hosts and prefixes that were touched.
+    fn tend_all(&mut self) {
+        let (watermark, now, slot) = (self.watermark.secs(), self.clock.secs(), self.clock.slot());
         let mut touched = std::mem::take(&mut self.touched_warm);
-        let mut alarmed: Vec<(IpAddr, u32)> = Vec::new();
-        for &place in &touched {
-            if self.tend(place) {
-                alarmed.push((
-                    self.warm[place as usize]
-                        .as_ref()
-                        .map_or_else(|| IpAddr::from([0; 4]), |w| w.address),
-                    place,
-                ));
+        for &at in &touched {
+            let Some(warm) = self.warm[at as usize].as_deref_mut() else { continue };
+            warm.touched = false;
+            warm.roll(watermark, now, &self.config);
+            let loud = warm.series.worth_a_look();
+            // A shape is compared once a second, where there is one to compare with.
+            let compare = warm.compared < now
+                && warm.known()
+                && warm.series.kind == Kind::Host
+                && !warm.series.learning(&self.config, now);
+            let mut odd = None;
+            if compare {
+                warm.compared = now;
+                odd = shape::alarm(warm, &self.config, self.rule, slot);
+            }
+            if loud || odd.is_some() {
+                self.alarmed.push((warm.target, at, odd));
+            } else {
+                warm.series.window.take_oldest();
             }
         }
         touched.clear();
         self.touched_warm = touched;
-        self.sweep();
-        alarmed.sort_unstable();
-        for (_, place) in alarmed {
-            self.alarm(place, out);
-        }
-        self.follow(out);
     }
 
-    /// Gives windows and baselines to quiet hosts that became busy.
-    fn wake(&mut self) {
-        let mut touched = std::mem::take(&mut self.touched_idle);
-        let mut woken: Vec<(IpAddr, u32)> = Vec::new();
-        for &place in &touched {
-            let idle = &mut self.idle[place as usize];
-            idle.touched = false;
-            let busy = idle.packets >= self.config.warm_packets_per_sec.saturating_mul(16);
-            // Three samples at the least: one sampled packet alone is no business.
-            let samples = metric::part_samples(idle.packets, idle.packets, idle.variance);
-            if busy && (samples >= 3.0 || idle.variance == 0) {
-                woken.push((idle.address, place));
-            }
-        }
-        touched.clear();
-        self.touched_idle = touched;
-        woken.sort_unstable();
-        for (address, place) in woken {
-            self.warm_up(address, place);
-        }
-        let mut cold = std::mem::take(&mut self.cold);
-        for (place, slot, cell) in cold.drain(..) {
-            let at = self.idle[place as usize].warm;
-            if at != NONE
-                && let Some(warm) = self.warm[at as usize].as_deref_mut()
+    /// Looks after services that were touched, and puts their alarms to their hosts.
+    fn tend_services(&mut self) {
+        let (watermark, now) = (self.watermark.secs(), self.clock.secs());
+        for (host, key) in self.take_touched_services() {
+            let Some(service) = self.services.get_mut(&key) else { continue };
+            let series = &mut service.series;
+            series.roll(watermark, now, &self.config);
+            let short = !series.learning(&self.config, now);
+            if series.worth_a_look()
+                && let Some(mut alarm) =
+                    series.alarm(self.rule, Direction::Inbound, short, self.sampling)
             {
-                warm.window.add(slot, &cell);
-                if !warm.touched {
-                    warm.touched = true;
-                    self.touched_warm.push(at);
+                alarm.service = Some((key.1, key.2));
+                let at = self.idle[key.0 as usize].warm;
+                if at != NONE {
+                    self.alarmed.push((IpNet::from(host), at, Some(alarm)));
                 }
             }
+            series.window.take_oldest();
         }
-        self.cold = cold;
-    }
-
-    fn warm_up(&mut self, address: IpAddr, place: u32) {
-        let used = self.warm.len() - self.free.len();
-        if used >= self.config.warm_hosts_max {
-            self.counters.warm_refused += 1;
-            return;
-        }
-        let since = u64::from(self.idle[place as usize].since);
-        let warm = Box::new(Warm::new(address, since, self.clock.slot(), &self.config));
-        let at = match self.free.pop() {
-            Some(at) => {
-                self.warm[at as usize] = Some(warm);
-                at
-            }
-            None => {
-                let Ok(at) = u32::try_from(self.warm.len()) else { return };
-                self.warm.push(Some(warm));
-                at
-            }
-        };
-        self.idle[place as usize].warm = at;
-        self.sweep[sweep_slot(address)].push(at);
-    }
-
-    /// Hands samples to the profiles of watched hosts, in an order of content.
-    fn keep_samples(&mut self) {
-        let mut pending = std::mem::take(&mut self.pending);
-        let now = self.clock.secs();
-        for Pending { host, packet } in pending.drain(..) {
-            let at = self.idle[host as usize].warm;
-            if at != NONE
-                && let Some(warm) = self.warm[at as usize].as_deref_mut()
-            {
-                let attacked = now <= warm.suspect_until;
-                warm.profile.push(packet, attacked);
-            }
-        }
-        self.pending = pending;
-    }
-
-    /// Looks after a watched host that was touched; whether it needs judging.
-    fn tend(&mut self, place: u32) -> bool {
-        let (watermark, now) = (self.watermark.secs(), self.clock.secs());
-        let Some(warm) = self.warm[place as usize].as_deref_mut() else { return false };
-        warm.touched = false;
-        if warm.open_second < watermark {
-            warm.roll(watermark, now, &self.config);
-        }
-        !self.by_host.contains_key(&warm.address) && warm.worth_a_look()
     }
 
     /// Looks after a hundredth of all watched hosts; forgets those that fell silent.
@@ -413,12 +272,16 @@ impl Detector {
         list.retain(|&at| {
             let Some(warm) = self.warm[at as usize].as_deref_mut() else { return false };
             warm.roll(watermark, now, &self.config);
-            let silent = warm.last_traffic + 600 < watermark && !warm.touched;
-            let busy = self.by_host.contains_key(&warm.address) || now <= warm.suspect_until;
+            let silent = warm.series.last_traffic + 600 < watermark && !warm.touched;
+            let busy = warm.series.kind == Kind::Prefix
+                || warm.series.suspected(now)
+                || [Direction::Inbound, Direction::Outbound]
+                    .iter()
+                    .any(|way| self.by_target.contains_key(&(warm.target, *way)));
             if !silent || busy {
                 return true;
             }
-            let place = self.table.get(warm.address);
+            let place = self.table.get(warm.target.addr());
             if place != NONE {
                 self.idle[place as usize].warm = NONE;
             }
@@ -449,40 +312,9 @@ impl Detector {
             if incident.state != IncidentState::Open {
                 continue;
             }
-            let verdict = incident.verdict.clone();
-            let host = verdict.target.addr();
-            let reason = &verdict.reason;
-            let index = metric::HOST_METRICS.iter().position(|m| *m == reason.metric).unwrap_or(0);
-            let mut thresholds = metric::floors(&self.config.floors);
-            thresholds[index] = reason.threshold.max(1.0);
-            self.by_host.insert(host, incident.id);
-            self.incidents.insert(
-                incident.id,
-                Active {
-                    id: incident.id,
-                    host,
-                    target: verdict.target,
-                    alarm: host::Alarm {
-                        metric: reason.metric,
-                        index,
-                        value: reason.value,
-                        baseline: reason.baseline,
-                        threshold: reason.threshold,
-                        window_ms: reason.window_ms,
-                        samples: reason.samples,
-                        sampling: reason.sampling,
-                        service: reason.service,
-                        direction: Direction::Inbound,
-                    },
-                    thresholds,
-                    peak: verdict.peak,
-                    said: verdict.at,
-                    judged: verdict.at,
-                    last: Some(verdict),
-                    open_second: 0,
-                    quiet: 0,
-                },
-            );
+            let active = Active::resumed(&incident.verdict, &self.config);
+            self.by_target.insert((active.target, active.alarm.direction), incident.id);
+            self.incidents.insert(incident.id, active);
         }
     }
 
@@ -495,6 +327,11 @@ impl Detector {
             }
         }
         self.table = table;
+        let idle = &self.idle;
+        self.services.retain(|(place, protocol, port), _| {
+            inventory.service(idle[*place as usize].address, *protocol, *port).is_some()
+        });
+        self.touched_services.clear();
         self.inventory = inventory;
     }
 
@@ -504,11 +341,13 @@ impl Detector {
             .warm
             .iter()
             .flatten()
+            .filter(|warm| warm.series.kind == Kind::Host)
             .map(|warm| HostCheckpoint {
-                host: warm.address,
-                since: warm.since,
-                baselines: warm.baselines.to_vec(),
+                host: warm.target.addr(),
+                since: warm.series.since,
+                baselines: warm.series.baselines.to_vec(),
                 profile: warm.profile.clone(),
+                sent: warm.sent.clone(),
             })
             .collect();
         hosts.sort_by_key(|h| h.host);
@@ -533,7 +372,7 @@ impl Detector {
                 continue;
             }
             if let Some(warm) = self.warm[at as usize].as_deref_mut() {
-                warm.restore(kept.baselines, kept.profile, &self.config, now.secs());
+                warm.restore(kept.baselines, (kept.profile, kept.sent), &self.config, now.secs());
             }
         }
     }
@@ -555,21 +394,6 @@ impl Detector {
             |warm| warm.view(&self.config, self.clock),
         ))
     }
-}
-
-/// The slot of a ten-second round in which a host is looked after: by its address, so that it does
-/// not depend on when it was first seen.
-fn sweep_slot(address: IpAddr) -> usize {
-    let wide = match address {
-        IpAddr::V4(a) => u64::from(u32::from(a)),
-        IpAddr::V6(a) => {
-            let a = u128::from(a);
-            #[expect(clippy::cast_possible_truncation, reason = "halves of an address")]
-            let folded = (a >> 64) as u64 ^ a as u64;
-            folded
-        }
-    };
-    usize::try_from(hash::mix(0, wide) % SWEEP as u64).unwrap_or(0)
 }
 
 const _: () = assert!(SWEEP as u64 * SLICE_MS == 10_000, "baselines are due every ten seconds");

@@ -1,12 +1,14 @@
 //! What is measured of a host and a port, and when a measurement is above a threshold for certain.
 
-use weir_model::{Class, Metric};
+use weir_model::{Class, Direction, Metric};
 
 use crate::config::Floors;
 use crate::window::Cell;
 
 /// Number of metrics of a host.
-pub(crate) const METRICS: usize = 8;
+pub(crate) const METRICS: usize = 11;
+/// Index of the first metric of what a host sends.
+pub(crate) const OUTBOUND: usize = 8;
 
 /// Metrics of a host in index order.
 pub(crate) const HOST_METRICS: [Metric; METRICS] = [
@@ -19,7 +21,26 @@ pub(crate) const HOST_METRICS: [Metric; METRICS] = [
     // Replies (SYN-ACK, RST) and other protocols: baseline-free in effect, since few hosts have any.
     Metric::Signature,
     Metric::Signature,
+    Metric::PacketsPerSec,
+    Metric::BitsPerSec,
+    Metric::SynsPerSec,
 ];
+
+/// Which way a metric looks.
+pub(crate) const fn direction(index: usize) -> Direction {
+    if index < OUTBOUND { Direction::Inbound } else { Direction::Outbound }
+}
+
+/// The index of a metric in a direction.
+pub(crate) fn index_of(metric: Metric, way: Direction) -> usize {
+    let found = (0..METRICS).find(|i| HOST_METRICS[*i] == metric && direction(*i) == way);
+    found.unwrap_or(if way == Direction::Inbound { PACKETS } else { OUTBOUND })
+}
+
+/// Whether a metric counts bits.
+pub(crate) const fn is_bits(index: usize) -> bool {
+    index == BITS || index == OUTBOUND + BITS
+}
 
 /// Index of packets a second.
 pub(crate) const PACKETS: usize = 0;
@@ -38,6 +59,9 @@ pub(crate) fn values(cell: &Cell) -> [u64; METRICS] {
         class(Class::Fragment),
         class(Class::TcpSynAck).saturating_add(class(Class::TcpRst)),
         class(Class::Other),
+        u64::from(cell.out_packets),
+        cell.out_bytes.saturating_mul(8),
+        u64::from(cell.out_syn),
     ]
 }
 
@@ -52,6 +76,9 @@ pub(crate) const fn floors(floors: &Floors) -> [f64; METRICS] {
         floors.fragments_per_sec,
         floors.tcp_replies_per_sec,
         floors.other_per_sec,
+        floors.outbound_packets_per_sec,
+        floors.outbound_bits_per_sec,
+        floors.outbound_syns_per_sec,
     ]
 }
 
@@ -108,14 +135,20 @@ pub(crate) fn part_samples(part: u64, total: u64, variance: u64) -> f64 {
     if variance == 0 { 0.0 } else { part as f64 * total as f64 / variance as f64 }
 }
 
-/// Effective samples behind metric `index` of a host's cell. Octets vary from packet to packet, so
-/// that a sum of octets is worth about half as many samples.
-pub(crate) fn host_samples(cell: &Cell, values: &[u64; METRICS], index: usize) -> f64 {
+/// Effective samples behind metric `index` of a cell. Octets vary from packet to packet, so that a
+/// sum of octets is worth about half as many samples. What goes out is sampled like what comes in,
+/// and where nothing does, one in `sampling`.
+#[expect(clippy::cast_precision_loss, reason = "a statistic, not an account")]
+pub(crate) fn samples(cell: &Cell, values: &[u64; METRICS], index: usize, sampling: f64) -> f64 {
     let total = values[PACKETS];
-    if index == BITS {
-        return part_samples(total, total, cell.variance) * 0.5;
-    }
-    part_samples(values[index], total, cell.variance)
+    let rate = if total == 0 { sampling } else { cell.variance as f64 / total as f64 };
+    let packets = match index {
+        BITS => total,
+        i if i == OUTBOUND + BITS => values[OUTBOUND],
+        i => values[i],
+    };
+    let worth = if is_bits(index) { 0.5 } else { 1.0 };
+    packets as f64 / rate.max(1.0) * worth
 }
 
 #[cfg(test)]

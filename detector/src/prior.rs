@@ -5,7 +5,7 @@
 //! Lengths of SYNs are those of 1,392 SYNs in the captures of the nDPI test suite: 60 octets 40 %,
 //! 52 33 %, 64 23 %, 48 3 %, 44 1.4 %, 40 none.
 
-use weir_model::{Fragment, Service};
+use weir_model::{Direction, Fragment, Service};
 
 use crate::evidence::Packet;
 
@@ -36,6 +36,8 @@ pub(crate) fn packet(protocol: u8, sport: u16, dport: u16, length: u16, flags: u
         icmp_code: 0,
         ttl: 0,
         fragment: Fragment::None,
+        local: 0,
+        direction: Direction::Inbound,
     }
 }
 

@@ -657,7 +657,7 @@ impl Search<'_> {
 #[expect(clippy::cast_possible_truncation, reason = "made-up numbers")]
 mod tests {
     use super::*;
-    use crate::evidence::tests::sample;
+    use crate::evidence::tests::{inbound, sample};
 
     fn service(protocol: u8, port: u16) -> Service {
         Service {
@@ -691,7 +691,7 @@ mod tests {
             .map(|i| {
                 let mut s = sample(i * 7919, 1024 + (i as u16 * 37), 6, 25_565, 40);
                 s.record.tcp_flags = 0x02;
-                Packet::new(&s, 5)
+                inbound(&s, 5)
             })
             .collect();
         let found = search(&flood, &[], &[service(6, 25_565)]);
@@ -703,11 +703,11 @@ mod tests {
     fn reflections_onto_a_game_port_are_told_by_their_source_ports() {
         let mut flood: Vec<Packet> = Vec::new();
         for i in 0..150_u32 {
-            flood.push(Packet::new(&sample(i, 47_808, 17, 30_120, 60 + i as u16 % 300), 5));
-            flood.push(Packet::new(&sample(i, 37_810, 17, 30_120, 700 + i as u16 % 30), 5));
+            flood.push(inbound(&sample(i, 47_808, 17, 30_120, 60 + i as u16 % 300), 5));
+            flood.push(inbound(&sample(i, 37_810, 17, 30_120, 700 + i as u16 % 30), 5));
         }
         let players: Vec<Packet> = (0..150_u32)
-            .map(|i| Packet::new(&sample(i, 50_000 + i as u16, 17, 30_120, 60 + i as u16 * 5), 1))
+            .map(|i| inbound(&sample(i, 50_000 + i as u16, 17, 30_120, 60 + i as u16 * 5), 1))
             .collect();
         let found = search(&flood, &players, &[service(17, 30_120)]);
         let rules = text(&found);
@@ -719,7 +719,7 @@ mod tests {
     #[test]
     fn a_flood_that_looks_like_players_finds_no_rule() {
         let packet = |i: u32, slot| {
-            Packet::new(
+            inbound(
                 &sample(
                     i * 31,
                     40_000 + (i * 97 % 20_000) as u16,
@@ -740,7 +740,7 @@ mod tests {
     fn ports_without_services_are_cut_around_them() {
         let flood: Vec<Packet> = (0..300_u32)
             .map(|i| {
-                Packet::new(
+                inbound(
                     &sample(
                         i,
                         (i * 211 % 60_000) as u16 + 1024,
@@ -753,7 +753,7 @@ mod tests {
             })
             .collect();
         let players: Vec<Packet> = (0..190_u32)
-            .map(|i| Packet::new(&sample(i, 50_000 + i as u16, 17, 28_015, 60 + i as u16 * 3), 1))
+            .map(|i| inbound(&sample(i, 50_000 + i as u16, 17, 28_015, 60 + i as u16 * 3), 1))
             .collect();
         let found = search(&flood, &players, &[service(17, 28_015)]);
         assert_eq!(text(&found)[0], "dst 203.0.113.7/32 proto 17 dport 1-28014,28016-65535");

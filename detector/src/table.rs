@@ -1,8 +1,6 @@
 //! From a protected address to its place in memory.
 
-#[cfg(test)]
-use std::net::Ipv6Addr;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use weir_model::{IpNet, PrefixSet};
 
@@ -96,7 +94,6 @@ impl Table {
 }
 
 /// The prefix in which carpet attacks on an address are added up: IPv4 /24, IPv6 /48.
-#[cfg(test)]
 pub(crate) fn carpet(address: IpAddr) -> IpNet {
     let net = match address {
         IpAddr::V4(a) => IpNet::new(Ipv4Addr::from(u32::from(a) & 0xffff_ff00).into(), 24),

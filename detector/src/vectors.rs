@@ -25,7 +25,7 @@ pub(crate) struct Excess {
 }
 
 fn is_service(services: &[Service], p: &Packet) -> bool {
-    services.iter().any(|s| s.protocol == p.protocol && s.port == p.dst_port)
+    services.iter().any(|s| s.protocol == p.protocol && s.port == p.local_port())
 }
 
 /// Weighs the present against the normal, bucket by bucket of [`Packet::shape`]. `now_rate` and
@@ -250,6 +250,18 @@ pub(crate) fn top_sources(excess: &Excess) -> Vec<TopEntry> {
         .collect()
 }
 
+/// How many hosts of a prefix the excess goes to, and the share of the most frequent one.
+pub(crate) fn spread(excess: &Excess) -> (usize, f64) {
+    let mut all: Vec<(u32, f64)> = excess.packets.iter().map(|(p, w)| (p.local, *w)).collect();
+    all.sort_by_key(|a| a.0);
+    let total: f64 = all.iter().map(|a| a.1).sum::<f64>().max(f64::MIN_POSITIVE);
+    let shares = all.chunk_by(|a, b| a.0 == b.0).map(|run| {
+        let weight: f64 = run.iter().map(|r| r.1).sum();
+        weight / total
+    });
+    shares.fold((0, 0.0), |(hosts, largest), share| (hosts + 1, f64::max(largest, share)))
+}
+
 /// What the shape of the excess says about who sends it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Traits {
@@ -314,10 +326,10 @@ fn bare_syns(packets: &[(Packet, f64)]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evidence::tests::sample;
+    use crate::evidence::tests::{inbound, sample};
 
     fn packets(n: u32, make: impl Fn(u32) -> weir_model::Sample) -> Vec<Packet> {
-        (0..n).map(|i| Packet::new(&make(i), 1)).collect()
+        (0..n).map(|i| inbound(&make(i), 1)).collect()
     }
 
     #[test]

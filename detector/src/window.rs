@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! fine   | slot | slot | ... 10 of them: windows of 0.1, 0.2, 0.3 and 1 s
-//! coarse | second | second | ... 32 of them: windows of 1, 3, 10 and 30 s
+//! coarse | second | second | ... 32 of them: windows of 1, 3, 10 and 30 s; 128 once long flows
+//!                                arrived, which tell of seconds long gone
 //! ```
 //! A sum over a window that is not over yet, or for which exports are still to come, is a lower
 //! bound: it may raise an alarm, never clear one.
@@ -15,6 +16,9 @@ use crate::metric::Test;
 pub(crate) const SLOTS_PER_SEC: u64 = 10;
 const FINE: usize = 10;
 const COARSE: usize = 32;
+/// Seconds kept where long flows are seen: an active timeout of 60 s, an inactive one of 15 s, and
+/// the windows that end there.
+const COARSE_LONG: usize = 128;
 
 /// Something that adds up over time.
 pub(crate) trait Sum: Copy + Default {
@@ -125,7 +129,7 @@ pub(crate) struct Window<C> {
     /// Oldest second written to since the last look, for late exports.
     oldest: u64,
     fine: [C; FINE],
-    coarse: [C; COARSE],
+    coarse: Box<[C]>,
 }
 
 impl<C: Sum> Window<C> {
@@ -134,13 +138,8 @@ impl<C: Sum> Window<C> {
             head: slot,
             oldest: u64::MAX,
             fine: [C::default(); FINE],
-            coarse: [C::default(); COARSE],
+            coarse: vec![C::default(); COARSE].into_boxed_slice(),
         }
-    }
-
-    /// Newest slot written to.
-    pub(crate) const fn head(&self) -> u64 {
-        self.head
     }
 
     /// Makes `slot` the newest one, forgetting what falls out of the rings.
@@ -152,8 +151,9 @@ impl<C: Sum> Window<C> {
             self.fine[ring(s, FINE)] = C::default();
         }
         let (from, to) = (self.head / SLOTS_PER_SEC, slot / SLOTS_PER_SEC);
-        for s in (from + 1..=to).take(COARSE) {
-            self.coarse[ring(s, COARSE)] = C::default();
+        let len = self.coarse.len();
+        for s in (from + 1..=to).take(len) {
+            self.coarse[ring(s, len)] = C::default();
         }
         self.head = slot;
     }
@@ -167,16 +167,37 @@ impl<C: Sum> Window<C> {
         self.add_second(slot / SLOTS_PER_SEC, cell)
     }
 
-    /// Adds to a second as a whole (long flows); false when it is too old to matter.
+    /// Adds to a second as a whole; false when it is too old to matter.
     pub(crate) fn add_second(&mut self, second: u64, cell: &C) -> bool {
         self.forward(second * SLOTS_PER_SEC);
+        let len = self.coarse.len();
         // Noted even when refused: whether it is depends on what came first.
         self.oldest = self.oldest.min(second);
-        if second + COARSE as u64 <= self.head / SLOTS_PER_SEC {
+        if second + len as u64 <= self.newest() {
             return false;
         }
-        self.coarse[ring(second, COARSE)].add(cell);
+        self.coarse[ring(second, len)].add(cell);
         true
+    }
+
+    /// Makes room for the seconds of long flows.
+    pub(crate) fn lengthen(&mut self) {
+        let len = self.coarse.len();
+        if len == COARSE_LONG {
+            return;
+        }
+        let mut longer = vec![C::default(); COARSE_LONG].into_boxed_slice();
+        for back in 0..len as u64 {
+            if let Some(second) = self.newest().checked_sub(back) {
+                longer[ring(second, COARSE_LONG)] = self.coarse[ring(second, len)];
+            }
+        }
+        self.coarse = longer;
+    }
+
+    /// The second of the newest slot.
+    pub(crate) const fn newest(&self) -> u64 {
+        self.head / SLOTS_PER_SEC
     }
 
     /// Sum of the last `slots` slots, at most one second.
@@ -193,12 +214,12 @@ impl<C: Sum> Window<C> {
     /// Sum of the `seconds` seconds up to and with `last`, of which the ring may have forgotten
     /// the oldest.
     pub(crate) fn seconds(&self, last: u64, seconds: usize) -> C {
-        let head = self.head / SLOTS_PER_SEC;
+        let (head, len) = (self.newest(), self.coarse.len());
         let mut sum = C::default();
-        for back in 0..seconds.min(COARSE) as u64 {
+        for back in 0..seconds.min(len) as u64 {
             let Some(second) = last.checked_sub(back) else { break };
-            if second <= head && second + COARSE as u64 > head {
-                sum.add(&self.coarse[ring(second, COARSE)]);
+            if second <= head && second + len as u64 > head {
+                sum.add(&self.coarse[ring(second, len)]);
             }
         }
         sum
@@ -209,10 +230,17 @@ impl<C: Sum> Window<C> {
         self.seconds(second, 1)
     }
 
-    /// The oldest second written to since the last call, if any.
-    pub(crate) fn take_oldest(&mut self) -> Option<u64> {
-        let oldest = std::mem::replace(&mut self.oldest, u64::MAX);
-        (oldest != u64::MAX).then(|| oldest.max((self.head / SLOTS_PER_SEC).saturating_sub(29)))
+    /// The oldest second written to since the last [`Window::take_oldest`], the newest when none.
+    pub(crate) fn oldest(&self) -> u64 {
+        let kept = self.newest().saturating_sub(self.coarse.len() as u64 - 3);
+        self.oldest.min(self.newest()).max(kept)
+    }
+
+    /// The same, and forgets it.
+    pub(crate) fn take_oldest(&mut self) -> u64 {
+        let oldest = self.oldest();
+        self.oldest = u64::MAX;
+        oldest
     }
 }
 
@@ -232,12 +260,11 @@ pub(crate) const LONG: [usize; 4] = [1, 3, 10, 30];
 /// Calls `test` for each window that ends at the newest slot, then for each that ends at a second
 /// which late exports have just filled; stops at the first that answers.
 pub(crate) fn scan<C: Sum, T>(
-    window: &mut Window<C>,
+    window: &Window<C>,
     short: bool,
     mut test: impl FnMut(&C, Test) -> Option<T>,
 ) -> Option<T> {
-    let newest = window.head() / SLOTS_PER_SEC;
-    let oldest = window.take_oldest().unwrap_or(newest);
+    let (newest, oldest) = (window.newest(), window.oldest());
     if short {
         for (slots, guard) in SHORT {
             let found = test(&window.last_slots(slots), Test { ms: slots as u64 * 100, guard });
@@ -285,8 +312,13 @@ mod tests {
         assert!(window.add(9_900, &cell(7)));
         assert_eq!(window.second(990).packets, 7);
         assert_eq!(window.last_slots(10).packets, 1);
-        assert_eq!(window.take_oldest(), Some(990));
+        assert_eq!(window.take_oldest(), 990);
+        assert_eq!(window.take_oldest(), 1000);
         assert!(!window.add(9_600, &cell(7)));
+        window.lengthen();
+        assert_eq!(window.second(990).packets, 7);
+        assert!(window.add_second(900, &cell(5)));
+        assert_eq!(window.seconds(990, 91).packets, 12);
     }
 
     #[test]

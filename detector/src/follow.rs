@@ -1,0 +1,127 @@
+//! From verdict to verdict until the end.
+
+use weir_model::{IncidentId, Match, Phase, Rate, Verdict};
+
+use crate::Detector;
+use crate::incident::{Active, important};
+use crate::judge::{EVIDENCE_MIN, LOOK_AGAIN_MS, discarded, matched, present};
+use crate::metric::{BITS, OUTBOUND, PACKETS};
+
+impl Detector {
+    /// Follows open incidents: says what is new, ends what is over.
+    pub(crate) fn follow(&mut self, out: &mut Vec<Verdict>) {
+        let ids: Vec<IncidentId> = self.incidents.keys().copied().collect();
+        for id in ids {
+            let Some(mut active) = self.incidents.remove(&id) else { continue };
+            if self.over(&mut active) {
+                self.by_target.remove(&(active.target, active.way()));
+                out.extend(active.ended(self.clock));
+                continue;
+            }
+            if self.clock.since(active.judged) >= LOOK_AGAIN_MS {
+                active.judged = self.clock;
+                self.judge_again(&mut active, out);
+            }
+            self.incidents.insert(id, active);
+        }
+    }
+
+    fn judge_again(&mut self, active: &mut Active, out: &mut Vec<Verdict>) {
+        let Some(at) = self.warm_at(active.target) else { return };
+        let (now, way, back) = (self.clock, active.way(), self.back());
+        let Some(warm) = self.warm[at as usize].as_deref_mut() else { return };
+        warm.series.suspect(now.secs(), now.secs() + 60);
+        // What is silent for longer than exports take is silent.
+        warm.series.window.forward(now.slot().saturating_sub(back * 10 + 2));
+        if !warm.series.loud_now(way, &active.limits, back) {
+            // Between pulses there is nothing to be learned of the attack.
+            self.still(active, out);
+            return;
+        }
+        if let Some(again) = warm.series.alarm(self.rule, way, true, self.sampling)
+            && again.ratio() >= active.alarm.ratio()
+        {
+            active.alarm = again;
+        }
+        let told: Vec<Match> = active
+            .last
+            .iter()
+            .flat_map(|v| v.candidates.iter().map(|c| c.packets.clone()))
+            .collect();
+        let findings = self.look(at, &active.alarm, &told);
+        // Too little to see by: what was said stays true.
+        if findings.excess.packets.len() < EVIDENCE_MIN && active.last.is_some() {
+            self.still(active, out);
+            return;
+        }
+        let verdict = self.verdict(active, findings, Phase::Ongoing);
+        if let Some(last) = &active.last
+            && now.since(active.said) < 1000
+            && !important(last, &verdict)
+        {
+            return;
+        }
+        active.said = now;
+        active.last = Some(verdict.clone());
+        out.push(verdict);
+    }
+
+    /// Once a second: what was said stays true, only the rates are new.
+    fn still(&self, active: &mut Active, out: &mut Vec<Verdict>) {
+        if self.clock.since(active.said) < 1000 {
+            return;
+        }
+        let way = active.way();
+        let Some(warm) = self.warm_of(active.target) else { return };
+        let Some(last) = &mut active.last else { return };
+        active.said = self.clock;
+        last.phase = Phase::Ongoing;
+        last.at = self.clock;
+        last.rate = present(warm, way, self.back());
+        let base = match way {
+            weir_model::Direction::Inbound => 0,
+            weir_model::Direction::Outbound => OUTBOUND,
+        };
+        last.excess = Rate {
+            packets_per_sec: (last.rate.packets_per_sec - warm.series.mean(base + PACKETS))
+                .max(0.0),
+            bits_per_sec: (last.rate.bits_per_sec - warm.series.mean(base + BITS)).max(0.0),
+        };
+        last.discarded = discarded(warm);
+        let now = warm.profile.latest(self.clock.slot());
+        for candidate in &mut last.candidates {
+            candidate.rate = matched(&now, last.rate, &candidate.packets);
+        }
+        out.push(last.clone());
+    }
+
+    /// Counts quiet seconds up to the watermark; whether they are enough.
+    fn over(&self, active: &mut Active) -> bool {
+        let watermark = self.watermark.secs();
+        if active.open_second == 0 {
+            // Taken over after a restart: what was before is not known.
+            active.open_second = watermark;
+        }
+        active.open_second = active.open_second.max(watermark.saturating_sub(30));
+        while active.open_second < watermark {
+            let second = active.open_second;
+            active.open_second += 1;
+            let loud = self.warm_of(active.target).is_some_and(|w| {
+                w.series.loud_then(second, active.way(), &active.limits, active.smooth)
+            }) || self.service_loud(active, second);
+            active.quiet = if loud { 0 } else { active.quiet + 1 };
+        }
+        active.quiet >= self.config.end_quiet_secs
+    }
+
+    /// Whether the service whose alarm opened an incident is still above its end condition.
+    fn service_loud(&self, active: &Active, second: u64) -> bool {
+        let Some((protocol, port)) = active.alarm.service else { return false };
+        let key = (self.table.get(active.target.addr()), protocol, port);
+        let mut limits = [f64::INFINITY; crate::metric::METRICS];
+        limits[active.alarm.index] = active.alarm.threshold * self.config.end_ratio;
+        self.services
+            .get(&key)
+            .is_some_and(|s| s.series.loud_then(second, active.way(), &limits, false))
+    }
+}

@@ -1,0 +1,359 @@
+//! Slices in: cells to the hosts and prefixes they belong to, samples to their profiles.
+
+use std::net::IpAddr;
+
+use weir_model::{Direction, IpNet, LongFlow, Millis, Sample, ServiceSlice, Slice};
+
+use crate::Detector;
+use crate::evidence::Packet;
+use crate::hash::mix;
+use crate::host::{Idle, Warm};
+use crate::metric::part_samples;
+use crate::series::{Kind, Series};
+use crate::table::{NONE, carpet};
+use crate::window::{Cell, SLOTS_PER_SEC, saturate};
+
+/// Cells of quiet hosts kept until the slot's end, so that a host that wakes up loses none.
+const COLD_CELLS_MAX: usize = 1 << 20;
+/// Samples looked at in one slot.
+const SAMPLES_MAX: usize = 1 << 16;
+/// Slots in which all watched hosts are looked after once, however quiet.
+pub(crate) const SWEEP: usize = 100;
+
+/// When traffic passed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Time {
+    Slot(u64),
+    /// A share of a long flow: known to the second only.
+    Second(u64),
+}
+
+/// Traffic of a quiet host, kept in case it wakes up.
+#[derive(Debug)]
+pub(crate) struct Cold {
+    place: u32,
+    time: Time,
+    cell: Cell,
+}
+
+/// A sample on its way to its host's profile.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    host: u32,
+    packet: Packet,
+}
+
+/// A declared service's traffic over time.
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub(crate) series: Series,
+    touched: bool,
+}
+
+/// Place of its host, protocol, port.
+pub(crate) type ServiceKey = (u32, u8, u16);
+
+fn add(series: &mut Series, time: Time, cell: &Cell) -> bool {
+    match time {
+        Time::Slot(slot) => series.window.add(slot, cell),
+        Time::Second(second) => {
+            series.window.lengthen();
+            series.window.add_second(second, cell)
+        }
+    }
+}
+
+impl Detector {
+    /// Takes what one shard saw in a slot; any number per slot, in any order.
+    pub fn slice(&mut self, slice: &Slice) {
+        self.counters.slices_lost += u64::from(slice.lost_slices);
+        let lowest = self.next_watermark.map_or(slice.watermark, |w| w.min(slice.watermark));
+        self.next_watermark = Some(lowest);
+        let arrival = Millis::from_slot(slice.slot).secs();
+        self.since.get_or_insert(arrival);
+        for host in &slice.hosts {
+            let cell = Cell::of_host(host);
+            self.seen.0 = self.seen.0.saturating_add(cell.total());
+            self.seen.1 = self.seen.1.saturating_add(cell.variance);
+            self.cell(host.host, Time::Slot(host.slot.min(slice.slot)), arrival, &cell);
+        }
+        for service in &slice.services {
+            self.service(service, slice.slot, arrival);
+        }
+        for flow in &slice.long_flows {
+            self.long_flow(flow, slice.slot, arrival);
+        }
+        for sample in &slice.samples {
+            self.sample(sample, slice.slot, arrival);
+        }
+    }
+
+    /// The place of a host, made when it is protected and there is room.
+    pub(crate) fn place(&mut self, address: IpAddr, arrival: u64) -> Option<u32> {
+        let place = self.table.get(address);
+        if place != NONE {
+            return Some(place);
+        }
+        if !self.inventory.protected.contains(address) {
+            return None;
+        }
+        let dense = self.table.is_dense(address);
+        if !dense && self.table.sparse_len() >= self.config.ipv6_hosts_max {
+            self.counters.hosts_refused += 1;
+            return None;
+        }
+        let place = u32::try_from(self.idle.len()).ok().filter(|p| *p != NONE)?;
+        // A host that was silent until now has been watched all the same.
+        let since = self.since.unwrap_or(arrival);
+        let prefix = self.prefix(carpet(address), since);
+        self.idle.push(Idle::new(address, saturate(since), prefix));
+        self.table.set(address, place);
+        Some(place)
+    }
+
+    /// The place of a prefix, made when there is room.
+    fn prefix(&mut self, net: IpNet, since: u64) -> u32 {
+        if let Some(&at) = self.prefixes.get(&net) {
+            return at;
+        }
+        if self.prefixes.len() >= self.config.prefixes_max {
+            self.counters.prefixes_refused += 1;
+            return NONE;
+        }
+        let slot = self.clock.slot().max(since * SLOTS_PER_SEC);
+        let warm = Box::new(Warm::new(net, Kind::Prefix, since, slot, &self.config));
+        let Some(at) = self.store(warm) else { return NONE };
+        self.prefixes.insert(net, at);
+        self.sweep[sweep_slot(net.addr())].push(at);
+        at
+    }
+
+    /// Finds room for a watched host or prefix.
+    fn store(&mut self, warm: Box<Warm>) -> Option<u32> {
+        if let Some(at) = self.free.pop() {
+            self.warm[at as usize] = Some(warm);
+            return Some(at);
+        }
+        let at = u32::try_from(self.warm.len()).ok().filter(|at| *at != NONE)?;
+        self.warm.push(Some(warm));
+        Some(at)
+    }
+
+    fn cell(&mut self, address: IpAddr, time: Time, arrival: u64, cell: &Cell) {
+        self.counters.cells += 1;
+        let Some(place) = self.place(address, arrival) else { return };
+        let Idle { prefix, warm, .. } = self.idle[place as usize];
+        self.add_warm(prefix, time, cell);
+        if warm != NONE {
+            self.add_warm(warm, time, cell);
+            return;
+        }
+        let idle = &mut self.idle[place as usize];
+        let packets = cell.total() + u64::from(cell.out_packets);
+        idle.add(packets, cell.variance, saturate(arrival / 16));
+        if !idle.touched {
+            idle.touched = true;
+            self.touched_idle.push(place);
+        }
+        if self.cold.len() < COLD_CELLS_MAX {
+            self.cold.push(Cold { place, time, cell: *cell });
+        }
+    }
+
+    fn add_warm(&mut self, at: u32, time: Time, cell: &Cell) {
+        let Some(Some(warm)) = self.warm.get_mut(at as usize) else { return };
+        if !add(&mut warm.series, time, cell) {
+            self.counters.late += 1;
+        }
+        if !warm.touched {
+            warm.touched = true;
+            self.touched_warm.push(at);
+        }
+    }
+
+    fn service(&mut self, slice: &ServiceSlice, slot: u64, arrival: u64) {
+        let time = Time::Slot(slice.slot.min(slot));
+        let packets = saturate(slice.inbound.packets);
+        let (class, service_udp) = if slice.protocol == 17 {
+            let cell = Cell { service_udp: packets, ..Cell::default() };
+            self.cell(slice.host, time, arrival, &cell);
+            (weir_model::Class::Udp, packets)
+        } else {
+            (weir_model::Class::TcpOther, 0)
+        };
+        let mut cell = Cell {
+            bytes: slice.inbound.bytes,
+            variance: slice.variance,
+            sources: slice.sources,
+            service_udp,
+            out_packets: saturate(slice.outbound.packets),
+            out_bytes: slice.outbound.bytes,
+            ..Cell::default()
+        };
+        cell.packets[class as usize] = packets;
+        self.service_cell((slice.host, slice.protocol, slice.port), time, arrival, &cell);
+    }
+
+    /// Adds to a declared service's own series.
+    fn service_cell(&mut self, of: (IpAddr, u8, u16), time: Time, arrival: u64, cell: &Cell) {
+        let (host, protocol, port) = of;
+        let Some(place) = self.place(host, arrival) else { return };
+        let key = (place, protocol, port);
+        if !self.services.contains_key(&key) {
+            if self.inventory.service(host, protocol, port).is_none() {
+                return;
+            }
+            let since = self.since.unwrap_or(arrival);
+            let slot = self.clock.slot().max(since * SLOTS_PER_SEC);
+            let series = Series::new(Kind::Service, since, slot, &self.config);
+            self.services.insert(key, Box::new(Service { series, touched: false }));
+        }
+        if let Some(service) = self.services.get_mut(&key) {
+            add(&mut service.series, time, cell);
+            if !service.touched {
+                service.touched = true;
+                self.touched_services.push(key);
+            }
+        }
+    }
+
+    /// Spreads a long flow over its seconds.
+    fn long_flow(&mut self, flow: &LongFlow, slot: u64, arrival: u64) {
+        let last = flow.end.slot().min(slot) / SLOTS_PER_SEC;
+        let first = (flow.start.slot() / SLOTS_PER_SEC).min(last);
+        let seconds = last - first + 1;
+        let mut cell = Cell::default();
+        let packets = saturate(flow.volume.packets / seconds);
+        if flow.outbound {
+            cell.out_packets = packets;
+            cell.out_bytes = flow.volume.bytes / seconds;
+        } else {
+            cell.packets[flow.class as usize] = packets;
+            cell.bytes = flow.volume.bytes / seconds;
+            cell.variance = flow.variance / seconds;
+            if flow.protocol == 17 && flow.service_port != 0 {
+                cell.service_udp = packets;
+            }
+            self.seen.0 = self.seen.0.saturating_add(flow.volume.packets);
+            self.seen.1 = self.seen.1.saturating_add(flow.variance);
+        }
+        // What is older than the windows need not be written at all.
+        for second in first.max(last.saturating_sub(128))..=last {
+            self.cell(flow.host, Time::Second(second), arrival, &cell);
+            if flow.service_port != 0 {
+                let of = (flow.host, flow.protocol, flow.service_port);
+                self.service_cell(of, Time::Second(second), arrival, &cell);
+            }
+        }
+    }
+
+    fn sample(&mut self, sample: &Sample, slot: u64, arrival: u64) {
+        if !Packet::counts(sample) {
+            return;
+        }
+        for way in [Direction::Inbound, Direction::Outbound] {
+            let host = match way {
+                Direction::Inbound => sample.record.dst,
+                Direction::Outbound => sample.record.src,
+            };
+            if self.table.get(host) == NONE && !self.inventory.protected.contains(host) {
+                continue;
+            }
+            let Some(host) = self.place(host, arrival) else { continue };
+            if self.pending.len() >= SAMPLES_MAX {
+                self.counters.samples_refused += 1;
+                continue;
+            }
+            self.pending.push(Pending { host, packet: Packet::new(sample, slot, way) });
+        }
+    }
+
+    /// Gives windows and baselines to quiet hosts that became busy.
+    pub(crate) fn wake(&mut self) {
+        let mut touched = std::mem::take(&mut self.touched_idle);
+        let mut woken: Vec<(IpAddr, u32)> = Vec::new();
+        for &place in &touched {
+            let idle = &mut self.idle[place as usize];
+            idle.touched = false;
+            let busy = idle.packets >= self.config.warm_packets_per_sec.saturating_mul(16);
+            // Three samples at the least: one sampled packet alone is no business.
+            let samples = part_samples(idle.packets, idle.packets, idle.variance);
+            if busy && (samples >= 3.0 || idle.variance == 0) {
+                woken.push((idle.address, place));
+            }
+        }
+        touched.clear();
+        self.touched_idle = touched;
+        woken.sort_unstable();
+        for (address, place) in woken {
+            self.warm_up(address, place);
+        }
+        let mut cold = std::mem::take(&mut self.cold);
+        for Cold { place, time, cell } in cold.drain(..) {
+            self.add_warm(self.idle[place as usize].warm, time, &cell);
+        }
+        self.cold = cold;
+    }
+
+    /// Begins to watch a host in detail.
+    pub(crate) fn warm_up(&mut self, address: IpAddr, place: u32) {
+        let used = self.warm.len() - self.free.len() - self.prefixes.len();
+        if used >= self.config.warm_hosts_max {
+            self.counters.warm_refused += 1;
+            return;
+        }
+        let since = u64::from(self.idle[place as usize].since);
+        let slot = self.clock.slot();
+        let warm = Warm::new(IpNet::from(address), Kind::Host, since, slot, &self.config);
+        let Some(at) = self.store(Box::new(warm)) else { return };
+        self.idle[place as usize].warm = at;
+        self.sweep[sweep_slot(address)].push(at);
+    }
+
+    /// Hands samples to the profiles of watched hosts and prefixes.
+    pub(crate) fn keep_samples(&mut self) {
+        let mut pending = std::mem::take(&mut self.pending);
+        let now = self.clock.secs();
+        for Pending { host, packet } in pending.drain(..) {
+            let Idle { prefix, warm, .. } = self.idle[host as usize];
+            for at in [prefix, warm] {
+                if let Some(Some(warm)) = self.warm.get_mut(at as usize) {
+                    let suspected = warm.series.suspected(now);
+                    warm.profile_of(packet.direction).push(packet, suspected);
+                }
+            }
+        }
+        self.pending = pending;
+    }
+
+    /// Services that were touched in this slot, in order.
+    pub(crate) fn take_touched_services(&mut self) -> Vec<(IpAddr, ServiceKey)> {
+        let mut touched: Vec<(IpAddr, ServiceKey)> = self
+            .touched_services
+            .drain(..)
+            .map(|key| (self.idle[key.0 as usize].address, key))
+            .collect();
+        touched.sort_unstable_by_key(|(host, key)| (*host, key.1, key.2));
+        for (_, key) in &touched {
+            if let Some(service) = self.services.get_mut(key) {
+                service.touched = false;
+            }
+        }
+        touched
+    }
+}
+
+/// The slot of a ten-second round in which a host is looked after: by its address, so that it does
+/// not depend on when it was first seen.
+pub(crate) fn sweep_slot(address: IpAddr) -> usize {
+    let wide = match address {
+        IpAddr::V4(a) => u64::from(u32::from(a)),
+        IpAddr::V6(a) => {
+            let a = u128::from(a);
+            #[expect(clippy::cast_possible_truncation, reason = "halves of an address")]
+            let folded = (a >> 64) as u64 ^ a as u64;
+            folded
+        }
+    };
+    usize::try_from(mix(0, wide) % SWEEP as u64).unwrap_or(0)
+}

@@ -1,0 +1,347 @@
+//! Traffic over time of one host, prefix or service port: windows, baselines, thresholds, alarms.
+
+use weir_model::{Class, Direction, Metric};
+
+use crate::baseline::{Baseline, QUARANTINE_MAX, to_log};
+use crate::config::Config;
+use crate::metric::{
+    BITS, HOST_METRICS, METRICS, OUTBOUND, PACKETS, Significance, Test, direction, floors, is_bits,
+    samples, values,
+};
+use crate::window::{Cell, SLOTS_PER_SEC, Window, scan};
+
+/// An alarm: one metric above its threshold for certain.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Alarm {
+    pub(crate) metric: Metric,
+    /// Index of the metric.
+    pub(crate) index: usize,
+    /// A second.
+    pub(crate) value: f64,
+    pub(crate) baseline: f64,
+    pub(crate) threshold: f64,
+    pub(crate) window_ms: u64,
+    pub(crate) samples: f64,
+    pub(crate) sampling: f64,
+    pub(crate) service: Option<(u8, u16)>,
+    pub(crate) direction: Direction,
+}
+
+impl Alarm {
+    /// Value over threshold.
+    pub(crate) fn ratio(&self) -> f64 {
+        self.value / self.threshold.max(1.0)
+    }
+}
+
+/// What a series is of: floors differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Host,
+    Prefix,
+    Service,
+}
+
+/// Smallest thresholds.
+fn lowest(kind: Kind, learning: bool, config: &Config) -> [f64; METRICS] {
+    match kind {
+        Kind::Host if learning => floors(&config.cold_floors),
+        Kind::Host => floors(&config.floors),
+        Kind::Prefix => {
+            let cold = if learning { 3.0 } else { 1.0 };
+            floors(&config.prefix_floors).map(|f| f * cold)
+        }
+        Kind::Service => {
+            let mut low = [f64::INFINITY; METRICS];
+            let gross = if learning { 5.0 } else { 1.0 };
+            low[PACKETS] = config.service_floor_packets_per_sec * gross;
+            low[BITS] = config.service_floor_bits_per_sec * gross;
+            low
+        }
+    }
+}
+
+/// Traffic over time.
+#[derive(Clone, Debug)]
+pub(crate) struct Series {
+    pub(crate) kind: Kind,
+    pub(crate) window: Window<Cell>,
+    pub(crate) baselines: [Baseline; METRICS],
+    pub(crate) thresholds: [f64; METRICS],
+    /// Closed seconds in quarantine, by second modulo its length.
+    waiting: [[u8; METRICS]; QUARANTINE_MAX],
+    /// First second not yet closed.
+    open_second: u64,
+    /// First second not yet out of quarantine.
+    entered: u64,
+    /// When baselines were last recomputed, seconds.
+    recomputed: u64,
+    /// Last second with traffic.
+    pub(crate) last_traffic: u64,
+    /// Second since which it is watched.
+    pub(crate) since: u64,
+    /// From this second until the next one its traffic is under suspicion and must not become
+    /// normal.
+    suspect_from: u64,
+    suspect_until: u64,
+}
+
+impl Series {
+    pub(crate) fn new(kind: Kind, since: u64, slot: u64, config: &Config) -> Self {
+        let second = slot / SLOTS_PER_SEC;
+        let mut series = Self {
+            kind,
+            window: Window::new(slot),
+            baselines: std::array::from_fn(|_| Baseline::default()),
+            thresholds: [f64::INFINITY; METRICS],
+            waiting: [[0; METRICS]; QUARANTINE_MAX],
+            open_second: second,
+            entered: second,
+            recomputed: second,
+            last_traffic: second,
+            since,
+            suspect_from: 0,
+            suspect_until: 0,
+        };
+        // It was quiet until now, which is a baseline too.
+        let quiet = second.saturating_sub(since).min(300);
+        for base in &mut series.baselines {
+            for _ in 0..quiet {
+                base.feed(0);
+            }
+        }
+        series.set_thresholds(config, second);
+        series
+    }
+
+    /// Whether so little time has passed that only gross floods can be told.
+    pub(crate) const fn learning(&self, config: &Config, second: u64) -> bool {
+        second < self.since + config.learn_secs
+    }
+
+    /// Marks traffic from `second` on as suspect for a while.
+    pub(crate) fn suspect(&mut self, second: u64, until: u64) {
+        if second > self.suspect_until {
+            self.suspect_from = second;
+        }
+        self.suspect_from = self.suspect_from.min(second);
+        self.suspect_until = self.suspect_until.max(until);
+    }
+
+    /// Whether its traffic is under suspicion.
+    pub(crate) const fn suspected(&self, second: u64) -> bool {
+        second <= self.suspect_until
+    }
+
+    pub(crate) fn set_thresholds(&mut self, config: &Config, second: u64) {
+        let low = lowest(self.kind, self.learning(config, second), config);
+        self.thresholds = std::array::from_fn(|i| low[i].max(config.multiplier * self.level(i)));
+    }
+
+    /// Where a threshold comes from.
+    pub(crate) fn source(&self, index: usize, config: &Config, second: u64) -> &'static str {
+        let learning = self.learning(config, second);
+        if self.thresholds[index] > lowest(self.kind, learning, config)[index] {
+            "baseline"
+        } else if learning {
+            "cold-start"
+        } else {
+            "floor"
+        }
+    }
+
+    /// Closes seconds up to the watermark, lets those out of quarantine into the baselines, and
+    /// recomputes every ten seconds.
+    pub(crate) fn roll(&mut self, watermark: u64, now: u64, config: &Config) {
+        let len = QUARANTINE_MAX as u64;
+        // After a long silence the seconds in between were quiet, and 300 of them say it all.
+        let first = watermark.saturating_sub(400);
+        self.open_second = self.open_second.max(first);
+        self.entered = self.entered.max(first);
+        let delay = config.quarantine_secs.min(len - 1);
+        while self.open_second < watermark {
+            let second = self.open_second;
+            let sum = self.window.second(second);
+            let mut values = values(&sum);
+            if values[PACKETS] > 0 || values[OUTBOUND] > 0 {
+                self.last_traffic = second;
+            }
+            // Octets: a byte of logarithm reaches further.
+            values[BITS] /= 8;
+            values[OUTBOUND + BITS] /= 8;
+            self.waiting[index(second)] = values.map(to_log);
+            self.open_second += 1;
+            while self.entered + delay < self.open_second {
+                self.enter();
+            }
+        }
+        if now >= self.recomputed + 10 {
+            let elapsed = now - self.recomputed;
+            self.recomputed = now;
+            self.recompute(elapsed, config);
+            self.set_thresholds(config, now);
+        }
+    }
+
+    fn enter(&mut self) {
+        let second = self.entered;
+        self.entered += 1;
+        if self.suspect_from <= second && second <= self.suspect_until {
+            return;
+        }
+        let logs = self.waiting[index(second)];
+        for (base, log) in self.baselines.iter_mut().zip(logs) {
+            base.feed(log);
+        }
+    }
+
+    fn recompute(&mut self, elapsed: u64, config: &Config) {
+        // A quarter more every ten minutes at most.
+        #[expect(clippy::cast_precision_loss, reason = "seconds between two looks")]
+        let growth = 1.25_f64.powf(elapsed as f64 / 600.0);
+        let low = lowest(self.kind, false, config);
+        for (i, base) in self.baselines.iter_mut().enumerate() {
+            let unit = if is_bits(i) { 8.0 } else { 1.0 };
+            base.recompute(low[i] / config.multiplier / unit, growth);
+        }
+    }
+
+    /// The baseline of a metric in its own unit.
+    pub(crate) fn level(&self, metric: usize) -> f64 {
+        self.baselines[metric].level() * if is_bits(metric) { 8.0 } else { 1.0 }
+    }
+
+    /// Average of a metric over the last five minutes, in its own unit.
+    pub(crate) fn mean(&self, metric: usize) -> f64 {
+        self.baselines[metric].mean() * if is_bits(metric) { 8.0 } else { 1.0 }
+    }
+
+    /// Packets that went the other way for each one in excess over the last three seconds; `None`
+    /// when the other way is not seen at all or nothing is in excess.
+    pub(crate) fn response(&self, way: Direction) -> Option<f64> {
+        let cell = self.window.seconds(self.window.newest(), 3);
+        #[expect(clippy::cast_precision_loss, reason = "a statistic")]
+        let (inbound, outbound) = (cell.total() as f64, f64::from(cell.out_packets));
+        let (mean_in, mean_out) = (3.0 * self.mean(PACKETS), 3.0 * self.mean(OUTBOUND));
+        let (this, this_mean, other, other_mean) = match way {
+            Direction::Inbound => (inbound, mean_in, outbound, mean_out),
+            Direction::Outbound => (outbound, mean_out, inbound, mean_in),
+        };
+        if this <= this_mean || (other <= 0.0 && other_mean <= 0.0) {
+            return None;
+        }
+        Some(((other - other_mean) / (this - this_mean)).max(0.0))
+    }
+
+    /// Whether any metric that looks `way` is above `limits` now: in the last second by slots, or
+    /// in one of the last `back` seconds.
+    pub(crate) fn loud_now(&self, way: Direction, limits: &[f64; METRICS], back: u64) -> bool {
+        let newest = self.window.newest();
+        above(&self.window.last_slots(10), 1.0, way, limits)
+            || (0..=back.min(30))
+                .any(|b| above(&self.window.second(newest.saturating_sub(b)), 1.0, way, limits))
+    }
+
+    /// Whether a second is above `limits` in any metric that looks `way`, on average with those
+    /// just before it when `smooth`; what the router discarded counts.
+    pub(crate) fn loud_then(
+        &self,
+        second: u64,
+        way: Direction,
+        limits: &[f64; METRICS],
+        smooth: bool,
+    ) -> bool {
+        let (seconds, secs) = if smooth { (10, 10.0) } else { (1, 1.0) };
+        let mut cell = self.window.seconds(second, seconds);
+        let other = &mut cell.packets[Class::Other as usize];
+        *other = other.saturating_add(cell.dropped);
+        above(&cell, secs, way, limits)
+    }
+
+    /// Whether a second written to since the last look is near enough to a threshold to be worth
+    /// one: where any window is above, some second in it reaches half of it.
+    pub(crate) fn worth_a_look(&self) -> bool {
+        let near = |second: u64| {
+            let values = values(&self.window.second(second));
+            #[expect(clippy::cast_precision_loss, reason = "a comparison, not an account")]
+            let near = |(v, t): (&u64, f64)| *v as f64 > t * 0.35;
+            values.iter().zip(self.thresholds).any(near)
+        };
+        (self.window.oldest()..=self.window.newest()).any(near)
+    }
+
+    /// The first metric that looks `way` and is above its threshold for certain, in the order of
+    /// [`HOST_METRICS`]. `short`: windows below a second count as well.
+    pub(crate) fn alarm(
+        &self,
+        rule: Significance,
+        way: Direction,
+        short: bool,
+        sampling: f64,
+    ) -> Option<Alarm> {
+        let thresholds = self.thresholds;
+        let levels: [f64; METRICS] = std::array::from_fn(|i| self.level(i));
+        let range = match way {
+            Direction::Inbound => 0..OUTBOUND,
+            Direction::Outbound => OUTBOUND..METRICS,
+        };
+        scan(&self.window, short, |cell, test: Test| {
+            let values = values(cell);
+            range.clone().find_map(|i| {
+                #[expect(clippy::cast_precision_loss, reason = "a statistic, not an account")]
+                let value = values[i] as f64;
+                let samples = samples(cell, &values, i, sampling);
+                if !rule.above(value, thresholds[i], samples, test) {
+                    return None;
+                }
+                #[expect(clippy::cast_precision_loss, reason = "window lengths are small")]
+                let secs = test.ms as f64 / 1000.0;
+                #[expect(clippy::cast_precision_loss, reason = "a statistic")]
+                let rate = match cell.total() {
+                    0 => sampling,
+                    total => cell.variance as f64 / total as f64,
+                };
+                Some(Alarm {
+                    metric: HOST_METRICS[i],
+                    index: i,
+                    value: value / secs,
+                    baseline: levels[i],
+                    threshold: thresholds[i],
+                    window_ms: test.ms,
+                    samples,
+                    sampling: rate.max(1.0),
+                    service: None,
+                    direction: way,
+                })
+            })
+        })
+    }
+}
+
+/// Whether a sum over `secs` is above `limits` in any metric that looks `way`.
+fn above(cell: &Cell, secs: f64, way: Direction, limits: &[f64; METRICS]) -> bool {
+    values(cell).iter().zip(limits).enumerate().any(|(i, (value, limit))| {
+        #[expect(clippy::cast_precision_loss, reason = "a comparison, not an account")]
+        let value = *value as f64;
+        direction(i) == way && value > limit * secs
+    })
+}
+
+fn index(second: u64) -> usize {
+    usize::try_from(second % QUARANTINE_MAX as u64).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quiet_host_becomes_known_as_quiet() {
+        let config = Config::default();
+        let known = Series::new(Kind::Host, 1000, 20_000, &config);
+        assert_eq!(known.baselines[0].len(), 300);
+        assert_eq!(known.thresholds[0], config.floors.packets_per_sec);
+        let young = Series::new(Kind::Host, 1990, 20_000, &config);
+        assert_eq!(young.thresholds[0], config.cold_floors.packets_per_sec);
+    }
+}
