@@ -16,6 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("weir-store", &["weir-model"]),
     ("weir-api", &["weir-model"]),
     ("weir-traffic", &["weir-model"]),
+    ("weir-panel", &["weir-model"]),
     ("weir-mitigator", &["weir-model", "weir-bgp"]),
     (
         "weir-config",
@@ -43,6 +44,14 @@ const PURE_PARTS: &[&str] = &[
     "bgp/src/rib.rs",
     "collector/src/decode",
     "collector/src/shard.rs",
+    "panel/src/games.rs",
+    "panel/src/mapping.rs",
+    "panel/src/parse",
+    "panel/src/parse.rs",
+    "panel/src/role.rs",
+    "panel/src/snapshot.rs",
+    "panel/src/sync",
+    "panel/src/sync.rs",
     "weir/src/core.rs",
 ];
 
