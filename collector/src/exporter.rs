@@ -1,5 +1,6 @@
 //! What a shard remembers of one exporter.
 
+use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 
 use rustc_hash::FxHashMap;
@@ -27,6 +28,18 @@ const MAX_STREAMS: usize = 256;
 /// A gap beyond this is a restart of the exporter, not a loss.
 const MAX_GAP: u32 = 1_000_000;
 
+/// How far back a number may lie to be that of an overtaken datagram.
+const MAX_BEHIND: u32 = 4096;
+/// Datagrams in a row that may lie behind before it is a restart.
+const MAX_BEHIND_RUN: u8 = 4;
+
+/// A stream of sequence numbers.
+#[derive(Clone, Copy, Debug)]
+struct Sequence {
+    expected: u32,
+    behind: u8,
+}
+
 /// One exporter's state in one shard.
 #[derive(Debug)]
 pub(crate) struct Exporter {
@@ -52,7 +65,7 @@ pub(crate) struct Exporter {
     /// systemInitTimeMilliseconds from the options, 0 when not said.
     pub(crate) init_ms: u64,
     applied: (u32, SamplingSource),
-    sequences: FxHashMap<(u16, u64), u32>,
+    sequences: FxHashMap<(u16, u64), Sequence>,
     domains: FxHashMap<DomainKey, u32>,
     by_key: FxHashMap<(DomainKey, u16), usize>,
     templates: Vec<Template>,
@@ -202,16 +215,24 @@ impl Exporter {
         if self.sequences.len() >= MAX_STREAMS && !self.sequences.contains_key(&(version, stream)) {
             return;
         }
-        let Some(expected) = self.sequences.insert((version, stream), next) else { return };
-        let gap = sequence.wrapping_sub(expected);
-        if gap > 0 && gap < MAX_GAP {
-            self.lost = self.lost.saturating_add(u64::from(gap));
-        } else if gap > u32::MAX - MAX_GAP {
-            // An older datagram overtaken on the way: it was counted as lost when the newer one
-            // came, and must not turn the expectation back.
+        let stream = self.sequences.entry((version, stream));
+        let Entry::Occupied(mut known) = stream else {
+            stream.or_insert(Sequence { expected: next, behind: 0 });
+            return;
+        };
+        let known = known.get_mut();
+        let gap = sequence.wrapping_sub(known.expected);
+        if gap > u32::MAX - MAX_BEHIND && known.behind < MAX_BEHIND_RUN {
+            // An older datagram, overtaken on the way: it was counted as lost when the newer one
+            // came, and must not turn the expectation back. Several in a row are a restart.
+            known.behind += 1;
             self.lost = self.lost.saturating_sub(u64::from(advance));
-            self.sequences.insert((version, stream), expected);
+            return;
         }
+        if gap < MAX_GAP {
+            self.lost = self.lost.saturating_add(u64::from(gap));
+        }
+        *known = Sequence { expected: next, behind: 0 };
     }
 
     /// As an operator sees it.
