@@ -28,6 +28,9 @@ const MAX_STREAMS: usize = 256;
 /// A gap beyond this is a restart of the exporter, not a loss.
 const MAX_GAP: u32 = 1_000_000;
 
+/// Most octets of template definitions of one exporter: a thousand templates of 250 fields. What
+/// is made of them takes about three times as much.
+const MAX_DEFINITION_OCTETS: usize = 1 << 20;
 /// How far back a number may lie to be that of an overtaken datagram.
 const MAX_BEHIND: u32 = 4096;
 /// Datagrams in a row that may lie behind before it is a restart.
@@ -69,6 +72,8 @@ pub(crate) struct Exporter {
     domains: FxHashMap<DomainKey, u32>,
     by_key: FxHashMap<(DomainKey, u16), usize>,
     templates: Vec<Template>,
+    /// Of all templates known.
+    definition_octets: usize,
     max_domains: usize,
     max_templates: usize,
 }
@@ -108,6 +113,7 @@ impl Exporter {
             domains: FxHashMap::default(),
             by_key: FxHashMap::default(),
             templates: Vec::new(),
+            definition_octets: 0,
             max_domains: config.max_domains,
             max_templates: config.max_templates,
         }
@@ -120,12 +126,21 @@ impl Exporter {
         definition: &Definition<'_>,
         dialect: Dialect,
     ) -> Result<Option<usize>, DecodeErrorKind> {
-        if let Some(index) = self.template(domain, definition.id) {
-            let known = &mut self.templates[index];
-            if known.kind == definition.kind && known.definition == definition.bytes {
+        let known = self.template(domain, definition.id);
+        let replaced = known.map_or(0, |index| self.templates[index].definition.len());
+        let octets = self.definition_octets - replaced + definition.bytes.len();
+        if let Some(index) = known {
+            let template = &self.templates[index];
+            if template.kind == definition.kind && template.definition == definition.bytes {
                 return Ok(None);
             }
-            *known = definition.compile(dialect);
+        }
+        if octets > MAX_DEFINITION_OCTETS {
+            return Err(DecodeErrorKind::TooManyTemplates);
+        }
+        if let Some(index) = known {
+            self.templates[index] = definition.compile(dialect);
+            self.definition_octets = octets;
             return Ok(Some(index));
         }
         let new_domain = !self.domains.contains_key(&domain);
@@ -145,6 +160,7 @@ impl Exporter {
         };
         self.templates[index] = definition.compile(dialect);
         self.by_key.insert((domain, definition.id), index);
+        self.definition_octets = octets;
         Ok(Some(index))
     }
 
@@ -152,7 +168,7 @@ impl Exporter {
     pub(crate) fn withdraw(&mut self, domain: DomainKey, definition: &Definition<'_>) {
         let all = definition.id < 256;
         let options = matches!(definition.kind, Kind::Options { .. });
-        let templates = &mut self.templates;
+        let (templates, octets) = (&mut self.templates, &mut self.definition_octets);
         let mut gone = 0;
         self.by_key.retain(|(of, id), index| {
             let is_options = matches!(templates[*index].kind, Kind::Options { .. });
@@ -160,6 +176,7 @@ impl Exporter {
             if *of != domain || !named {
                 return true;
             }
+            *octets -= templates[*index].definition.len();
             templates[*index] = Template::default();
             gone += 1;
             false
@@ -176,6 +193,11 @@ impl Exporter {
     #[inline]
     pub(crate) fn template(&self, domain: DomainKey, id: u16) -> Option<usize> {
         self.by_key.get(&(domain, id)).copied()
+    }
+
+    /// All templates with their domains, in no order.
+    pub(crate) fn templates(&self) -> impl Iterator<Item = (DomainKey, &Template)> {
+        self.by_key.iter().map(|((domain, _), index)| (*domain, &self.templates[*index]))
     }
 
     /// The template at a place that [`Exporter::template`] or [`Exporter::define`] named.

@@ -6,6 +6,7 @@
 //! Nothing here decides anything. Read [`Shard`] and [`weir_model::Slice`] first.
 
 mod accumulate;
+mod checkpoint;
 mod config;
 mod decode;
 mod error;
@@ -23,6 +24,7 @@ mod source;
 mod template;
 mod time;
 
+pub use checkpoint::{Checkpoint, ExporterCheckpoint, SamplingCheckpoint, TemplateCheckpoint};
 pub use config::{Config, ExporterConfig, Tunnel};
 pub use decode::packet::LinkType;
 pub use error::{DecodeError, DecodeErrorKind};

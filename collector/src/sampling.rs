@@ -6,8 +6,9 @@
 //! exporter is flagged: a guess would be as wrong as a silent 1.
 
 use rustc_hash::FxHashMap;
-use serde::{Deserialize, Serialize};
 use weir_model::SamplingSource;
+
+use crate::checkpoint::SamplingCheckpoint;
 
 /// A rate with where it comes from.
 pub(crate) type Resolved = (u32, SamplingSource);
@@ -110,11 +111,9 @@ pub(crate) struct Scope {
 }
 
 /// Everything one exporter has said about its sampling, and what the operator says of it.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct SamplingTable {
-    #[serde(skip)]
     pub(crate) operator: Option<u32>,
-    #[serde(skip)]
     pub(crate) fallback: Option<u32>,
     samplers: FxHashMap<u64, u32>,
     templates: FxHashMap<(u32, u16), u32>,
@@ -135,6 +134,26 @@ impl SamplingTable {
             Scope { template: Some(id), .. } => put(&mut self.templates, (domain, id), rate),
             Scope { .. } => put(&mut self.domains, domain, rate),
         }
+    }
+
+    /// Everything learned, sorted.
+    pub(crate) fn checkpoint(&self) -> Vec<SamplingCheckpoint> {
+        let samplers = self.samplers.iter().map(|(id, rate)| (0, Some(*id), None, *rate));
+        let templates =
+            self.templates.iter().map(|((domain, id), rate)| (*domain, None, Some(*id), *rate));
+        let domains = self.domains.iter().map(|(domain, rate)| (*domain, None, None, *rate));
+        let mut all: Vec<_> = samplers
+            .chain(templates)
+            .chain(domains)
+            .map(|(domain, sampler, template, rate)| SamplingCheckpoint {
+                domain,
+                sampler,
+                template,
+                rate,
+            })
+            .collect();
+        all.sort();
+        all
     }
 
     /// The rate of a record.

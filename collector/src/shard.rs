@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use weir_model::{ExporterStatus, FlowRecord, Inventory, Millis, Slice};
 
 use crate::accumulate::Accumulator;
+use crate::checkpoint::{Checkpoint, ExporterCheckpoint};
 use crate::config::Config;
 use crate::decode::packet::{self, LinkType};
 use crate::decode::{self, Context, Tally, Visit};
@@ -96,6 +97,7 @@ pub struct Shard {
     counters: Counters,
     lag_ms: u64,
     next_watermark: Millis,
+    restored: Arc<Checkpoint>,
 }
 
 impl Shard {
@@ -117,12 +119,35 @@ impl Shard {
             counters: Counters::default(),
             lag_ms: 0,
             next_watermark: Millis(0),
+            restored: Arc::default(),
         }
     }
 
     /// Protects something else from now on. The slice being filled keeps what it has.
     pub fn set_inventory(&mut self, inventory: Arc<Inventory>) {
         self.accumulator.set_inventory(inventory);
+    }
+
+    /// Gives the shard what an earlier run had learned. An exporter's part is used when the exporter
+    /// is first heard, so that shards which never hear it do not hold it.
+    pub fn restore(&mut self, checkpoint: Arc<Checkpoint>) {
+        self.restored = checkpoint;
+    }
+
+    /// What must outlive a restart; exporters not heard yet keep what was restored for them.
+    pub fn checkpoint(&self) -> Checkpoint {
+        let mut checkpoint = Checkpoint::default();
+        for exporter in &self.exporters {
+            let of = ExporterCheckpoint::of(exporter);
+            if !(of.templates.is_empty() && of.sampling.is_empty()) {
+                checkpoint.exporters.push(of);
+            }
+        }
+        checkpoint.exporters.sort_by_key(|exporter| exporter.address);
+        let mut all = Checkpoint::clone(&self.restored);
+        all.exporters.retain(|e| checkpoint.exporter(e.address).is_none());
+        all.merge(checkpoint);
+        all
     }
 
     /// Takes in one datagram that came from `from` at `now`.
@@ -324,7 +349,10 @@ impl Shard {
             return Err(DecodeError::new(kind, 0));
         };
         let entry = self.config.exporter(address);
-        let exporter = Exporter::new(id, address, entry, &self.config);
+        let mut exporter = Exporter::new(id, address, entry, &self.config);
+        if let Some(known) = self.restored.exporter(address) {
+            known.restore(&mut exporter);
+        }
         self.exporters.push(exporter);
         self.by_address.insert(address, self.exporters.len() - 1);
         Ok(self.exporters.len() - 1)

@@ -19,6 +19,7 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use thiserror::Error;
 use weir_model::{ExporterStatus, Inventory, Millis, SLICE_MS, Slice};
 
+use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::registry::Registry;
 use crate::shard::{Counters, Shard};
@@ -27,6 +28,9 @@ use crate::shard::{Counters, Shard};
 const BATCH: usize = 32;
 /// Longest datagram read; sFlow and NetFlow stay below 9,000 octets, IPFIX may use all of UDP.
 const DATAGRAM: usize = 65_536;
+
+/// Slots between two checkpoints: a minute.
+const CHECKPOINT_SLOTS: u64 = 600;
 
 /// Why a listener could not be opened.
 #[derive(Debug, Error)]
@@ -46,6 +50,10 @@ pub trait SliceSink {
 
     /// Takes the state of the exporters and the counters, about once a second.
     fn health(&mut self, exporters: Vec<ExporterStatus>, counters: Counters);
+
+    /// Takes what must outlive a restart, about once a minute and at the end. Several shards'
+    /// checkpoints are put together by [`Checkpoint::merge`].
+    fn checkpoint(&mut self, _checkpoint: Checkpoint) {}
 }
 
 /// One bound socket and its shard.
@@ -135,6 +143,11 @@ impl Receiver {
         self.local
     }
 
+    /// Gives the shard what an earlier run had learned.
+    pub fn restore(&mut self, checkpoint: &Arc<Checkpoint>) {
+        self.shard.restore(Arc::clone(checkpoint));
+    }
+
     /// Receives until `stop` is set, then hands over the last slice.
     pub fn run(mut self, mut sink: impl SliceSink, stop: &AtomicBool) {
         let mut buffers = vec![0_u8; BATCH * DATAGRAM];
@@ -153,12 +166,16 @@ impl Receiver {
                 if now.slot() / 10 > slot / 10 {
                     sink.health(self.shard.exporters(), self.shard.counters());
                 }
+                if now.slot() / CHECKPOINT_SLOTS > slot / CHECKPOINT_SLOTS {
+                    sink.checkpoint(self.shard.checkpoint());
+                }
                 slot = now.slot();
             }
         }
         self.shard.seal(slot, &mut slice);
         sink.slice(slice);
         sink.health(self.shard.exporters(), self.shard.counters());
+        sink.checkpoint(self.shard.checkpoint());
     }
 
     /// Takes in one batch, or waits for the first datagram until the timeout.

@@ -300,8 +300,11 @@ fn the_same_number_in_two_domains_or_of_two_exporters_is_two_templates() {
     assert_eq!(seen, 1);
 }
 
+/// The fields of an options template and the octets of a record.
+type Told<'a> = (&'a [(u16, u16)], Vec<u8>);
+
 /// Options and data of an IPFIX exporter: sampling of a record that names `sampler`.
-fn resolved(options: &[(&[(u16, u16)], Vec<u8>)], record: Option<u8>) -> (u32, SamplingSource) {
+fn resolved(options: &[Told<'_>], record: Option<u8>) -> (u32, SamplingSource) {
     let mut shard = shard(&config());
     let mut sets = Vec::new();
     for (index, (fields, values)) in options.iter().enumerate() {
@@ -323,7 +326,7 @@ fn resolved(options: &[(&[(u16, u16)], Vec<u8>)], record: Option<u8>) -> (u32, S
 
 #[test]
 fn sampling_by_sampler_template_and_domain() {
-    let samplers: [(&[(u16, u16)], Vec<u8>); 2] = [
+    let samplers: [Told<'_>; 2] = [
         (&[(302, 8), (304, 1), (305, 4), (306, 4)], bytes().u64(1).u8(1).u32(1).u32(99).0),
         (&[(302, 8), (304, 1), (309, 4), (310, 4)], bytes().u64(2).u8(3).u32(2).u32(1000).0),
     ];
@@ -332,13 +335,12 @@ fn sampling_by_sampler_template_and_domain() {
     // No sampler named and two that differ: nobody can tell.
     assert_eq!(resolved(&samplers, None), (1, SamplingSource::Unknown));
     assert_eq!(resolved(&samplers[..1], None), (100, SamplingSource::Sampler));
-    let of_template: [(&[(u16, u16)], Vec<u8>); 2] = [
+    let of_template: [Told<'_>; 2] = [
         (&[(145, 2), (304, 2), (305, 4), (306, 4)], bytes().u16(256).u16(1).u32(1).u32(9).0),
         (&[(145, 2), (304, 2), (305, 4), (306, 4)], bytes().u16(999).u16(1).u32(1).u32(4).0),
     ];
     assert_eq!(resolved(&of_template, None), (10, SamplingSource::Template));
-    let of_domain: [(&[(u16, u16)], Vec<u8>); 1] =
-        [(&[(149, 4), (34, 4)], bytes().u32(1).u32(64).0)];
+    let of_domain: [Told<'_>; 1] = [(&[(149, 4), (34, 4)], bytes().u32(1).u32(64).0)];
     assert_eq!(resolved(&of_domain, Some(7)), (64, SamplingSource::Domain));
 }
 
