@@ -33,6 +33,40 @@ pub struct CaseExporter {
     pub sampling: Option<u32>,
 }
 
+/// A declared service port of a case.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaseService {
+    /// Protected address.
+    pub address: IpAddr,
+    /// IP protocol: 6 or 17, also written `tcp` or `udp`.
+    #[serde(alias = "proto", deserialize_with = "protocol")]
+    pub protocol: u8,
+    /// Port.
+    pub port: u16,
+    /// Server's name.
+    #[serde(default)]
+    pub name: String,
+    /// Game or application.
+    #[serde(default)]
+    pub game: String,
+}
+
+/// A protocol by number or name.
+fn protocol<'de, D: serde::Deserializer<'de>>(input: D) -> Result<u8, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        Number(u8),
+        Name(String),
+    }
+    match Either::deserialize(input)? {
+        Either::Number(number) => Ok(number),
+        Either::Name(name) if name.eq_ignore_ascii_case("tcp") => Ok(6),
+        Either::Name(name) if name.eq_ignore_ascii_case("udp") => Ok(17),
+        Either::Name(name) => Err(serde::de::Error::custom(format!("protocol {name}"))),
+    }
+}
+
 /// What is protected and how strong it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CaseWorld {
@@ -56,7 +90,7 @@ pub struct CaseWorld {
     pub never_touch: PrefixSet,
     /// Declared service ports.
     #[serde(default)]
-    pub services: Vec<Service>,
+    pub services: Vec<CaseService>,
     /// Exporters.
     #[serde(default)]
     pub exporters: Vec<CaseExporter>,
@@ -93,7 +127,18 @@ const fn default_host_bits() -> u64 {
 impl CaseWorld {
     /// The inventory to defend.
     pub fn inventory(&self) -> Inventory {
-        Inventory::new(self.protected.clone(), self.never_touch.clone(), self.services.clone())
+        let services = self
+            .services
+            .iter()
+            .map(|s| Service {
+                address: s.address,
+                protocol: s.protocol,
+                port: s.port,
+                name: s.name.clone(),
+                game: s.game.clone(),
+            })
+            .collect();
+        Inventory::new(self.protected.clone(), self.never_touch.clone(), services)
     }
 
     /// Time 0.
@@ -145,7 +190,18 @@ pub fn world_of(scene: &Scene, title: &str, epoch: Millis) -> CaseWorld {
         learning_seconds: scene.learning_us / 1_000_000,
         protected: scene.inventory.protected.clone(),
         never_touch: scene.inventory.never_touch.clone(),
-        services: scene.inventory.services.clone(),
+        services: scene
+            .inventory
+            .services
+            .iter()
+            .map(|s| CaseService {
+                address: s.address,
+                protocol: s.protocol,
+                port: s.port,
+                name: s.name.clone(),
+                game: s.game.clone(),
+            })
+            .collect(),
         exporters: scene
             .exporters
             .iter()

@@ -17,6 +17,7 @@ pub mod daemon;
 pub mod demo;
 pub mod logging;
 pub mod replay;
+pub mod score;
 pub mod text;
 
 pub use core::{Core, Turn};

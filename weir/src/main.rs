@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tracing::warn;
 use weir::daemon::{self, Daemon};
-use weir::{demo, logging, replay, text};
+use weir::{demo, logging, replay, score, text};
 use weir_config::Config;
 use weir_model::{IpNet, PrefixSet};
 
@@ -43,6 +43,8 @@ enum Command {
     },
     /// Play a capture (flow datagrams or raw packets) or a recording, in virtual time
     Replay(Replay),
+    /// Play scenario cases in virtual time and score what weir decides
+    Score(Score),
     /// Show the main job on embedded defaults: attack, detection, rule, withdrawal
     Demo {
         /// Seed of the generated traffic
@@ -75,6 +77,24 @@ struct Replay {
     json: bool,
 }
 
+#[derive(Debug, clap::Args)]
+struct Score {
+    /// A case (a directory with input.pcap, world.json, truth.jsonl and mix.csv), or a directory of cases
+    dir: PathBuf,
+    /// Configuration whose thresholds and ladder apply; what is protected comes from the case
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Score another defender: the name of a file of events in each case's directory
+    #[arg(long)]
+    events: Option<PathBuf>,
+    /// Write what weir said and did to a file of this name in each case's directory
+    #[arg(long)]
+    write_events: Option<PathBuf>,
+    /// One JSON object a case, and a last one for the total
+    #[arg(long)]
+    json: bool,
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum KindArg {
     /// Look and see
@@ -91,6 +111,7 @@ fn main() -> ExitCode {
         Command::Run { config, record } => run(&config, record),
         Command::Check { config, dump } => check(&config, dump),
         Command::Replay(options) => replay_file(&options),
+        Command::Score(options) => score_cases(&options),
         Command::Demo { seed } => demo::run(seed),
     };
     match outcome {
@@ -192,6 +213,46 @@ fn replay_file(args: &Replay) -> anyhow::Result<ExitCode> {
         outcome.records,
         outcome.incidents.len()
     ));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn score_cases(args: &Score) -> anyhow::Result<ExitCode> {
+    let config = match &args.config {
+        Some(path) => weir_config::load(path)?.0,
+        None => Config::default(),
+    };
+    let mut scores = Vec::new();
+    if !args.json {
+        say(&score::heading());
+    }
+    for dir in score::Case::find(&args.dir)? {
+        let case = score::Case::read(&dir)?;
+        let events = match &args.events {
+            Some(name) => score::Case::events(&dir.join(name))?,
+            None => case.play(&config)?,
+        };
+        if let Some(name) = &args.write_events {
+            let mut text = String::new();
+            for event in &events {
+                text += &serde_json::to_string(event)?;
+                text.push('\n');
+            }
+            std::fs::write(dir.join(name), text).context("events")?;
+        }
+        let result = case.score(&events);
+        if args.json {
+            say(&serde_json::to_string(&result)?);
+        } else {
+            say(&score::rows(&result));
+        }
+        scores.push(result);
+    }
+    let total = weir_traffic::score::summarise(&scores);
+    if args.json {
+        say(&serde_json::json!({ "total": total }).to_string());
+    } else {
+        say(&score::totals(&total));
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,0 +1,413 @@
+//! Plays scenario cases through shard and core in virtual time and scores what was decided.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU16;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use weir_collector::ExporterConfig;
+use weir_config::{Config, ServiceConfig, ServiceProtocol};
+use weir_model::{
+    IncidentId, Measure, Millis, Mode, Observed, PeerState, PeerStatus, Phase, Verdict,
+};
+use weir_traffic::case::{CaseWorld, Truth};
+use weir_traffic::mix::Mix;
+use weir_traffic::score::{self, CaseScore, Event, Summary, What};
+
+use crate::capture::{Capture, datagram};
+use crate::replay::{Outcome, Player};
+
+/// The receiver of all announcements: a border router that takes everything at once.
+const PEER: &str = "border";
+
+/// `config` with what a case protects and who exports in it, acting by itself.
+///
+/// # Errors
+/// When a service of the case is no TCP or UDP port.
+pub fn config_for(world: &CaseWorld, config: &Config) -> anyhow::Result<Config> {
+    let mut config = config.clone();
+    config.mitigator.mode = Mode::Auto;
+    config.protect.prefixes = world.protected.clone();
+    config.protect.never_touch = world.never_touch.clone();
+    config.protect.services = world
+        .services
+        .iter()
+        .map(|s| {
+            Ok(ServiceConfig {
+                address: s.address,
+                port: NonZeroU16::new(s.port).context("service port 0")?,
+                protocol: ServiceProtocol::of(s.protocol)
+                    .with_context(|| format!("service protocol {}", s.protocol))?,
+                name: s.name.clone(),
+                game: s.game.clone(),
+            })
+        })
+        .collect::<anyhow::Result<_>>()?;
+    config.collector.exporters = world
+        .exporters
+        .iter()
+        .map(|e| ExporterConfig {
+            address: e.address.into(),
+            name: (!e.name.is_empty()).then(|| e.name.clone()),
+            sampling: e.sampling,
+            default_sampling: None,
+        })
+        .collect();
+    if config.collector.exporters.is_empty() {
+        for all in ["0.0.0.0/0", "::/0"] {
+            let (address, name) = (all.parse()?, None);
+            config.collector.exporters.push(ExporterConfig {
+                address,
+                name,
+                sampling: None,
+                default_sampling: None,
+            });
+        }
+    }
+    Ok(config)
+}
+
+/// weir as a case sees it: datagrams in, events out.
+#[derive(Debug)]
+pub struct Defender {
+    player: Player,
+    events: Vec<Event>,
+    /// What was last said of each open incident.
+    said: BTreeMap<IncidentId, What>,
+    standing: Vec<Measure>,
+}
+
+impl Defender {
+    /// Starts at `start`; `config` as [`config_for`] makes it.
+    pub fn new(config: &Config, start: Millis) -> Self {
+        let mut player = Player::new(config, start);
+        player.core().observed(&Observed::Peer(PeerStatus {
+            name: PEER.to_owned(),
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            asn: 64_500,
+            state: PeerState::Established,
+            since: start,
+            families: ["ipv4-unicast", "ipv6-unicast", "ipv4-flowspec", "ipv6-flowspec"]
+                .map(str::to_owned)
+                .to_vec(),
+            announced: 0,
+            flaps: 0,
+            last_error: None,
+        }));
+        Self { player, events: Vec::new(), said: BTreeMap::new(), standing: Vec::new() }
+    }
+
+    /// Lets time pass.
+    pub fn until(&mut self, at: Millis) {
+        while self.player.now().slot() < at.slot() {
+            let end = Millis::from_slot(self.player.now().slot() + 1);
+            let mut desired: Option<Vec<Measure>> = None;
+            self.player.each_turn_until(end, |_, turn| {
+                if let Some(state) = &turn.desired {
+                    desired = Some(state.mitigations().iter().map(|m| m.measure.clone()).collect());
+                }
+            });
+            let verdicts = self.player.core().verdicts().to_vec();
+            verdicts.iter().for_each(|verdict| self.hear(verdict, end));
+            if let Some(wanted) = desired {
+                self.act(wanted, end);
+            }
+        }
+        self.player.until(at);
+    }
+
+    /// A datagram arrives.
+    pub fn datagram(&mut self, at: Millis, from: SocketAddr, payload: &[u8]) {
+        self.until(at);
+        self.player.datagram(from, payload);
+    }
+
+    /// What was said and done.
+    pub fn events(&self) -> &[Event] {
+        &self.events
+    }
+
+    /// What the player has counted and decided.
+    pub fn finish(self) -> Outcome {
+        self.player.finish()
+    }
+
+    /// Notes what a verdict says that was not said before.
+    fn hear(&mut self, verdict: &Verdict, at: Millis) {
+        let what = if verdict.phase == Phase::Ended {
+            What::End { incident: verdict.incident.0 }
+        } else {
+            What::Detect {
+                incident: verdict.incident.0,
+                target: verdict.target,
+                direction: verdict.direction,
+                family: verdict.family,
+                subtypes: verdict.vectors.iter().map(|v| v.subtype.clone()).collect(),
+                confidence: verdict.confidence,
+            }
+        };
+        if self.said.get(&verdict.incident) != Some(&what) {
+            self.said.insert(verdict.incident, what.clone());
+            self.events.push(score::at(at, what));
+        }
+    }
+
+    /// Notes what is newly in force and what no longer is, and reports it as a peer would.
+    fn act(&mut self, wanted: Vec<Measure>, at: Millis) {
+        let peer = || PEER.to_owned();
+        let core = self.player.core();
+        for measure in self.standing.iter().filter(|m| !wanted.contains(m)) {
+            self.events.push(score::at(at, What::Withdraw { measure: measure.clone() }));
+            core.observed(&Observed::Withdrawn { peer: peer(), measure: measure.clone(), at });
+        }
+        for measure in wanted.iter().filter(|m| !self.standing.contains(m)) {
+            self.events.push(score::at(at, What::Announce { measure: measure.clone() }));
+            core.observed(&Observed::Announced { peer: peer(), measure: measure.clone(), at });
+        }
+        self.standing = wanted;
+    }
+}
+
+/// A case read from its directory.
+#[derive(Debug)]
+pub struct Case {
+    /// Where it lies.
+    pub dir: PathBuf,
+    /// `world.json`.
+    pub world: CaseWorld,
+    /// `truth.jsonl`.
+    pub truths: Vec<Truth>,
+    /// `mix.csv` or `mix.csv.zst`.
+    pub mix: Mix,
+}
+
+fn open(path: &Path) -> anyhow::Result<BufReader<File>> {
+    let file = File::open(path).with_context(|| format!("{}", path.display()))?;
+    Ok(BufReader::with_capacity(1 << 20, file))
+}
+
+/// One JSON object a line; empty lines are skipped.
+fn lines<T: serde::de::DeserializeOwned>(path: &Path) -> anyhow::Result<Vec<T>> {
+    let mut list = Vec::new();
+    for (number, line) in open(path)?.lines().enumerate() {
+        let line = line?;
+        if !line.trim().is_empty() {
+            let context = || format!("{}: line {}", path.display(), number + 1);
+            list.push(serde_json::from_str(&line).with_context(context)?);
+        }
+    }
+    Ok(list)
+}
+
+impl Case {
+    /// Reads a case.
+    ///
+    /// # Errors
+    /// When one of its files is missing or makes no sense.
+    pub fn read(dir: &Path) -> anyhow::Result<Self> {
+        let path = dir.join("world.json");
+        let mut world: CaseWorld =
+            serde_json::from_reader(open(&path)?).with_context(|| format!("{}", path.display()))?;
+        if world.name.is_empty() {
+            world.name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        }
+        let truths = lines(&dir.join("truth.jsonl"))?;
+        let plain = dir.join("mix.csv");
+        let packed = dir.join("mix.csv.zst");
+        let mix = if plain.exists() || !packed.exists() {
+            Mix::read(open(&plain)?).with_context(|| format!("{}", plain.display()))?
+        } else {
+            let decoder = ruzstd::decoding::StreamingDecoder::new(open(&packed)?)
+                .with_context(|| format!("{}", packed.display()))?;
+            Mix::read(BufReader::with_capacity(1 << 20, decoder))
+                .with_context(|| format!("{}", packed.display()))?
+        };
+        Ok(Self { dir: dir.to_owned(), world, truths, mix })
+    }
+
+    /// The cases in a directory: itself, or its sub-directories by name.
+    ///
+    /// # Errors
+    /// When it cannot be read or holds none.
+    pub fn find(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+        if dir.join("world.json").exists() {
+            return Ok(vec![dir.to_owned()]);
+        }
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(dir).with_context(|| format!("{}", dir.display()))? {
+            let path = entry?.path();
+            if path.join("world.json").exists() {
+                found.push(path);
+            }
+        }
+        if found.is_empty() {
+            bail!("{}: no case (a directory with world.json)", dir.display());
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// What weir says and does when it hears the case.
+    ///
+    /// # Errors
+    /// When `input.pcap` cannot be read.
+    pub fn play(&self, config: &Config) -> anyhow::Result<Vec<Event>> {
+        let config = config_for(&self.world, config)?;
+        let mut capture = Capture::open(&self.dir.join("input.pcap"))?;
+        let mut defender: Option<Defender> = None;
+        while let Some(frame) = capture.next_frame()? {
+            let defender = defender.get_or_insert_with(|| Defender::new(&config, frame.at));
+            if let Some(found) = datagram(frame.link, &frame.data) {
+                defender.datagram(frame.at, found.from, found.payload);
+            }
+        }
+        let Some(mut defender) = defender else {
+            bail!("{}: no packets in input.pcap", self.dir.display());
+        };
+        let end = self.world.epoch() + self.world.seconds * 1000;
+        defender.until(end.max(defender.player.now()));
+        Ok(defender.events)
+    }
+
+    /// Events that another defender wrote, one a line.
+    ///
+    /// # Errors
+    /// When the file cannot be read or a line is no [`Event`].
+    pub fn events(path: &Path) -> anyhow::Result<Vec<Event>> {
+        let mut events: Vec<Event> = lines(path)?;
+        events.sort_by_key(|e| e.t_ms);
+        Ok(events)
+    }
+
+    /// Scores events on this case.
+    pub fn score(&self, events: &[Event]) -> CaseScore {
+        score::score(&self.world, &self.truths, &self.mix, events)
+    }
+}
+
+fn ms(value: Option<u64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |ms| format!("{:.2}", ms as f64 / 1000.0))
+}
+
+/// The table's head.
+pub fn heading() -> String {
+    format!(
+        "{:28} {:>7} {:>8} {:>8} {:14} {:>4} {:>6} {:>6} {:>5} {:>8} {:>5} {:>5} {:>5} | {:>7} {:>7} \
+         {:>7} {:>7} {:>6}",
+        "case",
+        "detect",
+        "announce",
+        "withdraw",
+        "family",
+        "conf",
+        "cover",
+        "collat",
+        "rules",
+        "subtype",
+        "false",
+        "f.ann",
+        "flaps",
+        "goodput",
+        "none",
+        "rtbh",
+        "oracle",
+        "points",
+    )
+}
+
+/// One line of the table for each attack, or one for a benign case. Times are seconds.
+pub fn rows(case: &CaseScore) -> String {
+    let mut out = String::new();
+    let g = case.goodput;
+    let tail = format!(
+        "{:>5} {:>5} {:>5} | {:7.4} {:7.4} {:7.4} {:7.4} {:6.1}",
+        case.false_incidents,
+        case.false_announcements,
+        case.flaps,
+        g.tool,
+        g.none,
+        g.rtbh,
+        g.oracle,
+        case.points
+    );
+    if case.attacks.is_empty() {
+        let _ = write!(out, "{:28} {:82} {tail}", case.case, "benign");
+    }
+    for (i, a) in case.attacks.iter().enumerate() {
+        if i > 0 {
+            out.push('\n');
+        }
+        let family = a.family.map_or("-", weir_model::Family::id);
+        let mark = if a.wrong_family { "!" } else { "" };
+        let subtype = if a.wrong_subtype { "wrong" } else { "" };
+        let cover = if a.alert_suffices {
+            "alert".to_owned()
+        } else {
+            format!("{:.1}%", a.coverage * 100.0)
+        };
+        let _ = write!(
+            out,
+            "{:28} {:>7} {:>8} {:>8} {:14} {:>4} {:>6} {:5.2}% {:>5} {:>8} {tail}",
+            case.case,
+            ms(a.delay_flow_ms),
+            ms(a.delay_announce_ms),
+            ms(a.withdraw_ms),
+            format!("{family}{mark}"),
+            a.confidence.map_or_else(|| "-".to_owned(), |c| c.to_string()),
+            cover,
+            a.collateral * 100.0,
+            a.rules,
+            subtype,
+        );
+    }
+    out
+}
+
+/// The totals in words.
+pub fn totals(s: &Summary) -> String {
+    let q = |name: &str, q: score::Quantiles, scale: f64, unit: &str| {
+        format!(
+            "{name}: median {:.2}{unit}, 95 % {:.2}{unit}, worst {:.2}{unit}\n",
+            q.median * scale,
+            q.p95 * scale,
+            q.worst * scale
+        )
+    };
+    let mut out = format!(
+        "{} cases, {} attacks: recall {:.3}, precision {:.3}, wrong family {:.1} %, wrong subtype {:.1} %\n",
+        s.cases,
+        s.attacks,
+        s.recall,
+        s.precision,
+        s.wrong_family * 100.0,
+        s.wrong_subtype * 100.0
+    );
+    out += &q("first attack datagram to verdict", s.delay_flow_ms, 0.001, " s");
+    out += &q("first attack datagram to announcement", s.delay_announce_ms, 0.001, " s");
+    out += &q("attack covered", s.coverage, 100.0, " %");
+    out += &q("normal traffic hit", s.collateral, 100.0, " %");
+    out += &q("end to withdrawal", s.withdraw_ms, 0.001, " s");
+    let _ = write!(
+        out,
+        "at most {} rules, {} flaps; {} left standing; false incidents {}, false announcements {} \
+         ({:.0} per million host-days)\nconfidence: Brier score {:.3}, calibration error {:.3}\n\
+         goodput not above always null-routing in {} cases; points: attacks {:.1}, benign {:.1}, in all {:.1}",
+        s.rules_max,
+        s.flaps_max,
+        s.left_standing,
+        s.false_incidents,
+        s.false_announcements,
+        s.false_announcements_per_million_host_days,
+        s.brier,
+        s.calibration_error,
+        s.not_above_rtbh,
+        s.attack_points,
+        s.benign_points,
+        s.points
+    );
+    out
+}
