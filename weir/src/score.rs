@@ -51,21 +51,14 @@ pub fn config_for(world: &CaseWorld, config: &Config) -> anyhow::Result<Config> 
         .exporters
         .iter()
         .map(|e| ExporterConfig {
-            address: e.address.into(),
             name: (!e.name.is_empty()).then(|| e.name.clone()),
             sampling: e.sampling,
-            default_sampling: None,
+            ..ExporterConfig::new(e.address.into())
         })
         .collect();
     if config.collector.exporters.is_empty() {
         for all in ["0.0.0.0/0", "::/0"] {
-            let (address, name) = (all.parse()?, None);
-            config.collector.exporters.push(ExporterConfig {
-                address,
-                name,
-                sampling: None,
-                default_sampling: None,
-            });
+            config.collector.exporters.push(ExporterConfig::new(all.parse()?));
         }
     }
     Ok(config)
