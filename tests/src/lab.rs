@@ -53,6 +53,11 @@ impl Lab {
         Some(lab)
     }
 
+    /// The namespace's name, as `ip netns` knows it.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
     /// A path in the laboratory's folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)

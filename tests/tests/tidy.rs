@@ -17,6 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("weir-api", &["weir-model"]),
     ("weir-traffic", &["weir-model"]),
     ("weir-panel", &["weir-model"]),
+    ("weir-agent", &["weir-model"]),
     ("weir-mitigator", &["weir-model", "weir-bgp"]),
     (
         "weir-config",
