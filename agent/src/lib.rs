@@ -5,7 +5,9 @@
 //! dead agent or appliance leaves nothing behind. It never runs a command from the network and never touches
 //! another program's table. Read [`rules::Rule`] and [`enforcer::Program`] first.
 
+pub mod controller;
 pub mod enforcer;
+pub mod link;
 pub mod netlink;
 pub mod protocol;
 pub mod rules;

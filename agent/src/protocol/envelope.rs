@@ -14,7 +14,7 @@ use super::wire::Body;
 const FUTURE_MS_MAX: u64 = 60_000;
 
 /// Largest payload: a thousand rules and their services are 600 KiB.
-pub(crate) const PAYLOAD_MAX: usize = 16 * 1024 * 1024;
+pub const PAYLOAD_MAX: usize = 16 * 1024 * 1024;
 
 /// A signed document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,7 +11,9 @@
 mod envelope;
 mod wire;
 
-pub use envelope::{Envelope, Refused, Signer, Stamp, Verifier, fingerprint, hex, unhex};
+pub use envelope::{
+    Envelope, PAYLOAD_MAX, Refused, Signer, Stamp, Verifier, fingerprint, hex, unhex,
+};
 pub use wire::{
     BadRule, Block, Body, Event, Join, Joined, Lease, NodeStats, Report, RuleReport, RuleState,
     Service, ServiceStats, Snapshot, read_rules,

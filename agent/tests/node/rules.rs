@@ -1,6 +1,7 @@
 //! Each kind of rule on packets of both families.
 
-use std::net::IpAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use weir_agent::enforcer::nft::Nft;
@@ -221,4 +222,48 @@ fn a_rule_that_nft_refuses_costs_only_itself() {
     let applied = apply(&world, &program(vec![wide, good, ports]));
     let refused: Vec<&str> = applied.refused.iter().map(|r| r.rule.as_str()).collect();
     assert_eq!((applied.rules, refused), (vec!["good".to_owned()], vec!["wide", "ports"]));
+}
+
+#[test]
+fn syn_cookies_let_players_in_and_keep_the_connection_table_empty() {
+    let Some(world) = World::new("agent syn-proxy") else { return };
+    let listener = inside(&world.container, || TcpListener::bind("0.0.0.0:25565").unwrap());
+    std::thread::spawn(move || {
+        // Ends with the test's process.
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let _ = stream.write_all(b"hello");
+        }
+    });
+    let join = || {
+        let mut stream = inside(&world.outside, || TcpStream::connect((NODE4, 25565))).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        let mut hello = [0; 5];
+        stream.read_exact(&mut hello).ok()
+    };
+    assert_eq!(join(), Some(()));
+    world.node.run(&["sysctl", "-qw", "net.netfilter.nf_conntrack_tcp_loose=0"]);
+    let mut rule = rule("syn", NODE4, NodeAction::SynProxy { mss: 1460, wscale: 7 });
+    rule.packets.protocols = vec![6];
+    rule.packets.dst_ports = vec![Range::exact(25565)];
+    assert_eq!(apply(&world, &program(vec![rule])).refused, []);
+    let joined = std::thread::scope(|scope| {
+        let attack = scope.spawn(|| {
+            let over = Duration::from_millis(1500);
+            world.flood(20_000, over, |n| {
+                Packet::syn(attacker(NODE4, n), ip(NODE4), 25565, u16::try_from(1024 + n).unwrap())
+            });
+        });
+        let joined = (0..20).filter(|_| join().is_some()).count();
+        attack.join().unwrap();
+        joined
+    });
+    let entries: u32 = world
+        .node
+        .run(&["sysctl", "-n", "net.netfilter.nf_conntrack_count"])
+        .trim()
+        .parse()
+        .unwrap();
+    assert_eq!(joined, 20);
+    assert!(entries < 1000, "{entries} entries after 20,000 SYNs");
 }

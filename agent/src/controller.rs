@@ -1,0 +1,495 @@
+//! The appliance's side: which nodes there are, who they are, what each is to have.
+//!
+//! Pure: time and secrets are arguments, the state is data that its owner stores. Versions never fall: a state
+//! from a backup that meets a node which is ahead of it starts a new epoch.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use weir_model::{
+    Direction, IpNet, Match, Measure, Millis, Mitigation, MitigationState, Originator, Service,
+};
+
+use crate::protocol::{
+    Block, Body, Envelope, Event, Join, Joined, Lease, Refused, Report, RuleReport, Signer,
+    Snapshot, Stamp, fingerprint, hex, unhex,
+};
+use crate::rules::{self, NodeAction, Rule};
+
+/// How long a node's rules hold without word from the appliance.
+pub const LEASE_MS: u64 = 120_000;
+
+/// How often leases are renewed.
+pub const RENEW_MS: u64 = 20_000;
+
+/// How long the rule of a test stands.
+const TEST_MS: u64 = 15_000;
+
+/// Most nodes.
+pub const NODES_MAX: usize = 10_000;
+
+/// Most join tokens that wait to be used.
+pub const TOKENS_MAX: usize = 1000;
+
+/// Events kept of each node.
+const EVENTS_MAX: usize = 200;
+
+/// Where the rule of a test points: documentation addresses (RFC 5737), so that no packet ever meets it.
+const TEST_TARGET: &str = "192.0.2.1/32";
+
+/// Why a node may not join.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JoinError {
+    /// Unknown, used or too old.
+    #[error("the token is unknown, used or too old")]
+    Token,
+    /// There are [`NODES_MAX`] already.
+    #[error("there are {NODES_MAX} nodes already")]
+    Full,
+    /// The name is empty, too long or has other characters than letters, digits, dots and dashes.
+    #[error("a name has up to 64 letters, digits, dots and dashes")]
+    Name,
+}
+
+/// What is stored.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Signing key, PKCS #8 in hexadecimal.
+    pub signing_key: String,
+    /// Epoch of versions.
+    pub epoch: u64,
+    /// Nodes by name.
+    pub nodes: BTreeMap<String, Node>,
+    /// Join tokens: SHA-256 of each, and until when it may be used.
+    pub tokens: BTreeMap<String, Millis>,
+}
+
+/// A node as stored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// SHA-256 of its bearer token.
+    pub bearer: String,
+    /// Addresses that it said it has.
+    pub addresses: Vec<IpAddr>,
+    /// When it joined.
+    pub joined: Millis,
+    /// Version of what it is to have.
+    pub version: u64,
+    /// What it is to have; its end is set anew with each envelope.
+    pub wanted: Wanted,
+    /// When it last said something.
+    #[serde(default)]
+    pub last_seen: Option<Millis>,
+    /// What it last said.
+    #[serde(default)]
+    pub report: Option<Report>,
+    /// What happened there, oldest first.
+    #[serde(default)]
+    pub events: Vec<Event>,
+    /// A test's rule and its end.
+    #[serde(default)]
+    pub test: Option<Rule>,
+}
+
+/// The content of a node's snapshot.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// Rules, in order.
+    pub rules: Vec<Rule>,
+    /// Sources that no rule touches.
+    pub allow: Vec<IpNet>,
+    /// Its services.
+    pub services: Vec<crate::protocol::Service>,
+    /// Sources kept out.
+    pub blocked: Vec<Block>,
+    /// One in how many packets is sampled; 0: none.
+    pub sampling: u32,
+    /// The incident under way there.
+    pub incident: Option<weir_model::IncidentId>,
+}
+
+/// What every node gets beside its own rules.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Common {
+    /// Sources that no rule touches.
+    pub allow: Vec<IpNet>,
+    /// Sources kept out.
+    pub blocked: Vec<Block>,
+    /// One in how many packets is sampled; 0: none.
+    pub sampling: u32,
+}
+
+/// Nodes and what each is to have.
+#[derive(Debug)]
+pub struct Controller {
+    signer: Signer,
+    state: State,
+}
+
+impl Controller {
+    /// Goes on from a stored state, or begins.
+    ///
+    /// # Errors
+    /// When the stored key is none, or there is no randomness for a new one.
+    pub fn new(mut state: State, now: Millis) -> Result<Self, Refused> {
+        let signer = if state.signing_key.is_empty() {
+            let signer = Signer::generate()?;
+            state.signing_key = hex(signer.pkcs8());
+            state.epoch = now.secs();
+            signer
+        } else {
+            let key = unhex(&state.signing_key);
+            Signer::from_pkcs8(&key.ok_or_else(|| Refused::Form("not hexadecimal".into()))?)?
+        };
+        Ok(Self { signer, state })
+    }
+
+    /// What is to be stored.
+    pub const fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Takes note of a join token made by the caller, for one use until `until`.
+    pub fn add_token(&mut self, secret: &str, until: Millis, now: Millis) {
+        self.state.tokens.retain(|_, end| *end > now);
+        while self.state.tokens.len() >= TOKENS_MAX {
+            self.state.tokens.pop_first();
+        }
+        self.state.tokens.insert(fingerprint(secret.as_bytes()), until);
+    }
+
+    /// Lets a node in; a node of the same name is replaced, which is how a machine is set up again. `bearer`
+    /// is a fresh secret.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn join(&mut self, join: &Join, bearer: &str, now: Millis) -> Result<Joined, JoinError> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if join.name.is_empty() || join.name.len() > 64 || !join.name.chars().all(plain) {
+            return Err(JoinError::Name);
+        }
+        let until = self.state.tokens.remove(&fingerprint(join.token.as_bytes()));
+        if until.is_none_or(|until| until <= now) {
+            return Err(JoinError::Token);
+        }
+        let version = self.state.nodes.get(&join.name).map_or(1, |n| n.version + 1);
+        if self.state.nodes.len() >= NODES_MAX && !self.state.nodes.contains_key(&join.name) {
+            return Err(JoinError::Full);
+        }
+        let mut addresses = join.addresses.clone();
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses.truncate(256);
+        let node = Node {
+            bearer: fingerprint(bearer.as_bytes()),
+            addresses,
+            joined: now,
+            version,
+            wanted: Wanted::default(),
+            last_seen: None,
+            report: None,
+            events: Vec::new(),
+            test: None,
+        };
+        self.state.nodes.insert(join.name.clone(), node);
+        Ok(Joined {
+            node: join.name.clone(),
+            bearer: bearer.to_owned(),
+            signing_key: self.signer.public_key(),
+        })
+    }
+
+    /// Forgets a node. Its rules lapse with their lease.
+    pub fn leave(&mut self, node: &str) -> bool {
+        self.state.nodes.remove(node).is_some()
+    }
+
+    /// The node that holds this bearer token.
+    pub fn authenticate(&self, bearer: &str) -> Option<String> {
+        // Hashes are compared, so the time it takes says nothing about the token.
+        let hash = fingerprint(bearer.as_bytes());
+        self.state.nodes.iter().find(|(_, n)| n.bearer == hash).map(|(name, _)| name.clone())
+    }
+
+    /// Works out what each node is to have; returns the names of those for which it is new.
+    pub fn desire(
+        &mut self,
+        mitigations: &[Mitigation],
+        services: &[Service],
+        common: &Common,
+        now: Millis,
+    ) -> Vec<String> {
+        let mut changed = Vec::new();
+        for (name, node) in &mut self.state.nodes {
+            if node.test.as_ref().is_some_and(|t| t.expires.is_none_or(|e| e <= now)) {
+                node.test = None;
+            }
+            let wanted = wanted(node, mitigations, services, common);
+            if wanted != node.wanted {
+                node.wanted = wanted;
+                node.version += 1;
+                changed.push(name.clone());
+            }
+        }
+        changed
+    }
+
+    /// The snapshot for a node, signed.
+    ///
+    /// # Errors
+    /// [`Refused::Node`] when there is no such node.
+    pub fn snapshot(&self, name: &str, now: Millis) -> Result<Envelope, Refused> {
+        let node = self.node(name)?;
+        let w = &node.wanted;
+        let raw = |rule| serde_json::value::to_raw_value(rule);
+        let rules: Result<Vec<Box<RawValue>>, _> = w.rules.iter().map(raw).collect();
+        self.signer.sign(&Body::Snapshot(Snapshot {
+            stamp: self.stamp(name, node, now),
+            rules: rules.map_err(|e| Refused::Form(e.to_string()))?,
+            allow: w.allow.clone(),
+            services: w.services.clone(),
+            blocked: w.blocked.clone(),
+            sampling: w.sampling,
+            incident: w.incident,
+        }))
+    }
+
+    /// A longer lease for what a node has, signed.
+    ///
+    /// # Errors
+    /// [`Refused::Node`] when there is no such node.
+    pub fn lease(&self, name: &str, now: Millis) -> Result<Envelope, Refused> {
+        let node = self.node(name)?;
+        self.signer.sign(&Body::Lease(Lease { stamp: self.stamp(name, node, now) }))
+    }
+
+    /// Epoch and version of what a node is to have, as an entity tag.
+    pub fn etag(&self, name: &str) -> Option<String> {
+        let node = self.state.nodes.get(name)?;
+        Some(format!("\"{}.{}\"", self.state.epoch, node.version))
+    }
+
+    /// Takes a node's report. Returns whether the node's snapshot is new because of it.
+    pub fn report(&mut self, name: &str, mut report: Report, now: Millis) -> bool {
+        let Some(node) = self.state.nodes.get_mut(name) else { return false };
+        node.last_seen = Some(now);
+        node.events.append(&mut report.events);
+        let surplus = node.events.len().saturating_sub(EVENTS_MAX);
+        node.events.drain(..surplus);
+        let test = report.test.take();
+        let ahead = (report.epoch, report.version) > (self.state.epoch, node.version);
+        let epoch = report.epoch;
+        node.report = Some(report);
+        if let Some(id) = test {
+            let rule = test_rule(id, now);
+            if rule.check().is_ok() {
+                node.test = Some(rule.clone());
+                node.wanted.rules.push(rule);
+                node.version += 1;
+            }
+        }
+        if ahead {
+            // This state is older than the node's: count on from an epoch that it has not seen.
+            self.state.epoch = epoch.max(now.secs()).saturating_add(1);
+        }
+        ahead || node.test.is_some()
+    }
+
+    /// Nodes by name.
+    pub const fn nodes(&self) -> &BTreeMap<String, Node> {
+        &self.state.nodes
+    }
+
+    fn node(&self, name: &str) -> Result<&Node, Refused> {
+        self.state.nodes.get(name).ok_or_else(|| Refused::Node(name.to_owned()))
+    }
+
+    fn stamp(&self, name: &str, node: &Node, now: Millis) -> Stamp {
+        Stamp {
+            node: name.to_owned(),
+            epoch: self.state.epoch,
+            version: node.version,
+            issued_at: now,
+            not_after: now + LEASE_MS,
+        }
+    }
+}
+
+/// How a mitigation's rule is called on nodes.
+pub fn rule_id(mitigation: &Mitigation) -> String {
+    format!("m{}", mitigation.id)
+}
+
+/// What a node reports of a mitigation's rule.
+pub fn rule_report<'a>(report: &'a Report, mitigation: &Mitigation) -> Option<&'a RuleReport> {
+    let id = rule_id(mitigation);
+    report.rules.iter().find(|r| r.id == id)
+}
+
+fn test_rule(id: String, now: Millis) -> Rule {
+    let target = TEST_TARGET.parse().unwrap_or_else(|_| IpNet::V4(weir_model::Ipv4Net::default()));
+    Rule {
+        id,
+        direction: Direction::Inbound,
+        packets: Match::to(target),
+        action: NodeAction::Drop,
+        spare_learned: false,
+        expires: Some(now + TEST_MS),
+    }
+}
+
+fn wanted(
+    node: &Node,
+    mitigations: &[Mitigation],
+    services: &[Service],
+    common: &Common,
+) -> Wanted {
+    let mut rules = Vec::new();
+    let mut incident = None;
+    for m in mitigations.iter().filter(|m| m.state == MitigationState::Active) {
+        let Measure::FlowSpec(filter) = &m.measure else { continue };
+        if !node.addresses.iter().any(|a| filter.packets.dst.contains(a)) {
+            continue;
+        }
+        if let Originator::Incident(id) = m.originator {
+            incident = incident.max(Some(id));
+        }
+        if let Ok(rule) = Rule::from_filter(rule_id(m), filter, m.expires) {
+            rules.push(rule);
+        }
+    }
+    rules.extend(node.test.clone());
+    rules::sort(&mut rules);
+    rules.truncate(rules::RULES_MAX);
+    let own = services.iter().filter(|s| node.addresses.contains(&s.address));
+    let services = own.map(|s| crate::protocol::Service {
+        address: s.address,
+        protocol: s.protocol,
+        port: s.port,
+    });
+    Wanted {
+        rules,
+        allow: common.allow.clone(),
+        services: services.collect(),
+        blocked: common.blocked.clone(),
+        sampling: common.sampling,
+        incident,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{NodeStats, Verifier, read_rules};
+    use weir_model::{Action, Filter, IncidentId, MitigationId, Rung};
+
+    const NOW: Millis = Millis(1_795_000_000_000);
+
+    fn joined() -> (Controller, Joined) {
+        let mut controller = Controller::new(State::default(), NOW).unwrap();
+        controller.add_token("t1", NOW + 1000, NOW);
+        let join = Join {
+            token: "t1".into(),
+            name: "node1".into(),
+            agent: "0".into(),
+            addresses: vec!["203.0.113.7".parse().unwrap()],
+        };
+        let joined = controller.join(&join, "secret", NOW).unwrap();
+        assert_eq!(controller.join(&join, "secret", NOW), Err(JoinError::Token), "used once");
+        (controller, joined)
+    }
+
+    impl PartialEq for Joined {
+        fn eq(&self, other: &Self) -> bool {
+            self.node == other.node
+        }
+    }
+
+    fn mitigation(id: u64, dst: &str) -> Mitigation {
+        let packets = Match::to(dst.parse().unwrap());
+        Mitigation {
+            id: MitigationId(id),
+            originator: Originator::Incident(IncidentId(5)),
+            measure: Measure::FlowSpec(Filter { packets, action: Action::Drop }),
+            rung: Rung::Drop,
+            state: MitigationState::Active,
+            since: NOW,
+            expires: NOW + 60_000,
+            ended: None,
+            peers: Vec::new(),
+            note: String::new(),
+        }
+    }
+
+    fn report(controller: &Controller, epoch: u64, version: u64) -> Report {
+        let _ = controller;
+        Report {
+            node: "node1".into(),
+            agent: "0".into(),
+            at: NOW,
+            epoch,
+            version,
+            apply_ms: 0,
+            level: "normal".into(),
+            abilities: Vec::new(),
+            rules: Vec::new(),
+            services: Vec::new(),
+            stats: NodeStats::default(),
+            events: Vec::new(),
+            test: None,
+        }
+    }
+
+    #[test]
+    fn a_node_gets_its_own_rules_and_no_others() {
+        let (mut controller, joined) = joined();
+        let mut verifier = Verifier::new(&joined.signing_key, "node1", None).unwrap();
+        let theirs = [mitigation(1, "203.0.113.7/32"), mitigation(2, "203.0.113.8/32")];
+        assert_eq!(controller.desire(&theirs, &[], &Common::default(), NOW), ["node1"]);
+        assert!(controller.desire(&theirs, &[], &Common::default(), NOW).is_empty());
+        let body = verifier.take(&controller.snapshot("node1", NOW).unwrap(), NOW).unwrap();
+        let Body::Snapshot(snapshot) = body else { panic!("{body:?}") };
+        let (rules, bad) = read_rules(&snapshot.rules);
+        assert_eq!(bad, []);
+        assert_eq!(rules.iter().map(|r| r.id.as_str()).collect::<Vec<_>>(), ["m1"]);
+        assert_eq!(snapshot.incident, Some(IncidentId(5)));
+        assert!(verifier.take(&controller.lease("node1", NOW + 1).unwrap(), NOW + 1).is_ok());
+        assert_eq!(controller.authenticate("secret").as_deref(), Some("node1"));
+        assert_eq!(controller.authenticate("Secret"), None);
+    }
+
+    #[test]
+    fn a_state_from_a_backup_starts_a_new_epoch() {
+        let (controller, joined) = joined();
+        let old = controller.state().clone();
+        let mut verifier = Verifier::new(&joined.signing_key, "node1", None).unwrap();
+        let mut controller = Controller::new(old.clone(), NOW).unwrap();
+        for n in 0..3 {
+            let theirs = [mitigation(n, "203.0.113.7/32")];
+            controller.desire(&theirs, &[], &Common::default(), NOW);
+        }
+        verifier.take(&controller.snapshot("node1", NOW).unwrap(), NOW).unwrap();
+        let (epoch, version) = verifier.version().unwrap();
+        let mut restored = Controller::new(old, NOW + 5000).unwrap();
+        let envelope = restored.snapshot("node1", NOW + 5000).unwrap();
+        assert!(matches!(verifier.take(&envelope, NOW + 5000), Err(Refused::Version { .. })));
+        let report = report(&restored, epoch, version);
+        assert!(restored.report("node1", report, NOW + 5000));
+        let envelope = restored.snapshot("node1", NOW + 5000).unwrap();
+        assert!(verifier.take(&envelope, NOW + 5000).is_ok());
+    }
+
+    #[test]
+    fn a_test_rule_comes_and_goes() {
+        let (mut controller, _) = joined();
+        let mut asked = report(&controller, 0, 0);
+        asked.test = Some("test-1".into());
+        assert!(controller.report("node1", asked, NOW));
+        assert_eq!(controller.nodes()["node1"].wanted.rules[0].id, "test-1");
+        assert!(controller.desire(&[], &[], &Common::default(), NOW).is_empty());
+        assert_eq!(controller.desire(&[], &[], &Common::default(), NOW + TEST_MS), ["node1"]);
+        assert!(controller.nodes()["node1"].wanted.rules.is_empty());
+    }
+}
