@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use pcap_file::TsResolution;
 use pcap_file::pcap::PcapReader;
 use pcap_file::pcapng::{Block, PcapNgReader};
 use weir_model::Millis;
@@ -35,6 +36,7 @@ pub struct Capture {
     inner: Inner,
     size: u64,
     link: LinkType,
+    resolution: TsResolution,
     interfaces: Vec<LinkType>,
 }
 
@@ -68,11 +70,14 @@ impl Capture {
         } else {
             Inner::Classic(PcapReader::new(reader).with_context(|| format!("{name}: pcap"))?)
         };
-        let link = match &inner {
-            Inner::Classic(reader) => u32::from(reader.header().datalink),
-            Inner::Ng(_) => 1,
+        let (link, resolution) = match &inner {
+            Inner::Classic(reader) => {
+                let header = reader.header();
+                (u32::from(header.datalink), header.ts_resolution)
+            }
+            Inner::Ng(_) => (1, TsResolution::MicroSecond),
         };
-        Ok(Self { inner, size, link, interfaces: Vec::new() })
+        Ok(Self { inner, size, link, resolution, interfaces: Vec::new() })
     }
 
     /// Size of the file, octets: what a progress bar counts to.
@@ -86,11 +91,13 @@ impl Capture {
     /// When the file is damaged; a file cut off inside the last packet ends there without error.
     pub fn next_frame(&mut self) -> anyhow::Result<Option<Frame>> {
         match &mut self.inner {
-            Inner::Classic(reader) => match reader.next_packet() {
+            // Raw packets: the checked reader refuses a capture whose packets were cut, for which
+            // the length on the wire rightly exceeds the snapshot length.
+            Inner::Classic(reader) => match reader.next_raw_packet() {
                 None | Some(Err(pcap_file::PcapError::IncompleteBuffer)) => Ok(None),
                 Some(Err(error)) => bail!("damaged capture: {error}"),
                 Some(Ok(packet)) => Ok(Some(Frame {
-                    at: millis(packet.timestamp),
+                    at: classic_time(self.resolution, packet.ts_sec, packet.ts_frac),
                     link: self.link,
                     wire_len: packet.orig_len,
                     data: packet.data.into_owned(),
@@ -121,6 +128,15 @@ impl Capture {
             },
         }
     }
+}
+
+/// Time of a classic packet header; a fraction beyond its second is the file's mistake and kept.
+fn classic_time(resolution: TsResolution, secs: u32, fraction: u32) -> Millis {
+    let per_milli = match resolution {
+        TsResolution::MicroSecond => 1000,
+        TsResolution::NanoSecond => 1_000_000,
+    };
+    Millis::from_secs(u64::from(secs)) + u64::from(fraction / per_milli)
 }
 
 fn millis(timestamp: Duration) -> Millis {
