@@ -99,8 +99,9 @@ impl Detector {
     fn over(&self, active: &mut Active) -> bool {
         let watermark = self.watermark.secs();
         if active.open_second == 0 {
-            // Taken over after a restart: what was before is not known.
-            active.open_second = watermark;
+            // Taken over after a restart: what was before is not known, and the watermark may still
+            // stand far back. Silence counts from now on.
+            active.open_second = watermark.max(self.clock.secs());
         }
         active.open_second = active.open_second.max(watermark.saturating_sub(30));
         while active.open_second < watermark {

@@ -194,6 +194,13 @@ fn a_living_incident_is_announced_again_and_a_dead_one_is_not() {
     assert_eq!(target(&first), target(&again));
     assert!(!early_end, "End-of-RIB came before the desired state: a peer would flush the rule");
     *attack.to.lock().unwrap() = weir.flows;
+    // Longer than it takes to end an incident: the attack goes on, and so does the rule.
+    let alive = Instant::now() + Duration::from_secs(6);
+    while Instant::now() < alive {
+        let event = router.next(Duration::from_millis(100));
+        let gone = event.is_some_and(|e| matches!(e, Event::Withdrawn(_) | Event::Down(_)));
+        assert!(!gone, "the rule of a living incident was withdrawn");
+    }
 
     attack.stop();
     wait_for(&router, "the withdrawal", |e| matches!(e, Event::Withdrawn(_)));

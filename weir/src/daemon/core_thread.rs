@@ -23,6 +23,9 @@ use crate::{Core, Turn, logging};
 /// How long after a slot's end the core waits for the slowest shard.
 const STRAGGLER_MS: u64 = 60;
 
+/// How often everybody is shown a new snapshot when nothing is decided.
+const PUBLISH_MS: u64 = 1000;
+
 /// How long the core waits for a slow store before it goes on.
 const STORE_PATIENCE: Duration = Duration::from_millis(5);
 
@@ -156,11 +159,13 @@ impl CoreThread {
         state.delivered = 0;
         state.judged = state.judged.max(end);
         let turn = self.core.advance(state.judged);
+        let decided = !turn.decisions.is_empty();
         self.record(state.judged, || Input::Advance);
         self.carry_out(state, turn);
         #[expect(clippy::cast_precision_loss, reason = "milliseconds of a latency")]
         self.metrics.verdict_seconds.observe(now().since(end) as f64 / 1000.0);
-        if state.judged.since(state.published) >= 1000 {
+        // A decision is shown at once: the router must not know it before the API does.
+        if decided || state.judged.since(state.published) >= PUBLISH_MS {
             self.publish(state);
         }
     }
