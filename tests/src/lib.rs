@@ -6,6 +6,7 @@
 pub mod capture;
 pub mod corpus;
 pub mod lab;
+pub mod load;
 pub mod scenario;
 
 use std::io::Write as _;

@@ -100,6 +100,13 @@ const FIELDS_IPFIX: &[(u16, u16)] = &[
     (89, 1),
 ];
 
+/// Where in an IPv4 data record of IPFIX its start (IE 152) stands, followed by its end (IE 153):
+/// after two addresses and two counters.
+pub const IPFIX_TIMES_AT: usize = 24;
+
+/// Octets of an IPv4 data record of IPFIX that names no sampler.
+pub const IPFIX_RECORD_LEN_V4: usize = 68;
+
 impl Header {
     const fn fields(&self) -> &'static [(u16, u16)] {
         match self.version {

@@ -1,0 +1,301 @@
+//! The whole process under load, beside FastNetMon, nfcapd and a socket that only receives.
+//! Run it through `tests/bench`, which builds what it needs and makes a namespace of its own.
+//!
+//! Each collector has one processor to itself, the generator another. A figure is the highest rate
+//! at which fewer than one record in a thousand is lost.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Where collectors listen.
+const PORT: u16 = 2055;
+/// Seconds of a trial.
+const SECONDS: f64 = 3.0;
+/// Steps of the search for the highest rate.
+const STEPS: usize = 6;
+/// Highest share of records that may be lost.
+const LOSS_MAX: f64 = 0.001;
+/// Protected hosts.
+const HOSTS: u32 = 65_536;
+
+/// Protocol, records in a datagram, and the rate that weir is to bear.
+const PROTOCOLS: [(&str, u64, f64); 4] = [
+    ("netflow-v5", 30, 6.5e6),
+    ("netflow-v9", 24, 4.5e6),
+    ("ipfix", 20, 4.5e6),
+    ("sflow", 7, 1.5e6),
+];
+
+/// A running collector.
+struct Collector {
+    child: Child,
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One trial.
+#[derive(Clone, Copy, Debug)]
+struct Trial {
+    offered_per_sec: f64,
+    taken_per_sec: f64,
+    loss: f64,
+    cpu_secs_per_million: f64,
+}
+
+/// The best of a collector.
+#[derive(Clone, Copy, Debug, Default)]
+struct Best {
+    records_per_sec: f64,
+    cpu_secs_per_million: f64,
+}
+
+fn wait(why: Duration) {
+    // Nobody unparks this thread: a pause without a clock of its own.
+    std::thread::park_timeout(why);
+}
+
+fn tool(name: &str) -> io::Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    Ok(own.parent().unwrap_or_else(|| Path::new(".")).join(name))
+}
+
+/// Kernel drops and octets queued at our port, from the tables of this namespace.
+fn socket_state() -> (u64, u64) {
+    let (mut drops, mut queued) = (0, 0);
+    for table in ["/proc/self/net/udp", "/proc/self/net/udp6"] {
+        let text = std::fs::read_to_string(table).unwrap_or_default();
+        for line in text.lines().skip(1) {
+            let cells: Vec<&str> = line.split_whitespace().collect();
+            let hex = |text: &str| u64::from_str_radix(text, 16).unwrap_or(0);
+            let port = cells.get(1).and_then(|c| c.rsplit(':').next()).map_or(0, hex);
+            if port == u64::from(PORT) {
+                drops += cells.last().and_then(|c| c.parse::<u64>().ok()).unwrap_or(0);
+                queued += cells.get(4).and_then(|c| c.rsplit(':').next()).map_or(0, hex);
+            }
+        }
+    }
+    (drops, queued)
+}
+
+/// Processor time of all threads of a process, seconds.
+fn cpu_secs(pid: u32) -> f64 {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return 0.0 };
+    let nanos: f64 = tasks
+        .flatten()
+        .filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok())
+        .filter_map(|text| text.split_whitespace().next()?.parse::<f64>().ok())
+        .sum();
+    nanos / 1e9
+}
+
+fn listening() -> bool {
+    let hex = format!(":{PORT:04X} ");
+    ["/proc/self/net/udp", "/proc/self/net/udp6"]
+        .iter()
+        .any(|t| std::fs::read_to_string(t).unwrap_or_default().contains(&hex))
+}
+
+fn start(mut command: Command, log: &Path) -> io::Result<Collector> {
+    let log = std::fs::File::create(log)?;
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    let child = command.spawn()?;
+    let mut collector = Collector { child };
+    let end = Instant::now() + Duration::from_secs(30);
+    while !listening() {
+        if Instant::now() > end || collector.child.try_wait()?.is_some() {
+            return Err(io::Error::other("the collector does not listen"));
+        }
+        wait(Duration::from_millis(50));
+    }
+    wait(Duration::from_secs(2));
+    Ok(collector)
+}
+
+fn pinned(program: &Path) -> Command {
+    let mut command = Command::new("taskset");
+    command.args(["-c", "1"]).arg(program);
+    command
+}
+
+fn weir(folder: &Path) -> io::Result<Collector> {
+    let config = format!(
+        "[protect]\nprefixes = [\"10.0.0.0/16\"]\n\
+         [[protect.service]]\naddress = \"10.0.0.1\"\nport = 25565\nprotocol = \"tcp\"\n\
+         [collector]\nlisten = [\"127.0.0.1:{PORT}\"]\nreceive_buffer_bytes = 16777216\n\
+         [[collector.exporters]]\naddress = \"127.0.0.0/8\"\n\
+         [api]\nlisten = \"127.0.0.1:0\"\n[store]\npath = \":memory:\"\n[log]\nlevel = \"warn\"\n"
+    );
+    let path = folder.join("weir.toml");
+    std::fs::write(&path, config)?;
+    let mut command = pinned(&tool("weir")?);
+    command.args(["run", "--config"]).arg(path);
+    start(command, &folder.join("weir.log"))
+}
+
+fn sink(folder: &Path) -> io::Result<Collector> {
+    let mut command = pinned(&tool("flowgen")?);
+    command.arg("sink").arg(format!("127.0.0.1:{PORT}")).args(["--seconds", "290"]);
+    start(command, &folder.join("sink.log"))
+}
+
+fn nfcapd(folder: &Path) -> io::Result<Collector> {
+    let files = folder.join("nfcapd");
+    std::fs::create_dir_all(&files)?;
+    let mut command = pinned(Path::new("nfcapd"));
+    command.arg("-w").arg(files).args(["-b", "127.0.0.1", "-t", "3600", "-B", "16777216", "-p"]);
+    command.arg(PORT.to_string());
+    start(command, &folder.join("nfcapd.log"))
+}
+
+/// FastNetMon as fast as its settings make it: no connection tracking, nothing to announce.
+fn fastnetmon(folder: &Path, sflow: bool) -> io::Result<Collector> {
+    let mut text = std::fs::read_to_string("/etc/fastnetmon.conf")?;
+    let (on, off) = if sflow { ("sflow", "netflow") } else { ("netflow", "sflow") };
+    let path = |name: &str| folder.join(name).display().to_string();
+    let settings = [
+        ("disable_usage_report", "on".to_owned()),
+        ("monitor_local_ip_addresses", "off".to_owned()),
+        ("networks_list_path", path("networks")),
+        ("white_list_path", path("white")),
+        ("notify_script_path", "/bin/true".to_owned()),
+        ("cli_stats_file_path", path("cli.dat")),
+        ("cli_stats_ipv6_file_path", path("cli6.dat")),
+        ("pid_path", path("fastnetmon.pid")),
+        ("enable_connection_tracking", "off".to_owned()),
+        ("threshold_pps", "2000000000".to_owned()),
+        ("threshold_mbps", "2000000000".to_owned()),
+        (on, "on".to_owned()),
+        (off, "off".to_owned()),
+        (if sflow { "sflow_host" } else { "netflow_host" }, "127.0.0.1".to_owned()),
+        (if sflow { "sflow_port" } else { "netflow_port" }, PORT.to_string()),
+    ];
+    for (key, value) in settings {
+        let kept: Vec<&str> =
+            text.lines().filter(|l| l.split('=').next().map(str::trim) != Some(key)).collect();
+        text = kept.join("\n");
+        let _ = write!(text, "\n{key} = {value}\n");
+    }
+    std::fs::write(folder.join("fastnetmon.conf"), text)?;
+    std::fs::write(folder.join("networks"), "10.0.0.0/16\n")?;
+    std::fs::write(folder.join("white"), "")?;
+    let mut command = pinned(Path::new("/usr/sbin/fastnetmon"));
+    command.arg("--configuration_file").arg(folder.join("fastnetmon.conf"));
+    command.arg("--log_file").arg(folder.join("fastnetmon.log")).arg("--disable_pid_logic");
+    start(command, &folder.join("fastnetmon.out"))
+}
+
+/// Sends at a rate (0 = as fast as possible) and sees what is lost.
+fn trial(
+    collector: &Collector,
+    protocol: &str,
+    records: u64,
+    rate: f64,
+    seconds: f64,
+) -> io::Result<Trial> {
+    let pid = collector.child.id();
+    let (drops, _) = socket_state();
+    let cpu = cpu_secs(pid);
+    let output = Command::new("taskset")
+        .args(["-c", "0"])
+        .arg(tool("flowgen")?)
+        .args([protocol, &format!("127.0.0.1:{PORT}"), "--rate", &format!("{rate:.0}")])
+        .args(["--seconds", &seconds.to_string(), "--hosts", &HOSTS.to_string()])
+        .output()?;
+    let sent: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let number = |key: &str| sent[key].as_f64().unwrap_or(0.0);
+    let end = Instant::now() + Duration::from_secs(2);
+    while socket_state().1 > 0 && Instant::now() < end {
+        wait(Duration::from_millis(10));
+    }
+    let lost = (socket_state().0 - drops) as f64 * records as f64;
+    let cpu = cpu_secs(pid) - cpu;
+    let taken = (number("records") - lost).max(0.0);
+    Ok(Trial {
+        offered_per_sec: number("records") / number("seconds").max(0.001),
+        taken_per_sec: taken / number("seconds").max(0.001),
+        loss: lost / number("records").max(1.0),
+        cpu_secs_per_million: cpu / taken.max(1.0) * 1e6,
+    })
+}
+
+/// The highest rate without loss, by bisection from what is taken at full blast.
+fn best(collector: &Collector, protocol: &str, records: u64) -> io::Result<Best> {
+    trial(collector, protocol, records, 20_000.0, 1.0)?;
+    let full = trial(collector, protocol, records, 0.0, SECONDS)?;
+    let (mut low, mut high) = (10_000.0, full.offered_per_sec.min(full.taken_per_sec * 1.1));
+    let mut best = Best::default();
+    let mut rate = high;
+    for _ in 0..STEPS {
+        let trial = trial(collector, protocol, records, rate, SECONDS)?;
+        if trial.loss < LOSS_MAX {
+            best = Best {
+                records_per_sec: trial.taken_per_sec,
+                cpu_secs_per_million: trial.cpu_secs_per_million,
+            };
+            if rate >= high {
+                break;
+            }
+            low = rate;
+        } else {
+            high = rate;
+        }
+        rate = f64::sqrt(low * high);
+    }
+    Ok(best)
+}
+
+fn figure(name: &str, value: f64, unit: &str, bar: &str) -> io::Result<()> {
+    let digits = if value.abs() < 100.0 { 3 } else { 0 };
+    writeln!(io::stdout(), "{name} {value:.digits$} {unit} {bar}")
+}
+
+fn ingest(protocol: &str, records: u64, bar: f64, folder: &Path) -> io::Result<()> {
+    let of = |name: &str, started: io::Result<Collector>| -> io::Result<Best> {
+        let best = match started.and_then(|c| best(&c, protocol, records)) {
+            Ok(best) => best,
+            Err(error) => {
+                writeln!(io::stderr(), "skip: {protocol} with {name}: {error}")?;
+                return Ok(Best::default());
+            }
+        };
+        let own = name == "weir";
+        let rate_bar = if own { format!(">={bar:.0}") } else { "-".to_owned() };
+        let cpu_bar = if own && protocol == "netflow-v5" { "<=0.14" } else { "-" };
+        figure(&format!("{protocol}/{name}"), best.records_per_sec, "records/s", &rate_bar)?;
+        let cpu = best.cpu_secs_per_million;
+        figure(&format!("{protocol}/{name}/cpu"), cpu, "s/million", cpu_bar)?;
+        Ok(best)
+    };
+    of("socket", sink(folder))?;
+    if protocol != "sflow" {
+        of("nfcapd", nfcapd(folder))?;
+    }
+    let rival = of("fastnetmon", fastnetmon(folder, protocol == "sflow"))?;
+    let own = of("weir", weir(folder))?;
+    if rival.records_per_sec > 0.0 {
+        let ratio = own.records_per_sec / rival.records_per_sec;
+        let bar = if protocol == "netflow-v5" { ">=1.2" } else { "-" };
+        figure(&format!("{protocol}/weir-to-fastnetmon"), ratio, "ratio", bar)?;
+    }
+    Ok(())
+}
+
+fn main() -> io::Result<()> {
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let folder = tempfile::tempdir()?;
+    for (protocol, records, bar) in PROTOCOLS {
+        if wanted.is_empty() || wanted.iter().any(|w| w == protocol) {
+            ingest(protocol, records, bar, folder.path())?;
+        }
+    }
+    Ok(())
+}
