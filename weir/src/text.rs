@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use weir_model::{Incident, Millis, Rate};
 
-/// A number with a decimal prefix: `1.24 G`, `378 k`, `12`.
+/// A number with a decimal prefix, to stand before a unit or alone: `1.24 G`, `378 k`, `12`.
 #[derive(Clone, Copy, Debug)]
 pub struct Si(pub f64);
 
@@ -16,10 +16,10 @@ impl fmt::Display for Si {
             v if v >= 1e9 => (v / 1e9, " G"),
             v if v >= 1e6 => (v / 1e6, " M"),
             v if v >= 1e3 => (v / 1e3, " k"),
-            v => (v, " "),
+            v => (v, ""),
         };
         let digits = match value {
-            v if v >= 100.0 || (v.fract() == 0.0 && prefix == " ") => 0,
+            v if v >= 100.0 || (v.fract() == 0.0 && prefix.is_empty()) => 0,
             v if v >= 10.0 => 1,
             _ => 2,
         };
@@ -27,9 +27,19 @@ impl fmt::Display for Si {
     }
 }
 
+/// `1.24 Gbit/s`, `12 bit/s`.
+fn unit(value: f64, unit: &str) -> String {
+    let number = Si(value).to_string();
+    if number.ends_with(|c: char| c.is_ascii_digit()) {
+        format!("{number} {unit}")
+    } else {
+        format!("{number}{unit}")
+    }
+}
+
 /// `1.24 Gbit/s, 378 kpps`.
 pub fn rate(rate: Rate) -> String {
-    format!("{}bit/s, {}pps", Si(rate.bits_per_sec), Si(rate.packets_per_sec))
+    format!("{}, {}", unit(rate.bits_per_sec, "bit/s"), unit(rate.packets_per_sec, "pps"))
 }
 
 /// An incident in a few lines: what, why, and which rules. Times are seconds since `origin`.
@@ -59,7 +69,7 @@ pub fn incident(incident: &Incident, origin: Millis) -> String {
     let reason = &verdict.reason;
     let _ = writeln!(
         out,
-        "  why         {} {}over threshold {}(baseline {}x {}), window {} ms, {:.0} samples at 1:{:.0}",
+        "  why         {} {} over threshold {} (baseline {}x {}), window {} ms, {:.0} samples at 1:{:.0}",
         reason.metric.id(),
         Si(reason.value),
         Si(reason.threshold),
@@ -96,8 +106,8 @@ mod tests {
     #[test]
     fn numbers_are_short() {
         let check = |value, text: &str| assert_eq!(Si(value).to_string(), text);
-        check(0.0, "0 ");
-        check(12.0, "12 ");
+        check(0.0, "0");
+        check(12.0, "12");
         check(1_240_000_000.0, "1.24 G");
         check(378_000.0, "378 k");
         check(23_620.0, "23.6 k");

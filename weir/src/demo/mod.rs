@@ -92,7 +92,7 @@ impl Progress {
             at_time(
                 at,
                 &format!(
-                    "WHY       {} {}over threshold {}(baseline {}x {}), {:.0} samples in {} ms at 1:{:.0}, reported by {}",
+                    "WHY       {} {} over threshold {} (baseline {}x {}), {:.0} samples in {} ms at 1:{:.0}, reported by {}",
                     reason.metric.id(),
                     text::Si(reason.value),
                     text::Si(reason.threshold),
