@@ -132,7 +132,8 @@ impl ExporterCheckpoint {
                 10 => Dialect::Ipfix,
                 _ => continue,
             };
-            let domain = DomainKey { version: template.version, domain: template.domain };
+            let domain =
+                DomainKey { version: template.version, domain: template.domain, session: 0 };
             let read = Definition::read(&template.definition, template.options, dialect);
             let defined = read
                 .filter(|definition| definition.id >= 256 && !definition.is_withdrawal())

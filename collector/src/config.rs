@@ -12,6 +12,8 @@ pub struct Config {
     /// UDP addresses to listen on. Every listener takes every protocol: the version is read from
     /// the datagram. `[::]` listens on IPv4 as well.
     pub listen: Vec<SocketAddr>,
+    /// TCP addresses to listen on for IPFIX (RFC 7011 §10.4); none by default.
+    pub listen_tcp: Vec<SocketAddr>,
     /// Who may send. A datagram from anybody else is counted and forgotten.
     pub exporters: Vec<ExporterConfig>,
     /// Receive buffer to ask the kernel for, octets a socket. The kernel caps it at
@@ -44,6 +46,7 @@ impl Default for Config {
         let any = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
         Self {
             listen: [2055, 4739, 6343].map(|port| SocketAddr::new(any, port)).to_vec(),
+            listen_tcp: Vec::new(),
             exporters: Vec::new(),
             receive_buffer_bytes: 16 << 20,
             sockets_per_listener: 1,

@@ -21,6 +21,8 @@ use crate::time::{Clock, Lag};
 pub(crate) struct DomainKey {
     pub(crate) version: u16,
     pub(crate) domain: u32,
+    /// The connection, for IPFIX over TCP; 0 for datagrams.
+    pub(crate) session: u32,
 }
 
 /// Streams of sequence numbers remembered for one exporter.
@@ -189,15 +191,31 @@ impl Exporter {
         }
     }
 
+    /// Forgets what came by a connection that has ended.
+    pub(crate) fn close(&mut self, session: u32) {
+        let (templates, octets) = (&mut self.templates, &mut self.definition_octets);
+        self.by_key.retain(|(domain, _), index| {
+            let gone = domain.session == session;
+            if gone {
+                *octets -= templates[*index].definition.len();
+                templates[*index] = Template::default();
+            }
+            !gone
+        });
+        self.domains.retain(|domain, _| domain.session != session);
+        self.sequences.retain(|(_, stream), _| stream >> 32 != u64::from(session));
+    }
+
     /// Where a template is.
     #[inline]
     pub(crate) fn template(&self, domain: DomainKey, id: u16) -> Option<usize> {
         self.by_key.get(&(domain, id)).copied()
     }
 
-    /// All templates with their domains, in no order.
+    /// All templates with their domains, in no order; not those that go with a connection.
     pub(crate) fn templates(&self) -> impl Iterator<Item = (DomainKey, &Template)> {
-        self.by_key.iter().map(|((domain, _), index)| (*domain, &self.templates[*index]))
+        let lasting = self.by_key.iter().filter(|((domain, _), _)| domain.session == 0);
+        lasting.map(|((domain, _), index)| (*domain, &self.templates[*index]))
     }
 
     /// The template at a place that [`Exporter::template`] or [`Exporter::define`] named.

@@ -98,7 +98,7 @@ impl Pending {
 mod tests {
     use super::*;
 
-    const DOMAIN: DomainKey = DomainKey { version: 9, domain: 1 };
+    const DOMAIN: DomainKey = DomainKey { version: 9, domain: 1, session: 0 };
 
     #[test]
     fn sets_come_back_in_order_and_the_oldest_give_way() {

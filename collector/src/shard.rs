@@ -65,6 +65,8 @@ pub struct Counters {
     pub hosts_merged: u64,
     /// Long flows that had no room in the slice.
     pub long_flows_over_limit: u64,
+    /// TCP connections not taken: from strangers, or too many.
+    pub refused_connections: u64,
     /// Datagrams that the kernel dropped because the socket's buffer was full.
     pub socket_drops: u64,
     /// Receive buffer asked for, octets.
@@ -161,6 +163,17 @@ impl Shard {
         payload: &[u8],
         now: Millis,
     ) -> Result<(), DecodeError> {
+        self.message(from, 0, payload, now)
+    }
+
+    /// As [`Shard::datagram`], for a message of a connection unless `session` is 0.
+    pub(crate) fn message(
+        &mut self,
+        from: SocketAddr,
+        session: u32,
+        payload: &[u8],
+        now: Millis,
+    ) -> Result<(), DecodeError> {
         let exporter = self.admit(from, payload, now)?;
         self.accumulator.arrive(now);
         let mut cx = Context {
@@ -169,12 +182,30 @@ impl Shard {
             visit: &mut self.accumulator,
             now,
             tunnel: self.config.tunnel,
+            session,
         };
         let result = decode::datagram(&mut cx, payload);
         if let Err(error) = result {
             cx.exporter.error(error.kind);
         }
         result
+    }
+
+    /// Whether a connection from there may be taken; a stranger is counted as such.
+    pub(crate) fn welcomes(&mut self, from: SocketAddr, now: Millis) -> bool {
+        let address = from.ip().to_canonical();
+        let listed = self.config.exporter(address).is_some();
+        if !listed {
+            self.refuse(address, now);
+        }
+        listed
+    }
+
+    /// Forgets what came by a connection that has ended.
+    pub(crate) fn close(&mut self, from: SocketAddr, session: u32) {
+        if let Some(index) = self.by_address.get(&from.ip().to_canonical()) {
+            self.exporters[*index].close(session);
+        }
     }
 
     /// Decodes a datagram as [`Shard::datagram`] does, templates and counters included, but shows
@@ -207,6 +238,7 @@ impl Shard {
             visit,
             now,
             tunnel: self.config.tunnel,
+            session: 0,
         };
         let result = decode::datagram(&mut cx, payload);
         if let Err(error) = result {
@@ -245,8 +277,14 @@ impl Shard {
         (record.start, record.end) = (now, now);
         record.exporter = exporter.id;
         self.accumulator.arrive(now);
-        let mut cx =
-            Context { exporter, tally: &mut self.tally, visit: &mut self.accumulator, now, tunnel };
+        let mut cx = Context {
+            exporter,
+            tally: &mut self.tally,
+            visit: &mut self.accumulator,
+            now,
+            tunnel,
+            session: 0,
+        };
         cx.data_records(1);
         cx.record(&record);
     }

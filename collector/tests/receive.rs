@@ -1,13 +1,17 @@
 //! Real sockets on loopback.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::net::UdpSocket;
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 
+use support::*;
 use weir_collector::socket::{SliceSink, bind};
 use weir_collector::{Config, Counters, ExporterConfig, Registry};
-use weir_model::{ExporterStatus, Inventory, Slice};
+use weir_model::{ExporterStatus, Slice};
 
 struct Sink(mpsc::Sender<Slice>, mpsc::Sender<Counters>);
 
@@ -32,12 +36,7 @@ fn datagrams_become_slices_and_the_last_one_is_handed_over() {
         sockets_per_listener: 2,
         ..Config::default()
     };
-    let inventory = Inventory::new(
-        ["203.0.113.0/24".parse().unwrap()].into_iter().collect(),
-        Default::default(),
-        vec![],
-    );
-    let receivers = bind(&config, &Arc::new(inventory), &Arc::new(Registry::default())).unwrap();
+    let receivers = bind(&config, &inventory(), &Arc::new(Registry::default())).unwrap();
     assert_eq!(receivers.len(), 2);
     let to = receivers[0].local_addr();
     assert_eq!(to, receivers[1].local_addr());
@@ -77,4 +76,56 @@ fn datagrams_become_slices_and_the_last_one_is_handed_over() {
     assert_eq!(packets, 100);
     assert!(last.iter().all(|c| c.receive_buffer_given > 0));
     assert!(last.iter().any(|c| c.flows == 100));
+}
+
+#[test]
+fn ipfix_over_tcp_keeps_its_framing_and_its_templates() {
+    let local: ipnet::IpNet = "127.0.0.1/32".parse().unwrap();
+    let config = Config {
+        listen: Vec::new(),
+        listen_tcp: vec!["127.0.0.1:0".parse().unwrap()],
+        exporters: vec![ExporterConfig::new(local)],
+        ..Config::default()
+    };
+    let receivers = bind(&config, &inventory(), &Arc::new(Registry::default())).unwrap();
+    let to = receivers[0].local_addr();
+    let stop = Arc::new(AtomicBool::new(false));
+    let (slices, arrived) = mpsc::channel();
+    let (health, counted) = mpsc::channel();
+    let receiver = receivers.into_iter().next().unwrap();
+    let thread = {
+        let stop = Arc::clone(&stop);
+        std::thread::spawn(move || receiver.run(Sink(slices, health), &stop))
+    };
+    let fields = iana(&[(8, 4), (12, 4), (1, 4), (2, 4)]);
+    let define = || ipfix(0, 1, &[set(2, &template(256, &fields))]);
+    let record = bytes().raw(&[198, 51, 100, 1, 203, 0, 113, 7]).u32(100).u32(1).0;
+    let data = || ipfix(0, 1, &[set(256, &record)]);
+    let packets = |wanted: u64| {
+        let mut sum = 0;
+        while sum < wanted {
+            let slice = arrived.recv().unwrap();
+            sum += slice.hosts.iter().map(|h| h.total().packets).sum::<u64>();
+        }
+        sum
+    };
+    // Messages in pieces that have nothing to do with their bounds.
+    let mut stream = TcpStream::connect(to).unwrap();
+    stream.set_nodelay(true).unwrap();
+    for piece in [define(), data(), data()].concat().chunks(7) {
+        stream.write_all(piece).unwrap();
+    }
+    assert_eq!(packets(2), 2);
+    // Another connection knows nothing of that template; nonsense ends it.
+    let mut other = TcpStream::connect(to).unwrap();
+    other.write_all(&data()).unwrap();
+    other.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    assert_eq!(other.read(&mut [0; 16]).unwrap_or(0), 0);
+    stream.write_all(&data()).unwrap();
+    assert_eq!(packets(1), 1);
+    stop.store(true, Ordering::Relaxed);
+    thread.join().unwrap();
+    let counters = counted.iter().last().unwrap();
+    assert_eq!((counters.flows, counters.unknown_templates), (3, 1));
+    assert_eq!(counters.errors.iter().sum::<u64>(), 1);
 }

@@ -53,14 +53,14 @@ fn message<V: Visit>(
     let stated = usize::from(be16(header, 2).unwrap_or(0));
     let word = |at| be32(header, at).unwrap_or(0);
     let unix_ms = u64::from(word(4)) * 1000;
-    let domain = DomainKey { version: 10, domain: word(12) };
+    let domain = DomainKey { version: 10, domain: word(12), session: cx.session };
     let export = Export { domain, uptime: None, unix_ms };
     cx.exporter.clock.exported(unix_ms, cx.now);
     // A length below the header's, or beyond the datagram, is not believed.
     let believed = (HEADER..=rest.len()).contains(&stated);
     let end = if believed { stated } else { rest.len() };
     let (found, result) = sets(cx, &export, Dialect::Ipfix, payload, base + HEADER..base + end);
-    let stream = u64::from(domain.domain);
+    let stream = u64::from(domain.session) << 32 | u64::from(domain.domain);
     if found.unread {
         cx.exporter.sequence_unknown(10, stream);
     } else {

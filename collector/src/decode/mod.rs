@@ -4,7 +4,7 @@
 //! loses itself only: everything decoded before it, and every sound set beside it, counts.
 
 mod flow;
-mod ipfix;
+pub(crate) mod ipfix;
 mod netflow_v5;
 mod netflow_v9;
 pub(crate) mod packet;
@@ -79,6 +79,8 @@ pub(crate) struct Context<'a, V> {
     pub(crate) visit: &'a mut V,
     pub(crate) now: Millis,
     pub(crate) tunnel: Tunnel,
+    /// The connection, for IPFIX over TCP; 0 for datagrams.
+    pub(crate) session: u32,
 }
 
 impl<V: Visit> Context<'_, V> {

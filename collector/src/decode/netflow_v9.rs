@@ -25,7 +25,7 @@ pub(crate) fn decode<V: Visit>(cx: &mut Context<'_, V>, payload: &[u8]) -> Resul
     cx.exporter.protocol = Some(FlowProtocol::NetflowV9);
     let word = |at| be32(header, at).unwrap_or(0);
     let unix_ms = u64::from(word(8)) * 1000;
-    let domain = DomainKey { version: 9, domain: word(16) };
+    let domain = DomainKey { version: 9, domain: word(16), session: 0 };
     let export = Export { domain, uptime: Some(word(4)), unix_ms };
     cx.exporter.clock.exported(unix_ms, cx.now);
     cx.exporter.sequence(9, u64::from(domain.domain), word(12), 1);

@@ -3,11 +3,13 @@
 //! One thread for each [`Receiver`]. It takes no lock, and allocates nothing once warm; a slow
 //! sink is the sink's to handle.
 
+mod tcp;
+
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
@@ -17,25 +19,31 @@ use nix::sys::socket::{
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 use thiserror::Error;
-use weir_model::{ExporterStatus, Inventory, Millis, SLICE_MS, Slice};
+use weir_model::{ExporterStatus, Inventory, Millis, Slice};
 
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::registry::Registry;
 use crate::shard::{Counters, Shard};
+use tcp::Tcp;
 
 /// Datagrams taken from the kernel at once.
 const BATCH: usize = 32;
 /// Longest datagram read; sFlow and NetFlow stay below 9,000 octets, IPFIX may use all of UDP.
 const DATAGRAM: usize = 65_536;
 
+/// How long a receiver waits for a datagram before it looks at the clock, milliseconds: a quarter
+/// of a slice.
+const TIMEOUT_MS: u8 = 25;
 /// Slots between two checkpoints: a minute.
 const CHECKPOINT_SLOTS: u64 = 600;
 
 /// Why a listener could not be opened.
 #[derive(Debug, Error)]
-#[error("cannot listen on udp {address}: {source}")]
+#[error("cannot listen on {transport} {address}: {source}")]
 pub struct BindError {
+    /// `udp` or `tcp`.
+    pub transport: &'static str,
     /// The listener.
     pub address: SocketAddr,
     /// What the system said.
@@ -59,9 +67,46 @@ pub trait SliceSink {
 /// One bound socket and its shard.
 #[derive(Debug)]
 pub struct Receiver {
-    socket: UdpSocket,
+    socket: Socket,
     local: SocketAddr,
     shard: Shard,
+    inventory: Option<(Arc<SharedInventory>, u64)>,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Udp(UdpSocket),
+    Tcp(Tcp),
+}
+
+/// What is protected, as it changes while receivers run: looked at once a slice.
+#[derive(Debug, Default)]
+pub struct SharedInventory {
+    version: AtomicU64,
+    inventory: Mutex<Arc<Inventory>>,
+}
+
+impl SharedInventory {
+    /// Begins with this one.
+    pub fn new(inventory: Arc<Inventory>) -> Self {
+        Self { version: AtomicU64::new(0), inventory: Mutex::new(inventory) }
+    }
+
+    /// Has every receiver that follows protect this from its next slice on.
+    pub fn set(&self, inventory: Arc<Inventory>) {
+        *self.inventory.lock().unwrap_or_else(PoisonError::into_inner) = inventory;
+        self.version.fetch_add(1, Ordering::Release);
+    }
+
+    fn newer_than(&self, seen: &mut u64) -> Option<Arc<Inventory>> {
+        let version = self.version.load(Ordering::Acquire);
+        if version == *seen {
+            return None;
+        }
+        *seen = version;
+        let inventory = self.inventory.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(Arc::clone(&inventory))
+    }
 }
 
 /// Opens every listener of `config`, with `sockets_per_listener` sockets each. A wildcard IPv6
@@ -79,7 +124,7 @@ pub fn bind(
     for listener in &config.listen {
         let mut address = *listener;
         for _ in 0..config.sockets_per_listener.max(1) {
-            let failed = |source| BindError { address, source };
+            let failed = |source| BindError { transport: "udp", address, source };
             let socket = open(address, config).map_err(failed)?;
             let local = socket.local_addr().map_err(failed)?;
             let number = u16::try_from(receivers.len()).unwrap_or(u16::MAX);
@@ -87,9 +132,18 @@ pub fn bind(
             let counters = shard.counters_mut();
             counters.receive_buffer_asked = config.receive_buffer_bytes;
             counters.receive_buffer_given = receive_buffer(&socket);
-            receivers.push(Receiver { socket, local, shard });
+            let socket = Socket::Udp(socket);
+            receivers.push(Receiver { socket, local, shard, inventory: None });
             address = local;
         }
+    }
+    for listener in &config.listen_tcp {
+        let failed = |source| BindError { transport: "tcp", address: *listener, source };
+        let tcp = Tcp::bind(*listener).map_err(failed)?;
+        let local = tcp.local_addr().map_err(failed)?;
+        let number = u16::try_from(receivers.len()).unwrap_or(u16::MAX);
+        let shard = Shard::new(number, config, Arc::clone(inventory), Arc::clone(registry));
+        receivers.push(Receiver { socket: Socket::Tcp(tcp), local, shard, inventory: None });
     }
     Ok(receivers)
 }
@@ -125,8 +179,8 @@ fn open_one(address: SocketAddr, config: &Config) -> io::Result<UdpSocket> {
         setsockopt(&fd, sockopt::RcvBuf, &wanted)?;
     }
     setsockopt(&fd, sockopt::RxqOvfl, &1)?;
-    let slot = i64::try_from(SLICE_MS).unwrap_or(100);
-    setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::milliseconds(slot / 4))?;
+    let timeout = TimeVal::milliseconds(i64::from(TIMEOUT_MS));
+    setsockopt(&fd, sockopt::ReceiveTimeout, &timeout)?;
     bind_socket(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
     Ok(UdpSocket::from(fd))
 }
@@ -148,9 +202,16 @@ impl Receiver {
         self.shard.restore(Arc::clone(checkpoint));
     }
 
+    /// Protects what `shared` says from now on, as it changes.
+    pub fn follow(&mut self, shared: &Arc<SharedInventory>) {
+        // A version that none has: the first look takes what is there.
+        self.inventory = Some((Arc::clone(shared), u64::MAX));
+    }
+
     /// Receives until `stop` is set, then hands over the last slice.
     pub fn run(mut self, mut sink: impl SliceSink, stop: &AtomicBool) {
-        let mut buffers = vec![0_u8; BATCH * DATAGRAM];
+        let batch = if matches!(self.socket, Socket::Udp(_)) { BATCH } else { 0 };
+        let mut buffers = vec![0_u8; batch * DATAGRAM];
         let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, None);
         let mut control = nix::cmsg_space!(u32);
         let mut clock = Clock::new();
@@ -161,6 +222,11 @@ impl Receiver {
             let now = clock.now();
             if now.slot() > slot {
                 self.count_drops(&mut buffers, &mut control, now);
+                if let Some((shared, seen)) = &mut self.inventory
+                    && let Some(inventory) = shared.newer_than(seen)
+                {
+                    self.shard.set_inventory(inventory);
+                }
                 self.shard.seal(now.slot() - 1, &mut slice);
                 slice = sink.slice(slice);
                 if now.slot() / 10 > slot / 10 {
@@ -185,11 +251,18 @@ impl Receiver {
         headers: &mut MultiHeaders<SockaddrStorage>,
         clock: &mut Clock,
     ) {
+        let socket = match &mut self.socket {
+            Socket::Udp(socket) => socket,
+            Socket::Tcp(tcp) => {
+                tcp.receive(&mut self.shard, || clock.now(), TIMEOUT_MS);
+                return;
+            }
+        };
         let mut rest = buffers.chunks_exact_mut(DATAGRAM);
         let mut vectors: [[IoSliceMut<'_>; 1]; BATCH] =
             std::array::from_fn(|_| [IoSliceMut::new(rest.next().unwrap_or_default())]);
         let flags = MsgFlags::MSG_WAITFORONE;
-        let fd = self.socket.as_raw_fd();
+        let fd = socket.as_raw_fd();
         // An error is a timeout, a signal, or a bounced packet of somebody's: nothing to do.
         let Ok(messages) = recvmmsg(fd, headers, vectors.iter_mut(), flags, None) else { return };
         let now = clock.now();
@@ -204,8 +277,9 @@ impl Receiver {
     /// Reads the kernel's count of drops, which comes with a datagram. Once a slot: asking with
     /// every datagram costs more than the datagram.
     fn count_drops(&mut self, buffers: &mut [u8], control: &mut [u8], now: Millis) {
+        let Socket::Udp(socket) = &self.socket else { return };
         let mut vector = [IoSliceMut::new(&mut buffers[..DATAGRAM])];
-        let fd = self.socket.as_raw_fd();
+        let fd = socket.as_raw_fd();
         let message =
             recvmsg::<SockaddrStorage>(fd, &mut vector, Some(control), MsgFlags::MSG_DONTWAIT);
         let Ok(message) = message else { return };

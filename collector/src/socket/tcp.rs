@@ -1,0 +1,130 @@
+//! IPFIX over TCP (RFC 7011 §10.4): a stream of messages, each with its length.
+//!
+//! Templates belong to their connection and go with it. One thread serves all connections of a
+//! listener; a peer that sends something else than IPFIX is cut off, since a stream that has lost
+//! its framing cannot find it again.
+
+use std::io::{self, ErrorKind, Read};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use weir_model::Millis;
+
+use crate::read::be16;
+use crate::shard::Shard;
+
+/// Connections served at once by one listener; more are refused and counted.
+pub(super) const MAX_CONNECTIONS: usize = 64;
+/// An IPFIX message is at most this long (16 bits of length).
+const MESSAGE: usize = 65_536;
+const HEADER: usize = 16;
+
+#[derive(Debug)]
+struct Connection {
+    stream: TcpStream,
+    from: SocketAddr,
+    session: u32,
+    buffer: Box<[u8]>,
+    filled: usize,
+}
+
+/// A listener and its connections.
+#[derive(Debug)]
+pub(super) struct Tcp {
+    listener: TcpListener,
+    connections: Vec<Connection>,
+    next_session: u32,
+}
+
+impl Tcp {
+    pub(super) fn bind(address: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener, connections: Vec::new(), next_session: 1 })
+    }
+
+    pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Waits for something to happen, at most `timeout_ms`, and serves it.
+    pub(super) fn receive(
+        &mut self,
+        shard: &mut Shard,
+        now: impl FnOnce() -> Millis,
+        timeout_ms: u8,
+    ) {
+        let mut ready = [false; MAX_CONNECTIONS + 1];
+        {
+            // The listener first; places without a connection are not polled.
+            let mut fds: [PollFd<'_>; MAX_CONNECTIONS + 1] = std::array::from_fn(|index| {
+                let connection = index.checked_sub(1).and_then(|i| self.connections.get(i));
+                let fd = connection.map_or_else(|| self.listener.as_fd(), |c| c.stream.as_fd());
+                PollFd::new(fd, PollFlags::POLLIN)
+            });
+            let used = &mut fds[..=self.connections.len()];
+            if poll(used, PollTimeout::from(timeout_ms)).is_err() {
+                return;
+            }
+            for (ready, fd) in ready.iter_mut().zip(used) {
+                *ready = fd.any().unwrap_or(true);
+            }
+        }
+        let now = now();
+        for index in (0..self.connections.len()).rev() {
+            if ready[index + 1] && !self.connections[index].serve(shard, now) {
+                let gone = self.connections.swap_remove(index);
+                shard.close(gone.from, gone.session);
+            }
+        }
+        if ready[0] {
+            self.accept(shard, now);
+        }
+    }
+
+    fn accept(&mut self, shard: &mut Shard, now: Millis) {
+        let Ok((stream, from)) = self.listener.accept() else { return };
+        if !shard.welcomes(from, now) || self.connections.len() >= MAX_CONNECTIONS {
+            shard.counters_mut().refused_connections += 1;
+            return;
+        }
+        if stream.set_nonblocking(true).is_err() {
+            return;
+        }
+        let session = self.next_session;
+        self.next_session = session.wrapping_add(1).max(1);
+        let buffer = vec![0; MESSAGE].into_boxed_slice();
+        self.connections.push(Connection { stream, from, session, buffer, filled: 0 });
+    }
+}
+
+impl Connection {
+    /// Reads once and takes in the messages that are whole. `false` ends the connection.
+    fn serve(&mut self, shard: &mut Shard, now: Millis) -> bool {
+        match self.stream.read(&mut self.buffer[self.filled..]) {
+            Ok(0) => return false,
+            Ok(read) => self.filled += read,
+            Err(error) => {
+                return matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted);
+            }
+        }
+        let mut at = 0;
+        while let Some(rest) = self.buffer.get(at..self.filled)
+            && let (Some(version), Some(len)) = (be16(rest, 0), be16(rest, 2))
+        {
+            let len = usize::from(len);
+            if version != 10 || len < HEADER {
+                // Counts as what it is.
+                let _ = shard.message(self.from, self.session, rest, now);
+                return false;
+            }
+            let Some(message) = rest.get(..len) else { break };
+            let _ = shard.message(self.from, self.session, message, now);
+            at += len;
+        }
+        self.buffer.copy_within(at..self.filled, 0);
+        self.filled -= at;
+        true
+    }
+}
