@@ -1,9 +1,11 @@
 //! Real captures: the numbers of records, as the manifest of the corpus has them.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test may panic")]
 #![allow(clippy::print_stdout, reason = "a skip is told by name")]
 
+mod differential;
 mod read;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -21,6 +23,10 @@ struct Set {
     data_records: String,
     option_records: String,
     sflow_samples: String,
+}
+
+fn manifest(corpus: &Path) -> Vec<Set> {
+    serde_json::from_slice(&std::fs::read(corpus.join("MANIFEST.json")).unwrap()).unwrap()
 }
 
 fn shard(max_pending_bytes: usize) -> Shard {
@@ -44,10 +50,8 @@ fn decode(shard: &mut Shard, datagrams: &[Datagram]) {
 #[test]
 fn every_set_yields_the_records_of_the_manifest() {
     let Some(corpus) = corpus() else { return };
-    let manifest = std::fs::read(corpus.join("MANIFEST.json")).unwrap();
-    let sets: Vec<Set> = serde_json::from_slice(&manifest).unwrap();
     let mut wrong = Vec::new();
-    for set in &sets {
+    for set in manifest(&corpus) {
         let mut shard = shard(0);
         for file in &set.files {
             decode(&mut shard, &datagrams(&corpus.join(&set.set).join(file)));
