@@ -21,6 +21,10 @@ pub struct Config {
     pub receive_buffer_bytes: u64,
     /// Sockets, and so receive threads, for each listener; the kernel spreads senders over them.
     pub sockets_per_listener: usize,
+    /// Threads that add up what one socket receives; 0 has the receive thread do it. For an exporter
+    /// that sends more than one core can take (millions of records a second): the kernel keeps a
+    /// sender on one socket, so more sockets do not help there.
+    pub workers_per_socket: u32,
     /// Which addresses of a tunnelled packet count, in samples that show packet headers.
     pub tunnel: Tunnel,
     /// Most exporters remembered; later ones are refused and counted.
@@ -50,6 +54,7 @@ impl Default for Config {
             exporters: Vec::new(),
             receive_buffer_bytes: 16 << 20,
             sockets_per_listener: 1,
+            workers_per_socket: 0,
             tunnel: Tunnel::Outer,
             max_exporters: 4096,
             max_domains: 64,

@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use weir_model::{ExporterStatus, FlowRecord, Inventory, Millis, Slice};
 
-use crate::accumulate::Accumulator;
+use crate::accumulate::{Accumulator, Overflow, Router, Share};
 use crate::checkpoint::{Checkpoint, ExporterCheckpoint};
 use crate::config::Config;
 use crate::decode::packet::{self, LinkType};
@@ -37,6 +37,8 @@ pub struct Counters {
     pub unlisted_senders: Vec<UnlistedSender>,
     /// Errors by [`DecodeErrorKind`] index.
     pub errors: [u64; DecodeErrorKind::COUNT],
+    /// The first datagram on which the decoder failed by a mistake of weir's: to be reported.
+    pub failed_datagram: Option<Vec<u8>>,
     /// Data records of NetFlow and IPFIX, and sFlow flow samples.
     pub data_records: u64,
     /// Option records of NetFlow v9 and IPFIX.
@@ -65,6 +67,8 @@ pub struct Counters {
     pub hosts_merged: u64,
     /// Long flows that had no room in the slice.
     pub long_flows_over_limit: u64,
+    /// Records lost because a worker that adds up could not keep up.
+    pub queue_drops: u64,
     /// TCP connections not taken: from strangers, or too many.
     pub refused_connections: u64,
     /// Datagrams that the kernel dropped because the socket's buffer was full.
@@ -95,6 +99,10 @@ pub struct Shard {
     exporters: Vec<Exporter>,
     by_address: FxHashMap<IpAddr, usize>,
     accumulator: Accumulator,
+    /// Takes the accumulator's place when workers add up.
+    router: Option<Router>,
+    worker_overflow: Overflow,
+    inventory: Arc<Inventory>,
     tally: Tally,
     counters: Counters,
     lag_ms: u64,
@@ -116,7 +124,10 @@ impl Shard {
             registry,
             exporters: Vec::new(),
             by_address: FxHashMap::default(),
-            accumulator: Accumulator::new(config, inventory),
+            accumulator: Accumulator::new(config, Arc::clone(&inventory)),
+            router: None,
+            worker_overflow: Overflow::default(),
+            inventory,
             tally: Tally::default(),
             counters: Counters::default(),
             lag_ms: 0,
@@ -127,7 +138,38 @@ impl Shard {
 
     /// Protects something else from now on. The slice being filled keeps what it has.
     pub fn set_inventory(&mut self, inventory: Arc<Inventory>) {
-        self.accumulator.set_inventory(inventory);
+        if let Some(router) = &mut self.router {
+            router.set_protected(&inventory.protected);
+        } else {
+            self.accumulator.set_inventory(Arc::clone(&inventory));
+        }
+        self.inventory = inventory;
+    }
+
+    /// An accumulator for a share of the hosts.
+    pub(crate) fn worker_accumulator(&self, index: u32, of: u32) -> Accumulator {
+        let inventory = Arc::clone(&self.inventory);
+        Accumulator::of_share(&self.config, inventory, Share { index, of })
+    }
+
+    /// From now on records are sorted for so many workers instead of added up here.
+    pub(crate) fn route(&mut self, workers: usize) {
+        self.router = Some(Router::new(&self.inventory.protected, workers));
+        // Gives back the index of hosts, which nobody uses here any more.
+        self.accumulator = Accumulator::new(&self.config, Arc::default());
+    }
+
+    /// Records that wait for a worker.
+    pub(crate) fn routed(&mut self, worker: usize) -> Option<&mut Vec<FlowRecord>> {
+        self.router.as_mut()?.routed(worker)
+    }
+
+    pub(crate) fn set_worker_overflow(&mut self, overflow: Overflow) {
+        self.worker_overflow = overflow;
+    }
+
+    pub(crate) fn number(&self) -> u16 {
+        self.number
     }
 
     /// Gives the shard what an earlier run had learned. An exporter's part is used when the exporter
@@ -175,20 +217,21 @@ impl Shard {
         now: Millis,
     ) -> Result<(), DecodeError> {
         let exporter = self.admit(from, payload, now)?;
-        self.accumulator.arrive(now);
-        let mut cx = Context {
-            exporter: &mut self.exporters[exporter],
-            tally: &mut self.tally,
-            visit: &mut self.accumulator,
-            now,
-            tunnel: self.config.tunnel,
-            session,
-        };
-        let result = decode::datagram(&mut cx, payload);
-        if let Err(error) = result {
-            cx.exporter.error(error.kind);
+        let exporter = &mut self.exporters[exporter];
+        let (tally, tunnel) = (&mut self.tally, self.config.tunnel);
+        if let Some(visit) = &mut self.router {
+            return read(Context { exporter, tally, visit, now, tunnel, session }, payload);
         }
-        result
+        self.accumulator.arrive(now);
+        let visit = &mut self.accumulator;
+        read(Context { exporter, tally, visit, now, tunnel, session }, payload)
+    }
+
+    /// Takes note of a datagram on which decoding panicked.
+    pub(crate) fn failed_on(&mut self, payload: &[u8]) {
+        let count = &mut self.counters.errors[DecodeErrorKind::Internal as usize];
+        *count = count.wrapping_add(1);
+        self.counters.failed_datagram.get_or_insert_with(|| payload.to_vec());
     }
 
     /// Whether a connection from there may be taken; a stranger is counted as such.
@@ -232,19 +275,9 @@ impl Shard {
         visit: &mut V,
     ) -> Result<(), DecodeError> {
         let exporter = self.admit(from, payload, now)?;
-        let mut cx = Context {
-            exporter: &mut self.exporters[exporter],
-            tally: &mut self.tally,
-            visit,
-            now,
-            tunnel: self.config.tunnel,
-            session: 0,
-        };
-        let result = decode::datagram(&mut cx, payload);
-        if let Err(error) = result {
-            cx.exporter.error(error.kind);
-        }
-        result
+        let exporter = &mut self.exporters[exporter];
+        let (tally, tunnel) = (&mut self.tally, self.config.tunnel);
+        read(Context { exporter, tally, visit, now, tunnel, session: 0 }, payload)
     }
 
     /// Takes in a raw packet of a capture as one sample of rate `sampling`: `frame` is what was
@@ -323,7 +356,8 @@ impl Shard {
 
     /// What this shard has counted.
     pub fn counters(&self) -> Counters {
-        let overflow = self.accumulator.overflow();
+        let mut overflow = self.accumulator.overflow();
+        overflow.add(self.worker_overflow);
         let mut errors = self.counters.errors;
         for exporter in &self.exporters {
             for (sum, own) in errors.iter_mut().zip(&exporter.errors) {
@@ -419,6 +453,14 @@ impl Shard {
     pub(crate) fn counters_mut(&mut self) -> &mut Counters {
         &mut self.counters
     }
+}
+
+fn read<V: Visit>(mut cx: Context<'_, V>, payload: &[u8]) -> Result<(), DecodeError> {
+    let result = decode::datagram(&mut cx, payload);
+    if let Err(error) = result {
+        cx.exporter.error(error.kind);
+    }
+    result
 }
 
 struct See<F>(F);

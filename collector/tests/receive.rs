@@ -129,3 +129,57 @@ fn ipfix_over_tcp_keeps_its_framing_and_its_templates() {
     assert_eq!((counters.flows, counters.unknown_templates), (3, 1));
     assert_eq!(counters.errors.iter().sum::<u64>(), 1);
 }
+
+#[test]
+fn workers_share_the_hosts_of_one_exporter() {
+    let local: ipnet::IpNet = "127.0.0.1/32".parse().unwrap();
+    let config = Config {
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        exporters: vec![ExporterConfig::new(local)],
+        workers_per_socket: 3,
+        ..Config::default()
+    };
+    let mut receivers = bind(&config, &inventory(), &Arc::new(Registry::default())).unwrap();
+    let receiver = receivers.remove(0);
+    let to = receiver.local_addr();
+    let stop = Arc::new(AtomicBool::new(false));
+    let (slices, arrived) = mpsc::channel();
+    let (health, counted) = mpsc::channel();
+    let thread = {
+        let stop = Arc::clone(&stop);
+        std::thread::spawn(move || receiver.run(Sink(slices, health), &stop))
+    };
+    let from = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut packets = 0;
+    let mut slots = Vec::new();
+    let mut take = |slice: Slice| {
+        slots.push(slice.slot);
+        let mut hosts: Vec<_> = slice.hosts.iter().map(|h| (h.host, h.slot)).collect();
+        let all = hosts.len();
+        hosts.sort();
+        hosts.dedup();
+        assert_eq!(hosts.len(), all, "a host is one worker's");
+        packets += slice.hosts.iter().map(|h| h.total().packets + h.outbound.packets).sum::<u64>();
+        packets
+    };
+    // From one protected host to another: both sides count, each once.
+    for n in 0..100_u8 {
+        let record = |r: u8| v5_record([203, 0, 113, n], [203, 0, 113, 200 + r], 1, 5, 5);
+        let records: Vec<_> = (0..30).map(record).collect();
+        from.send_to(&v5(5, 1, u32::from(n) * 30, &records), to).unwrap();
+    }
+    for slice in arrived.iter() {
+        if take(slice) == 100 * 30 * 10 * 2 {
+            break;
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    thread.join().unwrap();
+    arrived.iter().for_each(|slice| {
+        take(slice);
+    });
+    assert_eq!(packets, 60_000);
+    assert!(slots.is_sorted_by(|a, b| a < b), "{slots:?}");
+    let counters = counted.iter().last().unwrap();
+    assert_eq!((counters.flows, counters.queue_drops), (3000, 0));
+}

@@ -27,6 +27,12 @@ fn fold(address: IpAddr) -> u64 {
     }
 }
 
+/// Hash of an address, for shares of hosts.
+#[inline]
+pub(super) fn address_hash(address: IpAddr) -> u64 {
+    mix(fold(address).wrapping_add(0x6a09_e667_f3bc_c909))
+}
+
 /// The bit of a source in the 64-bit linear-counting bitmaps.
 #[inline]
 pub(super) fn source_bit(source: IpAddr) -> u64 {

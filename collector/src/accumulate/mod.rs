@@ -7,6 +7,7 @@
 
 mod hash;
 mod ranges;
+mod route;
 mod samples;
 
 use std::collections::HashMap;
@@ -23,6 +24,8 @@ use crate::decode::Visit;
 use hash::source_bit;
 use ranges::{Place, Ranges};
 use samples::Reservoir;
+
+pub(crate) use route::{Router, Share};
 
 /// Records looked up together.
 const GROUP: usize = 32;
@@ -85,9 +88,19 @@ pub(crate) struct Accumulator {
     samples: Reservoir,
     slot: u64,
     overflow: Overflow,
+    /// The hosts that are this accumulator's to add up, when there are several.
+    share: Option<Share>,
     max_hosts: usize,
     max_mapped: usize,
     max_long_flows: usize,
+}
+
+impl Overflow {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.hosts = self.hosts.wrapping_add(other.hosts);
+        self.ipv6_merged = self.ipv6_merged.wrapping_add(other.ipv6_merged);
+        self.long_flows = self.long_flows.wrapping_add(other.long_flows);
+    }
 }
 
 impl Visit for Accumulator {
@@ -119,11 +132,24 @@ impl Accumulator {
             samples: Reservoir::new(config.max_samples_per_slice),
             slot: 0,
             overflow: Overflow::default(),
+            share: None,
             max_hosts: config.max_hosts_per_slice,
             max_mapped: config.max_ipv6_hosts_per_slice,
             max_long_flows: config.max_long_flows_per_slice,
         };
         accumulator.set_inventory(inventory);
+        accumulator
+    }
+
+    /// One of several accumulators that share the hosts, and the room for what they see.
+    pub(crate) fn of_share(config: &Config, inventory: Arc<Inventory>, share: Share) -> Self {
+        let mut accumulator = Self::new(config, inventory);
+        accumulator.share = Some(share);
+        let part = |limit: usize| limit.div_ceil(share.of as usize);
+        accumulator.max_hosts = part(config.max_hosts_per_slice);
+        accumulator.max_mapped = part(config.max_ipv6_hosts_per_slice);
+        accumulator.max_long_flows = part(config.max_long_flows_per_slice);
+        accumulator.samples = Reservoir::new(part(config.max_samples_per_slice));
         accumulator
     }
 
@@ -198,6 +224,7 @@ impl Accumulator {
     fn place(&mut self, address: IpAddr) -> u32 {
         match self.ranges.place(address) {
             None => NONE,
+            Some(_) if self.share.is_some_and(|share| !share.holds(address)) => NONE,
             Some(Place::Dense(index)) => index,
             Some(Place::Mapped) => self.mapped_place(address),
         }
@@ -240,7 +267,10 @@ impl Accumulator {
         let volume = ClassVolume { packets: record.scaled_packets(), bytes: record.scaled_bytes() };
         let variance = volume.packets.saturating_mul(u64::from(record.sampling));
         let class = Class::of(record);
-        self.samples.offer(record);
+        // Of a record that two shares see, the one with the destination keeps the evidence.
+        if inbound != NONE || self.share.is_none() || self.ranges.place(record.dst).is_none() {
+            self.samples.offer(record);
+        }
         let duration = record.end.since(record.start);
         if duration > LONG_FLOW_MS && record.forwarding != Forwarding::Dropped {
             for (place, outbound) in [(inbound, false), (outbound, true)] {

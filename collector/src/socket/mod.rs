@@ -3,11 +3,13 @@
 //! One thread for each [`Receiver`]. It takes no lock, and allocates nothing once warm; a slow
 //! sink is the sink's to handle.
 
+mod spread;
 mod tcp;
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -25,6 +27,7 @@ use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::registry::Registry;
 use crate::shard::{Counters, Shard};
+use spread::Spread;
 use tcp::Tcp;
 
 /// Datagrams taken from the kernel at once.
@@ -71,6 +74,7 @@ pub struct Receiver {
     local: SocketAddr,
     shard: Shard,
     inventory: Option<(Arc<SharedInventory>, u64)>,
+    workers: u32,
 }
 
 #[derive(Debug)]
@@ -133,7 +137,13 @@ pub fn bind(
             counters.receive_buffer_asked = config.receive_buffer_bytes;
             counters.receive_buffer_given = receive_buffer(&socket);
             let socket = Socket::Udp(socket);
-            receivers.push(Receiver { socket, local, shard, inventory: None });
+            receivers.push(Receiver {
+                socket,
+                local,
+                shard,
+                inventory: None,
+                workers: config.workers_per_socket,
+            });
             address = local;
         }
     }
@@ -143,7 +153,8 @@ pub fn bind(
         let local = tcp.local_addr().map_err(failed)?;
         let number = u16::try_from(receivers.len()).unwrap_or(u16::MAX);
         let shard = Shard::new(number, config, Arc::clone(inventory), Arc::clone(registry));
-        receivers.push(Receiver { socket: Socket::Tcp(tcp), local, shard, inventory: None });
+        let socket = Socket::Tcp(tcp);
+        receivers.push(Receiver { socket, local, shard, inventory: None, workers: 0 });
     }
     Ok(receivers)
 }
@@ -214,21 +225,27 @@ impl Receiver {
         let mut buffers = vec![0_u8; batch * DATAGRAM];
         let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, None);
         let mut control = nix::cmsg_space!(u32);
+        // Without its workers the receiver adds up itself: slower, and nothing is lost but speed.
+        let mut spread = match self.workers {
+            0 => None,
+            workers => Spread::start(&mut self.shard, workers).ok(),
+        };
         let mut clock = Clock::new();
         let mut slot = clock.now().slot();
         let mut slice: Box<Slice> = Box::default();
         while !stop.load(Ordering::Relaxed) {
             self.receive(&mut buffers, &mut headers, &mut clock);
             let now = clock.now();
+            if let Some(spread) = &mut spread {
+                spread.forward(&mut self.shard, now, false);
+                if let Some(whole) = spread.collect(&mut self.shard, false) {
+                    slice = sink.slice(whole);
+                }
+            }
             if now.slot() > slot {
                 self.count_drops(&mut buffers, &mut control, now);
-                if let Some((shared, seen)) = &mut self.inventory
-                    && let Some(inventory) = shared.newer_than(seen)
-                {
-                    self.shard.set_inventory(inventory);
-                }
-                self.shard.seal(now.slot() - 1, &mut slice);
-                slice = sink.slice(slice);
+                self.renew_inventory(spread.as_ref());
+                slice = self.seal(now, now.slot() - 1, slice, spread.as_mut(), &mut sink);
                 if now.slot() / 10 > slot / 10 {
                     sink.health(self.shard.exporters(), self.shard.counters());
                 }
@@ -238,10 +255,49 @@ impl Receiver {
                 slot = now.slot();
             }
         }
-        self.shard.seal(slot, &mut slice);
-        sink.slice(slice);
+        slice = self.seal(clock.now(), slot, slice, spread.as_mut(), &mut sink);
+        if let Some(mut spread) = spread {
+            if let Some(last) = spread.collect(&mut self.shard, true) {
+                slice = last;
+            }
+            sink.slice(slice);
+            spread.stop();
+        }
         sink.health(self.shard.exporters(), self.shard.counters());
         sink.checkpoint(self.shard.checkpoint());
+    }
+
+    fn renew_inventory(&mut self, spread: Option<&Spread>) {
+        if let Some((shared, seen)) = &mut self.inventory
+            && let Some(inventory) = shared.newer_than(seen)
+        {
+            if let Some(spread) = spread {
+                spread.set_inventory(&inventory);
+            }
+            self.shard.set_inventory(inventory);
+        }
+    }
+
+    /// Ends a slot and hands its slice on, or has the workers end it: then it is handed on when all
+    /// parts have come, at the end of the next slot at the latest.
+    fn seal(
+        &mut self,
+        now: Millis,
+        slot: u64,
+        mut slice: Box<Slice>,
+        spread: Option<&mut Spread>,
+        sink: &mut impl SliceSink,
+    ) -> Box<Slice> {
+        let Some(spread) = spread else {
+            self.shard.seal(slot, &mut slice);
+            return sink.slice(slice);
+        };
+        if let Some(whole) = spread.collect(&mut self.shard, true) {
+            slice = sink.slice(whole);
+        }
+        self.shard.seal(slot, &mut slice);
+        spread.seal(&mut self.shard, now, slice);
+        Box::default()
     }
 
     /// Takes in one batch, or waits for the first datagram until the timeout.
@@ -269,8 +325,7 @@ impl Receiver {
         for message in messages {
             let Some(from) = message.address.as_ref().and_then(address) else { continue };
             let payload = message.iovs().next().unwrap_or_default();
-            // Counted by exporter and kind.
-            let _ = self.shard.datagram(from, payload, now);
+            take_in(&mut self.shard, from, payload, now);
         }
     }
 
@@ -293,7 +348,17 @@ impl Receiver {
         }
         let Some(from) = message.address.as_ref().and_then(address) else { return };
         let len = message.bytes;
-        let _ = self.shard.datagram(from, &buffers[..len], now);
+        take_in(&mut self.shard, from, &buffers[..len], now);
+    }
+}
+
+/// Has the shard read a datagram. A panic is a mistake of weir's that one datagram must not turn into
+/// an outage: it is contained, counted, and the datagram kept for whoever looks into it.
+fn take_in(shard: &mut Shard, from: SocketAddr, payload: &[u8], now: Millis) {
+    // Errors are counted by exporter and kind.
+    let read = AssertUnwindSafe(|| shard.datagram(from, payload, now).is_ok());
+    if catch_unwind(read).is_err() {
+        shard.failed_on(payload);
     }
 }
 
