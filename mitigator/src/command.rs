@@ -134,9 +134,8 @@ impl Mitigator {
             m.expires = expires;
             m.note = format!("approved by {by}; {}", m.note);
         }
-        // It is a new generation for whoever judges its effect, though its measures are older.
-        entry.generation_at = Some(approved.since);
-        entry.watch = Some(Watch::new(&entry.incident.verdict));
+        entry.generation_at = Some(now);
+        entry.watch = Some(Watch::new(&entry.incident.verdict, approved.since));
         self.show_rung(entry);
         self.ledger.dirty = true;
     }
@@ -313,7 +312,6 @@ impl Mitigator {
             let Some(mut entry) = self.entries.remove(&id) else { continue };
             if self.end(&mut entry, &which, MitigationState::Withdrawn, note, now) > 0 {
                 // The next verdict decides afresh, in the new mode.
-                entry.generation_at = None;
                 entry.from_step = 0;
                 entry.watch = None;
             }

@@ -25,6 +25,8 @@ const USEFUL: f64 = 0.3;
 /// One generation of measures under observation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Watch {
+    /// Measures decided at this time or later are the ones watched.
+    pub(crate) from: Millis,
     /// When the first peer had it; nothing is judged before.
     pub(crate) on_wire: Option<Millis>,
     /// Excess not discarded before that, layer-3 bits a second: the highest seen.
@@ -61,9 +63,10 @@ fn harm(verdict: &Verdict) -> f64 {
 }
 
 impl Watch {
-    pub(crate) fn new(verdict: &Verdict) -> Self {
+    pub(crate) fn new(verdict: &Verdict, from: Millis) -> Self {
         let goodput = verdict.legitimate.filter(is_sound);
         Self {
+            from,
             on_wire: None,
             before: harm(verdict),
             legitimate: goodput.map(|g| g.now.bits_per_sec),
@@ -74,8 +77,8 @@ impl Watch {
     }
 
     /// After a restart the numbers from before the announcement are gone: the peak stands in.
-    pub(crate) fn resumed(verdict: &Verdict) -> Self {
-        Self { before: verdict.peak.bits_per_sec, legitimate: None, ..Self::new(verdict) }
+    pub(crate) fn resumed(verdict: &Verdict, from: Millis) -> Self {
+        Self { before: verdict.peak.bits_per_sec, legitimate: None, ..Self::new(verdict, from) }
     }
 
     /// What is seen before the first peer has it still belongs to the time before.

@@ -51,7 +51,7 @@ impl Mitigator {
         entry.from_step = index;
         entry.pushed = false;
         entry.generation_at = Some(now);
-        entry.watch = Some(Watch::new(verdict));
+        entry.watch = Some(Watch::new(verdict, now));
         self.show_rung(entry);
     }
 

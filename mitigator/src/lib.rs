@@ -257,8 +257,9 @@ impl Mitigator {
         self.end(entry, foreign, MitigationState::Withdrawn, "not in this mode", now);
         let step = entry.rung().and_then(|rung| self.config.step_of(rung));
         entry.from_step = step.unwrap_or(0);
-        entry.generation_at = entry.live().map(|m| m.since).max();
-        entry.watch = step.map(|_| Watch::resumed(&entry.incident.verdict));
+        entry.generation_at = entry.incident.mitigations.iter().map(|m| m.since).max();
+        let from = entry.live().map(|m| m.since).max();
+        entry.watch = from.map(|from| Watch::resumed(&entry.incident.verdict, from));
         let target = entry.incident.verdict.target;
         entry.strikes = self.memory.strikes(&self.config, target, now).0.saturating_sub(1);
         if entry.incident.verdict.phase == weir_model::Phase::Ended {

@@ -215,9 +215,9 @@ impl Mitigator {
     }
 
     /// Withdraws the youngest generation. Harmful ones are not used again for a day, useless ones
-    /// not in this incident; the next best may follow at once.
+    /// not in this incident; the next best follows when the next generation is due.
     fn roll_back(&mut self, entry: &mut Entry, why: &str, harmful: bool, now: Millis) {
-        let youngest = entry.generation_at.unwrap_or_default();
+        let youngest = entry.watch.map_or(now, |watch| watch.from);
         let is_it = |m: &Mitigation| m.state == MitigationState::Active && m.since >= youngest;
         let measures: Vec<Measure> =
             entry.live().filter(|m| is_it(m)).map(|m| m.measure.clone()).collect();
@@ -232,7 +232,6 @@ impl Mitigator {
         let note = format!("rolled back: {why}");
         self.end(entry, is_it, MitigationState::Withdrawn, &note, now);
         entry.watch = None;
-        entry.generation_at = None;
     }
 
     /// The traffic has not fallen though the best rules of this step are in force: the next step.

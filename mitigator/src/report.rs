@@ -76,7 +76,7 @@ impl Mitigator {
     /// From now on the traffic shows what the youngest measures do.
     fn start_watch(&mut self, measure: &Measure, at: Millis) {
         for entry in self.entries.values_mut() {
-            let youngest = entry.generation_at.unwrap_or_default();
+            let youngest = entry.watch.map_or(at, |watch| watch.from);
             let is_it = entry.live().any(|m| {
                 m.measure == *measure && m.state == MitigationState::Active && m.since >= youngest
             });
@@ -120,8 +120,6 @@ impl Mitigator {
         let is_it = |m: &Mitigation| m.measure == *measure;
         let note = format!("no peer takes it: {why}");
         self.end(entry, is_it, MitigationState::Refused, &note, now);
-        // The place is empty: the next verdict may fill it at once.
-        entry.generation_at = None;
     }
 }
 

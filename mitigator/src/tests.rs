@@ -455,7 +455,7 @@ fn a_rule_that_every_peer_refuses_gives_way_to_the_next() {
     let why = "length not supported".to_owned();
     let at = world.now;
     world.mitigator.observed(&Observed::Refused { peer: "edge1".into(), measure, at, why });
-    world.attack_as(1, verdict);
+    world.attack_as(5, verdict);
     assert_eq!(world.desired(), [limit_from(53, 300_000)]);
 }
 

@@ -134,7 +134,6 @@ impl Mitigator {
         }
         self.end(entry, |_| true, MitigationState::Withdrawn, "the attack is over", now);
         entry.life = Life::Probing { until: now + self.config.probe_secs.saturating_mul(1000) };
-        entry.generation_at = None;
         entry.watch = None;
     }
 

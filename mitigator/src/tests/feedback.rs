@@ -137,7 +137,9 @@ fn a_rule_that_starves_the_players_is_rolled_back_and_the_second_best_tried() {
     });
     assert!(world.desired().contains(&starves));
     run(&mut world, 2, traffic);
-    assert_eq!(world.desired(), [limit_from(53, 130_000)]);
+    assert_eq!(world.desired(), [""; 0], "withdrawn at once");
+    run(&mut world, 4, traffic);
+    assert_eq!(world.desired(), [limit_from(53, 130_000)], "with the next generation");
     run(&mut world, 60, traffic);
     assert_eq!(world.desired(), [limit_from(53, 130_000)]);
     assert!(world.actions().iter().any(|a| a == "roll-back"));
