@@ -97,7 +97,7 @@ impl Mitigator {
         rung: Rung,
         by: &str,
     ) -> Result<bool, CommandError> {
-        if rung != Rung::Rtbh || !self.config.two_person_rtbh {
+        if !self.needs_two_people(rung) {
             return Ok(true);
         }
         match self.approvals.get(&id.0) {
@@ -211,7 +211,7 @@ impl Mitigator {
             return Err(CommandError::Conflict("an operator has this match in force".into()));
         }
         let id = self.ledger.next_id(now);
-        let alone = rung == Rung::Rtbh && self.config.two_person_rtbh;
+        let alone = self.needs_two_people(rung);
         let state = if alone { MitigationState::Proposed } else { MitigationState::Active };
         let mitigation = Mitigation {
             id,
@@ -260,6 +260,12 @@ impl Mitigator {
             self.approvals.retain(|id, _| waiting.contains(id));
         }
         for m in &mut self.manual {
+            if m.since > now {
+                // The clock was set back: what was left of its time is not more than all of it.
+                m.expires = now + m.expires.since(m.since);
+                m.since = now;
+                self.ledger.dirty = true;
+            }
             if is_live(m) && m.expires <= now {
                 close(m, MitigationState::Withdrawn, "expired", now);
                 let (target, detail) = (m.measure.target(), format!("{}: expired", m.measure));

@@ -60,11 +60,13 @@ impl Mitigator {
         match self.mode {
             Mode::Observe => MitigationState::Simulated,
             Mode::Approve => MitigationState::Proposed,
-            Mode::Auto if rung == Rung::Rtbh && self.config.two_person_rtbh => {
-                MitigationState::Proposed
-            }
+            Mode::Auto if self.needs_two_people(rung) => MitigationState::Proposed,
             Mode::Auto => MitigationState::Active,
         }
+    }
+
+    pub(crate) fn needs_two_people(&self, rung: Rung) -> bool {
+        rung == Rung::Rtbh && self.config.two_person_rtbh
     }
 
     /// A rule that a waning incident on the same target holds is taken over as it is, so that the

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use weir_bgp::guard::route;
 use weir_model::{
-    IncidentId, IncidentState, IpNet, Measure, Millis, Mitigation, MitigationState, Phase, Rung,
-    Verdict,
+    IncidentId, IncidentState, IpNet, Measure, Millis, Mitigation, MitigationState, Mode, Phase,
+    Rung, Verdict,
 };
 
 use crate::Mitigator;
 use crate::entry::{Entry, Life};
 use crate::feedback::Effect;
-use crate::plan::{Plan, Situation, plan};
+use crate::plan::{Plan, Situation, fits_host, harm, plan};
 
 /// A mere alert is recorded again after so long, even when its reason reads differently each time.
 const ALERT_AGAIN_MS: u64 = 60_000;
@@ -39,26 +39,31 @@ impl Mitigator {
         self.entries.insert(verdict.incident, entry);
     }
 
-    /// Makes room for an incident and enters it; `None` when every place is taken by one that is
-    /// being mitigated.
+    /// Enters an incident, in the place of the oldest closed one when all are taken, or of one
+    /// that is only alerted about when there is something to do about this one. `None` otherwise.
     fn open(&mut self, verdict: &Verdict, now: Millis) -> Option<Entry> {
+        let mut entry = Entry::new(verdict, now);
         while self.entries.len() >= self.config.max_incidents.max(1) {
-            let by_worth = |e: &Entry| {
+            let worth = |e: &Entry| {
                 let open = e.incident.state == IncidentState::Open;
-                (open, e.has_live(), e.incident.id)
+                let moves = e.has_live() || !self.may_change(e, now);
+                (open, moves || e.incident.held || !e.banned.is_empty(), e.incident.id)
             };
-            let least = self.entries.values().min_by_key(|e| by_worth(e)).map(by_worth);
-            let Some((_, false, id)) = least else {
+            let least = self.entries.values().map(worth).min();
+            let gives_way = match least {
+                Some((false, _, id)) => Some(id),
+                Some((true, false, id)) => {
+                    self.plan_for(&entry, verdict, now).step.is_some().then_some(id)
+                }
+                _ => None,
+            };
+            let Some(id) = gives_way else {
                 self.overflowed = self.overflowed.saturating_add(1);
-                let detail = format!("{} incidents are open already", self.entries.len());
-                let reason = Some(verdict.reason.clone());
-                self.ledger.record_outside(verdict.target, "overflow", detail, reason, now);
                 return None;
             };
             self.entries.remove(&id);
             self.ledger.changed.remove(&id);
         }
-        let mut entry = Entry::new(verdict, now);
         self.ledger.record(&mut entry.incident, "open", verdict.summary.clone(), now);
         let (strikes, step) = self.memory.strikes(&self.config, verdict.target, now);
         if strikes > 0 {
@@ -119,14 +124,30 @@ impl Mitigator {
     pub(crate) fn plan_for(&self, entry: &Entry, verdict: &Verdict, now: Millis) -> Plan {
         let in_force = entry.rung().and_then(|rung| self.config.step_of(rung));
         let from_step = entry.from_step.max(in_force.unwrap_or(0));
-        let plan = self.plan_from(entry, verdict, from_step, now);
+        let mut plan = self.plan_from(entry, verdict, from_step, None, now);
         if plan.step.is_none() && in_force.is_none() && from_step > 0 {
-            return self.plan_from(entry, verdict, 0, now);
+            plan = self.plan_from(entry, verdict, 0, None, now);
+        }
+        // While people make up their minds, weir does by itself what it may.
+        let waits = plan.step.map(|(_, rung)| rung).filter(|r| self.needs_two_people(*r));
+        let in_force = entry.live().any(|m| m.state == MitigationState::Active);
+        if waits.is_some() && self.mode == Mode::Auto && !in_force {
+            let meanwhile = self.plan_from(entry, verdict, 0, waits, now);
+            if meanwhile.step.is_some() {
+                return meanwhile;
+            }
         }
         plan
     }
 
-    fn plan_from(&self, entry: &Entry, verdict: &Verdict, from_step: usize, now: Millis) -> Plan {
+    fn plan_from(
+        &self,
+        entry: &Entry,
+        verdict: &Verdict,
+        from_step: usize,
+        without: Option<Rung>,
+        now: Millis,
+    ) -> Plan {
         let is_banned = |measure: &Measure| {
             let route = route(measure);
             entry.banned.contains(&route) || self.memory.is_harmful(&route, now)
@@ -136,10 +157,25 @@ impl Mitigator {
             guard: &self.guard,
             from_step,
             to_step: entry.to_step,
+            rules_tried: self.rules_tried(entry, now),
+            without,
             others_bits_per_sec: self.others_bits_per_sec(entry.incident.id),
             is_banned: &is_banned,
         };
         plan(verdict, &situation)
+    }
+
+    /// Whether FlowSpec rules are in force for long enough to show what they can do.
+    fn rules_tried(&self, entry: &Entry, now: Millis) -> bool {
+        let rules = entry.live().any(|m| {
+            matches!(m.rung, Rung::RateLimit | Rung::Drop) && m.state != MitigationState::Proposed
+        });
+        let since = match entry.watch {
+            Some(watch) if self.mode != Mode::Observe => watch.on_wire,
+            _ => entry.generation_at,
+        };
+        let feedback = self.config.feedback_secs.saturating_mul(1000);
+        rules && since.is_some_and(|since| now.since(since) >= feedback)
     }
 
     /// What other open inbound incidents put on the links now.
@@ -147,10 +183,7 @@ impl Mitigator {
         self.entries
             .values()
             .filter(|e| e.life == Life::Alive && e.incident.id != but)
-            .map(|e| {
-                let v = &e.incident.verdict;
-                (v.rate.bits_per_sec - v.discarded.bits_per_sec).max(0.0)
-            })
+            .map(|e| harm(&e.incident.verdict).bits_per_sec)
             .sum()
     }
 
@@ -166,9 +199,14 @@ impl Mitigator {
         // What the rules cut is no longer in the excess: of the rest, the detector can only name
         // leftovers, and chasing them would let the attack back in.
         let enough = same_step
-            && (entry.has_fallen(verdict)
+            && ((entry.has_fallen(verdict) && self.is_bearable(verdict))
                 || entry.coverage_now(verdict) + WORTHWHILE >= plan.coverage());
         !enough && self.may_change(entry, now)
+    }
+
+    /// Whether the host can take what arrives now.
+    fn is_bearable(&self, verdict: &Verdict) -> bool {
+        fits_host(verdict, &self.config, harm(verdict).bits_per_sec)
     }
 
     /// One generation of rules per incident and `step_secs`.
@@ -242,7 +280,7 @@ impl Mitigator {
             return;
         }
         let Some(step) = self.config.step_of(rung) else { return };
-        let plan = self.plan_from(entry, verdict, step + 1, now);
+        let plan = self.plan_from(entry, verdict, step + 1, None, now);
         if plan.step.is_some() {
             let text = format!("{:.0} % of the excess is gone, {rung} is not enough", gone * 100.0);
             self.ledger.note(&mut entry.incident, "too-weak", text, now);

@@ -3,10 +3,10 @@
 //! Pure arithmetic on a verdict; nothing here knows what is in force.
 
 use weir_bgp::guard::Guard;
-use weir_model::{Action, Candidate, Direction, Filter, Measure, Rung, Verdict};
+use weir_model::{Action, Candidate, Direction, Filter, Measure, Rate, Rung, Verdict};
 
-use crate::Config;
 use crate::carve::pieces;
+use crate::config::{Config, RungConfig};
 
 /// Pieces that one match on a prefix may be cut into, to spare never-touch hosts.
 const PIECES_MAX: usize = 8;
@@ -60,6 +60,11 @@ pub(crate) struct Situation<'a> {
     pub(crate) from_step: usize,
     /// Steps above this index are closed.
     pub(crate) to_step: Option<usize>,
+    /// Whether FlowSpec rules have had their time in this incident: before that, a black hole is
+    /// only for links in danger.
+    pub(crate) rules_tried: bool,
+    /// Steps that are not for this plan.
+    pub(crate) without: Option<Rung>,
     /// Layer-3 bits a second that other incidents leave on the links.
     pub(crate) others_bits_per_sec: f64,
     /// Measures that must not be used: harmful before, withdrawn by an operator, refused by peers.
@@ -81,15 +86,15 @@ pub(crate) fn plan(verdict: &Verdict, situation: &Situation<'_>) -> Plan {
     let mut best: Option<Plan> = None;
     let mut reasons: Vec<String> = Vec::new();
     for (index, step) in config.ladder.iter().enumerate().skip(situation.from_step) {
-        if situation.to_step.is_some_and(|to| index > to) {
-            reasons.push(format!("{} is closed by an operator", step.rung));
-            continue;
-        }
-        if !step.allows(verdict.rate) {
-            reasons.push(format!("{} is not allowed at this volume", step.rung));
-            continue;
-        }
-        let measures = match measures_of(step.rung, verdict, situation) {
+        let measures = allowed(index, step, verdict, situation)
+            .and_then(|()| measures_of(step.rung, verdict, situation))
+            .and_then(|measures| match &best {
+                Some(rules) if step.rung == Rung::Rtbh => {
+                    rules_first(rules, verdict, situation).map(|()| measures)
+                }
+                _ => Ok(measures),
+            });
+        let measures = match measures {
             Ok(measures) => measures,
             Err(why) => {
                 reasons.push(format!("{}: {why}", step.rung));
@@ -97,7 +102,7 @@ pub(crate) fn plan(verdict: &Verdict, situation: &Situation<'_>) -> Plan {
             }
         };
         let residual = residual_bits_per_sec(verdict, step.rung, &measures);
-        let fits = fits(verdict, situation, residual);
+        let fits = fits_host(verdict, config, residual) && fits_link(situation, residual);
         let plan = Plan {
             step: Some((index, step.rung)),
             measures,
@@ -121,15 +126,58 @@ pub(crate) fn plan(verdict: &Verdict, situation: &Situation<'_>) -> Plan {
     best.unwrap_or_else(|| Plan::alert(verdict, reasons.join("; ")))
 }
 
-fn fits(verdict: &Verdict, situation: &Situation<'_>, residual: f64) -> bool {
+fn allowed(
+    index: usize,
+    step: &RungConfig,
+    verdict: &Verdict,
+    situation: &Situation<'_>,
+) -> Result<(), String> {
+    if situation.without == Some(step.rung) {
+        Err("waits for approval".into())
+    } else if situation.to_step.is_some_and(|to| index > to) {
+        Err("closed by an operator".into())
+    } else if !step.allows(harm(verdict)) {
+        Err("not allowed at this volume".into())
+    } else {
+        Ok(())
+    }
+}
+
+/// A black hole finishes the attack for the victim. Where rules can do something they come first,
+/// and what they leave is measured before it is thrown away with everything else; only links that
+/// others depend on cannot wait for that.
+fn rules_first(rules: &Plan, verdict: &Verdict, situation: &Situation<'_>) -> Result<(), String> {
+    let are_rules = matches!(rules.step, Some((_, Rung::RateLimit | Rung::Drop)));
+    let link = fits_link(situation, rules.residual_bits_per_sec);
+    if are_rules && link && !situation.rules_tried {
+        let left = harm(verdict).bits_per_sec - rules.residual_bits_per_sec;
+        return Err(format!("rules that cut {:.0} Mbit/s come first", left / 1e6));
+    }
+    Ok(())
+}
+
+/// What arrives and is not discarded.
+pub(crate) fn harm(verdict: &Verdict) -> Rate {
+    let left = |all: f64, gone: f64| (all - gone.max(0.0)).max(0.0);
+    Rate {
+        packets_per_sec: left(verdict.rate.packets_per_sec, verdict.discarded.packets_per_sec),
+        bits_per_sec: left(verdict.rate.bits_per_sec, verdict.discarded.bits_per_sec),
+    }
+}
+
+/// Whether a host can take so much.
+pub(crate) fn fits_host(verdict: &Verdict, config: &Config, residual: f64) -> bool {
     #[expect(clippy::cast_precision_loss, reason = "limits are far below 2^52")]
-    let host = situation.config.host_limit_bits_per_sec as f64;
+    let host = config.host_limit_bits_per_sec as f64;
     // A host whose normal traffic is above the configured limit can evidently take it.
     let normal = (verdict.rate.bits_per_sec - verdict.excess.bits_per_sec).max(0.0);
+    residual <= host.max(2.0 * normal)
+}
+
+fn fits_link(situation: &Situation<'_>, residual: f64) -> bool {
     #[expect(clippy::cast_precision_loss, reason = "limits are far below 2^52")]
     let link = situation.config.link_limit_bits_per_sec.map(|l| l as f64);
-    residual <= host.max(2.0 * normal)
-        && link.is_none_or(|link| residual + situation.others_bits_per_sec <= link)
+    link.is_none_or(|link| residual + situation.others_bits_per_sec <= link)
 }
 
 fn residual_bits_per_sec(verdict: &Verdict, rung: Rung, measures: &[Planned]) -> f64 {
@@ -148,8 +196,9 @@ fn residual_bits_per_sec(verdict: &Verdict, rung: Rung, measures: &[Planned]) ->
             _ => 0.0,
         })
         .sum();
-    let cut = covered * verdict.excess.bits_per_sec;
-    (verdict.rate.bits_per_sec - cut + passed.min(cut)).max(0.0)
+    let here = harm(verdict).bits_per_sec;
+    let cut = (covered * verdict.excess.bits_per_sec).min(here);
+    (here - cut + passed.min(cut)).max(0.0)
 }
 
 fn measures_of(

@@ -189,7 +189,6 @@ fn the_rung_follows_volume_confidence_and_separability() {
         assert_eq!(world.mitigator.incidents().count(), 1, "an incident exists in any case");
     };
     let limit = [limit_from(123, 300_000)];
-    let hole = [format!("blackhole {VICTIM}")];
     check(99.0, |_| {}, &[]);
     check(101.0, |_| {}, &limit);
     check(3000.0, |_| {}, &limit);
@@ -203,12 +202,34 @@ fn the_rung_follows_volume_confidence_and_separability() {
     check(3000.0, |v| v.separable = false, &[]);
     check(300.0, |v| v.direction = Direction::Outbound, &[]);
     check(300.0, |v| v.candidates[0].packets.dst = net("203.0.113.8/32"), &[]);
-    // Half of 3 Gbit/s left by the rules is more than the host can take.
-    check(3000.0, |v| v.candidates[0].coverage = 0.5, &hole);
+    // Half of 3 Gbit/s left by the rules is more than the host can take; but rules come first.
+    check(3000.0, |v| v.candidates[0].coverage = 0.5, &limit);
     check(1900.0, |v| v.candidates[0].coverage = 0.4, &limit);
     check(3000.0, |v| (v.candidates[0].coverage, v.evidence_groups) = (0.5, 1), &limit);
     // A baseline of nothing still leaves room for a player or two.
     check(300.0, |v| v.candidates[0].normal_bytes_per_sec = 0.0, &[limit_from(123, 130_000)]);
+}
+
+#[test]
+fn a_black_hole_comes_after_rules_unless_the_link_is_in_danger() {
+    let half = |at| {
+        let mut v = attack(1, 3000.0, at);
+        v.candidates[0].coverage = 0.5;
+        v
+    };
+    let mut world = World::auto();
+    world.attack_as(1, half);
+    assert_eq!(world.desired(), [limit_from(123, 300_000)]);
+    world.announce_all();
+    world.attack_as(6, half);
+    assert_eq!(world.desired(), [format!("blackhole {VICTIM}")]);
+
+    let mut world = World::new(|c| c.link_limit_bits_per_sec = Some(1_400_000_000));
+    world.attack_as(1, half);
+    assert_eq!(world.desired(), [format!("blackhole {VICTIM}")]);
+    let mut world = World::new(|c| c.link_limit_bits_per_sec = Some(1_600_000_000));
+    world.attack_as(1, half);
+    assert_eq!(world.desired(), [limit_from(123, 300_000)]);
 }
 
 #[test]
@@ -480,16 +501,18 @@ fn incidents_and_timelines_are_bounded() {
     for id in 1..=20 {
         world.mitigator.verdict(&attack(id, 50.0, world.now), world.now);
     }
-    assert_eq!(world.mitigator.incidents().count(), 5);
-    assert_eq!(world.mitigator.incidents().last().unwrap().id, IncidentId(20));
+    let ids = |w: &World| w.mitigator.incidents().map(|i| i.id.0).collect::<Vec<_>>();
+    assert_eq!(ids(&world), [1, 2, 3, 4, 5]);
+    world.mitigator.verdict(&attack(21, 300.0, world.now), world.now);
+    assert_eq!(ids(&world), [2, 3, 4, 5, 21], "something can be done about the new one");
     for i in 0..1000 {
-        let mut v = attack(20, 50.0, world.now);
+        let mut v = attack(5, 50.0, world.now);
         v.family = if i % 2 == 0 { Family::IcmpFlood } else { Family::UdpFlood };
         world.mitigator.verdict(&v, world.now);
     }
     let longest = world.mitigator.incidents().map(|i| i.timeline.len()).max().unwrap();
     assert_eq!(longest, crate::TIMELINE_MAX);
-    let kept = world.mitigator.incidents().last().unwrap();
+    let kept = world.mitigator.incidents().nth(3).unwrap();
     assert_eq!(kept.timeline[0].kind, "open");
 }
 

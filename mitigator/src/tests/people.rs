@@ -20,7 +20,8 @@ fn a_black_hole_waits_for_two_people_while_the_rule_stays() {
     };
     world.attack_as(3, verdict(0.97));
     assert_eq!(world.desired(), [limit_from(123, 300_000)]);
-    world.attack_as(6, verdict(0.5));
+    world.announce_all();
+    world.attack_as(7, verdict(0.5));
     assert_eq!(world.desired(), [limit_from(123, 300_000)], "the rule stays meanwhile");
     let id = world.of(MitigationState::Proposed)[0].id;
     assert_eq!(world.command(&approve(id, "eve")), Ok(Some(id.0)));
