@@ -287,6 +287,11 @@ impl Guard {
         &self.config
     }
 
+    /// What is protected.
+    pub fn inventory(&self) -> &Inventory {
+        &self.inventory
+    }
+
     /// What was admitted last.
     pub const fn admitted(&self) -> &Admitted {
         &self.admitted

@@ -17,6 +17,7 @@ mod ledger;
 mod life;
 mod memory;
 mod plan;
+mod preview;
 mod report;
 mod wane;
 
@@ -44,7 +45,7 @@ use ledger::{BY_OPERATOR, Ledger, close, is_live};
 use memory::Memory;
 
 /// Everything decided, and what decides.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Mitigator {
     config: Config,
     mode: Mode,

@@ -2,6 +2,7 @@
 
 mod feedback;
 mod people;
+mod preview;
 mod repeat;
 
 use std::sync::Arc;

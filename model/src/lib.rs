@@ -31,7 +31,9 @@ pub use mitigation::{
 };
 pub use prefix_set::PrefixSet;
 pub use slice::{Class, ClassVolume, HostSlice, LongFlow, Sample, ServiceSlice, Slice};
-pub use snapshot::{Command, CommandError, Mode, Observed, PeerState, PeerStatus, Snapshot};
+pub use snapshot::{
+    Command, CommandError, DryRun, Mode, Observed, PeerState, PeerStatus, Snapshot,
+};
 pub use time::{Millis, SLICE_MS};
 pub use verdict::{
     Candidate, Family, Goodput, IncidentId, Metric, Phase, Rate, Reason, TopEntry, Vector, Verdict,

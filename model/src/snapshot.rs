@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     DesiredState, ExporterStatus, Incident, IncidentId, Measure, Millis, Mitigation, MitigationId,
+    Service,
 };
 
 /// How far weir acts by itself.
@@ -173,6 +174,21 @@ pub enum Command {
         /// Who asks.
         by: String,
     },
+}
+
+/// What a command would change, without changing it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct DryRun {
+    /// Measures that would come into force.
+    pub adds: Vec<Measure>,
+    /// Measures that would be withdrawn.
+    pub removes: Vec<Measure>,
+    /// Share of the targets' normal traffic that the added measures would hit, 0-1, the worst
+    /// target; `None` when nobody has measured it.
+    pub normal_share: Option<f64>,
+    /// Declared services that the added measures may touch, at most 64.
+    pub services: Vec<Service>,
 }
 
 /// Why a command was not carried out.

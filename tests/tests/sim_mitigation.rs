@@ -153,6 +153,8 @@ struct World {
     /// When an incident last gained a rule.
     grown: BTreeMap<IncidentId, Millis>,
     alive: BTreeMap<IncidentId, Millis>,
+    /// Targets and ports on which a rule did harm: not used again for a day, rightly.
+    starved: BTreeSet<(IpNet, u16)>,
     events: u64,
     digest: u64,
 }
@@ -228,6 +230,7 @@ impl World {
             desired: BTreeMap::new(),
             grown: BTreeMap::new(),
             alive: BTreeMap::new(),
+            starved: BTreeSet::new(),
             events: 0,
             digest: 0,
         }
@@ -326,6 +329,9 @@ impl World {
         let front = self.fronts[index].clone();
         let mut verdict = verdict(&front, id, phase, mbps, self.now);
         let starves = cut && front.harmful;
+        if starves {
+            self.starved.insert((front.target, front.port));
+        }
         verdict.legitimate = Some(Goodput {
             now: bits(if starves { 0.1 } else { 9.0 }),
             normal: bits(10.0),
@@ -543,7 +549,7 @@ impl World {
             let may = index < DEFENSIBLE
                 && front.mbps >= 150.0
                 && front.separable
-                && !front.harmful
+                && !self.starved.contains(&(front.target, front.port))
                 && front.coverage >= 0.5
                 && front.confidence >= 70
                 && front.collateral <= 0.01;
