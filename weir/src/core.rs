@@ -20,9 +20,16 @@ pub const SNAPSHOT_INCIDENTS_MAX: usize = 500;
 pub const SNAPSHOT_MITIGATIONS_MAX: usize = 2000;
 
 /// Everything that can happen to the core, in the form in which it is recorded.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Input {
+    /// What the last run left: open incidents, and what the detector had learned.
+    Restored {
+        /// Open incidents, oldest first.
+        incidents: Vec<Incident>,
+        /// Baselines, if there was a checkpoint.
+        baselines: Option<Box<weir_detector::Checkpoint>>,
+    },
     /// A shard sealed a slice.
     Slice(Box<Slice>),
     /// A shard reports its exporters.
@@ -81,7 +88,15 @@ impl Core {
 
     /// Takes back what the last run left open: still wanted measures are desired at once, and the
     /// incidents go on under their numbers until the detector sees them end.
-    pub fn restore(&mut self, incidents: Vec<Incident>, now: Millis) {
+    pub fn restore(
+        &mut self,
+        incidents: Vec<Incident>,
+        baselines: Option<weir_detector::Checkpoint>,
+        now: Millis,
+    ) {
+        if let Some(baselines) = baselines {
+            self.detector.restore(baselines, now);
+        }
         self.mitigator.restore(incidents, now);
         let open: Vec<Arc<Incident>> = self
             .mitigator
@@ -132,6 +147,9 @@ impl Core {
     /// Applies a recorded input; what [`Self::advance`] yields is handed to `out`.
     pub fn replay(&mut self, input: Input, now: Millis, out: &mut impl FnMut(Turn)) {
         match input {
+            Input::Restored { incidents, baselines } => {
+                self.restore(incidents, baselines.map(|b| *b), now);
+            }
             Input::Slice(slice) => self.slice(&slice),
             Input::Exporters { shard, exporters } => self.exporters(shard, exporters),
             Input::Observed(observed) => self.observed(&observed),
@@ -165,11 +183,6 @@ impl Core {
     /// The detector, for views of hosts and checkpoints.
     pub const fn detector(&self) -> &Detector {
         &self.detector
-    }
-
-    /// The detector, to restore a checkpoint into.
-    pub const fn detector_mut(&mut self) -> &mut Detector {
-        &mut self.detector
     }
 
     /// The mitigator, for views of incidents and the ledger.

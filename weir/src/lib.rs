@@ -15,6 +15,7 @@ pub mod capture;
 pub mod core;
 pub mod daemon;
 pub mod demo;
+pub mod inspect;
 pub mod logging;
 pub mod replay;
 pub mod score;

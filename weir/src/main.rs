@@ -1,5 +1,6 @@
 //! The `weir` command.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tracing::warn;
 use weir::daemon::{self, Daemon};
-use weir::{demo, logging, replay, score, text};
+use weir::{demo, inspect, logging, replay, score, text};
 use weir_config::Config;
 use weir_model::{IpNet, PrefixSet};
 
@@ -45,6 +46,8 @@ enum Command {
     Replay(Replay),
     /// Play scenario cases in virtual time and score what weir decides
     Score(Score),
+    /// Show what is in flow datagrams: templates, sampling and its source, records, errors
+    Inspect(Inspect),
     /// Show the main job on embedded defaults: attack, detection, rule, withdrawal
     Demo {
         /// Seed of the generated traffic
@@ -95,6 +98,22 @@ struct Score {
     json: bool,
 }
 
+#[derive(Debug, clap::Args)]
+struct Inspect {
+    /// pcap, pcapng, or files of one raw datagram each, read in order; - is standard input
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// Configuration file, for the sampling rates set by the operator
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// One JSON object a line, the summary last
+    #[arg(long)]
+    json: bool,
+    /// Add what netflow_parser and sflow-parser make of each datagram
+    #[arg(long)]
+    oracle: bool,
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum KindArg {
     /// Look and see
@@ -112,6 +131,7 @@ fn main() -> ExitCode {
         Command::Check { config, dump } => check(&config, dump),
         Command::Replay(options) => replay_file(&options),
         Command::Score(options) => score_cases(&options),
+        Command::Inspect(options) => inspect_files(&options),
         Command::Demo { seed } => demo::run(seed),
     };
     match outcome {
@@ -253,6 +273,17 @@ fn score_cases(args: &Score) -> anyhow::Result<ExitCode> {
     } else {
         say(&score::totals(&total));
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn inspect_files(args: &Inspect) -> anyhow::Result<ExitCode> {
+    let collector = match &args.config {
+        Some(path) => weir_config::load(path)?.0.collector,
+        None => weir_collector::Config::default(),
+    };
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    inspect::run(&args.files, &collector, args.json, args.oracle, &mut out)?;
+    out.flush()?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -3,7 +3,7 @@
 mod udp;
 
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{BufRead as _, BufReader, Read};
 use std::path::Path;
 use std::time::Duration;
 
@@ -41,9 +41,14 @@ pub struct Capture {
 }
 
 enum Inner {
-    Classic(PcapReader<BufReader<File>>),
-    Ng(PcapNgReader<BufReader<File>>),
+    Classic(PcapReader<Input>),
+    Ng(PcapNgReader<Input>),
 }
+
+type Input = BufReader<Box<dyn Read>>;
+
+/// Octets read at a time.
+const BUFFER: usize = 1 << 20;
 
 impl std::fmt::Debug for Capture {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -58,17 +63,22 @@ impl Capture {
     /// When it cannot be read or is no capture.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         let name = path.display();
-        let mut file = File::open(path).with_context(|| format!("{name}"))?;
+        let file = File::open(path).with_context(|| format!("{name}"))?;
         let size = file.metadata().with_context(|| format!("{name}"))?.len();
-        let mut magic = [0_u8; 4];
-        file.read_exact(&mut magic).with_context(|| format!("{name}: no capture file"))?;
-        file.seek(SeekFrom::Start(0))?;
-        let reader = BufReader::with_capacity(1 << 20, file);
-        // The section header block of pcapng reads the same in both byte orders.
-        let inner = if magic == [0x0a, 0x0d, 0x0d, 0x0a] {
-            Inner::Ng(PcapNgReader::new(reader).with_context(|| format!("{name}: pcapng"))?)
-        } else {
-            Inner::Classic(PcapReader::new(reader).with_context(|| format!("{name}: pcap"))?)
+        Self::read(Box::new(file), size).with_context(|| format!("{name}"))
+    }
+
+    /// Reads a capture of either format from anywhere; `size` is only told on.
+    ///
+    /// # Errors
+    /// When it is no capture.
+    pub fn read(input: Box<dyn Read>, size: u64) -> anyhow::Result<Self> {
+        let mut reader = BufReader::with_capacity(BUFFER, input);
+        let format = format_of(reader.fill_buf()?);
+        let inner = match format {
+            Some(Format::Ng) => Inner::Ng(PcapNgReader::new(reader).context("pcapng")?),
+            Some(Format::Classic) => Inner::Classic(PcapReader::new(reader).context("pcap")?),
+            None => bail!("no capture file"),
         };
         let (link, resolution) = match &inner {
             Inner::Classic(reader) => {
@@ -127,6 +137,29 @@ impl Capture {
                 }
             },
         }
+    }
+}
+
+/// The two formats of captures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// libpcap's first.
+    Classic,
+    /// pcapng.
+    Ng,
+}
+
+/// The format that begins with these octets, if it is a capture.
+pub fn format_of(head: &[u8]) -> Option<Format> {
+    match head {
+        // The section header block reads the same in both byte orders.
+        [0x0a, 0x0d, 0x0d, 0x0a, ..] => Some(Format::Ng),
+        // Microseconds and nanoseconds, both byte orders.
+        [0xa1, 0xb2, 0xc3, 0xd4, ..]
+        | [0xd4, 0xc3, 0xb2, 0xa1, ..]
+        | [0xa1, 0xb2, 0x3c, 0x4d, ..]
+        | [0x4d, 0x3c, 0xb2, 0xa1, ..] => Some(Format::Classic),
+        _ => None,
     }
 }
 

@@ -31,6 +31,8 @@ pub(crate) enum Control {
     Observed(Box<Observed>),
     /// A shard reports, about once a second.
     Health { shard: u16, exporters: Vec<ExporterStatus>, counters: Box<Counters> },
+    /// What a shard must remember over a restart, about once a minute.
+    Learned(Box<weir_collector::Checkpoint>),
     /// What is protected has changed.
     Inventory(Arc<Inventory>),
     /// The receive threads have ended: judge what is left and stop.
@@ -99,6 +101,11 @@ impl SliceSink for Sink {
         // Full: the next report says the same and more.
         let counters = Box::new(counters);
         let _ = self.control.try_send(Control::Health { shard: self.shard, exporters, counters });
+    }
+
+    fn checkpoint(&mut self, checkpoint: weir_collector::Checkpoint) {
+        // Full: the next one says the same and more.
+        let _ = self.control.try_send(Control::Learned(Box::new(checkpoint)));
     }
 }
 

@@ -1,6 +1,7 @@
 //! The core's thread: waits, feeds [`Core`], and hands on what it decides.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,8 +24,17 @@ use crate::{Core, Turn, logging};
 /// How long after a slot's end the core waits for the slowest shard.
 const STRAGGLER_MS: u64 = 60;
 
+/// How often what the detector has learned is kept.
+const CHECKPOINT_MS: u64 = 5 * 60 * 1000;
+
+/// Unlisted senders named in the log at most; the counter goes on.
+const UNLISTED_NAMED_MAX: usize = 64;
+
 /// How often everybody is shown a new snapshot when nothing is decided.
 const PUBLISH_MS: u64 = 1000;
+
+/// How long the core waits for the store at the end.
+const STORE_FAREWELL: Duration = Duration::from_secs(2);
 
 /// How long the core waits for a slow store before it goes on.
 const STORE_PATIENCE: Duration = Duration::from_millis(5);
@@ -52,6 +62,12 @@ struct State {
     counters: BTreeMap<u16, Counters>,
     /// Incidents the store has not taken yet, the newest form of each.
     unsaved: BTreeMap<IncidentId, Arc<Incident>>,
+    /// When the baselines were last kept.
+    kept: Millis,
+    /// Templates and sampling of all shards.
+    templates: weir_collector::Checkpoint,
+    /// Unlisted senders that the log has named.
+    named: BTreeSet<IpAddr>,
 }
 
 impl CoreThread {
@@ -65,6 +81,9 @@ impl CoreThread {
             published: Millis(0),
             counters: BTreeMap::new(),
             unsaved: BTreeMap::new(),
+            kept: start,
+            templates: weir_collector::Checkpoint::default(),
+            named: BTreeSet::new(),
         };
         self.settle(&mut state, start);
         let slices = self.queue.rx.clone();
@@ -89,7 +108,8 @@ impl CoreThread {
         }
         self.judge(&mut state);
         self.publish(&mut state);
-        self.save(&mut state, Duration::from_secs(2));
+        self.save(&mut state, STORE_FAREWELL);
+        self.keep_baselines(&mut state, STORE_FAREWELL);
     }
 
     /// Milliseconds until the slot being collected must be judged without the stragglers.
@@ -140,9 +160,15 @@ impl CoreThread {
                 self.record(state.judged, || Input::Observed(observed));
             }
             Control::Health { shard, exporters, counters } => {
+                name_unlisted(state, &counters);
                 state.counters.insert(shard, *counters);
                 self.core.exporters(shard, exporters.clone());
                 self.record(state.judged, || Input::Exporters { shard, exporters });
+            }
+            Control::Learned(checkpoint) => {
+                state.templates.merge(*checkpoint);
+                let work = Work::Templates(state.judged, Box::new(state.templates.clone()));
+                self.keep(work, STORE_PATIENCE);
             }
             Control::Inventory(inventory) => {
                 self.core.set_inventory(&inventory);
@@ -167,6 +193,22 @@ impl CoreThread {
         // A decision is shown at once: the router must not know it before the API does.
         if decided || state.judged.since(state.published) >= PUBLISH_MS {
             self.publish(state);
+        }
+        if state.judged.since(state.kept) >= CHECKPOINT_MS {
+            self.keep_baselines(state, STORE_PATIENCE);
+        }
+    }
+
+    fn keep_baselines(&mut self, state: &mut State, patience: Duration) {
+        let checkpoint = Box::new(self.core.detector().checkpoint());
+        self.keep(Work::Baselines(state.judged, checkpoint), patience);
+        state.kept = state.judged;
+    }
+
+    fn keep(&self, work: Work, patience: Duration) {
+        if self.store.send_timeout(work, patience).is_err() {
+            self.metrics.store_errors.with_label_values::<&str>(&[]).inc();
+            warn!("the store is slow; a checkpoint was left out");
         }
     }
 
@@ -221,6 +263,18 @@ impl CoreThread {
     fn record(&mut self, at: Millis, input: impl FnOnce() -> Input) {
         if let Some(recorder) = &mut self.recorder {
             recorder.write(at, input());
+        }
+    }
+}
+
+/// Tells the operator whom to add to `collector.exporters`, once an address.
+fn name_unlisted(state: &mut State, counters: &Counters) {
+    for sender in &counters.unlisted_senders {
+        if state.named.len() < UNLISTED_NAMED_MAX && state.named.insert(sender.address) {
+            warn!(
+                address = %sender.address,
+                "flow datagrams of an unlisted exporter are refused; add it to collector.exporters"
+            );
         }
     }
 }

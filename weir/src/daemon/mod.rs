@@ -42,6 +42,7 @@ use weir_model::{Inventory, Snapshot};
 use weir_store::Store;
 
 use crate::Core;
+use crate::core::Input;
 use channels::{CONTROL_MAX, Control, SliceQueue};
 use core_thread::CoreThread;
 
@@ -92,11 +93,22 @@ impl Daemon {
         let store = open_store(&config.store.path)?;
         let mut core = Core::new(config, &inventory);
         let started = now();
-        core.restore(store.open_incidents()?, started);
-        let recorder = options.record.as_deref().map(recorder::Recorder::create).transpose()?;
+        let learned = store_thread::learned(&store);
+        let incidents = store.open_incidents()?;
+        let mut recorder = options.record.as_deref().map(recorder::Recorder::create).transpose()?;
+        if let Some(recorder) = &mut recorder {
+            let (incidents, baselines) = (incidents.clone(), learned.baselines.clone());
+            let baselines = baselines.map(Box::new);
+            recorder.write(started, Input::Restored { incidents, baselines });
+        }
+        core.restore(incidents, learned.baselines, started);
 
         let registry = Arc::new(Registry::default());
-        let sockets = socket::bind(&config.collector, &inventory, &registry)?;
+        let mut sockets = socket::bind(&config.collector, &inventory, &registry)?;
+        let templates = Arc::new(learned.templates);
+        for receiver in &mut sockets {
+            receiver.restore(&templates);
+        }
         let flow_addresses: Vec<SocketAddr> =
             sockets.iter().map(socket::Receiver::local_addr).collect();
         let shards = sockets.len();

@@ -5,10 +5,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use tracing::{error, info};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tracing::{error, info, warn};
 use weir_api::Metrics;
 use weir_config::Config;
-use weir_model::Incident;
+use weir_model::{Incident, Millis};
 use weir_store::Store;
 
 use super::{now, spawn as spawn_thread};
@@ -24,6 +26,42 @@ const SWEEP: Duration = Duration::from_secs(3600);
 pub(crate) enum Work {
     /// Incidents that changed.
     Incidents(Vec<Arc<Incident>>),
+    /// What the detector has learned.
+    Baselines(Millis, Box<weir_detector::Checkpoint>),
+    /// Templates and sampling that exporters have told.
+    Templates(Millis, Box<weir_collector::Checkpoint>),
+}
+
+/// Names of the blobs in the state file; a new form gets a new name, and the old one is not read.
+const BASELINES: &str = "detector-1";
+const TEMPLATES: &str = "collector-1";
+
+/// What the last run had learned.
+#[derive(Debug, Default)]
+pub(crate) struct Learned {
+    pub(crate) baselines: Option<weir_detector::Checkpoint>,
+    pub(crate) templates: weir_collector::Checkpoint,
+}
+
+/// Reads back what the last run had learned. What cannot be read is learned anew: weir starts.
+pub(crate) fn learned(store: &Store) -> Learned {
+    Learned {
+        baselines: blob(store, BASELINES),
+        templates: blob(store, TEMPLATES).unwrap_or_default(),
+    }
+}
+
+fn blob<T: DeserializeOwned>(store: &Store, name: &str) -> Option<T> {
+    let (_, body) = match store.blob(name) {
+        Ok(found) => found?,
+        Err(error) => {
+            warn!(%error, name, "a checkpoint cannot be read");
+            return None;
+        }
+    };
+    postcard::from_bytes(&body)
+        .inspect_err(|error| warn!(%error, name, "a checkpoint is of another form"))
+        .ok()
 }
 
 pub(crate) fn spawn(
@@ -51,6 +89,16 @@ fn run(mut store: Store, work: &Receiver<Work>, metrics: &Metrics, keep_ms: u64)
                     failed("incidents", &error);
                 }
             }
+            Ok(Work::Baselines(at, checkpoint)) => {
+                if let Err(error) = put(&mut store, BASELINES, at, checkpoint.as_ref()) {
+                    failed("baselines", &error);
+                }
+            }
+            Ok(Work::Templates(at, checkpoint)) => {
+                if let Err(error) = put(&mut store, TEMPLATES, at, checkpoint.as_ref()) {
+                    failed("templates", &error);
+                }
+            }
             Err(RecvTimeoutError::Timeout) => match store.forget_before(now() - keep_ms) {
                 Ok(0) => {}
                 Ok(gone) => info!(gone, "forgot old incidents"),
@@ -59,4 +107,9 @@ fn run(mut store: Store, work: &Receiver<Work>, metrics: &Metrics, keep_ms: u64)
             Err(RecvTimeoutError::Disconnected) => return,
         }
     }
+}
+
+fn put<T: Serialize>(store: &mut Store, name: &str, at: Millis, value: &T) -> anyhow::Result<()> {
+    store.put_blob(name, at, &postcard::to_stdvec(value)?)?;
+    Ok(())
 }
