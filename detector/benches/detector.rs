@@ -15,7 +15,7 @@ use weir_detector::{Config, Detector};
 use weir_model::{Class, ClassVolume, HostSlice, Inventory, IpNet, Millis, Slice};
 
 const HOSTS: u32 = 1 << 20;
-const START: u64 = 1_800_000_000_0;
+const START: u64 = 18_000_000_000;
 /// Hosts touched in one slot: half a million records a second.
 const TOUCHED: u32 = 50_000;
 

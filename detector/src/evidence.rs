@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use weir_model::{Direction, Forwarding, Fragment, Sample};
+use weir_model::{Direction, Forwarding, Fragment, Sample, tcp_flags};
 
 use crate::hash::mix;
 use crate::window::saturate;
@@ -17,8 +17,10 @@ pub(crate) const NOW_MAX: usize = 384;
 pub(crate) const AGED_MAX: usize = 192;
 /// Packets kept of the minute that is still in quarantine, per host.
 pub(crate) const RECENT_MAX: usize = 64;
-/// Length of the present, slots.
+/// Length of the present, slots, where exports come at once.
 pub(crate) const NOW_SLOTS: u64 = 100;
+/// Length of the present, slots, at most: where flows are exported once a minute.
+pub(crate) const NOW_SLOTS_MAX: u64 = 900;
 
 /// A record reduced to what rules and signatures look at.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -77,6 +79,11 @@ impl Packet {
         hash = mix(hash, u64::from(r.src_port) << 16 | u64::from(r.dst_port));
         hash = mix(hash, r.bytes ^ r.packets << 40 ^ u64::from(r.ttl) << 32);
         hash = mix(hash, r.start.0 ^ r.end.0 << 24 ^ u64::from(r.tcp_flags) << 16);
+        // A flow's flags are or-ed over its packets: with an ACK among several it is a connection,
+        // seen from its first packet to its last.
+        let connection = r.packets > 1 && r.tcp_flags & tcp_flags::ACK != 0;
+        let transient = tcp_flags::SYN | tcp_flags::FIN | tcp_flags::RST;
+        let flags = if connection { r.tcp_flags & !transient } else { r.tcp_flags };
         Self {
             src,
             slot,
@@ -90,7 +97,7 @@ impl Packet {
             length_max: r.length_max,
             exporter: r.exporter.0,
             protocol: r.protocol,
-            tcp_flags: r.tcp_flags,
+            tcp_flags: flags,
             icmp_type: r.icmp_type,
             icmp_code: r.icmp_code,
             ttl: r.ttl,
@@ -154,6 +161,31 @@ struct Kept {
     packet: Packet,
 }
 
+impl Kept {
+    fn new(packet: Packet) -> Self {
+        let uniform = (f64::from(packet.hash) + 1.0) / 4_294_967_296.0;
+        #[expect(clippy::cast_possible_truncation, reason = "an order, not an account")]
+        let key = (f64::from(packet.packets) / uniform) as f32;
+        Self { key, packet }
+    }
+
+    /// Makes the packet stand for at least `packets` of its kind.
+    fn stand_for(&mut self, packets: f32) {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "positive, and `as` saturates"
+        )]
+        let packets = packets as u32;
+        let had = u64::from(self.packet.packets.max(1));
+        if u64::from(packets) > had {
+            let length = self.packet.bytes / had;
+            self.packet.packets = packets;
+            self.packet.bytes = length.saturating_mul(u64::from(packets));
+        }
+    }
+}
+
 /// A weighted sample of bounded size ("priority sampling": key = weight / uniform hash).
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Reservoir {
@@ -162,10 +194,7 @@ struct Reservoir {
 
 impl Reservoir {
     fn push(&mut self, packet: Packet, capacity: usize) {
-        let uniform = (f64::from(packet.hash) + 1.0) / 4_294_967_296.0;
-        #[expect(clippy::cast_possible_truncation, reason = "an order, not an account")]
-        let key = (f64::from(packet.packets) / uniform) as f32;
-        self.kept.push(Kept { key, packet });
+        self.kept.push(Kept::new(packet));
         // Cut at twice the capacity: amortised, and the survivors are the same either way.
         if self.kept.len() >= capacity * 2 {
             self.cut(capacity);
@@ -189,7 +218,10 @@ fn order(p: &Packet) -> (u32, u64, u128, u16, u16, u64, u32) {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Profile {
     #[serde(skip)]
-    now: Vec<Packet>,
+    now: Vec<Kept>,
+    /// Length of the present, slots.
+    #[serde(skip)]
+    horizon: u64,
     recent: Reservoir,
     /// Filled before `recent`, still in quarantine.
     waiting: Reservoir,
@@ -201,25 +233,38 @@ pub(crate) struct Profile {
 }
 
 impl Profile {
-    /// Adds one packet received now.
+    /// Adds one packet received now; [`Profile::trim`] is due at the end of the slot.
     pub(crate) fn push(&mut self, packet: Packet, attacked: bool) {
-        self.now.push(packet);
-        if self.now.len() >= NOW_MAX * 2 {
-            self.trim(packet.slot);
-        }
+        self.now.push(Kept::new(packet));
         if !attacked {
             self.recent.push(packet, RECENT_MAX);
         }
     }
 
-    /// Forgets what is no longer the present.
+    /// Forgets what is no longer the present, and thins what is too much: the heavier stay, and
+    /// stand for those that went.
     pub(crate) fn trim(&mut self, slot: u64) {
-        self.now.retain(|p| p.slot + NOW_SLOTS > slot);
-        if self.now.len() > NOW_MAX {
-            // The newest slots first, then by content.
-            self.now.sort_by(|a, b| b.slot.cmp(&a.slot).then_with(|| order(a).cmp(&order(b))));
-            self.now.truncate(NOW_MAX);
+        let horizon = self.horizon.clamp(NOW_SLOTS, NOW_SLOTS_MAX);
+        if self.now.len() <= NOW_MAX {
+            return;
         }
+        self.now.retain(|k| k.packet.slot + horizon > slot);
+        if self.now.len() <= NOW_MAX {
+            return;
+        }
+        self.now.sort_by(|a, b| {
+            b.key.total_cmp(&a.key).then_with(|| order(&a.packet).cmp(&order(&b.packet)))
+        });
+        let bar = self.now[NOW_MAX].key;
+        self.now.truncate(NOW_MAX);
+        for kept in &mut self.now {
+            kept.stand_for(bar);
+        }
+    }
+
+    /// Sets the length of the present: as long as exports may lag.
+    pub(crate) const fn set_horizon(&mut self, slots: u64) {
+        self.horizon = slots;
     }
 
     /// Once in a while: moves minutes on. What was received while under suspicion is forgotten.
@@ -248,18 +293,10 @@ impl Profile {
         self.aged.cut(AGED_MAX);
     }
 
-    /// The present, in an order that depends on content only.
-    pub(crate) fn now(&mut self, slot: u64) -> Vec<Packet> {
-        self.trim(slot);
-        let mut now = self.now.clone();
-        now.sort_by_key(order);
-        now
-    }
-
-    /// The last second, in an order that depends on content only.
-    pub(crate) fn latest(&self, slot: u64) -> Vec<Packet> {
+    /// What arrived in the last `slots` slots, in an order that depends on content only.
+    pub(crate) fn latest(&self, slot: u64, slots: u64) -> Vec<Packet> {
         let mut now: Vec<Packet> =
-            self.now.iter().filter(|p| p.slot + 10 > slot).copied().collect();
+            self.now.iter().map(|k| k.packet).filter(|p| p.slot + slots > slot).collect();
         now.sort_by_key(order);
         now
     }
@@ -330,7 +367,8 @@ pub(crate) mod tests {
             }
             profile.tick(2, false);
             profile.tick(3, false);
-            (profile.normal(), profile.now(7))
+            profile.trim(7);
+            (profile.normal(), profile.latest(7, 100))
         };
         let (forward, now) = fill(&mut packets.iter());
         assert_eq!((forward.clone(), now), fill(&mut packets.iter().rev()));

@@ -88,7 +88,7 @@ impl Detector {
             bits_per_sec: (last.rate.bits_per_sec - warm.series.mean(base + BITS)).max(0.0),
         };
         last.discarded = discarded(warm);
-        let now = warm.profile.latest(self.clock.slot());
+        let now = warm.profile.latest(self.clock.slot(), self.back() * 10);
         for candidate in &mut last.candidates {
             candidate.rate = matched(&now, last.rate, &candidate.packets);
         }

@@ -11,6 +11,7 @@ use crate::evidence::Profile;
 use crate::metric::{HOST_METRICS, METRICS, direction, is_bits, values};
 use crate::series::{Kind, Series};
 use crate::table::NONE;
+use crate::window::SLOTS_PER_SEC;
 
 /// A protected host, however quiet.
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +91,10 @@ impl Warm {
     pub(crate) fn roll(&mut self, watermark: u64, now: u64, config: &Config) {
         self.series.roll(watermark, now, config);
         let suspected = self.series.suspected(now);
+        // The present lasts until exports of it are in.
+        let horizon = (now.saturating_sub(watermark) + 3) * SLOTS_PER_SEC;
+        self.profile.set_horizon(horizon);
+        self.sent.set_horizon(horizon);
         self.profile.tick(now / 60, suspected);
         self.sent.tick(now / 60, suspected);
     }

@@ -324,6 +324,13 @@ impl Detector {
             }
         }
         self.pending = pending;
+        let slot = self.clock.slot();
+        for &at in &self.touched_warm {
+            if let Some(Some(warm)) = self.warm.get_mut(at as usize) {
+                warm.profile.trim(slot);
+                warm.sent.trim(slot);
+            }
+        }
     }
 
     /// Services that were touched in this slot, in order.

@@ -8,15 +8,16 @@ use weir_model::{
 };
 
 use crate::confidence::{Evidence, confidence, groups};
-use crate::evidence::{NOW_SLOTS, Packet};
+use crate::evidence::{NOW_SLOTS_MAX, Packet};
 use crate::host::Warm;
 use crate::incident::Active;
-use crate::metric::{BITS, OUTBOUND, PACKETS, values};
+use crate::metric::{BITS, OUTBOUND, PACKETS, is_bits, values};
 use crate::series::Alarm;
 use crate::synthesis::{Found, Input, hits, measure, synthesise};
 use crate::vectors::{
     Excess, Part, Traits, excess, family, parts, spread, top_sources, traits, vectors,
 };
+use crate::window::SLOTS_PER_SEC;
 use crate::{Detector, summary};
 
 /// Share of the excess that rules must cover for it to be separable.
@@ -30,8 +31,8 @@ pub(crate) const EVIDENCE_MIN: usize = 16;
 pub(crate) const LOOK_AGAIN_MS: u64 = 500;
 /// Confidence that an alarm needs which no volume threshold backs.
 const ODD_CONFIDENCE: u8 = 40;
-/// Share of a prefix's excess above which one host alone is the target.
-const ONE_HOST_MAX: f64 = 0.5;
+/// Hosts, counted by their share of a prefix's excess, from which the prefix is the target.
+const EFFECTIVE_HOSTS_MIN: f64 = 8.0;
 
 /// What the packets say.
 #[derive(Default)]
@@ -78,6 +79,9 @@ impl Detector {
         let short = !warm.series.learning(&self.config, now.secs());
         let volume = warm.series.alarm(self.rule, way, short, self.sampling);
         let Some(alarm) = volume.or(known) else { return };
+        if self.explained(target, &alarm) {
+            return;
+        }
         self.counters.alarms += 1;
         let findings = self.look(at, &alarm, &[]);
         if !self.plausible(target, &findings) {
@@ -117,6 +121,23 @@ impl Detector {
         self.incidents.insert(id, active);
     }
 
+    /// Whether a prefix is above its threshold only because hosts in it are attacked, which have
+    /// incidents of their own.
+    fn explained(&self, target: IpNet, alarm: &Alarm) -> bool {
+        let inside = |a: &&Active| {
+            a.target != target && target.contains(&a.target) && a.way() == alarm.direction
+        };
+        let bits = is_bits(alarm.index);
+        let own: f64 = self
+            .incidents
+            .values()
+            .filter(inside)
+            .filter_map(|a| a.last.as_ref())
+            .map(|v| if bits { v.peak.bits_per_sec } else { v.peak.packets_per_sec })
+            .sum();
+        own > 0.0 && alarm.value - own < alarm.threshold
+    }
+
     fn unconvinced(&mut self, at: u32) {
         self.counters.alarms_unconvincing += 1;
         if let Some(warm) = self.warm[at as usize].as_deref_mut() {
@@ -128,8 +149,8 @@ impl Detector {
     /// host when its prefix is not attacked in the same way already.
     fn plausible(&self, target: IpNet, findings: &Findings) -> bool {
         if target.prefix_len() < target.max_prefix_len() {
-            let (hosts, largest) = spread(&findings.excess);
-            return hosts >= self.config.prefix_hosts_min && largest <= ONE_HOST_MAX;
+            let (hosts, effective) = spread(&findings.excess);
+            return hosts >= self.config.prefix_hosts_min && effective >= EFFECTIVE_HOSTS_MIN;
         }
         let prefix = crate::table::carpet(target.addr());
         let covered = self
@@ -171,15 +192,13 @@ impl Detector {
         let Some(warm) = self.warm[at as usize].as_deref_mut() else { return Findings::default() };
         let way = alarm.direction;
         let services = services_of(&inventory, warm.target);
-        let all = warm.profile_of(way).now(slot);
-        // Of the present only the window that alarmed, when that is enough to see by.
-        let slots = (alarm.window_ms / 100).clamp(2, NOW_SLOTS);
-        let within = |slots: u64| -> Vec<Packet> {
-            all.iter().filter(|p| p.slot + slots > slot).copied().collect()
-        };
-        let mut now = within(slots);
+        // Of the present only the window that alarmed, when that is enough to see by; but as much
+        // as exports lag, or what is seen depends on who exported last.
+        let lag = if back > 2 { (back + 3) * SLOTS_PER_SEC } else { 0 };
+        let slots = (alarm.window_ms / 100).max(lag).clamp(2, NOW_SLOTS_MAX);
+        let mut now = warm.profile_of(way).latest(slot, slots);
         if now.len() < 4 * EVIDENCE_MIN {
-            now = within(slots.max(30));
+            now = warm.profile_of(way).latest(slot, slots.max(30));
         }
         let rate = present(warm, way, back);
         let normal = warm.profile_of(way).normal();
@@ -211,7 +230,7 @@ impl Detector {
 
     /// Seconds by which exports lag: the newest ones are not complete.
     pub(crate) fn back(&self) -> u64 {
-        self.clock.secs().saturating_sub(self.watermark.secs()).clamp(1, 30)
+        self.clock.secs().saturating_sub(self.watermark.secs()).clamp(1, 90)
     }
 
     /// Puts findings into words.
@@ -392,7 +411,7 @@ pub(crate) fn present(warm: &Warm, way: Direction, back: u64) -> Rate {
     };
     let newest = window.newest();
     let mut best = values(&window.last_slots(10));
-    for b in 0..=back {
+    for b in 0..=back.min(30) {
         let second = values(&window.second(newest.saturating_sub(b)));
         for (best, value) in best.iter_mut().zip(second) {
             *best = (*best).max(value);

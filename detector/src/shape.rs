@@ -3,7 +3,7 @@
 use weir_model::Direction;
 
 use crate::config::Config;
-use crate::evidence::Packet;
+use crate::evidence::{NOW_SLOTS, Packet};
 use crate::hash::FastMap;
 use crate::host::Warm;
 use crate::metric::{PACKETS, Significance, Test, part_samples};
@@ -49,12 +49,7 @@ pub(crate) fn divergence(now: &[Packet], normal: &[(Packet, f64)]) -> f64 {
 
 /// An alarm when the last ten seconds are both more and of another shape than usual.
 #[expect(clippy::cast_precision_loss, reason = "a statistic, not an account")]
-pub(crate) fn alarm(
-    warm: &mut Warm,
-    config: &Config,
-    rule: Significance,
-    slot: u64,
-) -> Option<Alarm> {
+pub(crate) fn alarm(warm: &Warm, config: &Config, rule: Significance, slot: u64) -> Option<Alarm> {
     let series = &warm.series;
     let sum = series.window.seconds(series.window.newest(), SECONDS);
     let (total, mean) = (sum.total(), series.mean(PACKETS));
@@ -64,7 +59,7 @@ pub(crate) fn alarm(
     if mean <= 0.0 || !rule.above(total as f64, threshold, samples, test) {
         return None;
     }
-    let now = warm.profile.now(slot);
+    let now = warm.profile.latest(slot, NOW_SLOTS);
     let normal = warm.profile.normal();
     if now.len() < PACKETS_MIN
         || normal.len() < PACKETS_MIN

@@ -250,7 +250,8 @@ pub(crate) fn top_sources(excess: &Excess) -> Vec<TopEntry> {
         .collect()
 }
 
-/// How many hosts of a prefix the excess goes to, and the share of the most frequent one.
+/// How many hosts of a prefix the excess goes to; counted by heads, and by their share (the inverse
+/// of the sum of squared shares: equal shares count full).
 pub(crate) fn spread(excess: &Excess) -> (usize, f64) {
     let mut all: Vec<(u32, f64)> = excess.packets.iter().map(|(p, w)| (p.local, *w)).collect();
     all.sort_by_key(|a| a.0);
@@ -259,7 +260,8 @@ pub(crate) fn spread(excess: &Excess) -> (usize, f64) {
         let weight: f64 = run.iter().map(|r| r.1).sum();
         weight / total
     });
-    shares.fold((0, 0.0), |(hosts, largest), share| (hosts + 1, f64::max(largest, share)))
+    let (hosts, squares) = shares.fold((0, 0.0), |(n, sum), share| (n + 1, sum + share * share));
+    (hosts, 1.0 / f64::max(squares, f64::MIN_POSITIVE))
 }
 
 /// What the shape of the excess says about who sends it.
