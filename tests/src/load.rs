@@ -388,7 +388,6 @@ impl Generator {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
     use std::sync::Arc;
 

@@ -69,7 +69,7 @@ struct Weir {
 }
 
 impl Weir {
-    #[expect(clippy::zombie_processes, reason = "the test's own end collects it")]
+    #[expect(clippy::zombie_processes, reason = "Drop collects it")]
     fn start(folder: &Path, config: &Path, name: &str) -> Self {
         let log = folder.join(format!("{name}.log"));
         let child = Command::new(weir_binary())
@@ -92,9 +92,16 @@ impl Weir {
     }
 
     /// SIGKILL, as the kernel would when memory is short.
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+    fn kill(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Weir {
+    fn drop(&mut self) {
+        // Also when the test fails: nothing outlives it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
