@@ -212,7 +212,7 @@ fn a_living_incident_is_announced_again_and_a_dead_one_is_not() {
     attack.stop();
     wait_for(&router, "the withdrawal", |e| matches!(e, Event::Withdrawn(_)));
     // The end is in the store when the next weir opens it, or the rule would come back.
-    wait_for_closed(&folder.path().join("second.log"));
+    wait_for_closed(&folder.path().join("state.db"));
     weir.kill();
     let weir = Weir::start(folder.path(), &config, "third");
     wait_for(&router, "the end of table", |e| {
@@ -222,18 +222,13 @@ fn a_living_incident_is_announced_again_and_a_dead_one_is_not() {
     weir.kill();
 }
 
-/// Waits until the log says that nothing is in force any more; the store is written in the same turn.
-fn wait_for_closed(log: &Path) {
+/// Waits until the end of the incident is in the state file.
+fn wait_for_closed(state: &Path) {
+    let store = weir_store::Store::open(state).unwrap();
     let deadline = Instant::now() + PATIENCE;
-    loop {
-        let text = std::fs::read_to_string(log).unwrap_or_default();
-        if text.contains("\"action\":\"end\"") || text.contains("\"action\":\"close\"") {
-            let (_keep, never) = std::sync::mpsc::channel::<()>();
-            // One more slot for the store's thread.
-            let _ = never.recv_timeout(Duration::from_millis(300));
-            return;
-        }
-        assert!(Instant::now() < deadline, "the incident did not end: {text}");
-        std::thread::yield_now();
+    let (_keep, never) = std::sync::mpsc::channel::<()>();
+    while !store.open_incidents().unwrap().is_empty() {
+        assert!(Instant::now() < deadline, "the incident did not end");
+        let _ = never.recv_timeout(Duration::from_millis(20));
     }
 }
