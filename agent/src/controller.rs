@@ -3,7 +3,7 @@
 //! Pure: time and secrets are arguments, the state is data that its owner stores. Versions never fall: a state
 //! from a backup that meets a node which is ahead of it starts a new epoch.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,9 @@ pub const NODES_MAX: usize = 10_000;
 
 /// Most join tokens that wait to be used.
 pub const TOKENS_MAX: usize = 1000;
+
+/// Sources remembered after they were let in again, so that bouncers hear of it.
+const UNBLOCKED_MAX: usize = 10_000;
 
 /// Events kept of each node.
 const EVENTS_MAX: usize = 200;
@@ -126,6 +129,10 @@ pub struct Common {
 pub struct Controller {
     signer: Signer,
     state: State,
+    /// Sources kept out everywhere.
+    blocked: Vec<Block>,
+    /// Sources that no longer are, the latest last, bounded.
+    unblocked: VecDeque<Block>,
 }
 
 impl Controller {
@@ -143,7 +150,7 @@ impl Controller {
             let key = unhex(&state.signing_key);
             Signer::from_pkcs8(&key.ok_or_else(|| Refused::Form("not hexadecimal".into()))?)?
         };
-        Ok(Self { signer, state })
+        Ok(Self { signer, state, blocked: Vec::new(), unblocked: VecDeque::new() })
     }
 
     /// What is to be stored.
@@ -221,6 +228,13 @@ impl Controller {
         common: &Common,
         now: Millis,
     ) -> Vec<String> {
+        let kept_out = |b: &Block| common.blocked.iter().any(|c| c.source == b.source);
+        let gone = self.blocked.iter().filter(|b| b.until > now && !kept_out(b));
+        self.unblocked.extend(gone.map(|b| Block { until: now, ..*b }));
+        self.unblocked.retain(|b| !kept_out(b));
+        let surplus = self.unblocked.len().saturating_sub(UNBLOCKED_MAX);
+        self.unblocked.drain(..surplus);
+        self.blocked.clone_from(&common.blocked);
         let mut changed = Vec::new();
         for (name, node) in &mut self.state.nodes {
             if node.test.as_ref().is_some_and(|t| t.expires.is_none_or(|e| e <= now)) {
@@ -295,6 +309,14 @@ impl Controller {
             self.state.epoch = epoch.max(now.secs()).saturating_add(1);
         }
         ahead || node.test.is_some()
+    }
+
+    /// Sources kept out everywhere, for bouncers: those blocked now, and those that were until lately.
+    pub fn decisions(&self, now: Millis) -> (Vec<Block>, Vec<Block>) {
+        let (blocked, lapsed) = self.blocked.iter().copied().partition(|b: &Block| b.until > now);
+        let mut deleted: Vec<Block> = lapsed;
+        deleted.extend(&self.unblocked);
+        (blocked, deleted)
     }
 
     /// Nodes by name.

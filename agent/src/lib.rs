@@ -5,9 +5,17 @@
 //! dead agent or appliance leaves nothing behind. It never runs a command from the network and never touches
 //! another program's table. Read [`rules::Rule`] and [`enforcer::Program`] first.
 
+pub mod cli;
+pub mod config;
 pub mod controller;
+pub mod daemon;
+mod doctor;
 pub mod enforcer;
+pub mod eyes;
+pub mod levels;
 pub mod link;
 pub mod netlink;
 pub mod protocol;
 pub mod rules;
+pub mod safety;
+pub mod server;

@@ -121,6 +121,11 @@ impl Lab {
         checked(Command::new("kill").args([&format!("-{signal}"), &id]));
     }
 
+    /// The process number of a daemon.
+    pub fn process_id(&self, pid: Pid) -> u32 {
+        self.children[pid.0].1.id()
+    }
+
     /// Kills a daemon with SIGKILL and waits for its end.
     ///
     /// # Panics

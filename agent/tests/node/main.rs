@@ -7,6 +7,7 @@
 #[allow(unreachable_pub, dead_code, reason = "shared with the other tests, used in part")]
 #[path = "../../../tests/src/lab.rs"]
 mod lab;
+mod live;
 mod packet;
 mod rules;
 mod world;

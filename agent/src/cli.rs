@@ -1,0 +1,230 @@
+//! The command line.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, Identity, Token};
+use crate::daemon::{self, Ask, Status};
+use crate::doctor;
+use crate::enforcer::nft::Nft;
+use crate::link::{Client, Url};
+use crate::protocol::{Join, Joined};
+
+/// weir's node agent: rules where the packets land.
+#[derive(Debug, Parser)]
+#[command(name = "weir-agent", version)]
+pub struct Cli {
+    /// Configuration file.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Join an appliance, once.
+    Join {
+        /// `https://host:port` of the appliance's agents listener.
+        url: String,
+        /// The one-time token that the appliance printed.
+        token: String,
+        /// What this node is called there; the host's name unless said.
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Run until stopped.
+    Run {
+        /// Without privileges: counters of /proc only.
+        #[arg(long)]
+        limited: bool,
+    },
+    /// How the running agent stands.
+    Status {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Rules in force, waiting and refused.
+    Rules {
+        /// Put what waits in force.
+        #[arg(long)]
+        apply: bool,
+    },
+    /// Take every rule out and keep it out.
+    Flush {
+        /// Undo it.
+        #[arg(long)]
+        resume: bool,
+    },
+    /// Look for what keeps the agent from its work.
+    Doctor,
+    /// Leave the appliance: rules out, identity gone.
+    Leave,
+    /// Ask the appliance for a synthetic rule and wait until it is in force.
+    Test,
+}
+
+/// Carries out what was asked; returns what is to be printed.
+///
+/// # Errors
+/// With what went wrong, for people.
+pub async fn run(cli: Cli) -> anyhow::Result<String> {
+    let config = Config::load(cli.config.as_deref())?;
+    match cli.command {
+        Command::Join { url, token, name } => join(&config, &url, &token, name).await,
+        Command::Run { limited } => daemon::run(config, limited).await.map(|()| String::new()),
+        Command::Status { json } => {
+            let status = ask(&config, &Ask::Status).await?;
+            if json { Ok(serde_json::to_string_pretty(&status)?) } else { Ok(show(&status)) }
+        }
+        Command::Rules { apply } => {
+            let asked = if apply { Ask::Apply } else { Ask::Status };
+            Ok(rules(&ask(&config, &asked).await?))
+        }
+        Command::Flush { resume } => flush(&config, resume).await,
+        Command::Doctor => doctor::examine(&config),
+        Command::Leave => leave(&config).await,
+        Command::Test => {
+            let status = ask(&config, &Ask::Test).await?;
+            let answer = status.answer.unwrap_or_default();
+            if answer.starts_with("the rule") { Ok(answer) } else { anyhow::bail!(answer) }
+        }
+    }
+}
+
+async fn ask(config: &Config, question: &Ask) -> anyhow::Result<Status> {
+    let socket = daemon::socket_path(&config.run);
+    daemon::ask(&config.run, question)
+        .await
+        .with_context(|| format!("no agent answers at {}", socket.display()))
+}
+
+async fn join(
+    config: &Config,
+    url: &str,
+    token: &str,
+    name: Option<String>,
+) -> anyhow::Result<String> {
+    let token = Token::parse(token).context("this is not a join token")?;
+    let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.unwrap_or_else(|| host().trim().to_owned());
+    let mut client = Client::new(Url::parse(url)?, &token.authority, None)?;
+    let join = Join {
+        token: token.secret.clone(),
+        name,
+        agent: env!("CARGO_PKG_VERSION").to_owned(),
+        addresses: doctor::addresses()?,
+    };
+    let body = serde_json::to_vec(&join)?;
+    let reply = client.ask("POST", "/v1/agents/join", None, body).await?;
+    let text = String::from_utf8_lossy(&reply.body).into_owned();
+    anyhow::ensure!(reply.status == 200, "the appliance answers {}: {text}", reply.status);
+    let joined: Joined = serde_json::from_str(&text)?;
+    let identity = Identity {
+        url: url.to_owned(),
+        authority: token.authority,
+        node: joined.node,
+        bearer: joined.bearer,
+        signing_key: joined.signing_key,
+    };
+    identity.save(&config.state)?;
+    // What another appliance wanted is not this one's.
+    let _ = std::fs::remove_file(config.state.join("snapshot.json"));
+    Ok(format!("joined as {}; now: systemctl enable --now weir-agent", identity.node))
+}
+
+async fn flush(config: &Config, resume: bool) -> anyhow::Result<String> {
+    let question = if resume { Ask::Resume } else { Ask::Flush };
+    if let Ok(status) = daemon::ask(&config.run, &question).await {
+        return Ok(rules(&status));
+    }
+    anyhow::ensure!(!resume, "no agent is running");
+    Nft::open()?.clear()?;
+    Ok("no agent is running; its table is gone".to_owned())
+}
+
+async fn leave(config: &Config) -> anyhow::Result<String> {
+    let identity = Identity::load(&config.state)?;
+    let told = async {
+        let mut client = daemon_client(&identity)?;
+        let reply = client.ask("POST", "/v1/agents/leave", None, Vec::new()).await?;
+        anyhow::ensure!(reply.status < 300, "the appliance answers {}", reply.status);
+        anyhow::Ok(())
+    };
+    let told = told.await;
+    for file in ["identity.json", "snapshot.json", "events.jsonl"] {
+        let _ = std::fs::remove_file(config.state.join(file));
+    }
+    let cleared = Nft::open().and_then(|mut nft| nft.clear());
+    let mut text =
+        format!("{} has left; stop the service: systemctl disable --now weir-agent", identity.node);
+    if let Err(error) = told {
+        let _ = write!(text, "\nthe appliance does not know yet: {error}");
+    }
+    if let Err(error) = cleared {
+        let _ = write!(text, "\nthe table could not be removed: {error}");
+    }
+    Ok(text)
+}
+
+fn daemon_client(identity: &Identity) -> anyhow::Result<Client> {
+    let bearer = Some(identity.bearer.clone());
+    Ok(Client::new(Url::parse(&identity.url)?, &identity.authority, bearer)?)
+}
+
+/// A status for people.
+fn show(s: &Status) -> String {
+    let link =
+        s.link.as_deref().map_or_else(|| "connected".to_owned(), |why| format!("down: {why}"));
+    let mut text = format!(
+        "node      {}\nappliance {} ({link})\nversion   {}.{}, lease {} s\nlevel     {}\nable to   {}\n",
+        s.node,
+        s.appliance,
+        s.version.0,
+        s.version.1,
+        s.lease_secs,
+        s.level,
+        s.abilities.join(", "),
+    );
+    for missing in &s.missing {
+        let _ = writeln!(text, "missing   {missing}");
+    }
+    if s.paused {
+        text.push_str("flushed   nothing is in force until weir-agent flush --resume\n");
+    }
+    let _ = writeln!(text, "players   {} remembered", s.learned);
+    for service in &s.services {
+        let _ = writeln!(
+            text,
+            "service   {} {}/{}: {} packets in, {} out",
+            service.service.address,
+            service.service.protocol,
+            service.service.port,
+            service.received.packets,
+            service.answered.packets
+        );
+    }
+    text + &rules(s)
+}
+
+fn rules(s: &Status) -> String {
+    if s.rules.is_empty() {
+        return "no rules".to_owned();
+    }
+    let line = |r: &crate::protocol::RuleReport| {
+        let state = serde_json::to_string(&r.state).unwrap_or_default();
+        format!(
+            "rule      {} {}: {} dropped, {} passed{}",
+            r.id,
+            state.trim_matches('"'),
+            r.dropped.packets,
+            r.passed.packets,
+            r.why.as_deref().map(|w| format!(" ({w})")).unwrap_or_default()
+        )
+    };
+    s.rules.iter().map(line).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,262 @@
+//! From documents to the program in force: what was asked for, less what this node keeps back.
+
+use weir_model::{IpNet, Millis};
+
+use crate::enforcer::{Blocked, Program};
+use crate::levels::Level;
+use crate::protocol::{BadRule, Body, Envelope, Refused, Snapshot, Stamp, Verifier, read_rules};
+use crate::rules::{NodeAction, Rule};
+
+/// How far the clocks may be apart before the appliance's times are shifted to this host's, milliseconds.
+const SKEW_MAX: i64 = 5000;
+
+/// What came of a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// New content.
+    New,
+    /// The same content for longer.
+    Renewed,
+}
+
+/// What this host adds and keeps back.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Local {
+    pub(super) management: Vec<IpNet>,
+    pub(super) learn: bool,
+    pub(super) level: Level,
+    /// Rules that were taken out here.
+    pub(super) out: Vec<String>,
+}
+
+/// What was asked for.
+#[derive(Debug)]
+pub(super) struct Desired {
+    verifier: Verifier,
+    snapshot: Snapshot,
+    rules: Vec<Rule>,
+    pub(super) bad: Vec<BadRule>,
+    /// This host's clock minus the appliance's, milliseconds; 0 when they agree.
+    skew: i64,
+    /// Rules wait for the administrator; holds what was approved.
+    staged: Option<Vec<Rule>>,
+    /// The administrator has flushed: nothing is in force until told otherwise.
+    pub(super) paused: bool,
+}
+
+impl Desired {
+    pub(super) fn new(verifier: Verifier, staged: bool) -> Self {
+        Self {
+            verifier,
+            snapshot: Snapshot::default(),
+            rules: Vec::new(),
+            bad: Vec::new(),
+            skew: 0,
+            staged: staged.then(Vec::new),
+            paused: false,
+        }
+    }
+
+    pub(super) fn take(&mut self, envelope: &Envelope, now: Millis) -> Result<Taken, Refused> {
+        let before = self.verifier.version();
+        let body = self.verifier.take(envelope, now)?;
+        let skew = i64::try_from(now.0).unwrap_or(0)
+            - i64::try_from(body.stamp().issued_at.0).unwrap_or(0);
+        let skew = if skew.abs() > SKEW_MAX { skew } else { 0 };
+        let moved = (skew - self.skew).abs() > SKEW_MAX;
+        self.skew = skew;
+        match body {
+            Body::Lease(lease) => {
+                self.snapshot.stamp = lease.stamp;
+                Ok(if moved { Taken::New } else { Taken::Renewed })
+            }
+            Body::Snapshot(snapshot) => {
+                let same = before == self.verifier.version() && self.snapshot.stamp.version != 0;
+                (self.rules, self.bad) = read_rules(&snapshot.rules);
+                self.snapshot = snapshot;
+                Ok(if same && !moved { Taken::Renewed } else { Taken::New })
+            }
+        }
+    }
+
+    pub(super) const fn stamp(&self) -> &Stamp {
+        &self.snapshot.stamp
+    }
+
+    pub(super) const fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    pub(super) fn etag(&self) -> String {
+        format!("\"{}.{}\"", self.snapshot.stamp.epoch, self.snapshot.stamp.version)
+    }
+
+    /// Rules that wait for the administrator.
+    pub(super) fn waiting(&self) -> Vec<&Rule> {
+        let Some(approved) = &self.staged else { return Vec::new() };
+        self.rules.iter().filter(|r| !approved.iter().any(|a| same(a, r))).collect()
+    }
+
+    /// The administrator agrees with all that waits.
+    pub(super) fn approve(&mut self) {
+        if self.staged.is_some() {
+            self.staged = Some(self.rules.clone());
+        }
+    }
+
+    /// The end of the lease on this host's clock.
+    pub(super) fn lease_until(&self) -> Millis {
+        self.here(self.snapshot.stamp.not_after)
+    }
+
+    fn here(&self, there: Millis) -> Millis {
+        Millis(there.0.saturating_add_signed(self.skew))
+    }
+
+    /// What is to be in force now.
+    pub(super) fn program(&self, local: &Local, now: Millis) -> Program {
+        let lease_until = self.lease_until();
+        let leased = lease_until > now && !self.paused;
+        let waiting: Vec<&str> = self.waiting().iter().map(|r| r.id.as_str()).collect();
+        let wanted = |r: &&Rule| {
+            let holds = match r.expires {
+                Some(expires) => leased && self.here(expires) > now,
+                None => !self.paused,
+            };
+            holds && !waiting.contains(&r.id.as_str()) && !local.out.contains(&r.id)
+        };
+        let mut rules: Vec<Rule> = self.rules.iter().filter(wanted).cloned().collect();
+        for rule in &mut rules {
+            rule.expires = rule.expires.map(|e| self.here(e));
+            // A pressed node serves those it knows first.
+            rule.spare_learned |= local.level >= Level::Constrained && is_limit(rule.action);
+        }
+        let blocked = self.snapshot.blocked.iter().filter(|_| leased);
+        Program {
+            version: (self.snapshot.stamp.epoch, self.snapshot.stamp.version),
+            rules,
+            lease_until,
+            management: [&local.management[..], &self.snapshot.allow].concat(),
+            services: self.snapshot.services.clone(),
+            blocked: blocked
+                .map(|b| Blocked { source: b.source, until: self.here(b.until).min(lease_until) })
+                .collect(),
+            learn: local.learn,
+        }
+    }
+}
+
+/// Whether the administrator has agreed with this already: a longer life is no new rule.
+fn same(a: &Rule, b: &Rule) -> bool {
+    let undated = |r: &Rule| Rule { expires: None, ..r.clone() };
+    undated(a) == undated(b)
+}
+
+const fn is_limit(action: NodeAction) -> bool {
+    matches!(
+        action,
+        NodeAction::RateBytes { .. }
+            | NodeAction::RatePackets { .. }
+            | NodeAction::PerSource { .. }
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::{Common, Controller, LEASE_MS, State};
+    use crate::protocol::Join;
+    use weir_model::{
+        Action, Filter, IncidentId, Match, Measure, Mitigation, MitigationId, MitigationState,
+        Originator, Rung,
+    };
+
+    const NOW: Millis = Millis(1_795_000_000_000);
+
+    fn world(staged: bool) -> (Controller, Desired) {
+        let mut controller = Controller::new(State::default(), NOW).unwrap();
+        controller.add_token("t", NOW + 1, NOW);
+        let join = Join {
+            token: "t".into(),
+            name: "n".into(),
+            agent: String::new(),
+            addresses: vec!["203.0.113.7".parse().unwrap()],
+        };
+        let joined = controller.join(&join, "b", NOW).unwrap();
+        let verifier = Verifier::new(&joined.signing_key, "n", None).unwrap();
+        (controller, Desired::new(verifier, staged))
+    }
+
+    fn want(controller: &mut Controller, expires: Millis) {
+        let packets = Match::to("203.0.113.7/32".parse().unwrap());
+        let action = Action::RateLimitPackets { packets_per_sec: 5 };
+        let mitigation = Mitigation {
+            id: MitigationId(1),
+            originator: Originator::Incident(IncidentId(1)),
+            measure: Measure::FlowSpec(Filter { packets, action }),
+            rung: Rung::RateLimit,
+            state: MitigationState::Active,
+            since: NOW,
+            expires,
+            ended: None,
+            peers: Vec::new(),
+            note: String::new(),
+        };
+        controller.desire(&[mitigation], &[], &Common::default(), NOW);
+    }
+
+    #[test]
+    fn rules_end_with_their_time_or_with_the_lease() {
+        let (mut controller, mut desired) = world(false);
+        want(&mut controller, NOW + 60_000);
+        let envelope = controller.snapshot("n", NOW).unwrap();
+        assert_eq!(desired.take(&envelope, NOW), Ok(Taken::New));
+        let rules = |d: &Desired, after| d.program(&Local::default(), NOW + after).rules.len();
+        assert_eq!((rules(&desired, 59_999), rules(&desired, 60_000)), (1, 0));
+        want(&mut controller, NOW + 600_000);
+        desired.take(&controller.snapshot("n", NOW).unwrap(), NOW).unwrap();
+        assert_eq!((rules(&desired, LEASE_MS - 1), rules(&desired, LEASE_MS)), (1, 0));
+        let later = NOW + 20_000;
+        let lease = controller.lease("n", later).unwrap();
+        assert_eq!(desired.take(&lease, later), Ok(Taken::Renewed));
+        assert_eq!(rules(&desired, LEASE_MS), 1);
+        desired.paused = true;
+        assert_eq!(rules(&desired, 0), 0);
+    }
+
+    #[test]
+    fn staged_rules_wait_and_a_longer_life_does_not() {
+        let (mut controller, mut desired) = world(true);
+        want(&mut controller, NOW + 60_000);
+        desired.take(&controller.snapshot("n", NOW).unwrap(), NOW).unwrap();
+        assert_eq!(desired.waiting().len(), 1);
+        assert_eq!(desired.program(&Local::default(), NOW).rules, []);
+        desired.approve();
+        assert_eq!(desired.program(&Local::default(), NOW).rules.len(), 1);
+        want(&mut controller, NOW + 90_000);
+        desired.take(&controller.snapshot("n", NOW).unwrap(), NOW).unwrap();
+        assert_eq!(desired.waiting().len(), 0);
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_changes_no_rules_length() {
+        let (mut controller, mut desired) = world(false);
+        want(&mut controller, NOW + 60_000);
+        let here = NOW - 50_000;
+        desired.take(&controller.snapshot("n", NOW).unwrap(), here).unwrap();
+        let program = desired.program(&Local::default(), here);
+        assert_eq!(program.rules[0].expires, Some(here + 60_000));
+        assert_eq!(program.lease_until, here + LEASE_MS);
+    }
+
+    #[test]
+    fn a_pressed_node_serves_those_it_knows() {
+        let (mut controller, mut desired) = world(false);
+        want(&mut controller, NOW + 60_000);
+        desired.take(&controller.snapshot("n", NOW).unwrap(), NOW).unwrap();
+        let local = Local { out: vec!["m1".into()], ..Local::default() };
+        assert_eq!(desired.program(&local, NOW).rules, [], "taken out here");
+        let local = Local { level: Level::Constrained, ..Local::default() };
+        assert!(desired.program(&local, NOW).rules[0].spare_learned);
+    }
+}

@@ -1,0 +1,182 @@
+//! The appliance's listener for nodes: HTTP over TLS with an own authority.
+//!
+//! weir runs it on a thread of its own. Every connection is bounded in time and size, and there are at most
+//! [`CONNECTIONS_MAX`] of them.
+
+mod authority;
+mod routes;
+
+pub use authority::{Authority, AuthorityError};
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hyper_util::rt::{TokioIo, TokioTimer};
+use ring::rand::{SecureRandom as _, SystemRandom};
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+use tracing::debug;
+use weir_model::Millis;
+
+use crate::config::{Token, write_private};
+use crate::controller::{Controller, State};
+use crate::protocol::{fingerprint, hex};
+
+/// Most connections at once: each node holds two.
+pub const CONNECTIONS_MAX: usize = 4096;
+
+/// How long a handshake or the head of a request may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a join token holds unless said otherwise, milliseconds.
+pub const TOKEN_MS: u64 = 3_600_000;
+
+/// Why the listener cannot work.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The authority could not be read or made.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// The stored state is none.
+    #[error("{}: {why}", path.display())]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// Nodes, shared by the listener and the appliance's core.
+#[derive(Debug)]
+pub struct Server {
+    controller: Mutex<Controller>,
+    path: PathBuf,
+    tls: Arc<ServerConfig>,
+    authority: String,
+    /// Rises whenever some node's snapshot may be new.
+    changed: watch::Sender<u64>,
+    /// API keys of bouncers: SHA-256 of each.
+    bouncers: Mutex<Vec<String>>,
+}
+
+impl Server {
+    /// Opens the state in a folder, or begins one.
+    ///
+    /// # Errors
+    /// When what is there cannot be used: nodes would not trust a new authority, so none is made in its place.
+    pub fn open(folder: &Path, now: Millis) -> Result<Arc<Self>, ServerError> {
+        let authority = Authority::open(folder)?;
+        let path = folder.join("agents.json");
+        let failed = |why: String| ServerError::State { path: path.clone(), why };
+        let state = match std::fs::read_to_string(&path) {
+            Ok(text) => serde_json::from_str(&text).map_err(|e| failed(e.to_string()))?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => State::default(),
+            Err(error) => return Err(failed(error.to_string())),
+        };
+        let controller = Controller::new(state, now).map_err(|e| failed(e.to_string()))?;
+        let server = Self {
+            controller: Mutex::new(controller),
+            tls: authority.server_config()?,
+            authority: authority.fingerprint(),
+            changed: watch::Sender::new(0),
+            bouncers: Mutex::new(Vec::new()),
+            path: path.clone(),
+        };
+        server.save().map_err(|e| failed(e.to_string()))?;
+        Ok(Arc::new(server))
+    }
+
+    /// The nodes. Held for moments only.
+    pub fn controller(&self) -> MutexGuard<'_, Controller> {
+        self.controller.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a join token for one node.
+    ///
+    /// # Errors
+    /// When there is no randomness.
+    pub fn token(&self, now: Millis) -> Result<Token, ring::error::Unspecified> {
+        let token = Token { secret: secret()?, authority: self.authority.clone() };
+        self.controller().add_token(&token.secret, now + TOKEN_MS, now);
+        // A token that is not on disk is lost with a restart, no more.
+        let _ = self.save();
+        Ok(token)
+    }
+
+    /// Lets programs with this key read decisions.
+    pub fn add_bouncer(&self, key: &str) {
+        let mut keys = self.bouncers.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.push(fingerprint(key.as_bytes()));
+    }
+
+    fn is_bouncer(&self, key: &str) -> bool {
+        let keys = self.bouncers.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.contains(&fingerprint(key.as_bytes()))
+    }
+
+    /// Tells the streams that some node's snapshot may be new, and writes the state.
+    ///
+    /// # Errors
+    /// When it could not be written; nodes are told all the same.
+    pub fn publish(&self) -> std::io::Result<()> {
+        self.changed.send_modify(|n| *n = n.wrapping_add(1));
+        self.save()
+    }
+
+    fn save(&self) -> std::io::Result<()> {
+        let octets = serde_json::to_vec(self.controller().state())?;
+        write_private(&self.path, &octets)
+    }
+
+    /// Serves until `stop` is true.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let acceptor = TlsAcceptor::from(self.tls.clone());
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                // An error means that the daemon is gone.
+                _ = stop.wait_for(|stop| *stop) => return,
+            };
+            let Ok((tcp, peer)) = accepted else {
+                // Out of descriptors, most likely: give others time to close.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            };
+            let Ok(place) = places.clone().try_acquire_owned() else { continue };
+            let (server, acceptor, stop) = (self.clone(), acceptor.clone(), stop.clone());
+            tokio::spawn(async move {
+                let _place = place;
+                // Small writes that nobody is to wait for.
+                let _ = tcp.set_nodelay(true);
+                let handshake = tokio::time::timeout(PATIENCE, acceptor.accept(tcp)).await;
+                let Ok(Ok(stream)) = handshake else {
+                    debug!(%peer, "no handshake");
+                    return;
+                };
+                let service = hyper::service::service_fn(move |request| {
+                    routes::answer(server.clone(), stop.clone(), request)
+                });
+                let outcome = hyper::server::conn::http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(PATIENCE)
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
+                if let Err(error) = outcome {
+                    debug!(%peer, %error, "connection ended");
+                }
+            });
+        }
+    }
+}
+
+/// 128 random bits, hexadecimal.
+fn secret() -> Result<String, ring::error::Unspecified> {
+    let mut octets = [0; 16];
+    SystemRandom::new().fill(&mut octets)?;
+    Ok(hex(&octets))
+}

@@ -1,0 +1,254 @@
+//! What nodes ask.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::channel::{Channel, Sender};
+use http_body_util::{BodyExt as _, Either, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use hyper::{Method, Request, Response, StatusCode};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tracing::{info, warn};
+use weir_model::Millis;
+
+use super::{Server, secret};
+use crate::controller::{JoinError, RENEW_MS};
+use crate::daemon::now;
+use crate::protocol::{Block, Envelope, Join, Report};
+
+/// Largest body of a request: a report of a thousand rules and 200 events.
+const BODY_MAX: usize = 1024 * 1024;
+
+/// How long a body may take.
+const BODY_TIME: Duration = Duration::from_secs(10);
+
+type Body = Either<Full<Bytes>, Channel<Bytes, Infallible>>;
+type Answer = Response<Body>;
+
+pub(super) async fn answer(
+    server: Arc<Server>,
+    stop: watch::Receiver<bool>,
+    request: Request<Incoming>,
+) -> Result<Answer, Infallible> {
+    let path = request.uri().path().to_owned();
+    let answer = match (request.method(), path.as_str()) {
+        (&Method::POST, "/v1/agents/join") => join(&server, request).await,
+        (&Method::GET, "/v1/decisions/stream") => decisions(&server, &request),
+        (method, path) => {
+            let method = method.clone();
+            let Some(node) = authenticate(&server, &request) else {
+                return Ok(text(StatusCode::UNAUTHORIZED, "no such node"));
+            };
+            match (method, path) {
+                (Method::GET, "/v1/agents/stream") => stream(server, stop, node),
+                (Method::GET, "/v1/agents/state") => state(&server, &node, &request),
+                (Method::POST, "/v1/agents/report") => report(&server, &node, request).await,
+                (Method::POST, "/v1/agents/leave") => leave(&server, &node),
+                _ => text(StatusCode::NOT_FOUND, "no such resource"),
+            }
+        }
+    };
+    Ok(answer)
+}
+
+fn authenticate(server: &Server, request: &Request<Incoming>) -> Option<String> {
+    let header = request.headers().get(AUTHORIZATION)?.to_str().ok()?;
+    server.controller().authenticate(header.strip_prefix("Bearer ")?)
+}
+
+fn text(status: StatusCode, text: &str) -> Answer {
+    let mut response = Response::new(Either::Left(Full::from(text.to_owned())));
+    *response.status_mut() = status;
+    response
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Answer {
+    match serde_json::to_vec(value) {
+        Ok(octets) => {
+            let mut response = Response::new(Either::Left(Full::from(octets)));
+            let kind = hyper::header::HeaderValue::from_static("application/json");
+            response.headers_mut().insert(CONTENT_TYPE, kind);
+            response
+        }
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Answer> {
+    let collected = Limited::new(request.into_body(), BODY_MAX).collect();
+    let Ok(collected) = tokio::time::timeout(BODY_TIME, collected).await else {
+        return Err(text(StatusCode::REQUEST_TIMEOUT, "too slow"));
+    };
+    let Ok(collected) = collected else {
+        return Err(text(StatusCode::PAYLOAD_TOO_LARGE, "too large, or cut off"));
+    };
+    serde_json::from_slice(&collected.to_bytes())
+        .map_err(|e| text(StatusCode::BAD_REQUEST, &e.to_string()))
+}
+
+async fn join(server: &Server, request: Request<Incoming>) -> Answer {
+    let join: Join = match body(request).await {
+        Ok(join) => join,
+        Err(answer) => return answer,
+    };
+    let Ok(bearer) = secret() else {
+        return text(StatusCode::INTERNAL_SERVER_ERROR, "no randomness");
+    };
+    let joined = server.controller().join(&join, &bearer, now());
+    match joined {
+        Ok(joined) => {
+            info!(node = joined.node, "a node has joined");
+            publish(server);
+            json(&joined)
+        }
+        Err(error @ JoinError::Token) => text(StatusCode::FORBIDDEN, &error.to_string()),
+        Err(error) => text(StatusCode::CONFLICT, &error.to_string()),
+    }
+}
+
+fn leave(server: &Server, node: &str) -> Answer {
+    server.controller().leave(node);
+    info!(node, "a node has left");
+    publish(server);
+    text(StatusCode::OK, "")
+}
+
+fn publish(server: &Server) {
+    if let Err(error) = server.publish() {
+        warn!(%error, "cannot keep the state of nodes");
+    }
+}
+
+fn state(server: &Server, node: &str, request: &Request<Incoming>) -> Answer {
+    let controller = server.controller();
+    let Some(etag) = controller.etag(node) else {
+        return text(StatusCode::NOT_FOUND, "no such node");
+    };
+    let known = request.headers().get(IF_NONE_MATCH).and_then(|v| v.to_str().ok());
+    if known == Some(etag.as_str()) {
+        let mut response = text(StatusCode::NOT_MODIFIED, "");
+        let lease = controller.lease(node, now()).ok();
+        let lease = lease.and_then(|l| serde_json::to_string(&l).ok());
+        if let Some(Ok(lease)) = lease.map(|l| l.parse()) {
+            response.headers_mut().insert("weir-lease", lease);
+        }
+        return response;
+    }
+    match controller.snapshot(node, now()) {
+        Ok(envelope) => {
+            let mut response = json(&envelope);
+            if let Ok(etag) = etag.parse() {
+                response.headers_mut().insert(ETAG, etag);
+            }
+            response
+        }
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+async fn report(server: &Server, node: &str, request: Request<Incoming>) -> Answer {
+    let report: Report = match body(request).await {
+        Ok(report) => report,
+        Err(answer) => return answer,
+    };
+    let new = server.controller().report(node, report, now());
+    if new {
+        publish(server);
+    }
+    text(StatusCode::OK, "")
+}
+
+fn stream(server: Arc<Server>, stop: watch::Receiver<bool>, node: String) -> Answer {
+    let (sender, body) = Channel::new(4);
+    tokio::spawn(feed(server, stop, node, sender));
+    let mut response = Response::new(Either::Right(body));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, hyper::header::HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Sends a snapshot at first and whenever it is new, a lease in between.
+async fn feed(
+    server: Arc<Server>,
+    mut stop: watch::Receiver<bool>,
+    node: String,
+    mut sender: Sender<Bytes, Infallible>,
+) {
+    let mut changed = server.changed.subscribe();
+    let mut sent: Option<String> = None;
+    loop {
+        changed.borrow_and_update();
+        let (etag, envelope) = {
+            let controller = server.controller();
+            let Some(etag) = controller.etag(&node) else { return };
+            let new = sent.as_ref() != Some(&etag);
+            let envelope = if new {
+                controller.snapshot(&node, now())
+            } else {
+                controller.lease(&node, now())
+            };
+            (etag, envelope)
+        };
+        let Ok(envelope) = envelope else { return };
+        if sender.send_data(event(&envelope)).await.is_err() {
+            return;
+        }
+        sent = Some(etag);
+        let renew = tokio::time::sleep(Duration::from_millis(RENEW_MS));
+        tokio::pin!(renew);
+        loop {
+            tokio::select! {
+                () = &mut renew => break,
+                _ = stop.wait_for(|stop| *stop) => return,
+                outcome = changed.changed() => {
+                    if outcome.is_err() {
+                        return;
+                    }
+                    if server.controller().etag(&node) != sent {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn event(envelope: &Envelope) -> Bytes {
+    let data = serde_json::to_string(envelope).unwrap_or_default();
+    Bytes::from(format!("event: state\ndata: {data}\n\n"))
+}
+
+/// Blocked sources in the form that CrowdSec's bouncers read (LAPI v1). Each answer is the whole list, which
+/// the protocol allows at any time: a bouncer that lost track heals by itself, and what it holds ends with the
+/// duration all the same.
+fn decisions(server: &Server, request: &Request<Incoming>) -> Answer {
+    let key = request.headers().get("x-api-key").and_then(|v| v.to_str().ok());
+    if !key.is_some_and(|k| server.is_bouncer(k)) {
+        return text(StatusCode::FORBIDDEN, "{\"message\":\"access forbidden\"}");
+    }
+    let now = now();
+    let controller = server.controller();
+    let (new, deleted) = controller.decisions(now);
+    let list = |blocks: &[Block]| -> Vec<serde_json::Value> {
+        blocks.iter().enumerate().map(|(id, b)| decision(id, b, now)).collect()
+    };
+    json(&serde_json::json!({ "new": list(&new), "deleted": list(&deleted) }))
+}
+
+fn decision(id: usize, block: &Block, now: Millis) -> serde_json::Value {
+    let host = block.source.prefix_len() == block.source.max_prefix_len();
+    let value = if host { block.source.addr().to_string() } else { block.source.to_string() };
+    serde_json::json!({
+        "id": id + 1,
+        "origin": "weir",
+        "type": "ban",
+        "scope": if host { "Ip" } else { "Range" },
+        "value": value,
+        "duration": format!("{}s", block.until.since(now).div_ceil(1000)),
+        "scenario": "weir/blocked",
+    })
+}

@@ -1,0 +1,348 @@
+//! The agent's program on a node, an appliance outside it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use weir_agent::controller::{Common, RENEW_MS};
+use weir_agent::protocol::{Block, RuleState, fingerprint};
+use weir_agent::server::Server;
+use weir_model::{
+    Action, Filter, IncidentId, Match, Measure, Millis, Mitigation, MitigationId, MitigationState,
+    Originator, Range, Rung, Service,
+};
+
+use crate::lab::Pid;
+use crate::packet::Packet;
+use crate::rules::attacker;
+use crate::world::{NODE4, NODE6, PLAYER4, PORT, World, inside, ip, now};
+
+/// The appliance and the agent that has joined it.
+pub(crate) struct Live {
+    pub(crate) world: World,
+    pub(crate) server: Arc<Server>,
+    pub(crate) agent: Pid,
+    pub(crate) common: Common,
+    runtime: Option<Runtime>,
+    stop: watch::Sender<bool>,
+    address: SocketAddr,
+}
+
+impl Live {
+    pub(crate) fn new(test: &str, more: &str) -> Option<Self> {
+        let mut world = World::new(test)?;
+        std::fs::create_dir(world.outside.path("appliance")).unwrap();
+        let (server, runtime, stop, address) = appliance(&world, "198.51.100.1:0".parse().unwrap());
+        let token = server.token(now()).unwrap().to_string();
+        let state = world.node.path("state");
+        let run = world.node.path("run");
+        let config = format!(
+            "state = {state:?}\nrun = {run:?}\nlearn = \"off\"\ninterfaces = [\"vn0\"]\n{more}\n"
+        );
+        world.node.write("agent.toml", &config);
+        let url = format!("https://{address}");
+        world.node.run(&[AGENT, "--config", "agent.toml", "join", &url, &token, "--name", "node1"]);
+        let agent = world.node.spawn("agent", &[AGENT, "--config", "agent.toml", "run"]);
+        let live = Self {
+            world,
+            server,
+            agent,
+            common: Common::default(),
+            runtime: Some(runtime),
+            stop,
+            address,
+        };
+        live.wait_report("the first report", |_| true);
+        Some(live)
+    }
+
+    pub(crate) fn want(&self, mitigations: &[Mitigation]) {
+        let service = |a: &str| Service {
+            address: ip(a),
+            protocol: 17,
+            port: PORT,
+            name: String::new(),
+            game: String::new(),
+        };
+        let services = [service(NODE4), service(NODE6)];
+        self.server.controller().desire(mitigations, &services, &self.common, now());
+        self.server.publish().unwrap();
+    }
+
+    /// Waits until the node has the latest version in force.
+    pub(crate) fn want_and_wait(&self, mitigations: &[Mitigation]) {
+        self.want(mitigations);
+        let version = self.server.controller().nodes()["node1"].version;
+        self.wait_report("the version", |r| r.version == version);
+    }
+
+    pub(crate) fn wait_report(
+        &self,
+        what: &str,
+        good: impl Fn(&weir_agent::protocol::Report) -> bool,
+    ) {
+        self.world.node.wait_for(what, 15, |_| {
+            let controller = self.server.controller();
+            controller.nodes().get("node1")?.report.as_ref().filter(|r| good(r)).map(|_| ())
+        });
+    }
+
+    pub(crate) fn wait_event(&self, kind: &str) -> String {
+        self.world.node.wait_for(kind, 15, |_| {
+            let controller = self.server.controller();
+            let events = &controller.nodes().get("node1")?.events;
+            events.iter().find(|e| e.kind == kind).map(|e| e.text.clone())
+        })
+    }
+
+    pub(crate) fn ask(&self, command: &[&str]) -> String {
+        self.world.node.ask(&[&[AGENT, "--config", "agent.toml"], command].concat())
+    }
+
+    /// The appliance goes away without a word.
+    fn appliance_dies(&mut self) {
+        self.stop.send_replace(true);
+        self.runtime.take().unwrap().shutdown_background();
+    }
+
+    fn appliance_returns(&mut self) {
+        let (server, runtime, stop, _) = appliance(&self.world, self.address);
+        self.server = server;
+        self.runtime = Some(runtime);
+        self.stop = stop;
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+const AGENT: &str = env!("CARGO_BIN_EXE_weir-agent");
+
+fn appliance(
+    world: &World,
+    at: SocketAddr,
+) -> (Arc<Server>, Runtime, watch::Sender<bool>, SocketAddr) {
+    let server = Server::open(&world.outside.path("appliance"), now()).unwrap();
+    let listener = inside(&world.outside, || {
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        socket.bind(&at.into()).unwrap();
+        socket.listen(128).unwrap();
+        std::net::TcpListener::from(socket)
+    });
+    let address = listener.local_addr().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (stop, stopping) = watch::channel(false);
+    let serving = server.clone();
+    runtime.spawn(async move {
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        serving.serve(listener, stopping).await;
+    });
+    (server, runtime, stop, address)
+}
+
+/// Drops what comes from the attackers' port.
+pub(crate) fn mitigation(id: u64, dst: &str, millis: u64) -> Mitigation {
+    let mut packets = Match::to_host(ip(dst));
+    packets.protocols = vec![17];
+    packets.src_ports = vec![Range::exact(40_000)];
+    Mitigation {
+        id: MitigationId(id),
+        originator: Originator::Incident(IncidentId(7)),
+        measure: Measure::FlowSpec(Filter { packets, action: Action::Drop }),
+        rung: Rung::Drop,
+        state: MitigationState::Active,
+        since: now(),
+        expires: now() + millis,
+        ended: None,
+        peers: Vec::new(),
+        note: String::new(),
+    }
+}
+
+fn attack(world: &World, count: u32) -> u64 {
+    let over = Duration::from_millis(u64::from(count) / 20);
+    world.flood(count, over, |n| Packet::udp(attacker(NODE4, n), ip(NODE4), PORT));
+    world.take_settled()
+}
+
+#[test]
+fn a_decision_of_the_appliance_drops_the_attack_and_its_end_lets_it_in() {
+    let Some(live) = Live::new("agent live", "") else { return };
+    assert_eq!(attack(&live.world, 200), 200);
+    live.want_and_wait(&[mitigation(1, NODE4, 60_000)]);
+    assert_eq!(attack(&live.world, 200), 0);
+    live.wait_report("the rule's counter", |r| {
+        r.rules.iter().any(|r| r.state == RuleState::Applied && r.dropped.packets == 200)
+    });
+    let player = live.world.player(PLAYER4);
+    assert_eq!(World::play(&player, NODE4, 5), 5);
+    let status = live.ask(&["status"]);
+    assert!(status.contains("connected") && status.contains("m1 applied"), "{status}");
+    assert!(live.ask(&["test"]).contains("in force after"), "{}", live.world.node.logs());
+    live.want_and_wait(&[]);
+    assert_eq!(attack(&live.world, 200), 200);
+    assert!(!live.ask(&["status"]).contains("m1"));
+}
+
+#[test]
+fn the_kernel_ends_rules_when_the_agent_is_killed() {
+    let Some(mut live) = Live::new("agent kill -9", "") else { return };
+    live.want_and_wait(&[mitigation(1, NODE4, 4000)]);
+    let end = Instant::now() + Duration::from_millis(4000);
+    live.world.node.kill(live.agent);
+    assert_eq!(attack(&live.world, 100), 0, "still in force");
+    let passed = live.world.node.wait_for("the rule's end", 10, |_| {
+        let passed = attack(&live.world, 20);
+        (passed > 0).then(|| Instant::now().saturating_duration_since(end))
+    });
+    assert!(passed < Duration::from_secs(2), "{passed:?} late");
+}
+
+#[test]
+fn a_flushed_table_is_back_within_a_second() {
+    let Some(live) = Live::new("agent flush", "") else { return };
+    live.want_and_wait(&[mitigation(1, NODE4, 60_000)]);
+    for command in [
+        &["nft", "flush", "ruleset"][..],
+        &["nft", "delete", "table", "inet", "weir"],
+        &["nft", "flush", "chain", "inet", "weir", "pre"],
+        &["nft", "flush", "map", "inet", "weir", "disp4"],
+    ] {
+        let start = Instant::now();
+        live.world.node.run(command);
+        live.world.node.wait_for("the rules are back", 5, |node| {
+            let table = node.ask(&["nft", "list", "table", "inet", "weir"]);
+            (table.contains("vmap @disp4") && table.contains("198.51.100.2 timeout")).then_some(())
+        });
+        assert!(start.elapsed() < Duration::from_secs(1), "{command:?}: {:?}", start.elapsed());
+    }
+    assert!(live.wait_event("repaired").contains("changed table weir"));
+}
+
+#[test]
+fn staged_rules_wait_for_the_administrator_and_a_flush_holds() {
+    let Some(live) = Live::new("agent staged", "apply = \"staged\"") else { return };
+    live.want_and_wait(&[mitigation(1, NODE4, 60_000)]);
+    assert_eq!(attack(&live.world, 50), 50);
+    assert!(live.ask(&["rules"]).contains("m1 staged"));
+    assert!(live.ask(&["rules", "--apply"]).contains("m1 applied"));
+    assert_eq!(attack(&live.world, 50), 0);
+    live.ask(&["flush"]);
+    // The test's NAT went with nothing: only weir's own table is touched.
+    assert_eq!(attack(&live.world, 50), 50);
+    live.ask(&["flush", "--resume"]);
+    assert_eq!(attack(&live.world, 50), 0);
+}
+
+#[test]
+fn an_appliance_that_dies_is_missed_only_until_it_returns() {
+    let Some(mut live) = Live::new("agent appliance dies", "") else { return };
+    live.want_and_wait(&[mitigation(1, NODE4, 60_000)]);
+    live.appliance_dies();
+    live.world.node.wait_for("the agent notices", 10, |_| {
+        live.ask(&["status"]).contains("down:").then_some(())
+    });
+    assert_eq!(attack(&live.world, 100), 0, "the lease holds");
+    // Something happens meanwhile, and is told later.
+    live.world.node.run(&["nft", "flush", "chain", "inet", "weir", "pre"]);
+    live.appliance_returns();
+    assert!(live.wait_event("repaired").contains("weir"));
+    live.want_and_wait(&[mitigation(2, NODE4, 60_000)]);
+    assert!(live.ask(&["rules"]).contains("m2 applied"));
+    assert!(RENEW_MS < 60_000);
+}
+
+#[test]
+fn an_attack_is_dropped_within_150_ms_of_the_decision() {
+    let Some(live) = Live::new("agent time to drop", "") else { return };
+    let player = live.world.player(PLAYER4);
+    let mut times = Vec::new();
+    for round in 0..20 {
+        live.want_and_wait(&[]);
+        let mut filter = mitigation(round, NODE4, 60_000);
+        if let Measure::FlowSpec(f) = &mut filter.measure {
+            f.packets.src_ports = Vec::new();
+        }
+        // The player is the probe: the first question without an answer was dropped.
+        player.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
+        assert_eq!(World::play(&player, NODE4, 1), 1);
+        let start = Instant::now();
+        live.want(&[filter]);
+        while World::play(&player, NODE4, 1) == 1 {
+            assert!(start.elapsed() < Duration::from_secs(2), "never dropped");
+        }
+        times.push(start.elapsed());
+    }
+    times.sort();
+    let (median, p95) = (times[10], times[18]);
+    eprintln!("decision to first dropped packet: median {median:?}, p95 {p95:?}");
+    assert!(p95 < Duration::from_millis(150), "{times:?}");
+}
+
+#[test]
+fn a_bouncer_reads_what_is_blocked() {
+    let Some(mut live) = Live::new("agent decisions", "") else { return };
+    let until = now() + 60_000;
+    live.common.blocked = vec![
+        Block { source: "203.0.113.9/32".parse().unwrap(), until },
+        Block { source: "2001:db8:bad::/48".parse().unwrap(), until: Millis(until.0) },
+    ];
+    live.want(&[]);
+    live.server.add_bouncer("key-of-a-bouncer");
+    assert_ne!(fingerprint(b"a"), fingerprint(b"b"));
+    let url = format!("https://{}/v1/decisions/stream?startup=true", live.address);
+    let get = |key: &str| {
+        let header = format!("X-Api-Key: {key}");
+        live.world.node.ask(&["curl", "-sk", "-w", " %{http_code}", "-H", &header, &url])
+    };
+    assert!(get("wrong").ends_with(" 403"), "{}", get("wrong"));
+    let answer = get("key-of-a-bouncer");
+    let text = answer.strip_suffix(" 200").unwrap_or_else(|| panic!("{answer}"));
+    let answer: serde_json::Value = serde_json::from_str(text).unwrap();
+    assert_eq!(answer["new"][0]["value"], "203.0.113.9");
+    assert_eq!(answer["new"][0]["scope"], "Ip");
+    assert_eq!(answer["new"][1]["scope"], "Range");
+    live.common.blocked.remove(0);
+    live.want(&[]);
+    let text = get("key-of-a-bouncer");
+    let answer: serde_json::Value =
+        serde_json::from_str(text.strip_suffix(" 200").unwrap()).unwrap();
+    assert_eq!(answer["deleted"][0]["value"], "203.0.113.9");
+}
+
+#[test]
+fn an_idle_agent_costs_next_to_nothing() {
+    const SECS: u64 = 30;
+    let Some(live) = Live::new("agent idle", "") else { return };
+    live.want_and_wait(&[]);
+    let process = live.world.node.process_id(live.agent);
+    // Nanoseconds on a processor: ticks of 10 ms are too coarse for a tenth of a percent.
+    let worked = || {
+        let text = std::fs::read_to_string(format!("/proc/{process}/schedstat")).unwrap();
+        let nanos = text.split(' ').next().unwrap().parse().unwrap();
+        Duration::from_nanos(nanos)
+    };
+    let (before, start) = (worked(), Instant::now());
+    let spent = live.world.node.wait_for("half a minute", 2 * SECS, |_| {
+        (start.elapsed() >= Duration::from_secs(SECS)).then(|| worked() - before)
+    });
+    let share = spent.as_secs_f64() / start.elapsed().as_secs_f64();
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find(|l| l.starts_with("VmRSS")).unwrap();
+    let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    eprintln!("idle: {:.4} % of a core, {kib} KiB resident", share * 100.0);
+    assert!(share <= 0.001, "{:.4} % of a core", share * 100.0);
+    assert!(kib <= 15 * 1024, "{kib} KiB");
+}
