@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::runtime::Runtime;
 use tokio::sync::watch;
-use weir_agent::controller::{Common, RENEW_MS};
+use weir_agent::controller::Common;
 use weir_agent::protocol::{Block, RuleState, fingerprint};
 use weir_agent::server::Server;
 use weir_model::{
@@ -25,7 +25,7 @@ pub(crate) struct Live {
     pub(crate) server: Arc<Server>,
     pub(crate) agent: Pid,
     pub(crate) common: Common,
-    runtime: Option<Runtime>,
+    serving: Option<JoinHandle<()>>,
     stop: watch::Sender<bool>,
     address: SocketAddr,
 }
@@ -34,7 +34,7 @@ impl Live {
     pub(crate) fn new(test: &str, more: &str) -> Option<Self> {
         let mut world = World::new(test)?;
         std::fs::create_dir(world.outside.path("appliance")).unwrap();
-        let (server, runtime, stop, address) = appliance(&world, "198.51.100.1:0".parse().unwrap());
+        let (server, serving, stop, address) = appliance(&world, "198.51.100.1:0".parse().unwrap());
         let token = server.token(now()).unwrap().to_string();
         let state = world.node.path("state");
         let run = world.node.path("run");
@@ -50,7 +50,7 @@ impl Live {
             server,
             agent,
             common: Common::default(),
-            runtime: Some(runtime),
+            serving: Some(serving),
             stop,
             address,
         };
@@ -104,13 +104,13 @@ impl Live {
     /// The appliance goes away without a word.
     fn appliance_dies(&mut self) {
         self.stop.send_replace(true);
-        self.runtime.take().unwrap().shutdown_background();
+        self.serving.take().unwrap().join().unwrap();
     }
 
     fn appliance_returns(&mut self) {
-        let (server, runtime, stop, _) = appliance(&self.world, self.address);
+        let (server, serving, stop, _) = appliance(&self.world, self.address);
         self.server = server;
-        self.runtime = Some(runtime);
+        self.serving = Some(serving);
         self.stop = stop;
     }
 }
@@ -118,18 +118,17 @@ impl Live {
 impl Drop for Live {
     fn drop(&mut self) {
         self.stop.send_replace(true);
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+        if let Some(serving) = self.serving.take() {
+            let _ = serving.join();
         }
     }
 }
 
 const AGENT: &str = env!("CARGO_BIN_EXE_weir-agent");
 
-fn appliance(
-    world: &World,
-    at: SocketAddr,
-) -> (Arc<Server>, Runtime, watch::Sender<bool>, SocketAddr) {
+type Appliance = (Arc<Server>, JoinHandle<()>, watch::Sender<bool>, SocketAddr);
+
+fn appliance(world: &World, at: SocketAddr) -> Appliance {
     let server = Server::open(&world.outside.path("appliance"), now()).unwrap();
     let listener = inside(&world.outside, || {
         let socket =
@@ -141,15 +140,18 @@ fn appliance(
     });
     let address = listener.local_addr().unwrap();
     listener.set_nonblocking(true).unwrap();
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (stop, stopping) = watch::channel(false);
-    let serving = server.clone();
-    runtime.spawn(async move {
-        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-        serving.serve(listener, stopping).await;
+    let shared = server.clone();
+    let serving = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            shared.serve(listener, stopping).await;
+        });
+        // Connections end with the runtime, as they do when a program is killed.
+        runtime.shutdown_background();
     });
-    (server, runtime, stop, address)
+    (server, serving, stop, address)
 }
 
 /// Drops what comes from the attackers' port.
@@ -261,7 +263,6 @@ fn an_appliance_that_dies_is_missed_only_until_it_returns() {
     assert!(live.wait_event("repaired").contains("weir"));
     live.want_and_wait(&[mitigation(2, NODE4, 60_000)]);
     assert!(live.ask(&["rules"]).contains("m2 applied"));
-    assert!(RENEW_MS < 60_000);
 }
 
 #[test]
