@@ -5,7 +5,7 @@
 //! | rx -> core: slices | bounded, [`SLICES_MAX`] a shard | the oldest is dropped and counted |
 //! | others -> core: [`Control`] | bounded, [`CONTROL_MAX`] | commands: 503; actuators wait; health is skipped |
 //! | core -> bgp: `Admitted` | watch, the latest wins | cannot fill |
-//! | core -> store | bounded | core waits a few milliseconds, then counts and keeps the newest |
+//! | core -> store | bounded | core waits a few milliseconds, then counts and keeps the newest; a measure is written before it is announced |
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

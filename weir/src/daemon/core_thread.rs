@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use crossbeam_channel::{Receiver, Sender, select};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
 use tokio::sync::watch;
 use tracing::{info, warn};
 use weir_api::Metrics;
@@ -32,6 +32,9 @@ const UNLISTED_NAMED_MAX: usize = 64;
 
 /// How often everybody is shown a new snapshot when nothing is decided.
 const PUBLISH_MS: u64 = 1000;
+
+/// How long a measure waits to be written before it is announced all the same.
+const COMMIT_PATIENCE: Duration = Duration::from_millis(15);
 
 /// How long the core waits for the store at the end.
 const STORE_FAREWELL: Duration = Duration::from_secs(2);
@@ -108,7 +111,7 @@ impl CoreThread {
         }
         self.judge(&mut state);
         self.publish(&mut state);
-        self.save(&mut state, STORE_FAREWELL);
+        self.save(&mut state, STORE_FAREWELL, None);
         self.keep_baselines(&mut state, STORE_FAREWELL);
     }
 
@@ -221,10 +224,6 @@ impl CoreThread {
     }
 
     fn carry_out(&mut self, state: &mut State, turn: Turn) {
-        if let Some(desired) = turn.desired {
-            // Fails only when the BGP thread is gone, which ends the process.
-            let _ = self.desired.send(desired);
-        }
         for decision in &turn.decisions {
             logging::decision(decision);
             self.metrics.decisions.with_label_values(&[decision.action.as_str()]).inc();
@@ -236,15 +235,28 @@ impl CoreThread {
             }
             state.unsaved.insert(incident.id, incident);
         }
-        self.save(state, STORE_PATIENCE);
+        match turn.desired {
+            None => self.save(state, STORE_PATIENCE, None),
+            Some(desired) => {
+                // Written before it is announced: a weir that is killed with a rule on the wire
+                // knows of it when it comes back. A slow store delays the rule only so long.
+                let (committed, wait) = bounded(1);
+                self.save(state, STORE_PATIENCE, Some(committed));
+                if wait.recv_timeout(COMMIT_PATIENCE) == Err(RecvTimeoutError::Timeout) {
+                    warn!("the store is slow; the measure goes out before it is written");
+                }
+                // Fails only when the BGP thread is gone, which ends the process.
+                let _ = self.desired.send(desired);
+            }
+        }
     }
 
-    fn save(&mut self, state: &mut State, patience: Duration) {
+    fn save(&mut self, state: &mut State, patience: Duration, committed: Option<Sender<()>>) {
         if state.unsaved.is_empty() {
             return;
         }
         let batch: Vec<Arc<Incident>> = state.unsaved.values().cloned().collect();
-        match self.store.send_timeout(Work::Incidents(batch), patience) {
+        match self.store.send_timeout(Work::Incidents(batch, committed), patience) {
             Ok(()) => state.unsaved.clear(),
             Err(_) => {
                 self.metrics.store_errors.with_label_values::<&str>(&[]).inc();

@@ -24,8 +24,8 @@ const SWEEP: Duration = Duration::from_secs(3600);
 /// What the store is asked to keep.
 #[derive(Debug)]
 pub(crate) enum Work {
-    /// Incidents that changed.
-    Incidents(Vec<Arc<Incident>>),
+    /// Incidents that changed; who waits for the commit is told of it.
+    Incidents(Vec<Arc<Incident>>, Option<Sender<()>>),
     /// What the detector has learned.
     Baselines(Millis, Box<weir_detector::Checkpoint>),
     /// Templates and sampling that exporters have told.
@@ -84,11 +84,15 @@ fn run(mut store: Store, work: &Receiver<Work>, metrics: &Metrics, keep_ms: u64)
     };
     loop {
         match work.recv_timeout(SWEEP) {
-            Ok(Work::Incidents(batch)) => {
-                if let Err(error) = store.put_incidents(&batch) {
-                    failed("incidents", &error);
+            Ok(Work::Incidents(batch, committed)) => match store.put_incidents(&batch) {
+                Ok(()) => {
+                    if let Some(committed) = committed {
+                        // The core may have stopped waiting.
+                        let _ = committed.try_send(());
+                    }
                 }
-            }
+                Err(error) => failed("incidents", &error),
+            },
             Ok(Work::Baselines(at, checkpoint)) => {
                 if let Err(error) = put(&mut store, BASELINES, at, checkpoint.as_ref()) {
                     failed("baselines", &error);
