@@ -12,6 +12,7 @@
 //!
 //! `WEIR_SIM_SEEDS` sets how many seeds are run (default 10,000), `WEIR_SIM_SEED` runs one.
 
+#![allow(clippy::print_stderr, reason = "what a failing seed leaves behind")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -438,7 +439,7 @@ impl World {
             self.events += 1;
             self.digest(&format!("{} {} {}", decision.at, decision.action, decision.detail));
         }
-        if self.second % 10 == 0 {
+        if self.second.is_multiple_of(10) {
             self.checkpoint = self.mitigator.checkpoint();
         }
     }
