@@ -7,7 +7,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::adapter::AdapterConfig;
 use crate::profile::{Capabilities, Profile};
+use crate::rpki;
 use crate::wire::{Family, LargeCommunity};
 
 /// weir as a BGP speaker.
@@ -25,9 +27,15 @@ pub struct Config {
     /// What is done with the routes when weir stops.
     #[serde(default)]
     pub on_stop: OnStop,
+    /// Where to ask who may originate which prefix.
+    #[serde(default)]
+    pub rpki: Option<rpki::Config>,
     /// The peers, under `[[bgp.peer]]`.
     #[serde(default, rename = "peer")]
     pub peers: Vec<PeerConfig>,
+    /// Other BGP daemons that weir drives, under `[[bgp.adapter]]`.
+    #[serde(default, rename = "adapter")]
+    pub adapters: Vec<AdapterConfig>,
 }
 
 /// What is done with the routes when weir stops in good order.
@@ -114,6 +122,10 @@ pub struct PeerConfig {
     /// FlowSpec rules that the peer holds at most, 1-100000, if not what its profile says.
     #[serde(default)]
     pub max_rules: Option<u32>,
+    /// What is done with a measure whose destination another AS originates, as far as
+    /// `[bgp.rpki]` knows.
+    #[serde(default)]
+    pub rpki: rpki::Policy,
     /// For how long the peer is asked to keep the routes when weir is gone, seconds, 0-4095; 0
     /// leaves graceful restart out (RFC 4724).
     #[serde(default = "default_restart")]
@@ -140,16 +152,21 @@ const fn default_retry() -> u16 {
     5
 }
 
-const fn default_next_hop4() -> Ipv4Addr {
+pub(crate) const fn default_next_hop4() -> Ipv4Addr {
     Ipv4Addr::new(192, 0, 2, 1)
 }
 
-const fn default_next_hop6() -> Ipv6Addr {
+pub(crate) const fn default_next_hop6() -> Ipv6Addr {
     Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1)
 }
 
 fn default_communities() -> Vec<Community> {
     vec![Community::BLACKHOLE]
+}
+
+/// What a black-hole route carries where nothing adds a scope to it.
+pub(crate) fn blackhole_communities() -> Vec<Community> {
+    vec![Community::BLACKHOLE, Community::NO_EXPORT]
 }
 
 const fn default_local_pref() -> u32 {
@@ -203,6 +220,7 @@ impl PeerConfig {
             local_pref: default_local_pref(),
             profile: Profile::default(),
             max_rules: None,
+            rpki: rpki::Policy::Refuse,
             graceful_restart_secs: default_restart(),
             long_lived_restart_secs: 0,
         }
@@ -262,7 +280,15 @@ impl PeerConfig {
 impl Config {
     /// A speaker without peers.
     pub const fn new(local_as: u32, router_id: Ipv4Addr) -> Self {
-        Self { local_as, router_id, listen: None, on_stop: OnStop::Withdraw, peers: Vec::new() }
+        Self {
+            local_as,
+            router_id,
+            listen: None,
+            on_stop: OnStop::Withdraw,
+            rpki: None,
+            peers: Vec::new(),
+            adapters: Vec::new(),
+        }
     }
 
     /// Checks what the types cannot.
@@ -294,6 +320,18 @@ impl Config {
             }
             if before.iter().any(|p| (p.address, p.port) == (peer.address, peer.port)) {
                 return Err(of(("address", "is another peer's".into())));
+            }
+        }
+        for (i, adapter) in self.adapters.iter().enumerate() {
+            let of = |(field, why): (&'static str, &str)| ConfigError {
+                peer: format!("adapter \"{}\": ", adapter.name),
+                field,
+                why: why.to_owned(),
+            };
+            adapter.check().map_err(of)?;
+            let taken = self.adapters[..i].iter().map(|a| &a.name);
+            if taken.chain(self.peers.iter().map(|p| &p.name)).any(|n| *n == adapter.name) {
+                return Err(of(("name", "is taken")));
             }
         }
         Ok(())

@@ -4,6 +4,7 @@
 //! octets and actions out. [`speaker`] drives them over TCP. It never installs a received route:
 //! UPDATEs are counted and dropped. Read [`speaker::run`] and [`rib::AdjRibOut`] first.
 
+pub mod adapter;
 pub mod config;
 pub mod flowspec;
 pub mod fsm;
@@ -11,5 +12,6 @@ pub mod guard;
 pub mod profile;
 pub mod receiver;
 pub mod rib;
+pub mod rpki;
 pub mod speaker;
 pub mod wire;

@@ -251,6 +251,14 @@ impl AdjRibOut {
         Some(Route { measure: measure.clone(), incident })
     }
 
+    /// Everything wanted, whatever the session: for daemons that are told the whole.
+    pub fn routes(&self) -> impl Iterator<Item = (RouteKey, Route)> + '_ {
+        self.wanted
+            .keys()
+            .filter_map(|key| Some((key.clone(), self.route(key)?)))
+            .take(self.capabilities.max_rules)
+    }
+
     /// Puts a key where it belongs: to be announced, to be withdrawn, or neither.
     fn compare(&mut self, key: &RouteKey) {
         self.announce.remove(key);

@@ -4,14 +4,12 @@ use std::net::IpAddr;
 
 use weir_model::{IpNet, Measure};
 
+use crate::adapter::MARK;
 use crate::config::{Community, PeerConfig};
 use crate::flowspec;
 use crate::fsm::Negotiated;
 use crate::rib::{Change, Route, RouteKey};
 use crate::wire::{self, Attributes, LargeCommunity, WriteError};
-
-/// First value of the large community that marks weir's own routes: `weir` in ASCII.
-const MARK: u32 = 0x7765_6972;
 
 /// Writes one peer's UPDATEs.
 #[derive(Debug)]

@@ -12,19 +12,24 @@
 mod announce;
 mod connection;
 mod listener;
+mod origin;
 mod peer;
 mod sockopt;
 
 use std::net::SocketAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use weir_model::Observed;
+use weir_model::{Millis, Observed};
 
+use crate::adapter;
 use crate::config::{Config, ConfigError};
 use crate::guard::Admitted;
+use crate::rpki;
 use listener::Route as ListenerRoute;
+use origin::OriginCheck;
 use peer::PeerTask;
 
 /// Connections accepted for one peer and not yet looked at.
@@ -114,13 +119,22 @@ impl Speaker {
         mut stop: watch::Receiver<Stop>,
     ) -> Result<(), SpeakerError> {
         let mut peers = JoinSet::new();
+        let mut helpers = JoinSet::new();
         let mut routes = Vec::new();
+        let origins = self.config.rpki.as_ref().map(|rpki| {
+            let (table, origins) = watch::channel(rpki::Table::default());
+            helpers.spawn(rpki::run(rpki.cache, table));
+            (origins, rpki.origin_as.unwrap_or(self.config.local_as))
+        });
         for (index, peer) in self.config.peers.iter().enumerate() {
             let (sender, accepted) = mpsc::channel(ACCEPTED_MAX);
             routes.push(ListenerRoute::new(peer, sender));
             let task = PeerTask::new(
                 &self.config,
                 index,
+                origins
+                    .as_ref()
+                    .map(|(table, asn)| OriginCheck::new(table.clone(), *asn, peer.rpki)),
                 accepted,
                 desired.clone(),
                 observed.clone(),
@@ -128,9 +142,12 @@ impl Speaker {
             );
             peers.spawn(task.run());
         }
-        let mut accepting = JoinSet::new();
+        for adapter in self.config.adapters {
+            let (desired, observed) = (desired.clone(), observed.clone());
+            peers.spawn(adapter::run(adapter, desired, observed, stop.clone()));
+        }
         if let Some(listener) = self.listener {
-            accepting.spawn(listener::accept(listener, routes));
+            helpers.spawn(listener::accept(listener, routes));
         }
         let mut result = Ok(());
         if peers.is_empty() {
@@ -142,7 +159,7 @@ impl Speaker {
                 result = Err(SpeakerError::Task);
             }
         }
-        accepting.shutdown().await;
+        helpers.shutdown().await;
         result
     }
 }
@@ -158,4 +175,10 @@ pub async fn run(
     stop: watch::Receiver<Stop>,
 ) -> Result<(), SpeakerError> {
     Speaker::bind(config).await?.run(desired, observed, stop).await
+}
+
+/// The wall clock, for reports.
+pub(crate) fn wall() -> Millis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

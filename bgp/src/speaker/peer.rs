@@ -1,10 +1,11 @@
 //! One peer's task.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::io::Ready;
 use tokio::net::TcpStream;
@@ -15,7 +16,8 @@ use weir_model::{Measure, Millis, Observed, PeerState, PeerStatus};
 
 use super::announce::Writer;
 use super::connection::Connection;
-use super::{Stop, listener};
+use super::origin::OriginCheck;
+use super::{Stop, listener, wall};
 use crate::config::{Config, PeerConfig};
 use crate::fsm::{self, Down, Input, Negotiated, Output, Role};
 use crate::guard::Admitted;
@@ -44,6 +46,7 @@ enum Event {
     Io(Role, io::Result<Ready>),
     Dialled(io::Result<TcpStream>),
     Accepted(TcpStream),
+    /// The desired state, or what is known of origins, changed.
     Desired,
     Stop,
     Reported,
@@ -55,6 +58,7 @@ pub(super) struct PeerTask {
     local_as: u32,
     machine: fsm::Peer,
     rib: AdjRibOut,
+    origin: Option<OriginCheck>,
     started: Instant,
     connections: [Option<Connection>; 2],
     dialling: Option<Dialling>,
@@ -73,6 +77,7 @@ impl PeerTask {
     pub(super) fn new(
         config: &Config,
         index: usize,
+        origin: Option<OriginCheck>,
         accepted: mpsc::Receiver<TcpStream>,
         desired: watch::Receiver<Admitted>,
         observed: mpsc::Sender<Observed>,
@@ -116,6 +121,7 @@ impl PeerTask {
             local_as,
             machine,
             rib,
+            origin,
             started: Instant::now(),
             connections: [None, None],
             dialling: None,
@@ -174,6 +180,7 @@ impl PeerTask {
             ready = ready(active.as_ref()) => Event::Io(Role::Active, ready),
             ready = ready(passive.as_ref()) => Event::Io(Role::Passive, ready),
             Ok(()) = self.desired.changed() => Event::Desired,
+            () = origins_changed(self.origin.as_mut()) => Event::Desired,
             dialled = dialled(self.dialling.as_mut()) => Event::Dialled(dialled),
             Some(stream) = self.accepted.recv() => Event::Accepted(stream),
             Ok(permit) = self.observed.reserve(), if !self.reports.is_empty() => {
@@ -251,7 +258,12 @@ impl PeerTask {
         if desired.generation() == 0 {
             return;
         }
-        let refusals = self.rib.want(desired.mitigations());
+        let (admitted, refused) = match &mut self.origin {
+            Some(check) => check.admit(&self.config.name, desired.mitigations()),
+            None => (Cow::Borrowed(desired.mitigations()), Vec::new()),
+        };
+        let refusals = self.rib.want(&admitted);
+        self.refuse(refused);
         self.refuse(refusals);
     }
 
@@ -519,15 +531,16 @@ async fn ready(connection: Option<&Connection>) -> io::Result<Ready> {
     }
 }
 
+async fn origins_changed(origin: Option<&mut OriginCheck>) {
+    match origin {
+        Some(origin) => origin.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn dialled(dialling: Option<&mut Dialling>) -> io::Result<TcpStream> {
     match dialling {
         Some(dialling) => dialling.await,
         None => std::future::pending().await,
     }
-}
-
-/// The wall clock, for reports.
-fn wall() -> Millis {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -1,0 +1,316 @@
+//! Other people's BGP daemons, driven where weir is not to speak BGP itself.
+//!
+//! Each adapter observes what is in the daemon under weir's mark, compares it with what is wanted
+//! and changes only the difference; routes of others are never touched. It does so whenever the
+//! desired state changes and every [`RECONCILE`], so that a daemon that was restarted gets its
+//! routes again. What is said to a daemon and read from it is built by pure functions beside the
+//! code that carries it.
+
+pub mod bird;
+pub mod exabgp;
+pub mod frr;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use weir_model::{IpNet, Measure, Observed, PeerState, PeerStatus};
+
+use crate::config::{Community, blackhole_communities, default_next_hop4, default_next_hop6};
+use crate::flowspec;
+use crate::guard::Admitted;
+use crate::profile::Profile;
+use crate::rib::{AdjRibOut, Refusal, Route, RouteKey};
+use crate::speaker::{Stop, wall};
+use crate::wire::{Families, Family};
+
+/// How often a daemon is looked at without a reason.
+const RECONCILE: Duration = Duration::from_secs(30);
+
+/// Wait before a daemon that could not be reached is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Longest wait for a daemon's answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// First value of the large community that marks weir's own routes: `weir` in ASCII.
+pub(crate) const MARK: u32 = 0x7765_6972;
+
+/// Which daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// BIRD 2, by a generated include file and its control socket.
+    Bird,
+    /// ExaBGP 4, by its named pipes.
+    Exabgp,
+    /// FRRouting, by `vtysh`: black-hole routes only, because it cannot originate FlowSpec.
+    Frr,
+}
+
+/// One daemon, under `[[bgp.adapter]]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdapterConfig {
+    /// Name in logs and reports; unique among peers and adapters.
+    pub name: String,
+    /// Which daemon.
+    pub kind: Kind,
+    /// BIRD: its control socket (`/run/bird/bird.ctl`). ExaBGP: its pipes without `.in` and
+    /// `.out` (`/run/exabgp/exabgp`). FRR: its vty directory (`/var/run/frr`).
+    #[serde(default)]
+    pub control: Option<PathBuf>,
+    /// BIRD: the file that its configuration includes, written by weir.
+    #[serde(default)]
+    pub include: Option<PathBuf>,
+    /// ExaBGP: the neighbours that get the routes.
+    #[serde(default)]
+    pub neighbors: Vec<IpAddr>,
+    /// AS number of the daemon, of which weir's mark is made and into which FRR's routes go.
+    pub local_as: u32,
+    /// Families handed over.
+    #[serde(default = "all_families")]
+    pub families: Vec<Family>,
+    /// What the routers behind the daemon can take.
+    #[serde(default)]
+    pub profile: Profile,
+    /// Next hop of IPv4 black-hole routes.
+    #[serde(default = "default_next_hop4")]
+    pub next_hop4: Ipv4Addr,
+    /// Next hop of IPv6 black-hole routes.
+    #[serde(default = "default_next_hop6")]
+    pub next_hop6: Ipv6Addr,
+    /// Communities of black-hole routes.
+    #[serde(default = "blackhole_communities")]
+    pub communities: Vec<Community>,
+}
+
+fn all_families() -> Vec<Family> {
+    Family::ALL.to_vec()
+}
+
+impl AdapterConfig {
+    /// Checks what the types cannot: the field at fault, and why.
+    ///
+    /// # Errors
+    /// The field and the reason.
+    pub fn check(&self) -> Result<(), (&'static str, &'static str)> {
+        match self.kind {
+            Kind::Bird if self.include.is_none() => Err(("include", "is not set")),
+            Kind::Exabgp if self.neighbors.is_empty() => Err(("neighbors", "is empty")),
+            _ if self.name.is_empty() => Err(("name", "is empty")),
+            _ if matches!(self.local_as, 0 | 23456 | u32::MAX) => {
+                Err(("local_as", "is not an AS number"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn control(&self) -> PathBuf {
+        self.control.clone().unwrap_or_else(|| {
+            PathBuf::from(match self.kind {
+                Kind::Bird => "/run/bird/bird.ctl",
+                Kind::Exabgp => "/run/exabgp/exabgp",
+                Kind::Frr => "/var/run/frr",
+            })
+        })
+    }
+
+    /// What this kind of daemon can originate at all.
+    fn originates(&self) -> Families {
+        let families: Families = self.families.iter().copied().collect();
+        match self.kind {
+            Kind::Bird | Kind::Exabgp => families,
+            Kind::Frr => {
+                families.and([Family::Ipv4Unicast, Family::Ipv6Unicast].into_iter().collect())
+            }
+        }
+    }
+
+    fn next_hop(&self, net: IpNet) -> IpAddr {
+        match net {
+            IpNet::V4(_) => self.next_hop4.into(),
+            IpNet::V6(_) => self.next_hop6.into(),
+        }
+    }
+}
+
+/// Why a daemon could not be brought to what is wanted.
+#[derive(Debug, thiserror::Error)]
+pub enum AdapterError {
+    /// It cannot be reached.
+    #[error("cannot reach it: {0}")]
+    Io(#[from] std::io::Error),
+    /// It did not answer in time.
+    #[error("no answer")]
+    Timeout,
+    /// It refuses; what it says.
+    #[error("it says: {0}")]
+    Refused(String),
+}
+
+/// What a rule does, in the octets that every daemon can be given.
+fn action_community(route: &Route) -> (Option<[u8; 8]>, Option<[u8; 20]>) {
+    match &route.measure {
+        Measure::FlowSpec(filter) => flowspec::communities(&filter.action),
+        Measure::Blackhole(_) | Measure::Scrub(_) => (None, None),
+    }
+}
+
+/// Routes by key: what is wanted of a daemon.
+pub(crate) type Wanted = BTreeMap<RouteKey, Route>;
+
+/// Keeps one daemon as desired until stopped.
+pub async fn run(
+    config: AdapterConfig,
+    mut desired: watch::Receiver<Admitted>,
+    observed: mpsc::Sender<Observed>,
+    mut stop: watch::Receiver<Stop>,
+) {
+    let mut adapter = Adapter::new(config, observed);
+    let mut next = Instant::now();
+    loop {
+        let stopping = *stop.borrow_and_update();
+        if stopping != Stop::Run {
+            if stopping == Stop::Withdraw {
+                adapter.rib.want(&[]);
+                adapter.converge().await;
+            }
+            return;
+        }
+        let state = desired.borrow_and_update().clone();
+        // Before the first state is loaded nothing may be taken away.
+        if state.generation() > 0 {
+            let refusals = adapter.rib.want(state.mitigations());
+            adapter.refuse(refusals).await;
+            let wait = if adapter.converge().await { RECONCILE } else { RETRY };
+            next = Instant::now() + wait;
+        } else {
+            next = next.max(Instant::now() + RECONCILE);
+        }
+        tokio::select! {
+            changed = desired.changed() => if changed.is_err() { return },
+            changed = stop.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep_until(next) => {}
+        }
+    }
+}
+
+struct Adapter {
+    config: AdapterConfig,
+    rib: AdjRibOut,
+    /// What is known to be in the daemon.
+    present: Wanted,
+    /// What was refused because the daemon has no words for it.
+    unsaid: BTreeSet<Measure>,
+    status: PeerStatus,
+    observed: mpsc::Sender<Observed>,
+}
+
+impl Adapter {
+    fn new(config: AdapterConfig, observed: mpsc::Sender<Observed>) -> Self {
+        let rib = AdjRibOut::new(config.originates(), config.profile.capabilities());
+        let status = PeerStatus {
+            name: config.name.clone(),
+            address: Ipv4Addr::LOCALHOST.into(),
+            asn: config.local_as,
+            state: PeerState::Idle,
+            since: wall(),
+            families: config.originates().iter().map(|f| f.to_string()).collect(),
+            announced: 0,
+            flaps: 0,
+            last_error: None,
+        };
+        Self { config, rib, present: Wanted::new(), unsaid: BTreeSet::new(), status, observed }
+    }
+
+    async fn refuse(&self, refusals: Vec<Refusal>) {
+        for Refusal { measure, why } in refusals {
+            let peer = self.config.name.clone();
+            self.report(Observed::Refused { peer, measure, at: wall(), why }).await;
+        }
+    }
+
+    /// Whether the daemon now has what is wanted.
+    async fn converge(&mut self) -> bool {
+        let (wanted, unsaid) = self.rib.routes().partition(|(_, route)| {
+            // Neither BIRD nor ExaBGP has words for attribute 25, and a rule without its action
+            // would let pass what it matches.
+            action_community(route).1.is_none()
+        });
+        self.refuse_unsaid(&unsaid).await;
+        let result = match self.config.kind {
+            Kind::Bird => bird::converge(&self.config, &wanted).await,
+            Kind::Exabgp => exabgp::converge(&self.config, &wanted).await,
+            Kind::Frr => frr::converge(&self.config, &wanted).await,
+        };
+        let was = (self.status.state, self.status.announced);
+        match result {
+            Ok(()) => {
+                self.report_changes(wanted).await;
+                self.status.state = PeerState::Established;
+                self.status.last_error = None;
+            }
+            Err(error) => {
+                if self.status.state == PeerState::Established {
+                    self.status.flaps += 1;
+                }
+                self.status.state = PeerState::Active;
+                let error = error.to_string();
+                if self.status.last_error.as_ref() != Some(&error) {
+                    tracing::warn!(adapter = %self.config.name, error, "BGP daemon not as desired");
+                }
+                self.status.last_error = Some(error);
+            }
+        }
+        self.status.announced = u32::try_from(self.present.len()).unwrap_or(u32::MAX);
+        if was != (self.status.state, self.status.announced) {
+            self.status.since = wall();
+            self.report(Observed::Peer(self.status.clone())).await;
+        }
+        self.status.state == PeerState::Established
+    }
+
+    async fn refuse_unsaid(&mut self, routes: &Wanted) {
+        let measures: BTreeSet<Measure> = routes.values().map(|r| r.measure.clone()).collect();
+        let refusals = measures.difference(&self.unsaid).map(|measure| Refusal {
+            measure: measure.clone(),
+            why: "the daemon cannot be told to redirect to an IPv6 address".to_owned(),
+        });
+        self.refuse(refusals.collect()).await;
+        self.unsaid = measures;
+    }
+
+    async fn report_changes(&mut self, wanted: Wanted) {
+        let before = std::mem::replace(&mut self.present, wanted);
+        let mut reports = Vec::new();
+        let at = wall();
+        for (key, route) in &before {
+            if self.present.get(key).is_none_or(|r| r.measure != route.measure) {
+                let (peer, measure) = (self.config.name.clone(), route.measure.clone());
+                reports.push(Observed::Withdrawn { peer, measure, at });
+            }
+        }
+        for (key, route) in &self.present {
+            if before.get(key).is_none_or(|r| r.measure != route.measure) {
+                let (peer, measure) = (self.config.name.clone(), route.measure.clone());
+                reports.push(Observed::Announced { peer, measure, at });
+            }
+        }
+        for report in reports {
+            self.report(report).await;
+        }
+    }
+
+    async fn report(&self, report: Observed) {
+        // Nobody listens any more: weir is about to stop.
+        let _ = self.observed.send(report).await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

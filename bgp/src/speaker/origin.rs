@@ -1,0 +1,87 @@
+//! Holds what is to be announced against RPKI: see [`crate::rpki`].
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use tokio::sync::watch;
+use weir_model::{Measure, Mitigation};
+
+use crate::rib::Refusal;
+use crate::rpki::{Policy, Table, Validity};
+
+/// One peer's check.
+#[derive(Debug)]
+pub(super) struct OriginCheck {
+    table: watch::Receiver<Table>,
+    asn: u32,
+    policy: Policy,
+    /// Measures that were already spoken of, and are still wanted.
+    told: BTreeSet<Measure>,
+}
+
+impl OriginCheck {
+    pub(super) const fn new(table: watch::Receiver<Table>, asn: u32, policy: Policy) -> Self {
+        Self { table, asn, policy, told: BTreeSet::new() }
+    }
+
+    /// Waits for news of the cache; for ever, once there can be none.
+    pub(super) async fn changed(&mut self) {
+        if self.table.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// What may be announced, and what is newly refused.
+    pub(super) fn admit<'a>(
+        &mut self,
+        peer: &str,
+        mitigations: &'a [Mitigation],
+    ) -> (Cow<'a, [Mitigation]>, Vec<Refusal>) {
+        let table = self.table.borrow_and_update();
+        if table.is_empty() {
+            self.told.clear();
+            return (Cow::Borrowed(mitigations), Vec::new());
+        }
+        let mut refused = BTreeSet::new();
+        let mut told = BTreeSet::new();
+        let mut refusals = Vec::new();
+        for measure in mitigations.iter().map(|m| &m.measure) {
+            let validity = table.validity(measure.target(), self.asn);
+            let new = !self.told.contains(measure);
+            match validity {
+                Validity::Valid | Validity::NotFound => continue,
+                Validity::WrongOrigin if self.policy == Policy::Refuse => {
+                    refused.insert(measure.clone());
+                    if new {
+                        let why = format!(
+                            "RPKI: AS{} is not the origin of {}",
+                            self.asn,
+                            measure.target()
+                        );
+                        refusals.push(Refusal { measure: measure.clone(), why });
+                    }
+                }
+                Validity::WrongOrigin if new => {
+                    tracing::warn!(peer, %measure, "RPKI: another AS is the origin of the target");
+                }
+                // Rules are no routes: their length means nothing to RPKI.
+                Validity::TooLong if new && matches!(measure, Measure::Blackhole(_)) => {
+                    tracing::warn!(
+                        peer,
+                        %measure,
+                        "RPKI: longer than the ROA allows; a peer that checks more than the \
+                         origin of black-hole routes will not take it"
+                    );
+                }
+                Validity::WrongOrigin | Validity::TooLong => {}
+            }
+            told.insert(measure.clone());
+        }
+        self.told = told;
+        if refused.is_empty() {
+            return (Cow::Borrowed(mitigations), refusals);
+        }
+        let admitted = mitigations.iter().filter(|m| !refused.contains(&m.measure)).cloned();
+        (Cow::Owned(admitted.collect()), refusals)
+    }
+}
