@@ -1,10 +1,10 @@
 //! FlowSpec rules on the wire (RFC 8955, RFC 8956): own codec, because no maintained crate writes
 //! them without faults that reset a router's session.
 //!
-//! Invariants of what [`encode`] writes, each the answer to a router that misbehaved: components
+//! Invariants of what [`encode()`] writes, each the answer to a router that misbehaved: components
 //! strictly ascending; the first operator of a list never carries AND; the end bit on the last one
 //! only; reserved bits 0; the smallest value size; IPv6 offset 0; under [`MAX_BODY`] octets, so
-//! that the length is a single octet. [`decode`] is as liberal as the RFC asks and never panics.
+//! that the length is a single octet. [`decode()`] is as liberal as the RFC asks and never panics.
 
 mod action;
 mod decode;
