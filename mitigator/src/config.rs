@@ -1,9 +1,11 @@
 //! Section `[mitigator]`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use weir_model::{Mode, Rate, Rung};
+
+use crate::notify::{ScrubberConfig, WebhookConfig, WebhookError};
 
 /// 26 hours, the longest hold: attacks on a victim tend to come back at the same time of day.
 const DAY_AND_SOME: f64 = 93_600.0;
@@ -108,6 +110,15 @@ pub struct Config {
     pub repeat_holds_secs: Vec<u64>,
     /// Longest time for which an operator's hold keeps an incident where it stands, seconds.
     pub hold_max_secs: u64,
+    /// Scrubbing services; without one the ladder's scrub step is passed over.
+    #[serde(rename = "scrubber")]
+    pub scrubbers: Vec<ScrubberConfig>,
+    /// Diverting takes minutes: the effect of scrubbing is judged so many seconds after a service
+    /// has agreed.
+    pub scrub_feedback_secs: u64,
+    /// Receivers of signed messages about decisions.
+    #[serde(rename = "webhook")]
+    pub webhooks: Vec<WebhookConfig>,
     /// FlowSpec rules for one incident at a time.
     pub max_rules_per_incident: usize,
     /// Incidents remembered, open and closed.
@@ -151,6 +162,9 @@ impl Default for Config {
             repeat_secs: 900,
             repeat_holds_secs: vec![900, 3600, 14_400, 93_600],
             hold_max_secs: 86_400,
+            scrubbers: Vec::new(),
+            scrub_feedback_secs: 600,
+            webhooks: Vec::new(),
             max_rules_per_incident: 4,
             max_incidents: 500,
         }
@@ -163,6 +177,9 @@ pub enum ConfigError {
     /// A step stands twice in the ladder.
     #[error("ladder: {0} stands twice")]
     RungTwice(Rung),
+    /// A webhook or scrubber makes no sense.
+    #[error(transparent)]
+    Webhook(#[from] WebhookError),
     /// A number is out of its range.
     #[error("{field} = {value} is outside {from}-{to}")]
     OutOfRange {
@@ -177,6 +194,10 @@ pub enum ConfigError {
     },
 }
 
+fn unique<'a>(names: &mut BTreeSet<&'a str>, name: &'a str) -> Result<(), WebhookError> {
+    if names.insert(name) { Ok(()) } else { Err(WebhookError::Name(name.to_owned())) }
+}
+
 impl Config {
     /// Checks every setting against its range.
     ///
@@ -187,6 +208,15 @@ impl Config {
             if self.ladder[..i].iter().any(|s| s.rung == step.rung) {
                 return Err(ConfigError::RungTwice(step.rung));
             }
+        }
+        let mut names = BTreeSet::new();
+        for hook in &self.webhooks {
+            hook.check()?;
+            unique(&mut names, &hook.name)?;
+        }
+        for scrubber in &self.scrubbers {
+            scrubber.check()?;
+            unique(&mut names, &scrubber.name)?;
         }
         let holds = self.ladder.iter().map(|s| &s.hold_secs).chain(&self.repeat_holds_secs);
         #[expect(clippy::cast_precision_loss, reason = "the ranges end far below 2^52")]
@@ -202,13 +232,14 @@ impl Config {
 
     /// Every number with its range.
     #[expect(clippy::cast_precision_loss, reason = "the ranges end far below 2^52")]
-    fn numbers(&self) -> [(&'static str, f64, f64, f64); 17] {
+    fn numbers(&self) -> [(&'static str, f64, f64, f64); 18] {
         const MONTH: f64 = 2_592_000.0;
         [
             ("ttl_secs", self.ttl_secs as f64, 10.0, 3600.0),
             ("step_secs", self.step_secs as f64, 1.0, 60.0),
             ("feedback_secs", self.feedback_secs as f64, 1.0, 600.0),
             ("rollback_secs", self.rollback_secs as f64, 1.0, 600.0),
+            ("scrub_feedback_secs", self.scrub_feedback_secs as f64, 1.0, 7200.0),
             ("harmful_secs", self.harmful_secs as f64, 0.0, MONTH),
             ("probe_secs", self.probe_secs as f64, 0.0, 600.0),
             ("repeat_secs", self.repeat_secs as f64, 0.0, DAY_AND_SOME),

@@ -5,7 +5,7 @@
 //! discards). Which of the two is learned; until then traffic that has not fallen counts as a
 //! measure that does not work.
 
-use weir_model::{Goodput, Millis, Verdict};
+use weir_model::{Goodput, Millis, Rung, Verdict};
 
 use crate::config::{Config, Visibility};
 use crate::memory::Memory;
@@ -102,12 +102,11 @@ impl Watch {
     }
 
     /// Judges by one verdict. `matched_now` is the share of the excess that the rules in force
-    /// still match by the verdict's own measure, 0-1; `spares` whether the measure claims to spare
-    /// legitimate traffic at all.
+    /// still match by the verdict's own measure, 0-1; `rung` is the step in force.
     pub(crate) fn judge(
         &mut self,
         verdict: &Verdict,
-        (matched_now, spares): (f64, bool),
+        (matched_now, rung): (f64, Option<Rung>),
         memory: &Memory,
         config: &Config,
         now: Millis,
@@ -116,6 +115,8 @@ impl Watch {
             self.keep_before(verdict);
             return Effect::Unknown;
         };
+        // A black hole and a diversion do not claim to spare anybody in these reports.
+        let spares = matches!(rung, Some(Rung::RateLimit | Rung::Drop));
         let exporters = &verdict.reason.exporters;
         // What is reported now was seen that much earlier.
         let lag = memory.lag_ms(exporters);
@@ -127,7 +128,11 @@ impl Watch {
         {
             return Effect::Harmful(left);
         }
-        if age < config.feedback_secs.saturating_mul(1000) || self.before <= 0.0 {
+        let feedback_secs = match rung {
+            Some(Rung::Scrub) => config.scrub_feedback_secs,
+            _ => config.feedback_secs,
+        };
+        if age < feedback_secs.saturating_mul(1000) || self.before <= 0.0 {
             return Effect::Unknown;
         }
         let gone = (1.0 - self.remains(verdict)).max(0.0);

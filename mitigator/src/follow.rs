@@ -22,7 +22,7 @@ impl Mitigator {
         verdict: &Verdict,
         now: Millis,
     ) {
-        let Some((index, rung)) = plan.step else { return };
+        let Some((_, rung)) = plan.step else { return };
         let harder = entry.rung().is_some_and(|r| r != rung);
         let state = self.state_for(rung);
         let planned: Vec<Planned> =
@@ -30,8 +30,10 @@ impl Mitigator {
         let routes: Vec<Measure> = planned.iter().map(|p| route(&p.measure)).collect();
         let replaced = |m: &Mitigation| {
             let keeps = planned.iter().any(|p| same_rule(&m.measure, &p.measure));
+            // Diverting takes minutes, and rules go on doing their part beside it.
+            let beside = rung == Rung::Scrub && matches!(m.rung, Rung::RateLimit | Rung::Drop);
             let stays = state == MitigationState::Proposed && m.state == MitigationState::Active;
-            !keeps && !stays && (m.rung != rung || routes.contains(&route(&m.measure)))
+            !keeps && !stays && !beside && (m.rung != rung || routes.contains(&route(&m.measure)))
         };
         let why = if harder { "replaced by another step" } else { "replaced" };
         self.end(entry, replaced, MitigationState::Withdrawn, why, now);
@@ -48,7 +50,6 @@ impl Mitigator {
         if matches!(rung, Rung::RateLimit | Rung::Drop) {
             entry.gentler = Some((rung, planned));
         }
-        entry.from_step = index;
         entry.pushed = false;
         entry.generation_at = Some(now);
         entry.watch = Some(Watch::new(verdict, now));

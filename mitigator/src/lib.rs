@@ -16,6 +16,7 @@ mod follow;
 mod ledger;
 mod life;
 mod memory;
+pub mod notify;
 mod plan;
 mod preview;
 mod report;

@@ -217,10 +217,8 @@ impl Mitigator {
     /// Looks at what the measures in force have done, and takes back what did harm or nothing.
     fn feel(&mut self, entry: &mut Entry, verdict: &Verdict, now: Millis) -> Effect {
         let Some(mut watch) = entry.watch else { return Effect::Unknown };
-        let rung = entry.rung();
-        let spares = matches!(rung, Some(Rung::RateLimit | Rung::Drop));
-        let matched = entry.coverage_now(verdict);
-        let effect = watch.judge(verdict, (matched, spares), &self.memory, &self.config, now);
+        let in_force = (entry.coverage_now(verdict), entry.rung());
+        let effect = watch.judge(verdict, in_force, &self.memory, &self.config, now);
         let exporters = &verdict.reason.exporters;
         let newly = !watch.settled;
         match effect {
@@ -281,10 +279,11 @@ impl Mitigator {
         }
         let Some(step) = self.config.step_of(rung) else { return };
         let plan = self.plan_from(entry, verdict, step + 1, None, now);
-        if plan.step.is_some() {
+        if let Some((index, _)) = plan.step {
             let text = format!("{:.0} % of the excess is gone, {rung} is not enough", gone * 100.0);
             self.ledger.note(&mut entry.incident, "too-weak", text, now);
             self.follow(entry, &plan, verdict, now);
+            entry.from_step = index;
             entry.pushed = true;
         } else if let Some(watch) = &mut entry.watch
             && !std::mem::replace(&mut watch.settled, true)

@@ -233,6 +233,7 @@ fn measures_of(
             Err("cannot be told from normal traffic (rtbh_when_inseparable is off)".into())
         }
         Rung::Rtbh => whole(Measure::Blackhole(verdict.target), verdict, situation),
+        Rung::Scrub if config.scrubbers.is_empty() => Err("no scrubber is configured".into()),
         Rung::Scrub => whole(Measure::Scrub(verdict.target), verdict, situation),
     }
 }

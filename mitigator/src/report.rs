@@ -103,10 +103,14 @@ impl Mitigator {
             let Some(mut entry) = self.entries.remove(&id) else { continue };
             let refusers = entry.refusers.entry(measure.clone()).or_default();
             refusers.insert(peer.to_owned());
-            let nobody = entry.live().filter(|m| m.measure == *measure).all(|m| m.peers.is_empty())
-                && self.peers.iter().all(|(name, up)| {
-                    !up || entry.refusers.get(measure).is_some_and(|r| r.contains(name))
-                });
+            let number = refusers.len();
+            let refused = |name: &String| refusers.contains(name);
+            let all_refuse = match measure {
+                Measure::Scrub(_) => number >= self.config.scrubbers.len(),
+                _ => self.peers.iter().all(|(name, up)| !up || refused(name)),
+            };
+            let nobody = all_refuse
+                && entry.live().filter(|m| m.measure == *measure).all(|m| m.peers.is_empty());
             if nobody {
                 self.give_up(&mut entry, measure, why, now);
             }

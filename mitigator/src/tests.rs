@@ -104,10 +104,11 @@ impl World {
         Self::new(|_| {})
     }
 
-    /// Time passes in steps of 100 ms.
+    /// Time passes in steps of 100 ms, long times in steps of a second.
     pub(crate) fn wait(&mut self, secs: u64) {
-        for _ in 0..secs * 10 {
-            self.now = self.now + 100;
+        let step = if secs <= 60 { 100 } else { 1000 };
+        for _ in 0..secs * 1000 / step {
+            self.now = self.now + step;
             self.mitigator.advance(self.now);
         }
     }
@@ -248,13 +249,56 @@ fn scrubbing_may_stand_before_the_black_hole() {
     let mut world = World::new(|c| {
         c.ladder.swap(2, 3);
         c.ladder[2].above_bits_per_sec = 1_000_000_000;
+        c.scrubbers = vec![scrubber()];
     });
-    world.attack_as(1, |at| {
+    let half = |at| {
         let mut v = attack(1, 3000.0, at);
         v.candidates[0].coverage = 0.5;
         v
-    });
+    };
+    world.attack_as(1, half);
     assert_eq!(world.desired(), [format!("scrub {VICTIM}")]);
+    // The service says no: the best rules, then.
+    let (measure, at) = (Measure::Scrub(net(VICTIM)), world.now);
+    let peer = scrubber().peer();
+    let why = "status 403".to_owned();
+    world.mitigator.observed(&Observed::Refused { peer, measure, at, why });
+    world.attack_as(5, half);
+    assert_eq!(world.desired(), [limit_from(123, 300_000)]);
+}
+
+fn scrubber() -> crate::notify::ScrubberConfig {
+    serde_json::from_str(r#"{"name":"clean","url":"https://scrub.example"}"#).unwrap()
+}
+
+#[test]
+fn without_a_scrubber_the_step_is_passed_over() {
+    let mut world = World::new(|c| c.ladder.swap(2, 3));
+    world.attack_as(1, |at| {
+        let mut v = attack(1, 9000.0, at);
+        v.candidates[0].coverage = 0.5;
+        v
+    });
+    assert_eq!(world.desired(), [limit_from(123, 300_000)]);
+}
+
+#[test]
+fn rules_stay_beside_scrubbing() {
+    let mut world = World::new(|c| c.scrubbers = vec![scrubber()]);
+    world.attack(1, 9000.0, 1);
+    assert_eq!(world.desired(), [limit_from(123, 300_000)]);
+    world.attack_as(6, |at| {
+        let mut v = attack(1, 9000.0, at);
+        v.candidates[0].coverage = 0.1;
+        v.confidence = 80;
+        v
+    });
+    assert_eq!(world.desired(), [limit_from(123, 300_000), format!("scrub {VICTIM}")]);
+    world.end(1);
+    world.wait(301);
+    assert_eq!(world.desired(), [limit_from(123, 300_000)]);
+    world.wait(31);
+    assert_eq!(world.desired(), [""; 0]);
 }
 
 #[test]

@@ -122,6 +122,8 @@ impl Mitigator {
         entry.generation_at = Some(now);
         entry.gentler = Some((rung, list));
         self.show_rung(entry);
+        // What stayed beside the harder step was to end with it.
+        self.renew(entry, now);
         if waning {
             self.hold_on(entry, rung, now);
         }

@@ -189,6 +189,10 @@ impl World {
         if rng.once_in(2) {
             config.ladder.swap(2, 3);
         }
+        if rng.once_in(2) {
+            let scrubber = r#"{"name":"clean","url":"https://scrub.example"}"#;
+            config.scrubbers.push(serde_json::from_str(scrubber).unwrap());
+        }
         for step in &mut config.ladder {
             step.hold_secs = 3 + rng.below(20);
         }

@@ -54,6 +54,7 @@ fn an_attack_that_shows_itself_in_the_probe_is_met_at_once_and_held_longer() {
         assert_eq!(world.desired().len(), 1, "attack {id} is met at once");
         world.end(id);
         let ended = world.now;
+        world.wait(hold - 1);
         while !world.desired().is_empty() {
             world.wait(1);
         }
