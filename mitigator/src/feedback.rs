@@ -29,12 +29,14 @@ pub(crate) struct Watch {
     pub(crate) from: Millis,
     /// When the first peer had it; nothing is judged before.
     pub(crate) on_wire: Option<Millis>,
-    /// Excess not discarded before that, layer-3 bits a second: the highest seen.
+    /// Excess before that, layer-3 bits a second: the highest seen.
     before: f64,
     /// Legitimate traffic before that, layer-3 bits a second.
     legitimate: Option<f64>,
     /// Legitimate traffic in normal times, layer-3 bits a second.
     normal: f64,
+    /// Verdicts in a row that saw legitimate traffic collapsed.
+    collapsed: u8,
     /// Whether it once did its work: if the excess is back, the attack is another one.
     worked: bool,
     /// Whether the effect has been judged.
@@ -58,19 +60,16 @@ pub(crate) enum Effect {
     Harmful(f64),
 }
 
-fn harm(verdict: &Verdict) -> f64 {
-    (verdict.excess.bits_per_sec - verdict.discarded.bits_per_sec).max(0.0)
-}
-
 impl Watch {
     pub(crate) fn new(verdict: &Verdict, from: Millis) -> Self {
         let goodput = verdict.legitimate.filter(is_sound);
         Self {
             from,
             on_wire: None,
-            before: harm(verdict),
-            legitimate: goodput.map(|g| g.now.bits_per_sec),
+            before: verdict.excess.bits_per_sec,
+            legitimate: goodput.map(|g| usual(&g)),
             normal: goodput.map_or(0.0, |g| g.normal.bits_per_sec),
+            collapsed: 0,
             worked: false,
             settled: false,
         }
@@ -83,9 +82,9 @@ impl Watch {
 
     /// What is seen before the first peer has it still belongs to the time before.
     fn keep_before(&mut self, verdict: &Verdict) {
-        self.before = self.before.max(harm(verdict));
+        self.before = self.before.max(verdict.excess.bits_per_sec);
         if let Some(goodput) = verdict.legitimate.filter(is_sound) {
-            let now = goodput.now.bits_per_sec;
+            let now = usual(&goodput);
             self.legitimate = Some(self.legitimate.map_or(now, |before| before.max(now)));
             self.normal = goodput.normal.bits_per_sec;
         }
@@ -93,7 +92,7 @@ impl Watch {
 
     /// Share of the excess that remains, 0 and up.
     fn remains(&self, verdict: &Verdict) -> f64 {
-        if self.before > 0.0 { harm(verdict) / self.before } else { 0.0 }
+        if self.before > 0.0 { verdict.excess.bits_per_sec / self.before } else { 0.0 }
     }
 
     /// Whether less than half of the excess is left.
@@ -126,8 +125,11 @@ impl Watch {
             && age <= config.rollback_secs.saturating_mul(1000)
             && let Some(left) = self.legitimate_left(verdict)
         {
-            return Effect::Harmful(left);
+            // One measurement may be off: what is legitimate is an estimate.
+            self.collapsed = self.collapsed.saturating_add(1);
+            return if self.collapsed >= 2 { Effect::Harmful(left) } else { Effect::Unknown };
         }
+        self.collapsed = 0;
         let feedback_secs = match rung {
             Some(Rung::Scrub) => config.scrub_feedback_secs,
             _ => config.feedback_secs,
@@ -166,12 +168,18 @@ impl Watch {
     /// Which way the exporters look, by how a measure that works showed itself.
     pub(crate) fn shows(&self, verdict: &Verdict) -> Visibility {
         let visible = verdict.excess.bits_per_sec;
-        if verdict.discarded.bits_per_sec >= EFFECTIVE * visible && visible > 0.0 {
+        let discarded = verdict.discarded.bits_per_sec;
+        if discarded > 0.0 && discarded >= EFFECTIVE * visible {
             Visibility::BeforeFilter
         } else {
             Visibility::AfterFilter
         }
     }
+}
+
+/// Legitimate traffic now, and no more than is normal: what is above may well be the attack.
+fn usual(goodput: &Goodput) -> f64 {
+    goodput.now.bits_per_sec.min(goodput.normal.bits_per_sec)
 }
 
 fn is_sound(goodput: &Goodput) -> bool {

@@ -12,7 +12,7 @@ use weir_model::{
 use crate::Mitigator;
 use crate::entry::{Entry, Life};
 use crate::feedback::Effect;
-use crate::plan::{Plan, Situation, fits_host, harm, plan};
+use crate::plan::{Plan, Situation, fits_host, plan};
 
 /// A mere alert is recorded again after so long, even when its reason reads differently each time.
 const ALERT_AGAIN_MS: u64 = 60_000;
@@ -183,7 +183,7 @@ impl Mitigator {
         self.entries
             .values()
             .filter(|e| e.life == Life::Alive && e.incident.id != but)
-            .map(|e| harm(&e.incident.verdict).bits_per_sec)
+            .map(|e| e.incident.verdict.rate.bits_per_sec)
             .sum()
     }
 
@@ -206,7 +206,7 @@ impl Mitigator {
 
     /// Whether the host can take what arrives now.
     fn is_bearable(&self, verdict: &Verdict) -> bool {
-        fits_host(verdict, &self.config, harm(verdict).bits_per_sec)
+        fits_host(verdict, &self.config, verdict.rate.bits_per_sec)
     }
 
     /// One generation of rules per incident and `step_secs`.

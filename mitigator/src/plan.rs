@@ -3,7 +3,7 @@
 //! Pure arithmetic on a verdict; nothing here knows what is in force.
 
 use weir_bgp::guard::Guard;
-use weir_model::{Action, Candidate, Direction, Filter, Measure, Rate, Rung, Verdict};
+use weir_model::{Action, Candidate, Direction, Filter, Measure, Rung, Verdict};
 
 use crate::carve::pieces;
 use crate::config::{Config, RungConfig};
@@ -136,7 +136,7 @@ fn allowed(
         Err("waits for approval".into())
     } else if situation.to_step.is_some_and(|to| index > to) {
         Err("closed by an operator".into())
-    } else if !step.allows(harm(verdict)) {
+    } else if !step.allows(verdict.rate) {
         Err("not allowed at this volume".into())
     } else {
         Ok(())
@@ -150,19 +150,10 @@ fn rules_first(rules: &Plan, verdict: &Verdict, situation: &Situation<'_>) -> Re
     let are_rules = matches!(rules.step, Some((_, Rung::RateLimit | Rung::Drop)));
     let link = fits_link(situation, rules.residual_bits_per_sec);
     if are_rules && link && !situation.rules_tried {
-        let left = harm(verdict).bits_per_sec - rules.residual_bits_per_sec;
+        let left = verdict.rate.bits_per_sec - rules.residual_bits_per_sec;
         return Err(format!("rules that cut {:.0} Mbit/s come first", left / 1e6));
     }
     Ok(())
-}
-
-/// What arrives and is not discarded.
-pub(crate) fn harm(verdict: &Verdict) -> Rate {
-    let left = |all: f64, gone: f64| (all - gone.max(0.0)).max(0.0);
-    Rate {
-        packets_per_sec: left(verdict.rate.packets_per_sec, verdict.discarded.packets_per_sec),
-        bits_per_sec: left(verdict.rate.bits_per_sec, verdict.discarded.bits_per_sec),
-    }
 }
 
 /// Whether a host can take so much.
@@ -196,7 +187,7 @@ fn residual_bits_per_sec(verdict: &Verdict, rung: Rung, measures: &[Planned]) ->
             _ => 0.0,
         })
         .sum();
-    let here = harm(verdict).bits_per_sec;
+    let here = verdict.rate.bits_per_sec;
     let cut = (covered * verdict.excess.bits_per_sec).min(here);
     (here - cut + passed.min(cut)).max(0.0)
 }

@@ -320,8 +320,8 @@ pub struct Verdict {
     pub peak: Rate,
     /// Excess over the baseline now.
     pub excess: Rate,
-    /// Part of `rate` that routers say they discarded (IE 89 forwardingStatus, sFlow discards):
-    /// keeps the attack alive, but does no harm any more.
+    /// Traffic that routers say they discarded (IE 89 forwardingStatus, sFlow discards), on top of
+    /// `rate`: keeps the attack alive, but does no harm any more.
     #[serde(default)]
     pub discarded: Rate,
     /// How the target's legitimate traffic fares; `None` when it cannot be told apart.

@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use weir_bgp::guard::Admitted;
+use weir_mitigator::notify::ACTIONS;
 use weir_mitigator::{Checkpoint, Config, GuardConfig, Mitigator, Visibility};
 use weir_model::{
     Action, Candidate, Command, Direction, Family, Filter, Goodput, Incident, IncidentId,
@@ -439,7 +440,7 @@ impl World {
             self.stored.insert(incident.id, (*incident).clone());
         }
         for decision in self.mitigator.take_decisions() {
-            assert!(!decision.action.is_empty());
+            assert!(ACTIONS.contains(&decision.action.as_str()), "{}", decision.action);
             self.events += 1;
             self.digest(&format!("{} {} {}", decision.at, decision.action, decision.detail));
         }

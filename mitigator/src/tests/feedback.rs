@@ -83,6 +83,7 @@ fn what_the_router_says_it_discards_counts_as_gone() {
     let mut world = World::auto();
     let discards = |in_force: &[String], mut v: Verdict| {
         if !in_force.is_empty() {
+            v = left_over(v, 100.0);
             v.discarded = bits(2900.0);
         }
         v
@@ -136,8 +137,10 @@ fn a_rule_that_starves_the_players_is_rolled_back_and_the_second_best_tried() {
         v
     });
     assert!(world.desired().contains(&starves));
-    run(&mut world, 2, traffic);
-    assert_eq!(world.desired(), [""; 0], "withdrawn at once");
+    run(&mut world, 1, traffic);
+    assert!(world.desired().contains(&starves), "one measurement may be off");
+    run(&mut world, 1, traffic);
+    assert_eq!(world.desired(), [""; 0], "withdrawn at the second");
     run(&mut world, 4, traffic);
     assert_eq!(world.desired(), [limit_from(53, 130_000)], "with the next generation");
     run(&mut world, 60, traffic);
