@@ -20,7 +20,7 @@ use weir_model::{Millis, Slice};
 
 const DATAGRAMS: u32 = 256;
 const ROUNDS: usize = 7;
-const ROUND: Duration = Duration::from_millis(120);
+const ROUND: Duration = Duration::from_millis(40);
 
 /// Time of the processor, not of the wall: the machine may be shared.
 fn cpu_time() -> Duration {

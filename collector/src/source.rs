@@ -81,18 +81,22 @@ struct Source {
 /// The data sources of one exporter.
 #[derive(Debug, Default)]
 pub(crate) struct Sources {
-    sources: FxHashMap<SourceKey, Source>,
+    sources: Vec<Source>,
+    index: FxHashMap<SourceKey, usize>,
+    /// The one last looked at: an agent's samples come in runs of one port.
+    last: Option<(SourceKey, usize)>,
 }
 
 impl Sources {
     /// The rate of a sample, `None` when neither header nor pool says.
     pub(crate) fn rate(&mut self, key: SourceKey, said: Pool, now: Millis) -> Option<Resolved> {
         let header = (said.rate > 0).then_some((said.rate, SamplingSource::Record));
-        let Some(source) = self.sources.get_mut(&key) else {
+        let Some(index) = self.find(key) else {
             // The first sample is what later ones are measured from.
             self.entry(key, said.pool, now);
             return header;
         };
+        let source = &mut self.sources[index];
         let grown = said.pool.wrapping_sub(source.last_pool);
         source.last_pool = said.pool;
         if grown > RESET {
@@ -112,7 +116,8 @@ impl Sources {
 
     /// Adds a sampled packet of `octets` at layer 3 that the source's own port received.
     pub(crate) fn received(&mut self, key: SourceKey, octets: u64, rate: u32) {
-        if let Some(source) = self.sources.get_mut(&key) {
+        if let Some(index) = self.find(key) {
+            let source = &mut self.sources[index];
             let frame = octets.saturating_add(FRAME_OVERHEAD);
             let scaled = frame.saturating_mul(u64::from(rate));
             source.sampled_octets = source.sampled_octets.saturating_add(scaled);
@@ -139,17 +144,34 @@ impl Sources {
 
     /// The ports with counters, by index.
     pub(crate) fn interfaces(&self) -> Vec<InterfaceStatus> {
-        let mut out: Vec<_> = self.sources.values().filter_map(|source| source.status).collect();
+        let mut out: Vec<_> = self.sources.iter().filter_map(|source| source.status).collect();
         out.sort_by_key(|status| status.index);
         out
     }
 
-    fn entry(&mut self, key: SourceKey, pool: u32, now: Millis) -> Option<&mut Source> {
-        if self.sources.len() >= MAX_SOURCES && !self.sources.contains_key(&key) {
-            return None;
+    #[inline]
+    fn find(&mut self, key: SourceKey) -> Option<usize> {
+        if let Some((last, index)) = self.last
+            && last == key
+        {
+            return Some(index);
         }
-        let new = || Source { last_pool: pool, began: now, ..Source::default() };
-        Some(self.sources.entry(key).or_insert_with(new))
+        let index = *self.index.get(&key)?;
+        self.last = Some((key, index));
+        Some(index)
+    }
+
+    fn entry(&mut self, key: SourceKey, pool: u32, now: Millis) -> Option<&mut Source> {
+        let index = match self.find(key) {
+            Some(index) => index,
+            None if self.sources.len() >= MAX_SOURCES => return None,
+            None => {
+                self.sources.push(Source { last_pool: pool, began: now, ..Source::default() });
+                self.index.insert(key, self.sources.len() - 1);
+                self.sources.len() - 1
+            }
+        };
+        self.sources.get_mut(index)
     }
 }
 

@@ -34,8 +34,8 @@ pub(crate) struct Field {
 pub(crate) struct Op {
     /// Octets from the record's start to the field's end.
     pub(crate) end: u16,
-    /// Bits to clear at the top of the eight octets that end there: what is not the field.
-    pub(crate) clear: u8,
+    /// Octets of the field, 8 for all that are longer.
+    pub(crate) len: u8,
     pub(crate) slot: u8,
 }
 
@@ -191,8 +191,8 @@ impl Template {
 
     fn op(&mut self, end: usize, len: usize, slot: u8) {
         // A record longer than any datagram is never read.
-        if let (Ok(end), Ok(clear)) = (u16::try_from(end), u8::try_from(64 - len.min(8) * 8)) {
-            self.ops.push(Op { end, clear, slot });
+        if let (Ok(end), Ok(len)) = (u16::try_from(end), u8::try_from(len.min(8))) {
+            self.ops.push(Op { end, len, slot });
         }
     }
 }

@@ -20,7 +20,7 @@ use weir_model::{
 };
 
 use crate::config::Config;
-use crate::decode::Visit;
+use crate::decode::{Visit, packet};
 use hash::source_bit;
 use ranges::{Place, Ranges};
 use samples::Reservoir;
@@ -78,7 +78,9 @@ pub(crate) struct Accumulator {
     services: Vec<ServicePlace>,
     inventory: Arc<Inventory>,
     epoch: u32,
-    group: Vec<FlowRecord>,
+    /// Records that wait, the first `grouped` of them; absent while they are being added up.
+    group: Option<Box<[FlowRecord; GROUP]>>,
+    grouped: usize,
     hosts: Vec<HostSlice>,
     /// For each of `hosts`, the same host's entry of another slot.
     host_next: Vec<u32>,
@@ -106,8 +108,16 @@ impl Overflow {
 impl Visit for Accumulator {
     #[inline]
     fn record(&mut self, record: &FlowRecord) {
-        self.group.push(*record);
-        if self.group.len() == GROUP {
+        self.make(|place| *place = *record);
+    }
+
+    #[inline]
+    fn make(&mut self, fill: impl FnOnce(&mut FlowRecord)) {
+        if let Some(place) = self.group.as_mut().and_then(|group| group.get_mut(self.grouped)) {
+            fill(place);
+        }
+        self.grouped += 1;
+        if self.grouped >= GROUP {
             self.flush();
         }
     }
@@ -123,7 +133,8 @@ impl Accumulator {
             services: Vec::new(),
             inventory: Arc::default(),
             epoch: 1,
-            group: Vec::with_capacity(GROUP),
+            group: Some(Box::new([packet::EMPTY; GROUP])),
+            grouped: 0,
             hosts: Vec::new(),
             host_next: Vec::new(),
             service_sums: Vec::new(),
@@ -190,7 +201,8 @@ impl Accumulator {
 
     /// Adds up the records waiting in the group.
     pub(crate) fn flush(&mut self) {
-        let group = std::mem::take(&mut self.group);
+        let Some(waiting) = self.group.take() else { return };
+        let group = &waiting[..std::mem::take(&mut self.grouped).min(GROUP)];
         let mut found = [(NONE, NONE); GROUP];
         // First all places, then all heads: independent loads, which the processor overlaps.
         for (record, found) in group.iter().zip(&mut found) {
@@ -215,8 +227,7 @@ impl Accumulator {
                 self.add(record, *inbound, *outbound);
             }
         }
-        self.group = group;
-        self.group.clear();
+        self.group = Some(waiting);
     }
 
     /// The place of a protected address, made if it has none yet; [`NONE`] if it is not protected.

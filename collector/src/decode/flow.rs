@@ -36,31 +36,70 @@ pub(super) fn flows<V: Visit>(
     record: &[u8],
     sampling: u32,
 ) {
-    let section = raw.has & SECTION != 0;
-    let from_section = if section { from_section(cx, raw, record) } else { None };
-    let Some(mut flow) = from_section.or_else(|| from_fields(cx, raw)) else {
+    if raw.has & (SECTION | BIFLOW) != 0 {
+        rare_flows(cx, export, raw, record, sampling);
+        return;
+    }
+    let (packets, bytes) = counts(raw);
+    let (Some((src, dst)), 1..) = (addresses(raw), packets) else {
         cx.tally.not_traffic = cx.tally.not_traffic.wrapping_add(1);
         return;
     };
-    if raw.has(Slot::Direction) && repeated(cx, &flow, raw.u64(Slot::Direction)) {
+    let (input_if, output_if) = (raw.u32(Slot::InputIf), raw.u32(Slot::OutputIf));
+    if raw.has(Slot::Direction) && repeated(cx, input_if, raw.u64(Slot::Direction)) {
+        cx.duplicate();
+        return;
+    }
+    let (start, end) = cx.event(time(export, raw, cx.exporter.init_ms));
+    if !cx.admit(input_if, output_if, start) {
+        return;
+    }
+    let exporter = cx.exporter.id;
+    cx.visit.make(|flow| {
+        *flow = FlowRecord {
+            packets,
+            bytes,
+            sampling,
+            start,
+            end,
+            input_if,
+            output_if,
+            exporter,
+            ..described(raw, src, dst, average_length(packets, bytes))
+        };
+        if matches!(flow.protocol, 1 | 58) {
+            icmp(flow, raw);
+        }
+    });
+}
+
+/// Records with a part of a packet in them, or with counters of both directions.
+fn rare_flows<V: Visit>(
+    cx: &mut Context<'_, V>,
+    export: &Export,
+    raw: &Raw,
+    record: &[u8],
+    sampling: u32,
+) {
+    let Some(mut flow) = from_section(cx, raw, record).or_else(|| from_fields(raw)) else {
+        cx.tally.not_traffic = cx.tally.not_traffic.wrapping_add(1);
+        return;
+    };
+    if raw.has(Slot::Direction) && repeated(cx, flow.input_if, raw.u64(Slot::Direction)) {
         cx.duplicate();
         return;
     }
     (flow.start, flow.end) = cx.event(time(export, raw, cx.exporter.init_ms));
     flow.sampling = sampling;
     flow.exporter = cx.exporter.id;
-    let mut any = false;
+    let answered = raw.u64(Slot::ReverseBytes) > 0 || raw.u64(Slot::ReversePackets) > 0;
     if flow.packets > 0 {
         cx.record(&flow);
-        any = true;
     }
-    if raw.has & BIFLOW != 0
-        && (raw.u64(Slot::ReverseBytes) > 0 || raw.u64(Slot::ReversePackets) > 0)
-    {
+    if answered {
         cx.record(&reversed(&flow, raw));
-        any = true;
     }
-    if !any {
+    if flow.packets == 0 && !answered {
         cx.tally.not_traffic = cx.tally.not_traffic.wrapping_add(1);
     }
 }
@@ -68,49 +107,50 @@ pub(super) fn flows<V: Visit>(
 /// Whether a record tells of packets that were sampled before. flowDirection (61): 0 is ingress, 1
 /// egress.
 #[inline]
-fn repeated<V: Visit>(cx: &mut Context<'_, V>, flow: &FlowRecord, direction: u64) -> bool {
+fn repeated<V: Visit>(cx: &mut Context<'_, V>, input_if: u32, direction: u64) -> bool {
     if direction == 1 {
-        return cx.exporter.roles.seen_at_ingress(flow.input_if, cx.now);
+        return cx.exporter.roles.seen_at_ingress(input_if, cx.now);
     }
-    cx.exporter.roles.ingress(flow.input_if, cx.now);
+    cx.exporter.roles.ingress(input_if, cx.now);
     false
 }
 
 /// Everything but time, rate and exporter.
-#[inline]
-fn from_fields<V: Visit>(cx: &Context<'_, V>, raw: &Raw) -> Option<FlowRecord> {
+fn from_fields(raw: &Raw) -> Option<FlowRecord> {
     let (src, dst) = addresses(raw)?;
     let (packets, bytes) = counts(raw);
-    let average = average_length(packets, bytes);
+    let mut flow = FlowRecord {
+        packets,
+        bytes,
+        input_if: raw.u32(Slot::InputIf),
+        output_if: raw.u32(Slot::OutputIf),
+        ..described(raw, src, dst, average_length(packets, bytes))
+    };
+    if matches!(flow.protocol, 1 | 58) {
+        icmp(&mut flow, raw);
+    }
+    Some(flow)
+}
+
+/// What a record says of its packets' headers.
+#[inline]
+fn described(raw: &Raw, src: IpAddr, dst: IpAddr, average: u16) -> FlowRecord {
     let or_average = |slot| if raw.has(slot) { raw.u16(slot) } else { average };
     let protocol = raw.u8(Slot::Protocol);
-    let mut flow = FlowRecord {
+    FlowRecord {
         src,
         dst,
         src_port: raw.u16(Slot::SrcPort),
         dst_port: raw.u16(Slot::DstPort),
         protocol,
         tcp_flags: if protocol == 6 { raw.u8(Slot::TcpFlags) } else { 0 },
-        icmp_type: 0,
-        icmp_code: 0,
         ttl: raw.u8(Slot::Ttl),
         fragment: fragment(raw),
         forwarding: forwarding(raw),
         length_min: or_average(Slot::LengthMin),
         length_max: or_average(Slot::LengthMax),
-        packets,
-        bytes,
-        sampling: 1,
-        start: cx.now,
-        end: cx.now,
-        input_if: raw.u32(Slot::InputIf),
-        output_if: raw.u32(Slot::OutputIf),
-        exporter: cx.exporter.id,
-    };
-    if matches!(protocol, 1 | 58) {
-        icmp(&mut flow, raw);
+        ..packet::EMPTY
     }
-    Some(flow)
 }
 
 /// Type and code from their own fields, else from the destination port.

@@ -38,8 +38,7 @@ pub(crate) fn decode<V: Visit>(cx: &mut Context<'_, V>, payload: &[u8]) -> Resul
     let (records, tail) = payload[HEADER..].as_chunks::<RECORD>();
     let records = &records[..records.len().min(claimed)];
     for record in records {
-        let record = flow(record, uptime, sampling, cx);
-        cx.record(&record);
+        flow(record, uptime, sampling, cx);
     }
     let count = u32::try_from(records.len()).unwrap_or(u32::MAX);
     cx.data_records(records.len());
@@ -52,42 +51,43 @@ pub(crate) fn decode<V: Visit>(cx: &mut Context<'_, V>, payload: &[u8]) -> Resul
 }
 
 #[inline]
-fn flow<V: Visit>(
-    r: &[u8; RECORD],
-    uptime: u32,
-    sampling: u32,
-    cx: &mut Context<'_, V>,
-) -> FlowRecord {
+fn flow<V: Visit>(r: &[u8; RECORD], uptime: u32, sampling: u32, cx: &mut Context<'_, V>) {
     let long = |at: usize| u32::from_be_bytes([r[at], r[at + 1], r[at + 2], r[at + 3]]);
     let short = |at: usize| u16::from_be_bytes([r[at], r[at + 1]]);
     let (first, last) = (long(24), long(28));
     let (start, end) = cx
         .event(FlowTime::Age { end: uptime_age(uptime, last), duration: uptime_age(last, first) });
-    let (packets, bytes) = (u64::from(long(16)), u64::from(long(20)));
-    let length = average_length(packets, bytes);
-    let mut record = FlowRecord {
-        src: IpAddr::V4(Ipv4Addr::from_bits(long(0))),
-        dst: IpAddr::V4(Ipv4Addr::from_bits(long(4))),
-        src_port: short(32),
-        dst_port: short(34),
-        protocol: r[38],
-        tcp_flags: if r[38] == 6 { r[37] } else { 0 },
-        icmp_type: 0,
-        icmp_code: 0,
-        ttl: 0,
-        fragment: Fragment::None,
-        forwarding: Forwarding::Unknown,
-        length_min: length,
-        length_max: length,
-        packets,
-        bytes,
-        sampling,
-        start,
-        end,
-        input_if: u32::from(short(12)),
-        output_if: u32::from(short(14)),
-        exporter: cx.exporter.id,
-    };
-    split_icmp(&mut record);
-    record
+    let (input_if, output_if) = (u32::from(short(12)), u32::from(short(14)));
+    if !cx.admit(input_if, output_if, start) {
+        return;
+    }
+    let exporter = cx.exporter.id;
+    cx.visit.make(|record| {
+        let (packets, bytes) = (u64::from(long(16)), u64::from(long(20)));
+        let length = average_length(packets, bytes);
+        *record = FlowRecord {
+            src: IpAddr::V4(Ipv4Addr::from_bits(long(0))),
+            dst: IpAddr::V4(Ipv4Addr::from_bits(long(4))),
+            src_port: short(32),
+            dst_port: short(34),
+            protocol: r[38],
+            tcp_flags: if r[38] == 6 { r[37] } else { 0 },
+            icmp_type: 0,
+            icmp_code: 0,
+            ttl: 0,
+            fragment: Fragment::None,
+            forwarding: Forwarding::Unknown,
+            length_min: length,
+            length_max: length,
+            packets,
+            bytes,
+            sampling,
+            start,
+            end,
+            input_if,
+            output_if,
+            exporter,
+        };
+        split_icmp(record);
+    });
 }

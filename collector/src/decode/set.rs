@@ -82,6 +82,19 @@ impl<'a> Set<'a> {
 
 /// Octets loaded at once.
 const LOAD: usize = 8;
+/// What is left of eight octets by the length of the field that ends with them. A table, because
+/// shifting by a variable takes three operations on processors without BMI2.
+const MASKS: [u64; 16] = masks();
+
+const fn masks() -> [u64; 16] {
+    let mut masks = [u64::MAX; 16];
+    let mut len = 0;
+    while len < LOAD {
+        masks[len] = (1 << (len * 8)) - 1;
+        len += 1;
+    }
+    masks
+}
 
 fn one_set<V: Visit>(
     cx: &mut Context<'_, V>,
@@ -220,7 +233,7 @@ fn fixed_records<V: Visit>(
             let from = usize::from(op.end);
             if let Some(octets) = window.get(from..from + LOAD).and_then(<[u8]>::first_chunk) {
                 let value = u64::from_be_bytes(*octets);
-                raw.put(op.slot, value << (op.clear & 63) >> (op.clear & 63));
+                raw.put(op.slot, value & MASKS[usize::from(op.len & 15)]);
             }
         }
         one_record(cx, export, template, &raw, &window[LOAD..], &mut rate);
