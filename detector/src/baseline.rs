@@ -75,6 +75,12 @@ impl Baseline {
         self.mean += (from_log(log) - self.mean) * weight;
     }
 
+    /// A baseline of so many seconds without traffic.
+    pub(crate) fn quiet(seconds: u16) -> Self {
+        let len = seconds.min(300);
+        Self { len, at: if len == 300 { 0 } else { len }, ..Self::default() }
+    }
+
     /// Seconds entered, at most 300.
     pub(crate) const fn len(&self) -> u16 {
         self.len

@@ -18,9 +18,9 @@ pub(crate) struct Evidence {
 }
 
 /// Coefficients of the model, in the order of [`features`].
-const COEFFICIENTS: [f64; 10] = [-2.4, 0.9, 2.6, 2.4, 0.35, -4.5, 0.8, 0.5, -1.6, -4.0];
+const COEFFICIENTS: [f64; 11] = [-2.4, 0.9, 2.6, 2.4, 0.35, -4.5, 0.8, 0.5, -1.6, -4.0, 2.5];
 
-fn features(e: &Evidence) -> [f64; 10] {
+fn features(e: &Evidence) -> [f64; 11] {
     let t = &e.traits;
     let on = |condition: bool| if condition { 1.0 } else { 0.0 };
     // A handful of senders over established connections is a transfer, not an attack.
@@ -28,8 +28,9 @@ fn features(e: &Evidence) -> [f64; 10] {
     let few = t.top3 > 0.6 || t.sources < 40.0_f64.max(t.samples as f64);
     let transfer = t.established * on(few);
     // Nobody holds a conversation with forged senders. Servers do answer SYNs and queries.
-    let conversation = t.response.map_or(0.0, |r| (r / 0.3).clamp(0.0, 1.0))
-        * (t.established + t.on_service / 2.0);
+    let service = t.on_service * (1.0 - e.coverage).max(0.5);
+    let conversation =
+        t.response.map_or(0.0, |r| (r / 0.3).clamp(0.0, 1.0)) * (t.established + service);
     [
         1.0,
         e.ratio.max(1.0).ln().min(3.0),
@@ -41,6 +42,8 @@ fn features(e: &Evidence) -> [f64; 10] {
         on(e.known),
         on(e.coverage < 0.4 && t.standalone < 0.5 && !e.outbound),
         conversation.min(1.0) * (1.0 - t.standalone),
+        // Nobody answers what a bot sends.
+        on(e.outbound && t.established < 0.2 && t.response.unwrap_or(0.0) < 0.1),
     ]
 }
 

@@ -85,6 +85,28 @@ impl Floors {
     }
 }
 
+/// What the weakest of the routers that take rules can match (RFC 8955 §4.2.2): nothing else is
+/// asked of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Capabilities {
+    /// Packet length, exact and in ranges.
+    pub lengths: bool,
+    /// TCP control bits that can be looked at, as a mask of the low octet; many routers lack ECE
+    /// and CWR.
+    pub tcp_flags: u8,
+    /// The is-fragment bit.
+    pub fragments: bool,
+    /// Source prefixes beside a destination.
+    pub sources: bool,
+}
+
+impl Default for Capabilities {
+    fn default() -> Self {
+        Self { lengths: true, tcp_flags: 0x3f, fragments: true, sources: true }
+    }
+}
+
 /// Settings of the detector.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -128,6 +150,8 @@ pub struct Config {
     pub collateral_max_rate_limit: f64,
     /// Rules that one incident may ask for.
     pub rules_max: usize,
+    /// What routers can match.
+    pub capabilities: Capabilities,
     /// Hosts above this many packets a second are watched in detail.
     pub warm_packets_per_sec: u64,
     /// Hosts watched in detail at once; more are counted and left to the prefix tests.
@@ -161,6 +185,7 @@ impl Default for Config {
             collateral_max: 0.01,
             collateral_max_rate_limit: 0.05,
             rules_max: 4,
+            capabilities: Capabilities::default(),
             warm_packets_per_sec: 100,
             warm_hosts_max: 200_000,
             prefixes_max: 65_536,

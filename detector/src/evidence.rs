@@ -13,6 +13,8 @@ use crate::window::saturate;
 
 /// Packets kept of the present, per host.
 pub(crate) const NOW_MAX: usize = 384;
+/// The same where nothing is suspected: enough to compare shapes by.
+pub(crate) const NOW_QUIET_MAX: usize = 128;
 /// Packets kept of what is normal, per host.
 pub(crate) const AGED_MAX: usize = 192;
 /// Packets kept of the minute that is still in quarantine, per host.
@@ -243,20 +245,20 @@ impl Profile {
 
     /// Forgets what is no longer the present, and thins what is too much: the heavier stay, and
     /// stand for those that went.
-    pub(crate) fn trim(&mut self, slot: u64) {
+    pub(crate) fn trim(&mut self, slot: u64, capacity: usize) {
         let horizon = self.horizon.clamp(NOW_SLOTS, NOW_SLOTS_MAX);
-        if self.now.len() <= NOW_MAX {
+        if self.now.len() <= capacity {
             return;
         }
         self.now.retain(|k| k.packet.slot + horizon > slot);
-        if self.now.len() <= NOW_MAX {
+        if self.now.len() <= capacity {
             return;
         }
         self.now.sort_by(|a, b| {
             b.key.total_cmp(&a.key).then_with(|| order(&a.packet).cmp(&order(&b.packet)))
         });
-        let bar = self.now[NOW_MAX].key;
-        self.now.truncate(NOW_MAX);
+        let bar = self.now[capacity].key;
+        self.now.truncate(capacity);
         for kept in &mut self.now {
             kept.stand_for(bar);
         }
@@ -367,7 +369,7 @@ pub(crate) mod tests {
             }
             profile.tick(2, false);
             profile.tick(3, false);
-            profile.trim(7);
+            profile.trim(7, NOW_MAX);
             (profile.normal(), profile.latest(7, 100))
         };
         let (forward, now) = fill(&mut packets.iter());

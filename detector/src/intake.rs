@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use weir_model::{Direction, IpNet, LongFlow, Millis, Sample, ServiceSlice, Slice};
+use weir_model::{Direction, HostSlice, IpNet, LongFlow, Millis, Sample, ServiceSlice, Slice};
 
 use crate::Detector;
-use crate::evidence::Packet;
+use crate::evidence::{NOW_MAX, NOW_QUIET_MAX, Packet};
 use crate::hash::mix;
 use crate::host::{Idle, Warm};
 use crate::metric::part_samples;
@@ -15,6 +15,8 @@ use crate::window::{Cell, SLOTS_PER_SEC, saturate};
 
 /// Cells of quiet hosts kept until the slot's end, so that a host that wakes up loses none.
 const COLD_CELLS_MAX: usize = 1 << 20;
+/// Hosts looked up together.
+const GROUP: usize = 16;
 /// Samples looked at in one slot.
 const SAMPLES_MAX: usize = 1 << 16;
 /// Slots in which all watched hosts are looked after once, however quiet.
@@ -71,11 +73,14 @@ impl Detector {
         self.next_watermark = Some(lowest);
         let arrival = Millis::from_slot(slice.slot).secs();
         self.since.get_or_insert(arrival);
-        for host in &slice.hosts {
-            let cell = Cell::of_host(host);
-            self.seen.0 = self.seen.0.saturating_add(cell.total());
-            self.seen.1 = self.seen.1.saturating_add(cell.variance);
-            self.cell(host.host, Time::Slot(host.slot.min(slice.slot)), arrival, &cell);
+        for group in slice.hosts.chunks(GROUP) {
+            self.warm_cache(group);
+            for host in group {
+                let cell = Cell::of_host(host);
+                self.seen.0 = self.seen.0.saturating_add(cell.total());
+                self.seen.1 = self.seen.1.saturating_add(cell.variance);
+                self.cell(host.host, Time::Slot(host.slot.min(slice.slot)), arrival, &cell);
+            }
         }
         for service in &slice.services {
             self.service(service, slice.slot, arrival);
@@ -86,6 +91,30 @@ impl Detector {
         for sample in &slice.samples {
             self.sample(sample, slice.slot, arrival);
         }
+    }
+
+    /// Looks at what a group of hosts will need, one level after the other, so that the cache misses
+    /// of a level overlap; one host at a time would wait for each.
+    fn warm_cache(&self, group: &[HostSlice]) {
+        let mut places = [NONE; GROUP];
+        for (place, host) in places.iter_mut().zip(group) {
+            *place = self.table.get(host.host);
+        }
+        let mut next = [(NONE, NONE); GROUP];
+        for (next, place) in next.iter_mut().zip(places) {
+            if let Some(idle) = self.idle.get(place as usize) {
+                *next = (idle.prefix, idle.warm);
+            }
+        }
+        let mut heads = 0;
+        for ((prefix, warm), host) in next.into_iter().zip(group) {
+            for at in [prefix, warm] {
+                if let Some(Some(warm)) = self.warm.get(at as usize) {
+                    heads ^= warm.series.window.touch(host.slot);
+                }
+            }
+        }
+        std::hint::black_box(heads);
     }
 
     /// The place of a host, made when it is protected and there is room.
@@ -272,6 +301,8 @@ impl Detector {
     pub(crate) fn wake(&mut self) {
         let mut touched = std::mem::take(&mut self.touched_idle);
         let mut woken: Vec<(IpAddr, u32)> = Vec::new();
+        let used = self.warm.len() - self.free.len() - self.prefixes.len();
+        let room = self.config.warm_hosts_max.saturating_sub(used);
         for &place in &touched {
             let idle = &mut self.idle[place as usize];
             idle.touched = false;
@@ -279,7 +310,11 @@ impl Detector {
             // Three samples at the least: one sampled packet alone is no business.
             let samples = part_samples(idle.packets, idle.packets, idle.variance);
             if busy && (samples >= 3.0 || idle.variance == 0) {
-                woken.push((idle.address, place));
+                if room == 0 {
+                    self.counters.warm_refused += 1;
+                } else {
+                    woken.push((idle.address, place));
+                }
             }
         }
         touched.clear();
@@ -324,11 +359,21 @@ impl Detector {
             }
         }
         self.pending = pending;
-        let slot = self.clock.slot();
-        for &at in &self.touched_warm {
+    }
+
+    /// Thins the evidence of what was touched: after it was judged, so that the first slot of an
+    /// attack is judged by all that is known of it.
+    pub(crate) fn thin(&mut self, touched: &[u32]) {
+        let (slot, now) = (self.clock.slot(), self.clock.secs());
+        for &at in touched {
             if let Some(Some(warm)) = self.warm.get_mut(at as usize) {
-                warm.profile.trim(slot);
-                warm.sent.trim(slot);
+                let capacity = if warm.series.kind == Kind::Prefix || warm.series.suspected(now) {
+                    NOW_MAX
+                } else {
+                    NOW_QUIET_MAX
+                };
+                warm.profile.trim(slot, capacity);
+                warm.sent.trim(slot, capacity);
             }
         }
     }

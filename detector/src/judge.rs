@@ -220,6 +220,7 @@ impl Detector {
                 services: &services,
                 collateral_max: self.config.collateral_max,
                 rules_max: self.config.rules_max,
+                capabilities: &self.config.capabilities,
             };
             choose(input, told, self.config.collateral_max_rate_limit)
         } else {

@@ -43,7 +43,7 @@ use weir_model::{
     SLICE_MS, Verdict,
 };
 
-pub use config::{Config, Floors};
+pub use config::{Capabilities, Config, Floors};
 pub use host::{BaselineView, HostView};
 
 use hash::FastMap;
@@ -196,11 +196,15 @@ impl Detector {
         self.tally();
         self.wake();
         self.keep_samples();
-        self.tend_all();
+        let mut touched = std::mem::take(&mut self.touched_warm);
+        self.tend_all(&touched);
         self.tend_services();
         self.sweep();
         self.judge_alarms(out);
         self.follow(out);
+        self.thin(&touched);
+        touched.clear();
+        self.touched_warm = touched;
     }
 
     /// Keeps the average sampling rate of what comes in, for what goes out.
@@ -214,13 +218,14 @@ impl Detector {
     }
 
     /// Looks after watched hosts and prefixes that were touched.
-    fn tend_all(&mut self) {
+    fn tend_all(&mut self, touched: &[u32]) {
         let (watermark, now, slot) = (self.watermark.secs(), self.clock.secs(), self.clock.slot());
-        let mut touched = std::mem::take(&mut self.touched_warm);
-        for &at in &touched {
+        for &at in touched {
             let Some(warm) = self.warm[at as usize].as_deref_mut() else { continue };
             warm.touched = false;
-            warm.roll(watermark, now, &self.config);
+            if warm.series.due(watermark, now) {
+                warm.roll(watermark, now, &self.config);
+            }
             let loud = warm.series.worth_a_look();
             // A shape is compared once a second, where there is one to compare with.
             let compare = warm.compared < now
@@ -238,8 +243,6 @@ impl Detector {
                 warm.series.window.take_oldest();
             }
         }
-        touched.clear();
-        self.touched_warm = touched;
     }
 
     /// Looks after services that were touched, and puts their alarms to their hosts.

@@ -89,10 +89,12 @@ pub(crate) struct Series {
 impl Series {
     pub(crate) fn new(kind: Kind, since: u64, slot: u64, config: &Config) -> Self {
         let second = slot / SLOTS_PER_SEC;
+        let quiet = u16::try_from(second.saturating_sub(since)).unwrap_or(u16::MAX);
         let mut series = Self {
             kind,
             window: Window::new(slot),
-            baselines: std::array::from_fn(|_| Baseline::default()),
+            // It was quiet until now, which is a baseline too.
+            baselines: std::array::from_fn(|_| Baseline::quiet(quiet)),
             thresholds: [f64::INFINITY; METRICS],
             waiting: [[0; METRICS]; QUARANTINE_MAX],
             open_second: second,
@@ -103,13 +105,6 @@ impl Series {
             suspect_from: 0,
             suspect_until: 0,
         };
-        // It was quiet until now, which is a baseline too.
-        let quiet = second.saturating_sub(since).min(300);
-        for base in &mut series.baselines {
-            for _ in 0..quiet {
-                base.feed(0);
-            }
-        }
         series.set_thresholds(config, second);
         series
     }
@@ -148,6 +143,11 @@ impl Series {
         } else {
             "floor"
         }
+    }
+
+    /// Whether there is a second to close or a baseline to recompute.
+    pub(crate) const fn due(&self, watermark: u64, now: u64) -> bool {
+        self.open_second < watermark || now >= self.recomputed + 10
     }
 
     /// Closes seconds up to the watermark, lets those out of quarantine into the baselines, and

@@ -7,6 +7,7 @@
 
 use weir_model::{FlagMatch, Fragment, FragmentMatch, IpNet, Match, Range, Service};
 
+use crate::config::Capabilities;
 use crate::evidence::Packet;
 use crate::prior;
 
@@ -62,6 +63,8 @@ pub(crate) struct Input<'a> {
     pub(crate) collateral_max: f64,
     /// Most rules.
     pub(crate) rules_max: usize,
+    /// What the routers can match.
+    pub(crate) capabilities: &'a Capabilities,
 }
 
 /// One rule found.
@@ -299,6 +302,9 @@ impl Search<'_> {
     /// Lengths worth trying below a base: frequent ones, quantile ranges, "large".
     fn lengths(&self, base: &Term) -> Vec<Term> {
         let mut terms = vec![self.any()];
+        if !self.input.capabilities.lengths {
+            return terms;
+        }
         let exact =
             |(p, w): &(Packet, f64)| (p.length_min == p.length_max).then_some((p.length_min, *w));
         let mut ranges: Vec<Range> =
@@ -308,7 +314,7 @@ impl Search<'_> {
         if let (Some(&first), Some(&last)) = (sorted.first(), sorted.last()) {
             let at = |q: usize| sorted[(sorted.len() - 1) * q / 20];
             for (from, to) in [(0, 20), (1, 19), (0, 10), (10, 20), (2, 18)] {
-                ranges.push(Range { from: at(from), to: at(to) });
+                ranges.push(round(at(from), at(to)));
             }
             ranges.extend(
                 [200, 500, 1000]
@@ -331,7 +337,9 @@ impl Search<'_> {
     fn extras(&self, base: &Term, protocol: u8) -> Vec<Term> {
         let mut terms = vec![self.any()];
         if protocol == 6 {
-            for (mask, set) in [(0x12, 0x02), (0x12, 0x12), (0x16, 0x10), (0x16, 0x04), (0x3f, 0)] {
+            let can = self.input.capabilities.tcp_flags;
+            let kinds = [(0x12, 0x02), (0x12, 0x12), (0x16, 0x10), (0x16, 0x04), (0x3f, 0)];
+            for (mask, set) in kinds.into_iter().filter(|(mask, _)| mask & !can == 0) {
                 let flags = FlagMatch { mask, set };
                 let term = self.term(Some(Says::Flags(flags)), |p| p.tcp_flags & mask == set);
                 if ones(&and(&term.excess, &base.excess)) > 0 {
@@ -345,7 +353,8 @@ impl Search<'_> {
                     .push(self.term(Some(Says::IcmpType(icmp_type)), |p| p.icmp_type == icmp_type));
             }
         }
-        for prefix in self.clustered_sources(base) {
+        let sources = self.input.capabilities.sources;
+        for prefix in self.clustered_sources(base).into_iter().filter(|_| sources) {
             terms.push(self.term(Some(Says::Src(prefix)), |p| {
                 prefix.contains(&crate::evidence::narrow(p.src))
             }));
@@ -379,6 +388,17 @@ fn cost(says: [Option<Says>; 4]) -> f64 {
     says.iter().flatten().map(|s| s.cost()).sum::<f64>() + if lone { 0.01 } else { 0.0 }
 }
 
+/// A range of lengths in round numbers, open above a thousand octets: the next sample's quantiles
+/// are others, and what routers are told must not follow them.
+fn round(from: u16, to: u16) -> Range {
+    if to - from < 20 {
+        return Range { from, to };
+    }
+    let step = if from < 200 { 10 } else { 50 };
+    let to = if to >= 1000 { u16::MAX } else { to.div_ceil(50) * 50 };
+    Range { from: from / step * step, to }
+}
+
 /// A conjunction under consideration.
 #[derive(Clone, Debug)]
 struct Draft {
@@ -404,6 +424,9 @@ impl Search<'_> {
             4,
         );
         for (protocol, fragment) in kinds {
+            if fragment && !self.input.capabilities.fragments {
+                continue;
+            }
             let base = self.term(None, |p| {
                 p.protocol == protocol && (p.fragment == Fragment::Later) == fragment
             });
@@ -678,6 +701,7 @@ mod tests {
             services,
             collateral_max: 0.01,
             rules_max: 4,
+            capabilities: &Capabilities::default(),
         })
     }
 

@@ -24,6 +24,8 @@ const COARSE_LONG: usize = 128;
 pub(crate) trait Sum: Copy + Default {
     /// Adds, staying at the maximum on overflow: the order of additions never shows.
     fn add(&mut self, other: &Self);
+    /// Some number of it.
+    fn weight(&self) -> u64;
 }
 
 /// Traffic of a host or prefix in one slot or second.
@@ -52,6 +54,10 @@ pub(crate) struct Cell {
 }
 
 impl Sum for Cell {
+    fn weight(&self) -> u64 {
+        self.bytes ^ self.out_bytes
+    }
+
     fn add(&mut self, other: &Self) {
         for (mine, theirs) in self.packets.iter_mut().zip(other.packets) {
             *mine = mine.saturating_add(theirs);
@@ -113,6 +119,10 @@ pub(crate) struct PortCell {
 
 #[cfg(test)]
 impl Sum for PortCell {
+    fn weight(&self) -> u64 {
+        self.packets
+    }
+
     fn add(&mut self, other: &Self) {
         self.packets = self.packets.saturating_add(other.packets);
         self.bytes = self.bytes.saturating_add(other.bytes);
@@ -140,6 +150,17 @@ impl<C: Sum> Window<C> {
             fine: [C::default(); FINE],
             coarse: vec![C::default(); COARSE].into_boxed_slice(),
         }
+    }
+
+    /// Reads the places that [`Window::add`] will write, for the cache's sake.
+    pub(crate) fn touch(&self, slot: u64) -> u64
+    where
+        C: Sum,
+    {
+        let len = self.coarse.len();
+        let (fine, coarse) =
+            (&self.fine[ring(slot, FINE)], &self.coarse[ring(slot / SLOTS_PER_SEC, len)]);
+        self.head ^ fine.weight() ^ coarse.weight()
     }
 
     /// Makes `slot` the newest one, forgetting what falls out of the rings.
