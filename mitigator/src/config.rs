@@ -110,14 +110,17 @@ pub struct Config {
     pub repeat_holds_secs: Vec<u64>,
     /// Longest time for which an operator's hold keeps an incident where it stands, seconds.
     pub hold_max_secs: u64,
-    /// Scrubbing services; without one the ladder's scrub step is passed over.
-    #[serde(rename = "scrubber")]
+    /// Scrubbing services; without one the ladder's scrub step is passed over. Not read from the
+    /// configuration as long as nothing sends [`crate::notify::Scrubbers`]' requests: a service
+    /// that is configured but never asked would leave its victims undefended.
+    #[serde(skip)]
     pub scrubbers: Vec<ScrubberConfig>,
     /// Diverting takes minutes: the effect of scrubbing is judged so many seconds after a service
     /// has agreed.
     pub scrub_feedback_secs: u64,
-    /// Receivers of signed messages about decisions.
-    #[serde(rename = "webhook")]
+    /// Receivers of signed messages about decisions. Not read from the configuration as long as
+    /// nothing sends [`crate::notify::Outbox`]' requests.
+    #[serde(skip)]
     pub webhooks: Vec<WebhookConfig>,
     /// FlowSpec rules for one incident at a time.
     pub max_rules_per_incident: usize,

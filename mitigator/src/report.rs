@@ -8,10 +8,15 @@ use weir_model::{IncidentId, Measure, Millis, Mitigation, MitigationState, Obser
 
 use crate::Mitigator;
 use crate::entry::Entry;
+use crate::feedback::Watch;
 use crate::ledger::is_live;
 
 /// Peers remembered; more than any appliance has.
 pub(crate) const PEERS_MAX: usize = 1024;
+
+/// A router whose session was lost may let everything through until it is back, and no harder step
+/// would reach it either: for so long nothing is concluded from traffic that is there again.
+const GONE_MS: u64 = 120_000;
 
 /// Peers and whether their session is up.
 pub(crate) type Peers = BTreeMap<String, bool>;
@@ -35,6 +40,7 @@ impl Mitigator {
             Observed::Withdrawn { peer, measure, at } => {
                 let text = format!("gone from {peer}: {measure}");
                 self.on_wire(measure, peer, false, ("withdrawn", text), *at);
+                self.pause_watch(measure, *at);
             }
             Observed::Refused { peer, measure, at, why } => {
                 let text = format!("{peer} refuses {measure}: {why}");
@@ -75,15 +81,27 @@ impl Mitigator {
 
     /// From now on the traffic shows what the youngest measures do.
     fn start_watch(&mut self, measure: &Measure, at: Millis) {
+        self.watches(measure, |watch| {
+            if watch.on_wire.is_none_or(|since| since > at) {
+                watch.on_wire = Some(at);
+            }
+        });
+    }
+
+    /// A peer has lost what is still wanted.
+    fn pause_watch(&mut self, measure: &Measure, at: Millis) {
+        self.watches(measure, |watch| watch.on_wire = watch.on_wire.map(|_| at + GONE_MS));
+    }
+
+    /// Every watch over this measure.
+    fn watches(&mut self, measure: &Measure, change: impl Fn(&mut Watch)) {
         for entry in self.entries.values_mut() {
-            let youngest = entry.watch.map_or(at, |watch| watch.from);
+            let Some(watch) = entry.watch else { continue };
             let is_it = entry.live().any(|m| {
-                m.measure == *measure && m.state == MitigationState::Active && m.since >= youngest
+                m.measure == *measure && m.state == MitigationState::Active && m.since >= watch.from
             });
-            if let Some(watch) = &mut entry.watch
-                && is_it
-            {
-                watch.on_wire.get_or_insert(at);
+            if let Some(watch) = entry.watch.as_mut().filter(|_| is_it) {
+                change(watch);
             }
         }
     }

@@ -43,7 +43,8 @@ impl Mitigator {
     }
 
     fn hold_on(&mut self, entry: &mut Entry, rung: Rung, now: Millis) {
-        let until = now + self.config.hold_ms(rung, entry.strikes);
+        let hold = self.config.hold_ms(rung, entry.strikes).max(self.config.step_ms());
+        let until = now + hold;
         entry.life = Life::Holding { until };
         entry.watch = None;
     }
@@ -220,6 +221,7 @@ impl Mitigator {
         entry.last_alive = entry.last_alive.min(now);
         entry.generation_at = entry.generation_at.map(|at| at.min(now));
         let hold = entry.rung().map_or(0, |rung| self.config.hold_ms(rung, entry.strikes));
+        let hold = hold.max(self.config.step_ms());
         let probe = self.config.probe_secs.saturating_mul(1000);
         match &mut entry.life {
             Life::Holding { until } => *until = (*until).min(now + hold),

@@ -67,6 +67,20 @@ fn nothing_is_judged_before_a_peer_has_it() {
 }
 
 #[test]
+fn a_router_whose_session_is_lost_is_no_reason_for_a_harder_step() {
+    let mut world = World::auto();
+    run(&mut world, 8, |in_force, v| if in_force.is_empty() { v } else { left_over(v, 60.0) });
+    let measure = world.mitigator.desired().mitigations[0].measure.clone();
+    let gone = Observed::Withdrawn { peer: "edge1".into(), measure, at: world.now };
+    world.mitigator.observed(&gone);
+    world.attack(1, 3000.0, 60);
+    assert_eq!(world.desired(), [limit_from(123, 300_000)]);
+    // Back again, it has its five seconds like any other.
+    run(&mut world, 7, |_, v| v);
+    assert_eq!(world.desired(), [drop_from(123)]);
+}
+
+#[test]
 fn a_late_exporter_is_waited_for() {
     let mut world = World::auto();
     let mut late = status("edge1");
