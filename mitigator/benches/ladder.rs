@@ -1,0 +1,124 @@
+//! From a verdict to the state that leaves: what the core spends between the detector and the wire.
+//!
+//! `cargo bench -p weir-mitigator`. Rows with 1, 100 and 500 open incidents that have four rules
+//! each; every verdict of the measured incident brings a rule to add, so that each turn goes
+//! through plan, ledger and guard.
+
+#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark's output")]
+#![expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Instant;
+
+use weir_mitigator::{Config, GuardConfig, Mitigator};
+use weir_model::{
+    Candidate, Direction, Family, IncidentId, Inventory, IpNet, Match, Metric, Millis, Mode, Phase,
+    Range, Rate, Reason, Verdict,
+};
+
+fn verdict(id: u64, first_port: u16, at: Millis) -> Verdict {
+    let target: IpNet = format!("198.51.{}.{}/32", id / 250, id % 250 + 1).parse().unwrap();
+    let candidate = |port: u16| {
+        let mut packets = Match::to(target);
+        packets.protocols = vec![17];
+        packets.src_ports = vec![Range::exact(port)];
+        Candidate {
+            packets,
+            coverage: 0.24,
+            coverage_low: 0.2,
+            collateral: 0.0,
+            collateral_high: 0.01,
+            rate: Rate::default(),
+            normal_bytes_per_sec: 10_000.0,
+        }
+    };
+    let rate = Rate { packets_per_sec: 1e5, bits_per_sec: 8e8 };
+    Verdict {
+        incident: IncidentId(id),
+        phase: Phase::Ongoing,
+        at,
+        target,
+        direction: Direction::Inbound,
+        family: Family::UdpFlood,
+        vectors: Vec::new(),
+        confidence: 95,
+        evidence_groups: 3,
+        separable: true,
+        rate,
+        peak: rate,
+        excess: rate,
+        discarded: Rate::default(),
+        legitimate: None,
+        sources: 100.0,
+        reason: Reason {
+            metric: Metric::BitsPerSec,
+            value: 8e8,
+            baseline: 1e7,
+            multiplier: 3.0,
+            threshold: 3e7,
+            window_ms: 1000,
+            samples: 100.0,
+            sampling: 1000.0,
+            exporters: vec!["edge1".into()],
+            service: None,
+        },
+        candidates: (first_port..first_port + 4).map(candidate).collect(),
+        top_sources: Vec::new(),
+        summary: "UDP flood".into(),
+    }
+}
+
+fn main() {
+    println!(
+        "{:>9} {:>9} {:>12} {:>12} {:>12}",
+        "incidents", "measures", "p50 us", "p99 us", "idle us"
+    );
+    for incidents in [1u64, 100, 500] {
+        let protected = vec!["198.51.0.0/16".parse().unwrap()].into();
+        let inventory = Arc::new(Inventory::new(protected, Vec::new().into(), Vec::new()));
+        let config = Config { mode: Mode::Auto, max_incidents: 1000, ..Config::default() };
+        let guard = GuardConfig {
+            max_total: 100_000,
+            max_changes_per_min: 100_000,
+            ..GuardConfig::default()
+        };
+        let mut mitigator = Mitigator::new(config, guard, inventory);
+        let mut now = Millis::from_secs(1_000_000);
+        for id in 0..incidents {
+            mitigator.verdict(&verdict(id, 1000, now), now);
+        }
+        mitigator.advance(now);
+        let mut busy = Vec::new();
+        for turn in 0..500u16 {
+            now = now + 6000;
+            let verdict = verdict(u64::from(turn) % incidents, 2000 + 4 * turn, now);
+            let started = Instant::now();
+            mitigator.verdict(&verdict, now);
+            let admitted = mitigator.advance(now);
+            busy.push(started.elapsed());
+            assert!(admitted.is_some(), "each turn changes something");
+            // The others are alive, too.
+            for id in 0..incidents {
+                mitigator.verdict(&self::verdict(id, 1000, now), now);
+            }
+            mitigator.advance(now);
+            mitigator.take_decisions();
+            mitigator.take_changed();
+        }
+        let turns = 1000;
+        let started = Instant::now();
+        for _ in 0..turns {
+            black_box(mitigator.advance(now));
+        }
+        let idle = started.elapsed() / turns;
+        busy.sort();
+        println!(
+            "{incidents:>9} {:>9} {:>12.1} {:>12.1} {:>12.2}",
+            mitigator.desired().mitigations.len(),
+            busy[busy.len() / 2].as_secs_f64() * 1e6,
+            busy[busy.len() * 99 / 100].as_secs_f64() * 1e6,
+            idle.as_secs_f64() * 1e6,
+        );
+    }
+}
