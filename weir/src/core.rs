@@ -121,6 +121,7 @@ impl Core {
     /// A shard reports its exporters.
     pub fn exporters(&mut self, shard: u16, exporters: Vec<ExporterStatus>) {
         self.detector.exporters(&exporters);
+        self.mitigator.exporters(&exporters);
         self.exporters.insert(shard, exporters);
     }
 
