@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::config::Config;
 use crate::enforcer::nft::Nft;
 use crate::enforcer::{Program, RuleCount, ServiceCount};
-use crate::eyes::{Sampler, host};
+use crate::eyes::{Sampler, capture, host};
 use crate::levels::Pressure;
 use crate::protocol::{NodeStats, Service, ServiceStats};
 
@@ -88,13 +88,29 @@ pub(super) async fn sample(
 ) -> io::Result<()> {
     let collector = config.collector.or_else(|| Some(SocketAddr::new(appliance?, SFLOW_PORT)));
     let collector = collector.ok_or_else(|| io::Error::other("the appliance has no address"))?;
-    let names = if config.interfaces.is_empty() {
-        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-        host::default_interfaces(&read("/proc/net/route"), &read("/proc/net/ipv6_route"))
-    } else {
-        config.interfaces.clone()
-    };
+    let names = interfaces(config);
     let numbers: Result<Vec<u32>, _> =
         names.iter().map(|n| nix::net::if_::if_nametoindex(n.as_str())).collect();
     Sampler::start(&numbers?, rate, collector).await?.run().await
+}
+
+/// Interfaces that packets come in by: those configured, else those of the default routes.
+fn interfaces(config: &Config) -> Vec<String> {
+    if !config.interfaces.is_empty() {
+        return config.interfaces.clone();
+    }
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    host::default_interfaces(&read("/proc/net/route"), &read("/proc/net/ipv6_route"))
+}
+
+/// Keeps the beginning of an attack; `None` when nothing came.
+pub(super) async fn record(
+    config: &Config,
+    targets: &[IpAddr],
+    comment: &str,
+) -> io::Result<Option<Vec<u8>>> {
+    let names = interfaces(config);
+    let name = names.first().ok_or_else(|| io::Error::other("no interface to capture on"))?;
+    let number = nix::net::if_::if_nametoindex(name.as_str())?;
+    capture::capture((name, number), targets, comment).await
 }

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
-use weir_model::{IpNet, Millis};
+use weir_model::{IncidentId, IpNet, Millis};
 
 use self::desired::{Desired, Local, Taken};
 use self::look::Sight;
@@ -88,6 +88,9 @@ struct Daemon {
     appliance: Vec<IpNet>,
     seconds: u64,
     sampler: Option<(u32, tokio::task::JoinHandle<()>)>,
+    /// The incident whose packets were kept last.
+    captured: Option<IncidentId>,
+    words: mpsc::Sender<Word>,
 }
 
 /// Runs until it is told to stop by a signal. `limited`: without any privilege, counters of /proc only.
@@ -106,7 +109,7 @@ pub async fn run(config: Config, limited: bool) -> anyhow::Result<()> {
     let _ = std::fs::remove_file(&socket);
     let listener =
         tokio::net::UnixListener::bind(&socket).with_context(|| format!("{}", socket.display()))?;
-    let mut daemon = Daemon::new(config, identity, limited, etag, reports)?;
+    let mut daemon = Daemon::new(config, identity, limited, etag, reports, words_tx.clone())?;
     daemon.find_appliance().await;
     let mut watch = match daemon.nft {
         Some(_) => Some(Watch::open(TABLE)?),
@@ -174,6 +177,7 @@ impl Daemon {
         limited: bool,
         etag: watch::Sender<String>,
         reports: mpsc::Sender<Box<Report>>,
+        words: mpsc::Sender<Word>,
     ) -> anyhow::Result<Self> {
         let mut missing = Vec::new();
         let mut abilities = vec!["counters".to_owned()];
@@ -220,6 +224,8 @@ impl Daemon {
             appliance: Vec::new(),
             seconds: 0,
             sampler: None,
+            captured: None,
+            words,
         })
     }
 
@@ -263,6 +269,7 @@ impl Daemon {
             }
             Word::Link(Err(why)) => self.link = Some(why),
             Word::Document(envelope) => self.document(&envelope),
+            Word::Captured(text) => self.event("capture", text),
             Word::Reported(good) => {
                 let sent = self.sending.take().unwrap_or(0);
                 if good && let Err(error) = self.ring.forget(sent) {
@@ -295,6 +302,7 @@ impl Daemon {
                 self.etag.send_replace(self.desired.etag());
                 self.report_due = true;
                 self.sampling();
+                self.record();
                 self.finish_test();
             }
             Ok(Taken::Renewed) => {
@@ -599,5 +607,39 @@ impl Daemon {
             }
         });
         self.sampler = Some((rate, task));
+    }
+
+    /// Keeps the beginning of an incident that is new, and sends it.
+    fn record(&mut self) {
+        let Some(incident) = self.desired.snapshot().incident else { return };
+        if self.captured >= Some(incident) {
+            return;
+        }
+        self.captured = Some(incident);
+        let hosts = |net: &IpNet| net.prefix_len() == net.max_prefix_len();
+        let targets = self.sight.program.rules.iter().map(|r| r.packets.dst).filter(hosts);
+        let targets: Vec<std::net::IpAddr> = targets.map(|net| net.addr()).collect();
+        let (config, identity) = (self.config.clone(), self.identity.clone());
+        let words = self.words.clone();
+        tokio::spawn(async move {
+            let comment = format!("weir incident {incident} on {}", identity.node);
+            let text = match look::record(&config, &targets, &comment).await {
+                Ok(None) => "no packet came".to_owned(),
+                Ok(Some(file)) => {
+                    let octets = file.len();
+                    let sent = async {
+                        let mut client = uplink::client(&identity)?;
+                        uplink::send_capture(&mut client, &incident.to_string(), file).await
+                    };
+                    match sent.await {
+                        Ok(()) => format!("{octets} octets sent"),
+                        Err(error) => format!("{octets} octets could not be sent: {error}"),
+                    }
+                }
+                Err(error) => format!("not possible: {error}"),
+            };
+            // The daemon has ended: nobody is left to know.
+            let _ = words.send(Word::Captured(format!("incident {incident}: {text}"))).await;
+        });
     }
 }

@@ -25,6 +25,8 @@ pub(super) enum Word {
     Link(Result<(), String>),
     /// A report arrived, or not.
     Reported(bool),
+    /// What came of a capture, for the log.
+    Captured(String),
 }
 
 pub(super) fn client(identity: &Identity) -> Result<Client, LinkError> {
@@ -112,4 +114,18 @@ pub(super) async fn report(
             return;
         }
     }
+}
+
+/// Sends the capture of an incident.
+pub(super) async fn send_capture(
+    client: &mut Client,
+    incident: &str,
+    file: Vec<u8>,
+) -> Result<(), LinkError> {
+    let path = format!("/v1/agents/capture/{incident}");
+    let reply = client.ask("PUT", &path, None, file).await?;
+    if reply.status < 300 {
+        return Ok(());
+    }
+    Err(LinkError::Status(reply.status, String::from_utf8_lossy(&reply.body).into_owned()))
 }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::net::UnixDatagram as StdDatagram;
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use tokio::net::{UdpSocket, UnixDatagram};
 
@@ -37,13 +38,7 @@ impl Sampler {
     /// What the kernel says.
     pub async fn start(interfaces: &[u32], rate: u32, collector: SocketAddr) -> io::Result<Self> {
         let interfaces = &interfaces[..interfaces.len().min(INTERFACES_MAX)];
-        let every = Protocol::from(i32::from(ETH_P_ALL.to_be()));
-        let socket = Socket::new(Domain::PACKET, Type::RAW, Some(every))?;
-        socket.attach_filter(&filter(interfaces, rate.max(1)))?;
-        socket.set_nonblocking(true)?;
-        drain(&socket);
-        let packets =
-            UnixDatagram::from_std(StdDatagram::from(std::os::fd::OwnedFd::from(socket)))?;
+        let packets = packet_socket(&filter(interfaces, rate.max(1)))?;
         let any: SocketAddr = if collector.is_ipv4() {
             SocketAddr::from(([0, 0, 0, 0], 0))
         } else {
@@ -108,7 +103,28 @@ impl Sampler {
     }
 }
 
+/// Octets that may wait to be read: a few thousand packets.
+const BUFFER: usize = 4 << 20;
+
+/// Every protocol.
 const ETH_P_ALL: u16 = 3;
+
+/// A socket on all interfaces that takes what a filter lets through.
+///
+/// # Errors
+/// What the kernel says; CAP_NET_RAW is needed.
+pub(super) fn packet_socket(filter: &[SockFilter]) -> io::Result<UnixDatagram> {
+    let every = Protocol::from(i32::from(ETH_P_ALL.to_be()));
+    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(every))?;
+    socket.attach_filter(filter)?;
+    socket.set_nonblocking(true)?;
+    // A node under attack is late now and then. Beyond the system's limit with CAP_NET_ADMIN only.
+    if setsockopt(&socket, sockopt::RcvBufForce, &BUFFER).is_err() {
+        socket.set_recv_buffer_size(BUFFER)?;
+    }
+    drain(&socket);
+    UnixDatagram::from_std(StdDatagram::from(std::os::fd::OwnedFd::from(socket)))
+}
 
 /// Packets that came in between the socket and its filter.
 fn drain(socket: &Socket) {

@@ -4,9 +4,11 @@
 //! [`CONNECTIONS_MAX`] of them.
 
 mod authority;
+mod config;
 mod routes;
 
 pub use authority::{Authority, AuthorityError};
+pub use config::Config;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,7 +21,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tracing::debug;
-use weir_model::Millis;
+use weir_model::{IncidentId, Millis};
 
 use crate::config::{Token, write_private};
 use crate::controller::{Controller, State};
@@ -27,6 +29,9 @@ use crate::protocol::{fingerprint, hex};
 
 /// Most connections at once: each node holds two.
 pub const CONNECTIONS_MAX: usize = 4096;
+
+/// Most captures kept: below a gigabyte.
+const CAPTURES_MAX: usize = 1000;
 
 /// How long a handshake or the head of a request may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -59,6 +64,8 @@ pub struct Server {
     authority: String,
     /// Rises whenever some node's snapshot may be new.
     changed: watch::Sender<u64>,
+    /// Rises with each report.
+    reported: watch::Sender<u64>,
     /// API keys of bouncers: SHA-256 of each.
     bouncers: Mutex<Vec<String>>,
 }
@@ -83,6 +90,7 @@ impl Server {
             tls: authority.server_config()?,
             authority: authority.fingerprint(),
             changed: watch::Sender::new(0),
+            reported: watch::Sender::new(0),
             bouncers: Mutex::new(Vec::new()),
             path: path.clone(),
         };
@@ -107,10 +115,57 @@ impl Server {
         Ok(token)
     }
 
-    /// Lets programs with this key read decisions.
+    /// Lets programs with this key read decisions; only its SHA-256 is kept.
     pub fn add_bouncer(&self, key: &str) {
+        self.set_bouncers(&[fingerprint(key.as_bytes())]);
+    }
+
+    /// Lets programs with these keys, and no others, read decisions: SHA-256 of each in hexadecimal.
+    pub fn set_bouncers(&self, hashes: &[String]) {
         let mut keys = self.bouncers.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.push(fingerprint(key.as_bytes()));
+        *keys = hashes.to_vec();
+    }
+
+    /// Rises with each report of a node.
+    pub fn reports(&self) -> watch::Receiver<u64> {
+        self.reported.subscribe()
+    }
+
+    /// Takes over a token that was offered through the folder, if there is one with this secret.
+    fn take_offer(&self, secret: &str, now: Millis) {
+        let path = offer(&self.path, secret);
+        let until = std::fs::read_to_string(&path).ok().and_then(|t| t.trim().parse().ok());
+        // Gone whether it still held or not.
+        let _ = std::fs::remove_file(path);
+        if let Some(until) = until.map(Millis) {
+            self.controller().add_token(secret, until, now);
+        }
+    }
+
+    /// Keeps a capture. The oldest make room.
+    fn keep_capture(&self, node: &str, incident: IncidentId, file: &[u8]) -> std::io::Result<()> {
+        let folder = self.path.with_file_name("captures");
+        std::fs::create_dir_all(&folder)?;
+        let mut kept: Vec<(std::time::SystemTime, PathBuf)> = std::fs::read_dir(&folder)?
+            .filter_map(|entry| {
+                let entry = entry.ok()?;
+                Some((entry.metadata().ok()?.modified().ok()?, entry.path()))
+            })
+            .collect();
+        kept.sort();
+        let surplus = (kept.len() + 1).saturating_sub(CAPTURES_MAX);
+        for (_, path) in kept.iter().take(surplus) {
+            std::fs::remove_file(path)?;
+        }
+        write_private(&folder.join(format!("{incident}-{node}.pcapng")), file)
+    }
+
+    /// The capture that a node sent of an incident, if it is still kept.
+    pub fn capture(&self, node: &str, incident: IncidentId) -> Option<Vec<u8>> {
+        // A node's name has no slash: it was checked when it joined.
+        self.controller().nodes().get(node)?;
+        let file = format!("{incident}-{node}.pcapng");
+        std::fs::read(self.path.with_file_name("captures").join(file)).ok()
     }
 
     fn is_bouncer(&self, key: &str) -> bool {
@@ -127,7 +182,11 @@ impl Server {
         self.save()
     }
 
-    fn save(&self) -> std::io::Result<()> {
+    /// Writes the state.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub fn save(&self) -> std::io::Result<()> {
         let octets = serde_json::to_vec(self.controller().state())?;
         write_private(&self.path, &octets)
     }
@@ -172,6 +231,37 @@ impl Server {
             });
         }
     }
+}
+
+/// Makes a join token by way of the folder that a running appliance looks into: no connection to it is needed,
+/// the right to write there is the access control.
+///
+/// # Errors
+/// When there is no authority, or the folder cannot be written.
+pub fn offer_token(folder: &Path, now: Millis) -> Result<Token, ServerError> {
+    let authority = Authority::open(folder)?.fingerprint();
+    let path = folder.join("agents.json");
+    let failed = |why: String| ServerError::State { path: path.clone(), why };
+    let secret = secret().map_err(|_| failed("no randomness".to_owned()))?;
+    let until = (now + TOKEN_MS).0.to_string();
+    write_private(&offer(&path, &secret), until.as_bytes()).map_err(|e| failed(e.to_string()))?;
+    Ok(Token { secret, authority })
+}
+
+/// The nodes as last stored, without a running appliance.
+///
+/// # Errors
+/// When the stored state is none.
+pub fn stored(folder: &Path) -> Result<State, ServerError> {
+    let path = folder.join("agents.json");
+    let failed = |why: String| ServerError::State { path: path.clone(), why };
+    let text = std::fs::read_to_string(&path).map_err(|e| failed(e.to_string()))?;
+    serde_json::from_str(&text).map_err(|e| failed(e.to_string()))
+}
+
+/// Where a token waits: named by its hash, so that nothing of a request becomes a path.
+fn offer(state: &Path, secret: &str) -> PathBuf {
+    state.with_file_name(format!("join-{}.token", fingerprint(secret.as_bytes())))
 }
 
 /// 128 random bits, hexadecimal.

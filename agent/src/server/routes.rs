@@ -12,7 +12,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tracing::{info, warn};
-use weir_model::Millis;
+use weir_model::{IncidentId, Millis};
 
 use super::{Server, secret};
 use crate::controller::{JoinError, RENEW_MS};
@@ -24,6 +24,9 @@ const BODY_MAX: usize = 1024 * 1024;
 
 /// How long a body may take.
 const BODY_TIME: Duration = Duration::from_secs(10);
+
+/// Where captures go; an incident's identifier follows.
+const CAPTURE: &str = "/v1/agents/capture/";
 
 type Body = Either<Full<Bytes>, Channel<Bytes, Infallible>>;
 type Answer = Response<Body>;
@@ -47,6 +50,9 @@ pub(super) async fn answer(
                 (Method::GET, "/v1/agents/state") => state(&server, &node, &request),
                 (Method::POST, "/v1/agents/report") => report(&server, &node, request).await,
                 (Method::POST, "/v1/agents/leave") => leave(&server, &node),
+                (Method::PUT, path) if path.starts_with(CAPTURE) => {
+                    capture(&server, &node, request).await
+                }
                 _ => text(StatusCode::NOT_FOUND, "no such resource"),
             }
         }
@@ -97,6 +103,7 @@ async fn join(server: &Server, request: Request<Incoming>) -> Answer {
     let Ok(bearer) = secret() else {
         return text(StatusCode::INTERNAL_SERVER_ERROR, "no randomness");
     };
+    server.take_offer(&join.token, now());
     let joined = server.controller().join(&join, &bearer, now());
     match joined {
         Ok(joined) => {
@@ -155,10 +162,24 @@ async fn report(server: &Server, node: &str, request: Request<Incoming>) -> Answ
         Err(answer) => return answer,
     };
     let new = server.controller().report(node, report, now());
+    server.reported.send_modify(|n| *n = n.wrapping_add(1));
     if new {
         publish(server);
     }
     text(StatusCode::OK, "")
+}
+
+async fn capture(server: &Server, node: &str, request: Request<Incoming>) -> Answer {
+    let incident = request.uri().path().trim_start_matches(CAPTURE).parse::<IncidentId>();
+    let Ok(incident) = incident else { return text(StatusCode::BAD_REQUEST, "no incident") };
+    let collected = Limited::new(request.into_body(), BODY_MAX).collect();
+    let Ok(Ok(file)) = tokio::time::timeout(BODY_TIME, collected).await else {
+        return text(StatusCode::PAYLOAD_TOO_LARGE, "too large, too slow, or cut off");
+    };
+    match server.keep_capture(node, incident, &file.to_bytes()) {
+        Ok(()) => text(StatusCode::OK, ""),
+        Err(error) => text(StatusCode::INSUFFICIENT_STORAGE, &error.to_string()),
+    }
 }
 
 fn stream(server: Arc<Server>, stop: watch::Receiver<bool>, node: String) -> Answer {

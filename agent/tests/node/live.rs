@@ -101,6 +101,14 @@ impl Live {
         self.world.node.ask(&[&[AGENT, "--config", "agent.toml"], command].concat())
     }
 
+    pub(crate) fn url(&self) -> String {
+        format!("https://{}", self.address)
+    }
+
+    pub(crate) const fn program(&self) -> &'static str {
+        AGENT
+    }
+
     /// The appliance goes away without a word.
     fn appliance_dies(&mut self) {
         self.stop.send_replace(true);

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod bars;
 #[allow(unreachable_pub, dead_code, reason = "shared with the other tests, used in part")]
 #[path = "../../../tests/src/lab.rs"]
 mod lab;
