@@ -23,9 +23,10 @@ const COEFFICIENTS: [f64; 11] = [-2.4, 0.9, 2.6, 2.4, 0.35, -4.5, 0.8, 0.5, -1.6
 fn features(e: &Evidence) -> [f64; 11] {
     let t = &e.traits;
     let on = |condition: bool| if condition { 1.0 } else { 0.0 };
-    // A handful of senders over established connections is a transfer, not an attack.
+    // A handful of senders over established connections is a transfer, not an attack; and of few
+    // packets, each from another sender, nobody knows how many senders there are.
     #[expect(clippy::cast_precision_loss, reason = "a small number")]
-    let few = t.top3 > 0.6 || t.sources < 40.0_f64.max(t.samples as f64);
+    let few = t.top3 > 0.6 || t.samples < 64 || t.sources < 40.0_f64.max(t.samples as f64);
     let transfer = t.established * on(few);
     // Nobody holds a conversation with forged senders. Servers do answer SYNs and queries.
     let service = t.on_service * (1.0 - e.coverage).max(0.5);

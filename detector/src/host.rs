@@ -9,6 +9,7 @@ use crate::baseline::Baseline;
 use crate::config::Config;
 use crate::evidence::Profile;
 use crate::metric::{HOST_METRICS, METRICS, direction, is_bits, values};
+use crate::season::Season;
 use crate::series::{Kind, Series};
 use crate::table::NONE;
 use crate::window::SLOTS_PER_SEC;
@@ -117,6 +118,7 @@ impl Warm {
         &mut self,
         baselines: Vec<Baseline>,
         profiles: (Profile, Profile),
+        season: Option<Box<Season>>,
         config: &Config,
         now: u64,
     ) {
@@ -124,6 +126,7 @@ impl Warm {
             self.series.baselines = baselines;
         }
         (self.profile, self.sent) = profiles;
+        self.series.season = season.filter(|s| s.is_sound());
         self.series.set_thresholds(config, now);
     }
 }
@@ -145,7 +148,8 @@ pub struct BaselineView {
     pub level: f64,
     /// Threshold in force.
     pub threshold: f64,
-    /// Where the threshold comes from: `floor`, `cold-start` or `baseline`.
+    /// Where the threshold comes from: `floor`, `cold-start`, `baseline` (the window, the hour of
+    /// the week or the last fortnight) or `operator`.
     pub source: &'static str,
     /// Seconds in the window, at most 300.
     pub seconds: u16,
@@ -164,6 +168,8 @@ pub struct HostView {
     pub learning: bool,
     /// Whether its traffic is kept out of the baselines at present.
     pub suspect: bool,
+    /// Whether an operator has its baselines stand still.
+    pub frozen: bool,
     /// Metrics with baselines and thresholds.
     pub baselines: Vec<BaselineView>,
 }
@@ -195,6 +201,7 @@ impl Warm {
             since: Millis::from_secs(series.since),
             learning: series.learning(config, second),
             suspect: series.suspected(second),
+            frozen: series.frozen,
             baselines: (0..METRICS).map(view).collect(),
         }
     }

@@ -22,6 +22,7 @@ mod intake;
 mod judge;
 mod metric;
 mod prior;
+mod season;
 mod series;
 mod shape;
 pub mod signature;
@@ -39,8 +40,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use weir_model::{
-    Direction, ExporterStatus, Incident, IncidentId, IncidentState, Inventory, IpNet, Millis,
-    SLICE_MS, Verdict,
+    Direction, ExporterStatus, Incident, IncidentId, IncidentState, Inventory, IpNet, Metric,
+    Millis, SLICE_MS, Verdict,
 };
 
 pub use config::{Capabilities, Config, Floors};
@@ -102,6 +103,7 @@ struct HostCheckpoint {
     baselines: Vec<baseline::Baseline>,
     profile: evidence::Profile,
     sent: evidence::Profile,
+    season: Option<Box<season::Season>>,
 }
 
 /// The detector.
@@ -277,6 +279,8 @@ impl Detector {
             warm.roll(watermark, now, &self.config);
             let silent = warm.series.last_traffic + 600 < watermark && !warm.touched;
             let busy = warm.series.kind == Kind::Prefix
+                || warm.series.frozen
+                || !warm.series.fixed.is_empty()
                 || warm.series.suspected(now)
                 || [Direction::Inbound, Direction::Outbound]
                     .iter()
@@ -351,6 +355,7 @@ impl Detector {
                 baselines: warm.series.baselines.to_vec(),
                 profile: warm.profile.clone(),
                 sent: warm.sent.clone(),
+                season: warm.series.season.clone(),
             })
             .collect();
         hosts.sort_by_key(|h| h.host);
@@ -375,9 +380,55 @@ impl Detector {
                 continue;
             }
             if let Some(warm) = self.warm[at as usize].as_deref_mut() {
-                warm.restore(kept.baselines, (kept.profile, kept.sent), &self.config, now.secs());
+                warm.restore(
+                    kept.baselines,
+                    (kept.profile, kept.sent),
+                    kept.season,
+                    &self.config,
+                    now.secs(),
+                );
             }
         }
+    }
+
+    /// The series of a host, which is watched in detail from now on; `None` when it is not protected
+    /// or there is no room.
+    fn series_of(&mut self, host: IpAddr) -> Option<&mut series::Series> {
+        let place = self.place(host, self.clock.secs())?;
+        if self.idle[place as usize].warm == NONE {
+            self.warm_up(host, place);
+        }
+        let at = self.idle[place as usize].warm;
+        Some(&mut self.warm.get_mut(at as usize)?.as_deref_mut()?.series)
+    }
+
+    /// Has a host's baselines stand still, or learn again. False when the host is not protected.
+    pub fn freeze_baseline(&mut self, host: IpAddr, frozen: bool) -> bool {
+        self.series_of(host).map(|series| series.frozen = frozen).is_some()
+    }
+
+    /// Forgets what is normal for a host: it starts cold. False when the host is not protected.
+    pub fn reset_baseline(&mut self, host: IpAddr) -> bool {
+        let (config, now) = (self.config.clone(), self.clock.secs());
+        self.series_of(host).map(|series| series.reset(&config, now)).is_some()
+    }
+
+    /// Sets a host's threshold for a metric (packets or bits a second), or with `None` leaves it to
+    /// the baseline again. False when the host is not protected.
+    pub fn set_threshold(
+        &mut self,
+        host: IpAddr,
+        metric: Metric,
+        direction: Direction,
+        threshold: Option<f64>,
+    ) -> bool {
+        let (config, now) = (self.config.clone(), self.clock.secs());
+        let index = metric::index_of(metric, direction);
+        let Some(series) = self.series_of(host) else { return false };
+        series.fixed.retain(|(fixed, _)| *fixed != index);
+        series.fixed.extend(threshold.map(|t| (index, t)));
+        series.set_thresholds(&config, now);
+        true
     }
 
     /// What is known of a host, if it was ever seen.
@@ -392,6 +443,7 @@ impl Detector {
                 since: Millis::from_secs(u64::from(idle.since)),
                 learning: self.clock.secs() < u64::from(idle.since) + self.config.learn_secs,
                 suspect: false,
+                frozen: false,
                 baselines: Vec::new(),
             },
             |warm| warm.view(&self.config, self.clock),

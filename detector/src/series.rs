@@ -8,6 +8,7 @@ use crate::metric::{
     BITS, HOST_METRICS, METRICS, OUTBOUND, PACKETS, Significance, Test, direction, floors, is_bits,
     samples, values,
 };
+use crate::season::Season;
 use crate::window::{Cell, SLOTS_PER_SEC, Window, scan};
 
 /// An alarm: one metric above its threshold for certain.
@@ -33,6 +34,9 @@ impl Alarm {
         self.value / self.threshold.max(1.0)
     }
 }
+
+/// Share of the fortnight's highest that a threshold keeps.
+const HIGHEST_SHARE: f64 = 0.8;
 
 /// What a series is of: floors differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +88,12 @@ pub(crate) struct Series {
     /// normal.
     suspect_from: u64,
     suspect_until: u64,
+    /// What was normal in hours and days past, once there is an hour to remember.
+    pub(crate) season: Option<Box<Season>>,
+    /// Thresholds set by an operator, by index.
+    pub(crate) fixed: Vec<(usize, f64)>,
+    /// Whether an operator has the baselines stand still.
+    pub(crate) frozen: bool,
 }
 
 impl Series {
@@ -104,6 +114,9 @@ impl Series {
             since,
             suspect_from: 0,
             suspect_until: 0,
+            season: None,
+            fixed: Vec::new(),
+            frozen: false,
         };
         series.set_thresholds(config, second);
         series
@@ -130,13 +143,38 @@ impl Series {
 
     pub(crate) fn set_thresholds(&mut self, config: &Config, second: u64) {
         let low = lowest(self.kind, self.learning(config, second), config);
-        self.thresholds = std::array::from_fn(|i| low[i].max(config.multiplier * self.level(i)));
+        let mut normal: [f64; METRICS] = std::array::from_fn(|i| self.level(i));
+        let mut highest = [0.0; METRICS];
+        if let Some(season) = &self.season {
+            let (then, most) = (season.normal(second), season.highest());
+            for (at, index) in [PACKETS, BITS].into_iter().enumerate() {
+                let unit = if is_bits(index) { 8.0 } else { 1.0 };
+                normal[index] = normal[index].max(then[at] * unit);
+                highest[index] = most[at] * unit;
+            }
+        }
+        self.thresholds = std::array::from_fn(|i| {
+            low[i].max(config.multiplier * normal[i]).max(HIGHEST_SHARE * highest[i])
+        });
+        for (index, threshold) in &self.fixed {
+            self.thresholds[*index] = *threshold;
+        }
+    }
+
+    /// Forgets what is normal and learns anew.
+    pub(crate) fn reset(&mut self, config: &Config, second: u64) {
+        self.baselines = std::array::from_fn(|_| Baseline::default());
+        self.season = None;
+        self.since = second;
+        self.set_thresholds(config, second);
     }
 
     /// Where a threshold comes from.
     pub(crate) fn source(&self, index: usize, config: &Config, second: u64) -> &'static str {
         let learning = self.learning(config, second);
-        if self.thresholds[index] > lowest(self.kind, learning, config)[index] {
+        if self.fixed.iter().any(|(fixed, _)| *fixed == index) {
+            "operator"
+        } else if self.thresholds[index] > lowest(self.kind, learning, config)[index] {
             "baseline"
         } else if learning {
             "cold-start"
@@ -178,7 +216,7 @@ impl Series {
         if now >= self.recomputed + 10 {
             let elapsed = now - self.recomputed;
             self.recomputed = now;
-            self.recompute(elapsed, config);
+            self.recompute(elapsed, now, config);
             self.set_thresholds(config, now);
         }
     }
@@ -186,7 +224,7 @@ impl Series {
     fn enter(&mut self) {
         let second = self.entered;
         self.entered += 1;
-        if self.suspect_from <= second && second <= self.suspect_until {
+        if self.frozen || (self.suspect_from <= second && second <= self.suspect_until) {
             return;
         }
         let logs = self.waiting[index(second)];
@@ -195,14 +233,23 @@ impl Series {
         }
     }
 
-    fn recompute(&mut self, elapsed: u64, config: &Config) {
-        // A quarter more every ten minutes at most.
+    fn recompute(&mut self, elapsed: u64, now: u64, config: &Config) {
+        if self.frozen {
+            return;
+        }
+        // A quarter more every ten minutes at most, except for what weeks past have shown.
         #[expect(clippy::cast_precision_loss, reason = "seconds between two looks")]
         let growth = 1.25_f64.powf(elapsed as f64 / 600.0);
         let low = lowest(self.kind, false, config);
+        let then = self.season.as_ref().map_or([0.0; 2], |s| s.normal(now));
         for (i, base) in self.baselines.iter_mut().enumerate() {
             let unit = if is_bits(i) { 8.0 } else { 1.0 };
-            base.recompute(low[i] / config.multiplier / unit, growth);
+            let known = then.get(i).copied().unwrap_or(0.0);
+            base.recompute((low[i] / config.multiplier / unit).max(known), growth);
+        }
+        if !self.suspected(now) && now >= self.since + 3600 {
+            let season = self.season.get_or_insert_with(|| Box::new(Season::new(now)));
+            season.note(now, [self.baselines[PACKETS].level(), self.baselines[BITS].level()]);
         }
     }
 
@@ -334,6 +381,22 @@ fn index(second: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_operator_has_the_last_word() {
+        let config = Config::default();
+        let mut series = Series::new(Kind::Host, 1000, 20_000, &config);
+        series.fixed.push((PACKETS, 1234.0));
+        series.frozen = true;
+        series.set_thresholds(&config, 2000);
+        assert_eq!(series.thresholds[PACKETS], 1234.0);
+        assert_eq!(series.source(PACKETS, &config, 2000), "operator");
+        series.window.add(20_010, &Cell { bytes: 1 << 40, ..Cell::default() });
+        series.roll(2100, 2100, &config);
+        assert_eq!(series.level(BITS), 0.0);
+        series.reset(&config, 2100);
+        assert!(series.learning(&config, 2200));
+    }
 
     #[test]
     fn a_quiet_host_becomes_known_as_quiet() {
