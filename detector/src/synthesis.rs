@@ -5,48 +5,21 @@
 //! strata: all of the host's traffic, each declared service, and each TCP service's SYNs, which
 //! are few among its packets and all of its new players.
 
+mod bits;
+mod numbers;
+
 use weir_model::{FlagMatch, Fragment, FragmentMatch, IpNet, Match, Range, Service};
 
 use crate::config::Capabilities;
 use crate::evidence::Packet;
 use crate::prior;
+use bits::{BITS, Bits, and, each, mark, ones, or};
+use numbers::{complement, top, wilson};
 
-/// Most packets of one kind that a search looks at.
-const BITS: usize = 512;
-type Bits = [u64; BITS / 64];
 /// Smallest share of the excess, and fewest packets of it, for which a rule is made: less is
 /// chance.
 const GAIN_MIN: f64 = 0.04;
 const PACKETS_MIN: u32 = 5;
-
-const fn and(a: &Bits, b: &Bits) -> Bits {
-    let mut out = [0; BITS / 64];
-    let mut i = 0;
-    while i < BITS / 64 {
-        out[i] = a[i] & b[i];
-        i += 1;
-    }
-    out
-}
-
-fn ones(bits: &Bits) -> u32 {
-    bits.iter().map(|w| w.count_ones()).sum()
-}
-
-/// Indices of the bits that are on.
-fn each(bits: &Bits) -> impl Iterator<Item = usize> + '_ {
-    bits.iter().enumerate().flat_map(|(word, &bits)| {
-        let mut rest = bits;
-        std::iter::from_fn(move || {
-            if rest == 0 {
-                return None;
-            }
-            let bit = rest.trailing_zeros() as usize;
-            rest &= rest - 1;
-            Some(word * 64 + bit)
-        })
-    })
-}
 
 /// What a search is given.
 #[derive(Debug)]
@@ -148,16 +121,6 @@ fn prior_strength(seen: f64) -> f64 {
     20.0 / (1.0 + (seen / 20.0).powi(2))
 }
 
-fn mark<'p>(packets: impl Iterator<Item = &'p Packet>, holds: impl Fn(&Packet) -> bool) -> Bits {
-    let mut bits = [0; BITS / 64];
-    for (i, packet) in packets.take(BITS).enumerate() {
-        if holds(packet) {
-            bits[i / 64] |= 1 << (i % 64);
-        }
-    }
-    bits
-}
-
 impl<'a> Search<'a> {
     fn new(input: &'a Input<'a>) -> Self {
         // Halves by content; all of it when there is too little to hold some back.
@@ -236,23 +199,6 @@ impl<'a> Search<'a> {
         }
         worst
     }
-}
-
-/// The most frequent values by weight, at most `n`, each with at least 2 % of the whole.
-fn top<V: Copy + Ord>(items: impl Iterator<Item = (V, f64)>, n: usize) -> Vec<V> {
-    let mut all: Vec<(V, f64)> = items.collect();
-    all.sort_by_key(|a| a.0);
-    let total: f64 = all.iter().map(|a| a.1).sum();
-    let mut sums: Vec<(V, f64)> = Vec::new();
-    for (value, weight) in all {
-        match sums.last_mut() {
-            Some(last) if last.0 == value => last.1 += weight,
-            _ => sums.push((value, weight)),
-        }
-    }
-    sums.retain(|s| s.1 >= total * 0.02);
-    sums.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-    sums.into_iter().take(n).map(|s| s.0).collect()
 }
 
 impl Search<'_> {
@@ -491,44 +437,6 @@ impl Search<'_> {
     }
 }
 
-/// Ports 1-65535 without `ports`, as ranges.
-fn complement(mut ports: Vec<u16>) -> Vec<Range> {
-    ports.sort_unstable();
-    ports.dedup();
-    let mut ranges = Vec::new();
-    let mut from: u32 = 1;
-    for port in ports {
-        if let (Ok(from), Some(to)) = (u16::try_from(from), port.checked_sub(1))
-            && from <= to
-        {
-            ranges.push(Range { from, to });
-        }
-        from = u32::from(port) + 1;
-    }
-    if let Ok(from) = u16::try_from(from) {
-        ranges.push(Range { from, to: u16::MAX });
-    }
-    ranges
-}
-
-/// Wilson score interval at 95 % for a share of `n` effective observations.
-pub(crate) fn wilson(share: f64, n: f64) -> (f64, f64) {
-    const Z: f64 = 1.96;
-    if n <= 0.0 {
-        return (0.0, 1.0);
-    }
-    let centre = (share + Z * Z / (2.0 * n)) / (1.0 + Z * Z / n);
-    let half = Z / (1.0 + Z * Z / n) * (share * (1.0 - share) / n + Z * Z / (4.0 * n * n)).sqrt();
-    ((centre - half).max(0.0), (centre + half).min(1.0))
-}
-
-/// Adds the bits of one set to another.
-fn or(into: &mut Bits, bits: &Bits) {
-    for (mine, theirs) in into.iter_mut().zip(bits) {
-        *mine |= theirs;
-    }
-}
-
 /// Searches.
 pub(crate) fn synthesise(input: &Input<'_>) -> Found {
     let search = Search::new(input);
@@ -677,116 +585,4 @@ impl Search<'_> {
 }
 
 #[cfg(test)]
-#[expect(clippy::cast_possible_truncation, reason = "made-up numbers")]
-mod tests {
-    use super::*;
-    use crate::evidence::tests::{inbound, sample};
-
-    fn service(protocol: u8, port: u16) -> Service {
-        Service {
-            address: "203.0.113.7".parse().unwrap(),
-            protocol,
-            port,
-            name: "lobby".into(),
-            game: "minecraft".into(),
-        }
-    }
-
-    fn search(excess: &[Packet], normal: &[Packet], services: &[Service]) -> Found {
-        let weigh = |p: &[Packet]| p.iter().map(|p| (*p, 1.0)).collect::<Vec<_>>();
-        synthesise(&Input {
-            target: "203.0.113.7/32".parse().unwrap(),
-            excess: &weigh(excess),
-            normal: &weigh(normal),
-            services,
-            collateral_max: 0.01,
-            rules_max: 4,
-            capabilities: &Capabilities::default(),
-        })
-    }
-
-    fn text(found: &Found) -> Vec<String> {
-        found.rules.iter().map(|r| r.packets.to_string()).collect()
-    }
-
-    #[test]
-    fn forged_syns_are_told_by_their_length_even_before_anybody_played() {
-        let flood: Vec<Packet> = (0..200_u32)
-            .map(|i| {
-                let mut s = sample(i * 7919, 1024 + (i as u16 * 37), 6, 25_565, 40);
-                s.record.tcp_flags = 0x02;
-                inbound(&s, 5)
-            })
-            .collect();
-        let found = search(&flood, &[], &[service(6, 25_565)]);
-        assert_eq!(text(&found), ["dst 203.0.113.7/32 proto 6 tcp-flags SYN/SYN+ACK length 40"]);
-        assert!(found.coverage > 0.99 && found.collateral < 0.001, "{found:?}");
-    }
-
-    #[test]
-    fn reflections_onto_a_game_port_are_told_by_their_source_ports() {
-        let mut flood: Vec<Packet> = Vec::new();
-        for i in 0..150_u32 {
-            flood.push(inbound(&sample(i, 47_808, 17, 30_120, 60 + i as u16 % 300), 5));
-            flood.push(inbound(&sample(i, 37_810, 17, 30_120, 700 + i as u16 % 30), 5));
-        }
-        let players: Vec<Packet> = (0..150_u32)
-            .map(|i| inbound(&sample(i, 50_000 + i as u16, 17, 30_120, 60 + i as u16 * 5), 1))
-            .collect();
-        let found = search(&flood, &players, &[service(17, 30_120)]);
-        let rules = text(&found);
-        assert_eq!(rules.len(), 2, "{rules:?}");
-        assert!(rules.iter().all(|r| r.contains("sport")), "{rules:?}");
-        assert!(found.coverage > 0.99 && found.collateral < 0.005, "{found:?}");
-    }
-
-    #[test]
-    fn a_flood_that_looks_like_players_finds_no_rule() {
-        let packet = |i: u32, slot| {
-            inbound(
-                &sample(
-                    i * 31,
-                    40_000 + (i * 97 % 20_000) as u16,
-                    17,
-                    28_015,
-                    60 + (i * 53 % 400) as u16,
-                ),
-                slot,
-            )
-        };
-        let players: Vec<Packet> = (0..190).map(|i| packet(i, 1)).collect();
-        let more: Vec<Packet> = (500..800).map(|i| packet(i, 9)).collect();
-        let found = search(&more, &players, &[service(17, 28_015)]);
-        assert!(found.coverage < 0.4, "{:?} {}", text(&found), found.coverage);
-    }
-
-    #[test]
-    fn ports_without_services_are_cut_around_them() {
-        let flood: Vec<Packet> = (0..300_u32)
-            .map(|i| {
-                inbound(
-                    &sample(
-                        i,
-                        (i * 211 % 60_000) as u16 + 1024,
-                        17,
-                        (i * 7919 % 60_000) as u16 + 1,
-                        40 + (i * 37 % 1400) as u16,
-                    ),
-                    5,
-                )
-            })
-            .collect();
-        let players: Vec<Packet> = (0..190_u32)
-            .map(|i| inbound(&sample(i, 50_000 + i as u16, 17, 28_015, 60 + i as u16 * 3), 1))
-            .collect();
-        let found = search(&flood, &players, &[service(17, 28_015)]);
-        assert_eq!(text(&found)[0], "dst 203.0.113.7/32 proto 17 dport 1-28014,28016-65535");
-        assert!(found.coverage > 0.95, "{found:?}");
-    }
-
-    #[test]
-    fn ports_are_complemented() {
-        assert_eq!(complement(vec![1, 65_535]), [Range { from: 2, to: 65_534 }]);
-        assert_eq!(complement(vec![]), [Range { from: 1, to: 65_535 }]);
-    }
-}
+mod tests;
