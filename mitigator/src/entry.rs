@@ -58,6 +58,9 @@ pub(crate) struct Entry {
     pub(crate) last_alive: Millis,
     /// Routes not to be used again in this incident.
     pub(crate) banned: BTreeSet<Measure>,
+    /// Routes that once cut next to nothing: not used again in this incident unless the detector
+    /// says that they match the attack by now.
+    pub(crate) useless: BTreeSet<Measure>,
     /// Peers that refused a measure.
     pub(crate) refusers: BTreeMap<Measure, BTreeSet<String>>,
     /// What the detector measured of each mitigation when it was chosen.
@@ -97,6 +100,7 @@ impl Entry {
             held_at: None,
             last_alive: now,
             banned: BTreeSet::new(),
+            useless: BTreeSet::new(),
             refusers: BTreeMap::new(),
             measured: BTreeMap::new(),
             alerted: None,

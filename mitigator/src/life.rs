@@ -152,6 +152,7 @@ impl Mitigator {
             let route = route(measure);
             entry.banned.contains(&route) || self.memory.is_harmful(&route, now)
         };
+        let is_useless = |measure: &Measure| entry.useless.contains(&route(measure));
         let situation = Situation {
             config: &self.config,
             guard: &self.guard,
@@ -161,6 +162,7 @@ impl Mitigator {
             without,
             others_bits_per_sec: self.others_bits_per_sec(entry.incident.id),
             is_banned: &is_banned,
+            is_useless: &is_useless,
         };
         plan(verdict, &situation)
     }
@@ -261,8 +263,10 @@ impl Mitigator {
             if harmful {
                 let until = now + self.config.harmful_secs.saturating_mul(1000);
                 self.memory.harmed(&measure, until);
+                entry.banned.insert(route(&measure));
+            } else {
+                entry.useless.insert(route(&measure));
             }
-            entry.banned.insert(route(&measure));
         }
         self.ledger.record(&mut entry.incident, "roll-back", why.to_owned(), now);
         let note = format!("rolled back: {why}");

@@ -8,6 +8,10 @@ use weir_model::{Action, Candidate, Direction, Filter, Measure, Rung, Verdict};
 use crate::carve::pieces;
 use crate::config::{Config, RungConfig};
 
+/// Share of the excess that a match must cover to be tried again after it had cut next to nothing,
+/// 0-1.
+const USEFUL_AGAIN: f64 = 0.5;
+
 /// Pieces that one match on a prefix may be cut into, to spare never-touch hosts.
 const PIECES_MAX: usize = 8;
 
@@ -69,6 +73,8 @@ pub(crate) struct Situation<'a> {
     pub(crate) others_bits_per_sec: f64,
     /// Measures that must not be used: harmful before, withdrawn by an operator, refused by peers.
     pub(crate) is_banned: &'a dyn Fn(&Measure) -> bool,
+    /// Measures that were tried and cut next to nothing.
+    pub(crate) is_useless: &'a dyn Fn(&Measure) -> bool,
 }
 
 /// Chooses.
@@ -273,18 +279,24 @@ fn filters(
             continue;
         }
         let measure = Measure::FlowSpec(Filter { packets, action: action(candidate) });
-        if (situation.is_banned)(&measure) {
-            why = "not to be used again in this incident".into();
-            continue;
-        }
         // A prefix under attack may be met in a few more pieces than a host has rules.
-        let pieces = match pieces(&measure, situation.guard, room.max(PIECES_MAX)) {
+        let mut pieces = match pieces(&measure, situation.guard, room.max(PIECES_MAX)) {
             Ok(pieces) => pieces,
             Err(refusal) => {
                 why = refusal.to_string();
                 continue;
             }
         };
+        pieces.retain(|piece| !(situation.is_banned)(piece));
+        if pieces.is_empty() {
+            why = "not to be used again in this incident".into();
+            continue;
+        }
+        pieces.retain(|piece| candidate.coverage >= USEFUL_AGAIN || !(situation.is_useless)(piece));
+        if pieces.is_empty() {
+            why = "cut next to nothing before".into();
+            continue;
+        }
         collateral += share.max(0.0);
         chosen.extend(shares(pieces, candidate));
     }

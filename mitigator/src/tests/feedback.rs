@@ -214,6 +214,9 @@ fn a_rule_that_cuts_nothing_is_withdrawn() {
     });
     assert_eq!(world.desired(), [""; 0]);
     assert!(world.actions().iter().any(|a| a == "roll-back"));
+    // The attack turns to what the rule matches: then it is worth another try.
+    run(&mut world, 2, |_, v| v);
+    assert_eq!(world.desired(), [limit_from(123, 300_000)]);
 }
 
 #[test]

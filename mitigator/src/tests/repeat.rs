@@ -136,6 +136,12 @@ fn a_carpet_is_met_on_its_prefix_around_what_must_not_be_touched() {
     assert!(
         desired.mitigations.iter().all(|m| !m.measure.target().contains(&net("203.0.113.1/32")))
     );
+    // A piece that an operator does not want stays away, the others stay.
+    let id = desired.mitigations[3].id;
+    let withdraw = weir_model::Command::Withdraw { mitigation: id, by: "eve".into() };
+    world.command(&withdraw).unwrap();
+    world.attack_as(10, carpet);
+    assert_eq!(world.desired().len(), 7);
     // Nobody black-holes a whole prefix, however large the attack.
     world.attack_as(60, |at| Verdict { separable: false, ..carpet(at) });
     assert!(!world.desired().iter().any(|m| m.starts_with("blackhole")));
