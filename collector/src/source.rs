@@ -89,6 +89,7 @@ pub(crate) struct Sources {
 
 impl Sources {
     /// The rate of a sample, `None` when neither header nor pool says.
+    #[inline]
     pub(crate) fn rate(&mut self, key: SourceKey, said: Pool, now: Millis) -> Option<Resolved> {
         let header = (said.rate > 0).then_some((said.rate, SamplingSource::Record));
         let Some(index) = self.find(key) else {
@@ -115,6 +116,7 @@ impl Sources {
     }
 
     /// Adds a sampled packet of `octets` at layer 3 that the source's own port received.
+    #[inline]
     pub(crate) fn received(&mut self, key: SourceKey, octets: u64, rate: u32) {
         if let Some(index) = self.find(key) {
             let source = &mut self.sources[index];
@@ -176,6 +178,7 @@ impl Sources {
 }
 
 /// The rate by the pool if it is too far from the header's to be chance.
+#[cold]
 fn judge(header: u32, packets: u64, samples: u32) -> Option<u32> {
     let by_pool = u32::try_from(packets / u64::from(samples.max(1))).unwrap_or(u32::MAX);
     if by_pool == 0 {

@@ -39,6 +39,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// `len` octets, and past the padding that follows them.
+    #[inline]
     fn opaque(&mut self, len: u32) -> Option<&'a [u8]> {
         let len = usize::try_from(len).ok()?;
         let end = self.at.checked_add(len)?;
@@ -85,7 +86,8 @@ pub(crate) fn decode<V: Visit>(cx: &mut Context<'_, V>, payload: &[u8]) -> Resul
         };
         let body = cursor.opaque(len).ok_or(truncated)?;
         let sample = match kind {
-            1 | 3 => flow_sample(cx, stream, kind == 3, body),
+            1 => flow_sample::<V, false>(cx, stream, body),
+            3 => flow_sample::<V, true>(cx, stream, body),
             2 | 4 => counter_sample(cx, stream, kind == 4, body),
             5 => drop_sample(cx, body),
             // A vendor's own: passed over by its length.
@@ -99,6 +101,7 @@ pub(crate) fn decode<V: Visit>(cx: &mut Context<'_, V>, payload: &[u8]) -> Resul
 }
 
 /// A sample's source: class and index, packed into 8 and 24 bits unless expanded.
+#[inline]
 fn source(c: &mut Cursor<'_>, stream: u64, expanded: bool) -> Option<SourceKey> {
     let word = c.u32()?;
     let (class, index) = if expanded { (word, c.u32()?) } else { (word >> 24, word & 0xff_ffff) };
@@ -107,24 +110,24 @@ fn source(c: &mut Cursor<'_>, stream: u64, expanded: bool) -> Option<SourceKey> 
 
 /// An interface of a flow sample: two bits of format and thirty of value, unless expanded. Format
 /// 0 is an interface, 1 a reason of discard, 2 a number of interfaces.
+#[inline]
 fn interface(c: &mut Cursor<'_>, expanded: bool) -> Option<(u32, u32)> {
     let word = c.u32()?;
     Some(if expanded { (word, c.u32()?) } else { (word >> 30, word & 0x3fff_ffff) })
 }
 
 #[inline]
-fn flow_sample<V: Visit>(
+fn flow_sample<V: Visit, const EXPANDED: bool>(
     cx: &mut Context<'_, V>,
     stream: u64,
-    expanded: bool,
     body: &[u8],
 ) -> Option<()> {
     let mut c = Cursor { data: body, at: 0 };
     let _sequence = c.u32()?;
-    let source = source(&mut c, stream, expanded)?;
+    let source = source(&mut c, stream, EXPANDED)?;
     let (rate, pool, _drops) = (c.u32()?, c.u32()?, c.u32()?);
-    let (in_format, input) = interface(&mut c, expanded)?;
-    let (out_format, output) = interface(&mut c, expanded)?;
+    let (in_format, input) = interface(&mut c, EXPANDED)?;
+    let (out_format, output) = interface(&mut c, EXPANDED)?;
     let records = c.u32()?;
     cx.tally.flow_samples = cx.tally.flow_samples.wrapping_add(1);
     cx.data_records(1);
