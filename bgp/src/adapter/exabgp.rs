@@ -75,8 +75,12 @@ impl Pipes {
             path.push(suffix);
             path
         };
-        // The reading end first: ExaBGP answers into the void otherwise.
-        let answers = pipe::OpenOptions::new().open_receiver(with(".out"))?;
+        // The reading end first: ExaBGP answers into the void otherwise. Opened for both ways,
+        // because ExaBGP opens its end only to answer: without a writer the pipe reads as ended.
+        let answers = pipe::OpenOptions::new().read_write(true).open_receiver(with(".out"))?;
+        // What was meant for an earlier question must not answer the next one.
+        let mut stale = [0; 4096];
+        while answers.try_read(&mut stale).is_ok_and(|n| n > 0) {}
         let commands = pipe::OpenOptions::new().open_sender(with(".in"))?;
         Ok(Self { commands, answers })
     }

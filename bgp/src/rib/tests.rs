@@ -308,6 +308,16 @@ fn a_broken_connection_alone_convicts_nobody() {
         let ended = rib.down(Millis(round * 100 * SECOND + 10), Blame::Silent, &[]);
         assert_eq!(ended.banned.len(), banned);
     }
+    // After one such end all comes back at once, however much was new.
+    let mut many = table(Families::ALL, 100);
+    many.want(&list((1..60).map(|h| rule(h, LIMIT)).collect()));
+    for round in [0, 1] {
+        many.up(Families::ALL);
+        assert_eq!(drain_at(&mut many, Millis(round)).len(), 59 + 4);
+        if round == 0 {
+            assert_eq!(many.down(Millis(round), Blame::Silent, &[]).banned, []);
+        }
+    }
     // A connection that breaks long after the last route says nothing at all.
     rib.want(&list(vec![rule(2, LIMIT)]));
     for round in 10..14 {

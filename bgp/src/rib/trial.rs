@@ -6,7 +6,8 @@
 //! proven are suspects: a single one is banned; of several, batches are tried until the guilty
 //! one is alone, which takes a reset for each factor of sixteen. Once it is found the batches
 //! grow again. A connection that breaks without
-//! a word may have other causes: there a route is banned only when it happens twice with it alone.
+//! a word may have other causes: there only what was written before two such ends in a row is
+//! suspected.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -47,8 +48,8 @@ pub(super) struct Trials {
     /// One of these is guilty, and none of them proven yet.
     accused: BTreeSet<RouteKey>,
     banned: BTreeMap<RouteKey, Millis>,
-    /// The lone suspect of a silent end.
-    struck: Option<RouteKey>,
+    /// The suspects of the last silent end.
+    struck: BTreeSet<RouteKey>,
 }
 
 impl Trials {
@@ -59,7 +60,7 @@ impl Trials {
             batch: usize::MAX,
             accused: BTreeSet::new(),
             banned: BTreeMap::new(),
-            struck: None,
+            struck: BTreeSet::new(),
         }
     }
 
@@ -90,9 +91,7 @@ impl Trials {
             && now.since(*at) >= PROOF_MS
             && let Some((_, key, measure)) = self.suspects.pop_front()
         {
-            if self.struck.as_ref() == Some(&key) {
-                self.struck = None;
-            }
+            self.struck.remove(&key);
             self.accused.remove(&key);
             self.proven.insert(key, measure);
             if self.suspects.is_empty() && self.accused.is_empty() {
@@ -132,37 +131,40 @@ impl Trials {
         if blame == Blame::Nothing || suspects.is_empty() {
             return None;
         }
+        if blame == Blame::Silent {
+            // A router that restarts must get everything back at once: only what was written
+            // before two such ends in a row is suspected.
+            let before = std::mem::take(&mut self.struck);
+            self.struck = suspects.iter().cloned().collect();
+            suspects.retain(|key| before.contains(key));
+        }
         let named = suspects.iter().find(|k| blame == Blame::Update && names(data, k)).cloned();
         let culprit = match (named, &suspects[..]) {
             (Some(key), _) => Some(key),
-            (None, [key]) if blame == Blame::Update || self.struck.as_ref() == Some(key) => {
-                Some(key.clone())
-            }
-            (None, [key]) => {
-                self.struck = Some(key.clone());
-                None
-            }
+            (None, [key]) => Some(key.clone()),
             _ => None,
         };
-        match culprit {
-            Some(key) => {
-                self.struck = None;
-                self.accused.clear();
-                if self.banned.len() >= BANS_MAX
-                    && let Some(oldest) =
-                        self.banned.iter().min_by_key(|(_, at)| **at).map(|(k, _)| k.clone())
-                {
-                    self.banned.remove(&oldest);
-                }
-                self.banned.insert(key.clone(), now);
-                Some(key)
-            }
-            None => {
-                self.batch = suspects.len().div_ceil(BATCHES);
-                self.accused = suspects.into_iter().collect();
-                None
-            }
+        if let Some(key) = culprit {
+            self.struck.clear();
+            self.accused.clear();
+            self.ban(now, key.clone());
+            return Some(key);
         }
+        if !suspects.is_empty() {
+            self.batch = suspects.len().div_ceil(BATCHES);
+            self.accused = suspects.into_iter().collect();
+        }
+        None
+    }
+
+    fn ban(&mut self, now: Millis, key: RouteKey) {
+        if self.banned.len() >= BANS_MAX
+            && let Some(oldest) =
+                self.banned.iter().min_by_key(|(_, at)| **at).map(|(k, _)| k.clone())
+        {
+            self.banned.remove(&oldest);
+        }
+        self.banned.insert(key, now);
     }
 }
 
