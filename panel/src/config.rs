@@ -1,7 +1,7 @@
 //! `[[panel]]` and `[[game]]` of the configuration.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -137,6 +137,43 @@ pub struct Expectation {
     pub from_minute: u16,
     /// Length of the window, minutes, 1-1440.
     pub minutes: u16,
+}
+
+/// `[owners]`: pages for owners of servers, and the door for webhooks. A listener of its own: what
+/// customers and panels reach has no route of the operators' API. It speaks plain HTTP to the
+/// operator's TLS proxy on the same machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Owners {
+    /// Loopback address and port. Port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// How browsers reach it through the proxy: `https://shield.example.net`.
+    pub public_url: String,
+    /// Sender of e-mails.
+    #[serde(default)]
+    pub from: String,
+    /// Program that takes an e-mail on standard input and its recipients from the headers
+    /// (`sendmail -t -i`). Without it no links are sent.
+    #[serde(default)]
+    pub sendmail: Option<PathBuf>,
+}
+
+impl Owners {
+    /// Checks what cannot be meant.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn check(&self) -> Result<(), String> {
+        if !self.listen.ip().is_loopback() {
+            return Err("owners.listen: a loopback address; a TLS proxy stands before it".into());
+        }
+        check_url(&self.public_url).map_err(|why| format!("owners.public_url: {why}"))?;
+        if self.sendmail.is_some() && (!self.from.contains('@') || self.from.contains(['\r', '\n']))
+        {
+            return Err("owners.from: an address of e-mail is needed to send links".into());
+        }
+        Ok(())
+    }
 }
 
 const fn default_interval() -> Duration {

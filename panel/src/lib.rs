@@ -13,6 +13,7 @@ pub mod games;
 pub mod keycheck;
 mod listing;
 mod mapping;
+pub mod owner;
 pub mod parse;
 mod role;
 pub mod runner;

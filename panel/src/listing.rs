@@ -1,5 +1,6 @@
 //! What a panel says, reduced to what weir needs: plain data without any secret.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -172,6 +173,27 @@ impl Listing {
             && self.eggs == other.eggs
             && self.servers == other.servers
             && self.users == other.users
+    }
+
+    /// What `new` changes, one line a port, sorted: `+ lobby 203.0.113.7:25565`.
+    pub fn changes(&self, new: &Self) -> Vec<String> {
+        let ports = |listing: &Self| -> BTreeSet<String> {
+            let of = |s: &Server| -> Vec<String> {
+                s.allocations
+                    .iter()
+                    .map(|a| {
+                        let ip = a.ip.map_or_else(|| "?".to_owned(), |ip| ip.to_string());
+                        let quiet = if s.state.is_quiet() { " (quiet)" } else { "" };
+                        format!("{} {ip}:{}{quiet} on node {}", s.name, a.port, s.node)
+                    })
+                    .collect()
+            };
+            listing.servers.iter().flat_map(of).collect()
+        };
+        let (before, after) = (ports(self), ports(new));
+        let gone = before.difference(&after).map(|line| format!("- {line}"));
+        let came = after.difference(&before).map(|line| format!("+ {line}"));
+        gone.chain(came).collect()
     }
 
     /// The node with this number.

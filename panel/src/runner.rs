@@ -19,12 +19,12 @@ use serde::{Deserialize, Serialize};
 use weir_model::{Millis, PrefixSet, Service};
 
 use crate::client::{Client, Timeouts};
-use crate::config::{Config, PanelConfig};
+use crate::config::{Config, Mode, PanelConfig};
 use crate::games::Games;
 use crate::keycheck;
 use crate::listing::Listing;
 use crate::mapping::{Names, names_of};
-use crate::snapshot::PanelSnapshot;
+use crate::snapshot::{AllocationView, NodeView, PanelSnapshot};
 use crate::sync::{Action, Event, Status, Sync};
 
 /// Names are asked for again after this long.
@@ -80,6 +80,44 @@ pub struct PanelState {
     pub alarms: Vec<String>,
     /// The panel as mapped; `None` before the first listing.
     pub snapshot: Option<Arc<PanelSnapshot>>,
+}
+
+/// A panel in short, for `weir panel status`: kept beside the listing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Name.
+    pub name: String,
+    /// Address.
+    pub url: String,
+    /// Mode.
+    pub mode: Mode,
+    /// When this was written.
+    pub at: Millis,
+    /// How its synchronisation stands.
+    pub status: Status,
+    /// What an operator should look at.
+    pub alarms: Vec<String>,
+    /// Nodes with their counts.
+    pub nodes: Vec<NodeView>,
+    /// Ports on the wire.
+    pub services: usize,
+    /// Allocations that share a port with another server.
+    pub conflicts: usize,
+    /// Unmapped allocations, the first [`UNMAPPED_SHOWN_MAX`].
+    pub unmapped: Vec<AllocationView>,
+}
+
+/// Most unmapped allocations that a summary names; the counts per node are complete.
+pub const UNMAPPED_SHOWN_MAX: usize = 200;
+
+/// Where the summary of a panel is kept.
+pub fn summary_path(state: &Path, panel: &str) -> PathBuf {
+    state.join(format!("panel-{panel}.status.json"))
+}
+
+/// Where the last good listing of a panel is kept.
+pub fn listing_path(state: &Path, panel: &str) -> PathBuf {
+    state.join(format!("panel-{panel}.json"))
 }
 
 impl Update {
@@ -144,6 +182,36 @@ pub fn run(
     Ok(())
 }
 
+/// Reads one panel once, for a look at it before or beside the daemon: keeps nothing, and says what
+/// the panel would be. Waits where the panel asks to, up to `patience`.
+///
+/// # Errors
+/// In words, when the configuration or the key cannot be used.
+pub fn once(
+    setup: &Setup,
+    panel: &PanelConfig,
+    patience: Duration,
+) -> Result<(PanelState, Option<Arc<Listing>>), String> {
+    let games = setup.config.check().map_err(|e| e.to_string())?;
+    let alone = Setup { state: None, ..setup.clone() };
+    let mut worker = Worker::new(&alone, panel, games, 0)?;
+    let begin = worker.clock.now();
+    let mut wake = worker.take(Event::Start(None));
+    let unfinished = |worker: &Worker| {
+        let status = worker.sync.status();
+        status.passes == 0 && status.failures == 0
+    };
+    while unfinished(&worker)
+        && wake.since(begin) <= u64::try_from(patience.as_millis()).unwrap_or(0)
+    {
+        let left = wake.since(worker.clock.now());
+        // A channel that fires at an instant: the only wait without a sleep.
+        let _ = crossbeam_channel::after(Duration::from_millis(left)).recv();
+        wake = worker.take(Event::Wake);
+    }
+    Ok((worker.state(), worker.sync.listing().cloned()))
+}
+
 /// A full queue means that enough hints are waiting already.
 fn tell(workers: &[(String, Sender<Command>)], command: &Command) {
     for (name, to) in workers {
@@ -182,6 +250,7 @@ struct Worker {
     games: Games,
     protected: PrefixSet,
     kept: Option<PathBuf>,
+    summary: Option<PathBuf>,
     client: Client,
     sync: Sync,
     clock: Clock,
@@ -203,7 +272,8 @@ impl Worker {
             panel: panel.clone(),
             games,
             protected: setup.protected.clone(),
-            kept: setup.state.as_ref().map(|dir| dir.join(format!("panel-{}.json", panel.name))),
+            kept: setup.state.as_ref().map(|dir| listing_path(dir, &panel.name)),
+            summary: setup.state.as_ref().map(|dir| summary_path(dir, &panel.name)),
             clock,
             names: Names::default(),
             names_asked: None,
@@ -217,7 +287,9 @@ impl Worker {
         let mut wake = self.take(Event::Start(last_good));
         loop {
             self.names_again();
-            if reports.send((self.index, self.state())).is_err() {
+            let state = self.state();
+            self.write_summary(&state);
+            if reports.send((self.index, state)).is_err() {
                 return;
             }
             let left = Duration::from_millis(wake.0.saturating_sub(self.clock.now().0));
@@ -257,7 +329,7 @@ impl Worker {
 
     fn apply(&mut self, listing: &Arc<Listing>) {
         if let Some(path) = &self.kept
-            && let Err(error) = keep(path, listing)
+            && let Err(error) = keep(path, listing.as_ref())
         {
             tracing::warn!(panel = %self.panel.name, %error, "the last good listing was not kept");
         }
@@ -301,6 +373,28 @@ impl Worker {
         self.names_asked = Some(Instant::now());
     }
 
+    fn write_summary(&self, state: &PanelState) {
+        let Some(path) = &self.summary else { return };
+        let snapshot = state.snapshot.as_deref();
+        let summary = Summary {
+            name: state.name.clone(),
+            url: self.panel.url.clone(),
+            mode: self.panel.mode,
+            at: self.clock.now(),
+            status: state.status.clone(),
+            alarms: state.alarms.clone(),
+            nodes: snapshot.map(|s| s.nodes.clone()).unwrap_or_default(),
+            services: snapshot.map_or(0, |s| s.services.len()),
+            conflicts: snapshot.map_or(0, |s| s.conflicts),
+            unmapped: snapshot
+                .map(|s| s.unmapped().take(UNMAPPED_SHOWN_MAX).cloned().collect())
+                .unwrap_or_default(),
+        };
+        if let Err(error) = keep(path, &summary) {
+            tracing::warn!(panel = %self.panel.name, %error, "the summary was not written");
+        }
+    }
+
     fn state(&self) -> PanelState {
         let mut status = self.sync.status().clone();
         status.key_writes = self.key_writes.clone().unwrap_or_default();
@@ -314,15 +408,15 @@ impl Worker {
     }
 }
 
-/// Writes a listing beside its place and moves it there, so that a crash leaves the old one.
+/// Writes a value beside its place and moves it there, so that a crash leaves the old one.
 ///
 /// # Errors
 /// As the file system says.
-pub fn keep(path: &Path, listing: &Listing) -> std::io::Result<()> {
+pub fn keep<T: Serialize>(path: &Path, value: &T) -> std::io::Result<()> {
     let beside = path.with_extension("json.new");
     let file = private(&beside)?;
     let mut writer = std::io::BufWriter::new(file);
-    serde_json::to_writer(&mut writer, listing)?;
+    serde_json::to_writer(&mut writer, value)?;
     writer.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
     std::fs::rename(&beside, path)
 }
