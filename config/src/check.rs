@@ -35,6 +35,12 @@ pub(crate) fn check(config: &Config) -> Result<Vec<Warning>, ConfigError> {
             config.api.listen
         ));
     }
+    if let Err(error) = config.panel_section().check() {
+        errors.push(error.to_string());
+    }
+    if let Some(Err(error)) = config.owners.as_ref().map(weir_panel::config::Owners::check) {
+        errors.push(error);
+    }
     if config.store.keep_days == 0 {
         errors.push("store.keep_days must be at least 1".to_owned());
     }

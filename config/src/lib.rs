@@ -84,9 +84,23 @@ pub struct Config {
     pub api: weir_api::Config,
     /// State that survives a restart.
     pub store: Store,
+    /// Game panels that say which port is whose, `[[panel]]`.
+    #[serde(rename = "panel", skip_serializing_if = "Vec::is_empty")]
+    pub panels: Vec<weir_panel::PanelConfig>,
+    /// Pages for owners of game servers, and webhooks of panels; without it there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owners: Option<weir_panel::config::Owners>,
+    /// Games beyond the built-in ones, `[[game]]`.
+    #[serde(rename = "game", skip_serializing_if = "Vec::is_empty")]
+    pub games: Vec<weir_panel::games::GameConfig>,
 }
 
 impl Config {
+    /// The panels and the games as one section.
+    pub fn panel_section(&self) -> weir_panel::Config {
+        weir_panel::Config { panels: self.panels.clone(), games: self.games.clone() }
+    }
+
     /// The BGP peers, if any.
     pub fn peers(&self) -> &[weir_bgp::config::PeerConfig] {
         self.bgp.as_ref().map_or(&[], |bgp| &bgp.peers)

@@ -431,6 +431,11 @@ impl Detector {
         true
     }
 
+    /// Whether a declared port of a host has been seen and has a baseline of its own.
+    pub fn watches_service(&self, host: IpAddr, protocol: u8, port: u16) -> bool {
+        self.services.contains_key(&(self.table.get(host), protocol, port))
+    }
+
     /// What is known of a host, if it was ever seen.
     pub fn host_view(&self, host: IpAddr) -> Option<HostView> {
         let place = self.table.get(host);

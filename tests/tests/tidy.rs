@@ -29,6 +29,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "weir-bgp",
             "weir-api",
             "weir-store",
+            "weir-panel",
         ],
     ),
 ];

@@ -12,6 +12,7 @@
 //! ```
 
 pub mod capture;
+pub mod cli;
 pub mod core;
 pub mod daemon;
 pub mod demo;

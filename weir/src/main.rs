@@ -48,6 +48,9 @@ enum Command {
     Score(Score),
     /// Show what is in flow datagrams: templates, sampling and its source, records, errors
     Inspect(Inspect),
+    /// Game panels: look at one, see how their synchronisation stands
+    #[command(subcommand)]
+    Panel(weir::cli::panel::Command),
     /// Show the main job on embedded defaults: attack, detection, rule, withdrawal
     Demo {
         /// Seed of the generated traffic
@@ -132,6 +135,7 @@ fn main() -> ExitCode {
         Command::Replay(options) => replay_file(&options),
         Command::Score(options) => score_cases(&options),
         Command::Inspect(options) => inspect_files(&options),
+        Command::Panel(command) => weir::cli::panel::run(&command),
         Command::Demo { seed } => demo::run(seed),
     };
     match outcome {

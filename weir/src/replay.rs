@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use serde::Serialize;
 use weir_collector::{LinkType, Registry, Shard};
 use weir_config::Config;
-use weir_model::{Decision, Incident, Millis, Slice};
+use weir_model::{Decision, Incident, Inventory, Millis, Slice};
 
 use crate::capture::{Capture, Frame, datagram};
 use crate::{Core, Turn};
@@ -202,6 +202,12 @@ impl Player {
         self.frames += 1;
         // The shard keeps what stood before the damage and counts the rest.
         let _ = self.shard.datagram(from, payload, self.now);
+    }
+
+    /// What is protected has changed.
+    pub fn set_inventory(&mut self, inventory: &Arc<Inventory>) {
+        self.shard.set_inventory(Arc::clone(inventory));
+        self.core.set_inventory(inventory);
     }
 
     /// The core, to look at or command.

@@ -6,6 +6,8 @@
 //! | `core` | detector, mitigator, ledger | slices and control messages |
 //! | `bgp` | sessions and timers | desired state, sockets |
 //! | `web` | API | sockets |
+//! | `panels`, `panel/<name>` | synchronisation with game panels | their answers |
+//! | `owners`, `owners/mail` | pages for owners of servers | sockets |
 //! | `store` | the state file | its queue |
 //!
 //! A thread that ends before it is asked to, or panics, ends the process: a wrong mitigator is worse
@@ -16,6 +18,8 @@ mod channels;
 mod clock;
 mod core_thread;
 mod metrics;
+mod owners;
+mod panels;
 mod recorder;
 mod store_thread;
 mod web;
@@ -36,6 +40,7 @@ use weir_api::Metrics;
 use weir_bgp::config::OnStop;
 use weir_bgp::guard::Admitted;
 use weir_bgp::speaker::Stop;
+use weir_collector::socket::SharedInventory;
 use weir_collector::{Registry, socket};
 use weir_config::Config;
 use weir_model::{Inventory, Snapshot};
@@ -70,6 +75,10 @@ pub struct Daemon {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// Names the thread that ended although nobody asked it to.
     pub failed: Receiver<String>,
+    /// What is protected, for the receive threads.
+    inventory: Arc<SharedInventory>,
+    panels: Option<panels::Panels>,
+    owners: Option<owners::Owners>,
     on_stop: OnStop,
     control: Sender<Control>,
     stop_receiving: Arc<AtomicBool>,
@@ -151,7 +160,14 @@ impl Daemon {
         let bgp =
             bgp::spawn(config.bgp.clone(), desired_rx, control.clone(), bgp_stopping, &failed_tx)?;
         let stop_receiving = Arc::new(AtomicBool::new(false));
+        let inventory = Arc::new(SharedInventory::new(inventory));
+        for receiver in &mut sockets {
+            receiver.follow(&inventory);
+        }
         let receivers = start_receivers(sockets, &queue, &control, &stop_receiving, &failed_tx)?;
+        let panels = panels::spawn(config, &inventory, &control, &failed_tx)?;
+        let owners =
+            owners::spawn(config, panels.as_ref(), &snapshot, stop_web.subscribe(), &failed_tx)?;
         ready.store(true, Ordering::Release);
         info!(
             api = %web.address,
@@ -164,6 +180,9 @@ impl Daemon {
             api_address: web.address,
             snapshot,
             failed,
+            inventory,
+            panels,
+            owners,
             on_stop: config.bgp.as_ref().map(|bgp| bgp.on_stop).unwrap_or_default(),
             control,
             stop_receiving,
@@ -177,11 +196,29 @@ impl Daemon {
         })
     }
 
-    /// Replaces what is protected, for the core.
+    /// What is known of the game panels; `None` when none is configured.
+    pub fn panels(&self) -> Option<Arc<weir_panel::runner::Update>> {
+        self.panels.as_ref().map(panels::Panels::latest)
+    }
+
+    /// The owners' listener, as bound; `None` when it is not configured.
+    pub fn owners_address(&self) -> Option<SocketAddr> {
+        self.owners.as_ref().map(|owners| owners.address)
+    }
+
+    /// Asks every panel, or one, to be polled soon.
+    pub fn poll_panels(&self, name: Option<&str>) {
+        if let Some(panels) = &self.panels {
+            panels.hint(name);
+        }
+    }
+
+    /// Replaces what is protected, for the core and the receive threads.
     ///
     /// # Errors
     /// When the core is gone or busy for long.
     pub fn set_inventory(&self, inventory: Arc<Inventory>) -> anyhow::Result<()> {
+        self.inventory.set(Arc::clone(&inventory));
         self.control
             .send_timeout(Control::Inventory(inventory), Duration::from_secs(1))
             .context("the core does not take the inventory")
@@ -191,6 +228,9 @@ impl Daemon {
     pub fn stop(self) {
         // Nobody listens any more when its thread has failed; the order holds all the same.
         let _ = self.stop_web.send(true);
+        if let Some(panels) = self.panels {
+            panels.stop();
+        }
         self.stop_receiving.store(true, Ordering::Release);
         join("rx", self.receivers);
         let _ = self.control.send(Control::Stop);
@@ -202,6 +242,7 @@ impl Daemon {
         let _ = self.stop_bgp.send(farewell);
         join("bgp", [self.bgp]);
         join("web", [self.web]);
+        join("owners", self.owners.map(|owners| owners.thread));
         join("store", [self.store]);
         info!("stopped");
     }

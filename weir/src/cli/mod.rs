@@ -1,0 +1,3 @@
+//! Subcommands with more to them than a few lines.
+
+pub mod panel;
