@@ -96,8 +96,9 @@ pub struct AttackScore {
     pub confidence: Option<u8>,
     /// No filter can tell it from ordinary traffic, or none is asked for (outbound).
     pub alert_suffices: bool,
-    /// Share of its octets dropped, from the first attack datagram on, 0-1.
-    pub coverage: f64,
+    /// Share of its octets dropped, from the first attack datagram on, 0-1; none when less than
+    /// 5 % of it was still to come then, as with caches that report when all is over.
+    pub coverage: Option<f64>,
     /// Share of its target's benign octets dropped, from its start to 15 minutes after it, 0-1.
     pub collateral: f64,
     /// Most measures in force at once for its target.
@@ -254,7 +255,7 @@ pub fn score(world: &CaseWorld, truths: &[Truth], mix: &Mix, events: &[Event]) -
         .map(|(i, truth)| attack_score(truth, tool.attacks[i], &said, &stood))
         .collect();
     let false_incidents = said.iter().filter(|s| !truths.iter().any(|t| t.is_of(s))).count();
-    let of_attack = |s: &Stood| truths.iter().any(|t| t.is_for(s));
+    let justified = justified(&stood, truths);
     let standing = |s: &&Stood| !s.withdrawn && !truths.iter().any(|t| t.end_ms + 60_000 > end_ms);
     let row = GoodputRow {
         tool: tool.goodput,
@@ -268,7 +269,7 @@ pub fn score(world: &CaseWorld, truths: &[Truth], mix: &Mix, events: &[Event]) -
         hosts: hosts(world),
         attacks,
         false_incidents,
-        false_announcements: stood.iter().filter(|s| !of_attack(s)).count(),
+        false_announcements: justified.iter().filter(|of_attack| !**of_attack).count(),
         announcements: stood.len(),
         flaps: flaps(&stood),
         left_standing: stood.iter().filter(standing).count(),
@@ -286,7 +287,7 @@ pub fn score(world: &CaseWorld, truths: &[Truth], mix: &Mix, events: &[Event]) -
 fn points(row: GoodputRow, benign: bool) -> f64 {
     let lost = row.oracle - row.none;
     let value = if benign || lost < 0.001 {
-        100.0 * row.tool
+        100.0 * row.tool / row.oracle.max(f64::MIN_POSITIVE)
     } else {
         100.0 * (row.tool - row.none) / lost
     };
@@ -313,25 +314,37 @@ fn confidence(said: &Said) -> u8 {
     said.words.iter().map(|w| w.3).max().unwrap_or(0)
 }
 
-/// The same packets announced again soon after they were given up.
+/// The same packets announced again soon after they were given up. A rule that is replaced by
+/// another for the same packets has not been given up.
 fn flaps(stood: &[Stood]) -> usize {
-    let packets = |m: &Measure| match m {
-        Measure::FlowSpec(filter) => Some(filter.packets.clone()),
-        Measure::Blackhole(_) | Measure::Scrub(_) => None,
-    };
-    let same = |a: &Measure, b: &Measure| match (packets(a), packets(b)) {
-        (Some(a), Some(b)) => a == b,
+    let same = |a: &Measure, b: &Measure| match (a, b) {
+        (Measure::FlowSpec(a), Measure::FlowSpec(b)) => a.packets == b.packets,
         _ => a == b,
     };
     let again = |s: &&Stood| {
-        stood.iter().any(|before| {
-            before.withdrawn
-                && before.to_ms < s.from_ms
-                && s.from_ms - before.to_ms < FLAP_MS
-                && same(&before.measure, &s.measure)
-        })
+        let before = stood
+            .iter()
+            .filter(|b| b.from_ms < s.from_ms && same(&b.measure, &s.measure))
+            .map(|b| b.to_ms)
+            .max();
+        before.is_some_and(|end| end < s.from_ms && s.from_ms - end < FLAP_MS)
     };
     stood.iter().filter(again).count()
+}
+
+/// Whether each measure is for an attack: put in force while it went on, or the next step of one
+/// that is.
+fn justified(stood: &[Stood], truths: &[Truth]) -> Vec<bool> {
+    let mut known: Vec<bool> = Vec::with_capacity(stood.len());
+    for (i, s) in stood.iter().enumerate() {
+        let follows = stood[..i].iter().zip(&known).any(|(before, justified)| {
+            *justified
+                && before.to_ms >= s.from_ms
+                && overlap(before.measure.target(), s.measure.target())
+        });
+        known.push(follows || truths.iter().any(|t| t.is_for(s)));
+    }
+    known
 }
 
 fn attack_score(
@@ -440,7 +453,7 @@ mod tests {
         let attack = &good.attacks[0];
         assert_eq!((attack.delay_flow_ms, attack.delay_announce_ms), (Some(300), Some(400)));
         assert!(!attack.wrong_family && !attack.wrong_subtype);
-        assert!((0.95..0.98).contains(&attack.coverage), "{}", attack.coverage);
+        assert!((0.95..0.98).contains(&attack.coverage.unwrap()), "{attack:?}");
         assert!(attack.collateral < 1e-9);
         assert_eq!(attack.withdraw_ms, Some(20_000));
         assert!(good.points > 95.0, "{good:?}");

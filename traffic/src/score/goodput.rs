@@ -13,6 +13,9 @@ use crate::score::Stood;
 /// Benign traffic counts towards collateral this long after an attack.
 const AFTERMATH_MS: u64 = 900_000;
 
+/// Least share of an attack that must pass after its first report for a filter to be asked for.
+const CUTTABLE_MIN: f64 = 0.05;
+
 /// Who defends.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Policy<'a> {
@@ -29,6 +32,9 @@ pub(crate) enum Policy<'a> {
 /// Octets of one attack and of its target's ordinary traffic, and how many were dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Dropped {
+    /// All of the attack.
+    whole: f64,
+    /// From the first report on.
     attack: f64,
     attack_dropped: f64,
     benign: f64,
@@ -36,8 +42,9 @@ pub(crate) struct Dropped {
 }
 
 impl Dropped {
-    pub(crate) fn coverage(&self) -> f64 {
-        share(self.attack_dropped, self.attack)
+    /// None when nearly all of the attack had passed before anything reported it.
+    pub(crate) fn coverage(&self) -> Option<f64> {
+        (self.attack > CUTTABLE_MIN * self.whole).then(|| share(self.attack_dropped, self.attack))
     }
 
     pub(crate) fn collateral(&self) -> f64 {
@@ -213,8 +220,9 @@ fn account(truths: &[Truth], rows: &Second, kept: &[Kept], part: &Part, attacks:
             if !truth.target.contains(&kind.dst) {
                 continue;
             }
-            if reported && volume.attack_bytes > 0 {
-                let bytes = volume.attack_bytes as f64 * part.weight * part.attacks[i];
+            let bytes = volume.attack_bytes as f64 * part.weight * part.attacks[i];
+            sums.whole += bytes;
+            if reported {
                 sums.attack += bytes;
                 sums.attack_dropped += bytes * (1.0 - kept.attack);
             }

@@ -125,7 +125,7 @@ pub fn summarise(cases: &[CaseScore]) -> Summary {
         ),
         delay_flow_ms: of(|a| a.delay_flow_ms),
         delay_announce_ms: of(|a| a.delay_announce_ms),
-        coverage: Quantiles::large_is_good(cut().map(|a| a.coverage).collect()),
+        coverage: Quantiles::large_is_good(cut().filter_map(|a| a.coverage).collect()),
         collateral: Quantiles::small_is_good(cut().map(|a| a.collateral).collect()),
         withdraw_ms: of(|a| a.withdraw_ms),
         rules_max: attacks.iter().map(|a| a.rules).max().unwrap_or(0),

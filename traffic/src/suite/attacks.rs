@@ -68,6 +68,13 @@ pub(crate) const CASES: &[Case] = &[
     case("A26", "a third of the exports is lost during the attack", LAST + AFTER, lossy),
 ];
 
+/// Floods of known strength, to time verdicts by: so many times 20,000 packets a second.
+pub(crate) const TIMED: &[Case] = &[
+    case("T10", "UDP flood of ten times 20,000 packets a second", 30.0, ten_times),
+    case("T2", "UDP flood of twice 20,000 packets a second", 30.0, twice),
+    case("T1.2", "UDP flood of 1.2 times 20,000 packets a second", 30.0, a_little_more),
+];
+
 const fn case(id: &'static str, title: &'static str, secs: f64, build: fn(&mut World)) -> Case {
     Case { id, title, secs, build }
 }
@@ -414,4 +421,24 @@ fn lossy(w: &mut World) {
     ntp(w);
     let (from_us, to_us) = (us(w.t0), us(w.t0 + LAST));
     w.scene.exporters[0].faults.push(Fault { from_us, to_us, what: FaultKind::Loss(0.3) });
+}
+
+/// A flood on the voice port, which carries 1,800 packets a second in normal times.
+fn timed(w: &mut World, packets_per_sec: f64) {
+    let victim = at(host(40));
+    let index = w.truth(victim.net(), 0.0, 20.0, UDP, &[]);
+    let rate = Rate::steady(w.t0, w.t0 + 20.0, packets_per_sec);
+    w.attack(index, udp_flood(victim.locals(), Port::Fixed(9987), (700, 900), 5000, rate));
+}
+
+fn ten_times(w: &mut World) {
+    timed(w, 200_000.0);
+}
+
+fn twice(w: &mut World) {
+    timed(w, 40_000.0);
+}
+
+fn a_little_more(w: &mut World) {
+    timed(w, 24_000.0);
 }

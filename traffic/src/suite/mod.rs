@@ -47,9 +47,14 @@ pub fn cases() -> impl Iterator<Item = &'static Case> {
     attacks::CASES.iter().chain(benign::CASES)
 }
 
+/// Floods of 200,000, 40,000 and 24,000 packets a second, to time verdicts by.
+pub fn timed() -> impl Iterator<Item = &'static Case> {
+    attacks::TIMED.iter()
+}
+
 /// The scenario of this id.
 pub fn case(id: &str) -> Option<&'static Case> {
-    cases().find(|c| c.id.eq_ignore_ascii_case(id))
+    cases().chain(timed()).find(|c| c.id.eq_ignore_ascii_case(id))
 }
 
 #[cfg(test)]
