@@ -133,7 +133,13 @@ impl Default for Config {
         let rung = |rung, above_bits_per_sec, hold_secs| RungConfig {
             rung,
             above_bits_per_sec,
-            above_packets_per_sec: None,
+            // A flood of 40-octet SYNs stops a server long before it fills a link: 100,000 a second
+            // are 32 Mbit/s. A black hole is for links, so packets alone never allow one.
+            above_packets_per_sec: match rung {
+                Rung::RateLimit => Some(20_000),
+                Rung::Drop => Some(100_000),
+                Rung::Rtbh | Rung::Scrub => None,
+            },
             hold_secs,
         };
         Self {
