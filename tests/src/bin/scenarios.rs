@@ -17,7 +17,7 @@ scenarios [--feed FEED] [--seed N] [--seeds N] [--write DIR] [--decisions] [ID..
   --seeds N     this many seeds (default 1)
   --write DIR   write the cases to DIR instead, for `weir score DIR`
   --decisions   show what was decided
-  ID            A1 to A26, B1 to B20; all but B20 (a day that takes minutes) when none is named";
+  ID            A1 to A26, B1 to B20, T10, T2, T1.2; all A and B but B20 (a day) when none is named";
 
 #[derive(Default)]
 struct Options {
@@ -66,7 +66,7 @@ fn main() -> io::Result<()> {
     let config = Config::default();
     let wanted = |case: &&suite::Case| {
         let named = options.ids.iter().any(|id| id.eq_ignore_ascii_case(case.id));
-        named || (options.ids.is_empty() && case.id != "B20")
+        named || (options.ids.is_empty() && case.id != "B20" && !case.id.starts_with('T'))
     };
     let mut scores = Vec::new();
     if options.write.is_none() {
@@ -74,7 +74,7 @@ fn main() -> io::Result<()> {
     }
     for feed in &options.feeds {
         for seed in options.seed..options.seed + options.seeds {
-            for case in suite::cases().filter(wanted) {
+            for case in suite::cases().chain(suite::timed()).filter(wanted) {
                 if let Some(dir) = &options.write {
                     scenario::write(case, *feed, seed, dir)?;
                     continue;
