@@ -193,8 +193,10 @@ pub async fn run(
             next = next.max(Instant::now() + RECONCILE);
         }
         tokio::select! {
-            changed = desired.changed() => if changed.is_err() { return },
+            biased;
             changed = stop.changed() => if changed.is_err() { return },
+            // Whoever desires may end before the word to stop comes: that word still counts.
+            Ok(()) = desired.changed() => {}
             () = tokio::time::sleep_until(next) => {}
         }
     }
