@@ -80,6 +80,9 @@ pub struct Config {
     /// To whom; without it weir announces nothing to anybody.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bgp: Option<weir_bgp::config::Config>,
+    /// Agents on nodes; without it none are awaited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agents: Option<weir_agent::server::Config>,
     /// HTTP.
     pub api: weir_api::Config,
     /// State that survives a restart.

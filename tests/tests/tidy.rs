@@ -23,6 +23,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "weir-config",
         &[
             "weir-model",
+            "weir-agent",
             "weir-collector",
             "weir-detector",
             "weir-mitigator",

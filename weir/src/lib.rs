@@ -11,6 +11,7 @@
 //!    bgp --Observed--+
 //! ```
 
+pub mod agents;
 pub mod capture;
 pub mod cli;
 pub mod core;

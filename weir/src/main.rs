@@ -51,6 +51,18 @@ enum Command {
     /// Game panels: look at one, see how their synchronisation stands
     #[command(subcommand)]
     Panel(weir::cli::panel::Command),
+    /// Agents on nodes: list them, or print a join token
+    Agents {
+        /// Configuration file
+        #[arg(long, default_value = "/etc/weir/weir.toml")]
+        config: PathBuf,
+        /// Print a token with which one node may join within an hour
+        #[arg(long)]
+        token: bool,
+        /// As JSON
+        #[arg(long, conflicts_with = "token")]
+        json: bool,
+    },
     /// Show the main job on embedded defaults: attack, detection, rule, withdrawal
     Demo {
         /// Seed of the generated traffic
@@ -136,6 +148,7 @@ fn main() -> ExitCode {
         Command::Score(options) => score_cases(&options),
         Command::Inspect(options) => inspect_files(&options),
         Command::Panel(command) => weir::cli::panel::run(&command),
+        Command::Agents { config, token, json } => show_agents(&config, token, json),
         Command::Demo { seed } => demo::run(seed),
     };
     match outcome {
@@ -312,4 +325,25 @@ fn replay_config(args: &Replay) -> anyhow::Result<Config> {
         "name what is protected: --protect PREFIX"
     );
     Ok(config)
+}
+
+fn show_agents(config: &std::path::Path, token: bool, json: bool) -> anyhow::Result<ExitCode> {
+    let (config, _) = weir_config::load(config)?;
+    let folder = daemon::agents_folder(&config);
+    let mut out = std::io::stdout().lock();
+    if token {
+        anyhow::ensure!(config.agents.is_some(), "there is no [agents] section: none are awaited");
+        std::fs::create_dir_all(&folder).with_context(|| format!("{}", folder.display()))?;
+        let token = weir_agent::server::offer_token(&folder, daemon::now())?;
+        writeln!(out, "on the node: weir-agent join https://<this appliance> {token}")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let state = weir_agent::server::stored(&folder)?;
+    if json {
+        serde_json::to_writer_pretty(&mut out, &state.nodes)?;
+        writeln!(out)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    out.write_all(weir::agents::table(&state, daemon::now()).as_bytes())?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -5,6 +5,7 @@
 //! | `rx/<n>` | a socket and its shard | `recvmmsg`, with a timeout at the slice's end |
 //! | `core` | detector, mitigator, ledger | slices and control messages |
 //! | `bgp` | sessions and timers | desired state, sockets |
+//! | `agents` | nodes: what each is to have, what each reports | desired state, sockets |
 //! | `web` | API | sockets |
 //! | `panels`, `panel/<name>` | synchronisation with game panels | their answers |
 //! | `owners`, `owners/mail` | pages for owners of servers | sockets |
@@ -13,6 +14,7 @@
 //! A thread that ends before it is asked to, or panics, ends the process: a wrong mitigator is worse
 //! than an absent one, and the service manager restarts weir with the state file as it was.
 
+mod agents;
 mod bgp;
 mod channels;
 mod clock;
@@ -71,6 +73,8 @@ pub struct Daemon {
     pub flow_addresses: Vec<SocketAddr>,
     /// The API's socket, as bound.
     pub api_address: SocketAddr,
+    /// The agents' socket, as bound, when agents are awaited.
+    pub agents_address: Option<SocketAddr>,
     /// The latest snapshot.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// Names the thread that ended although nobody asked it to.
@@ -88,6 +92,7 @@ pub struct Daemon {
     core: JoinHandle<()>,
     bgp: JoinHandle<()>,
     web: JoinHandle<()>,
+    agents: Option<JoinHandle<()>>,
     store: JoinHandle<()>,
 }
 
@@ -132,6 +137,7 @@ impl Daemon {
         let (desired, desired_rx) = watch::channel(Admitted::default());
         let (stop_bgp, bgp_stopping) = watch::channel(Stop::Run);
         let (stop_web, web_stopping) = watch::channel(false);
+        let agents_stopping = web_stopping.clone();
 
         let web = web::spawn(
             config.api.listen,
@@ -157,6 +163,17 @@ impl Daemon {
             recorder,
         };
         let core = spawn("core", &failed_tx, move || core.run())?;
+        let agents = start_agents(
+            config,
+            agents::Parts {
+                folder: agents_folder(config),
+                inventory: Arc::clone(&inventory),
+                desired: desired_rx.clone(),
+                control: control.clone(),
+                stopping: agents_stopping,
+            },
+            &failed_tx,
+        )?;
         let bgp =
             bgp::spawn(config.bgp.clone(), desired_rx, control.clone(), bgp_stopping, &failed_tx)?;
         let stop_receiving = Arc::new(AtomicBool::new(false));
@@ -178,6 +195,7 @@ impl Daemon {
         Ok(Self {
             flow_addresses,
             api_address: web.address,
+            agents_address: agents.as_ref().map(|a| a.address),
             snapshot,
             failed,
             inventory,
@@ -192,6 +210,7 @@ impl Daemon {
             core,
             bgp,
             web: web.thread,
+            agents: agents.map(|a| a.thread),
             store,
         })
     }
@@ -243,9 +262,23 @@ impl Daemon {
         join("bgp", [self.bgp]);
         join("web", [self.web]);
         join("owners", self.owners.map(|owners| owners.thread));
+        join("agents", self.agents);
         join("store", [self.store]);
         info!("stopped");
     }
+}
+
+/// Where the authority of agents and the state of nodes are: beside the state file.
+pub fn agents_folder(config: &Config) -> PathBuf {
+    config.store.path.parent().unwrap_or_else(|| Path::new(".")).join("agents")
+}
+
+fn start_agents(
+    config: &Config,
+    parts: agents::Parts,
+    failed: &Sender<String>,
+) -> anyhow::Result<Option<agents::Agents>> {
+    config.agents.as_ref().map(|c| agents::spawn(c, parts, failed)).transpose()
 }
 
 fn open_store(path: &Path) -> anyhow::Result<Store> {

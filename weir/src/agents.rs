@@ -1,0 +1,63 @@
+//! Agents on nodes, for people.
+
+use std::fmt::Write as _;
+
+use weir_agent::controller::State;
+use weir_agent::protocol::RuleState;
+use weir_model::Millis;
+
+/// A node without word for so long is shown as away: it reports every ten seconds at least.
+const AWAY_SECS: u64 = 30;
+
+/// One line a node, and one a rule that is not in force.
+pub fn table(state: &State, now: Millis) -> String {
+    if state.nodes.is_empty() {
+        return "no node has joined: weir agents --token\n".to_owned();
+    }
+    let mut text = format!(
+        "{:<20} {:<8} {:<6} {:<12} {:>8} {:>7} {:>7}  {}\n",
+        "NODE", "AGENT", "STATE", "LEVEL", "VERSION", "RULES", "NOT", "ADDRESSES"
+    );
+    for (name, node) in &state.nodes {
+        let seen = node.last_seen.map(|at| now.since(at) / 1000);
+        let alive = if seen.is_some_and(|s| s < AWAY_SECS) { "up" } else { "away" };
+        let report = node.report.as_ref();
+        let rules = report.map(|r| r.rules.as_slice()).unwrap_or_default();
+        let applied = rules.iter().filter(|r| r.state == RuleState::Applied).count();
+        let addresses: Vec<String> = node.addresses.iter().map(ToString::to_string).collect();
+        let version = match report {
+            Some(r) if (r.epoch, r.version) == (state.epoch, node.version) => "current",
+            Some(_) => "behind",
+            None => "none",
+        };
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "{name:<20} {:<8} {alive:<6} {:<12} {version:>8} {applied:>7} {:>7}  {}",
+            report.map_or("-", |r| r.agent.as_str()),
+            report.map_or("-", |r| r.level.as_str()),
+            rules.len() - applied,
+            addresses.join(" ")
+        );
+        for rule in rules.iter().filter(|r| r.state != RuleState::Applied) {
+            let _ = writeln!(
+                text,
+                "  {} {:?}: {}",
+                rule.id,
+                rule.state,
+                rule.why.as_deref().unwrap_or("-")
+            );
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_told_how_to_begin() {
+        assert!(table(&State::default(), Millis(0)).contains("--token"));
+    }
+}
