@@ -131,7 +131,8 @@ impl Desired {
             // A pressed node serves those it knows first.
             rule.spare_learned |= local.level >= Level::Constrained && is_limit(rule.action);
         }
-        let blocked = self.snapshot.blocked.iter().filter(|_| leased);
+        // Each has its own end in the kernel, so they need no lease.
+        let blocked = self.snapshot.blocked.iter().filter(|_| !self.paused);
         Program {
             version: (self.snapshot.stamp.epoch, self.snapshot.stamp.version),
             rules,
@@ -139,7 +140,7 @@ impl Desired {
             management: [&local.management[..], &self.snapshot.allow].concat(),
             services: self.snapshot.services.clone(),
             blocked: blocked
-                .map(|b| Blocked { source: b.source, until: self.here(b.until).min(lease_until) })
+                .map(|b| Blocked { source: b.source, until: self.here(b.until) })
                 .collect(),
             learn: local.learn,
         }

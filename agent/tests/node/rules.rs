@@ -242,11 +242,12 @@ fn syn_cookies_let_players_in_and_keep_the_connection_table_empty() {
         stream.read_exact(&mut hello).ok()
     };
     assert_eq!(join(), Some(()));
-    world.node.run(&["sysctl", "-qw", "net.netfilter.nf_conntrack_tcp_loose=0"]);
     let mut rule = rule("syn", NODE4, NodeAction::SynProxy { mss: 1460, wscale: 7 });
     rule.packets.protocols = vec![6];
     rule.packets.dst_ports = vec![Range::exact(25565)];
     assert_eq!(apply(&world, &program(vec![rule])).refused, []);
+    let loose = world.node.run(&["sysctl", "-n", "net.netfilter.nf_conntrack_tcp_loose"]);
+    assert_eq!(loose.trim(), "0", "the agent sees to it");
     let joined = std::thread::scope(|scope| {
         let attack = scope.spawn(|| {
             let over = Duration::from_millis(1500);

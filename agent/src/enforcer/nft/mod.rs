@@ -17,6 +17,7 @@ use self::script::{Present, Script};
 pub use self::skeleton::TABLE;
 use super::{Applied, Count, EnforceError, Program, Refusal, RuleCount, ServiceCount};
 use crate::netlink::{Element, Netlink};
+use crate::rules::{NodeAction, Rule};
 
 /// How often a transaction is tried without the rules that nft refused.
 const TRIES_MAX: usize = 16;
@@ -53,6 +54,13 @@ impl Nft {
         let present = self.present()?;
         let mut program = program.clone();
         let mut refused = Vec::new();
+        let proxied = |r: &Rule| matches!(r.action, NodeAction::SynProxy { .. });
+        if program.rules.iter().any(proxied) && !strict_handshakes() {
+            let loose = program.rules.iter().filter(|r| proxied(r));
+            let why = format!("{TCP_LOOSE} is not 0 and may not be changed from here");
+            refused.extend(loose.map(|r| Refusal { rule: r.id.clone(), why: why.clone() }));
+            program.rules.retain(|r| !proxied(r));
+        }
         for _ in 0..TRIES_MAX {
             let script = script::compile(&program, &present, now, repair);
             let Err(error) = self.load(&script.text) else {
@@ -176,6 +184,16 @@ impl Nft {
         Err(EnforceError::Refused(String::from_utf8_lossy(&out.stderr).into_owned()))
     }
 }
+
+/// Whether conntrack takes connections up only at their handshake. Set when it is allowed: with the default a
+/// flood of ACKs opens connections that no cookie was ever answered for.
+fn strict_handshakes() -> bool {
+    let set = || std::fs::read_to_string(TCP_LOOSE).is_ok_and(|text| text.trim() == "0");
+    set() || (std::fs::write(TCP_LOOSE, "0").is_ok() && set())
+}
+
+/// The setting that decides it, of this network namespace.
+const TCP_LOOSE: &str = "/proc/sys/net/netfilter/nf_conntrack_tcp_loose";
 
 /// The key of a service set: address, protocol, port, each padded to four octets.
 fn service_of(key: &[u8]) -> Option<(IpAddr, u8, u16)> {
