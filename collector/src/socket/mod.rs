@@ -102,6 +102,11 @@ impl SharedInventory {
         self.version.fetch_add(1, Ordering::Release);
     }
 
+    /// What is protected now.
+    pub fn current(&self) -> Arc<Inventory> {
+        Arc::clone(&self.inventory.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn newer_than(&self, seen: &mut u64) -> Option<Arc<Inventory>> {
         let version = self.version.load(Ordering::Acquire);
         if version == *seen {
