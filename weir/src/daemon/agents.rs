@@ -19,7 +19,8 @@ use weir_agent::controller::rule_report;
 use weir_agent::protocol::RuleState;
 use weir_agent::server::{Config, Server};
 use weir_bgp::guard::Admitted;
-use weir_model::{Inventory, Measure, Observed};
+use weir_collector::socket::SharedInventory;
+use weir_model::{Measure, Observed};
 
 use super::channels::Control;
 use super::{now, spawn as spawn_thread};
@@ -37,7 +38,7 @@ pub(crate) struct Agents {
 /// What the thread is given.
 pub(crate) struct Parts {
     pub(crate) folder: PathBuf,
-    pub(crate) inventory: Arc<Inventory>,
+    pub(crate) inventory: Arc<SharedInventory>,
     pub(crate) desired: watch::Receiver<Admitted>,
     pub(crate) control: Sender<Control>,
     pub(crate) stopping: watch::Receiver<bool>,
@@ -83,8 +84,10 @@ async fn keep(server: &Arc<Server>, mut parts: Parts, common: &weir_agent::contr
     let mut save = tokio::time::interval(SAVE);
     loop {
         let admitted = parts.desired.borrow_and_update().clone();
-        let services = &parts.inventory.services;
-        let changed = server.controller().desire(admitted.mitigations(), services, common, now());
+        // Panels change it; nodes hear of that with the next turn of this loop.
+        let inventory = parts.inventory.current();
+        let changed =
+            server.controller().desire(admitted.mitigations(), &inventory.services, common, now());
         if !changed.is_empty()
             && let Err(error) = server.publish()
         {

@@ -163,21 +163,22 @@ impl Daemon {
             recorder,
         };
         let core = spawn("core", &failed_tx, move || core.run())?;
+        let agents_desired = desired_rx.clone();
+        let bgp =
+            bgp::spawn(config.bgp.clone(), desired_rx, control.clone(), bgp_stopping, &failed_tx)?;
+        let stop_receiving = Arc::new(AtomicBool::new(false));
+        let inventory = Arc::new(SharedInventory::new(inventory));
         let agents = start_agents(
             config,
             agents::Parts {
                 folder: agents_folder(config),
                 inventory: Arc::clone(&inventory),
-                desired: desired_rx.clone(),
+                desired: agents_desired,
                 control: control.clone(),
                 stopping: agents_stopping,
             },
             &failed_tx,
         )?;
-        let bgp =
-            bgp::spawn(config.bgp.clone(), desired_rx, control.clone(), bgp_stopping, &failed_tx)?;
-        let stop_receiving = Arc::new(AtomicBool::new(false));
-        let inventory = Arc::new(SharedInventory::new(inventory));
         for receiver in &mut sockets {
             receiver.follow(&inventory);
         }
