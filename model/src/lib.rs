@@ -8,6 +8,7 @@
 mod account;
 mod exporter;
 mod flow;
+mod host;
 mod incident;
 mod inventory;
 mod matches;
@@ -23,6 +24,7 @@ mod verdict;
 pub use account::{Role, UnknownRole};
 pub use exporter::{ExporterId, ExporterStatus, FlowProtocol, SamplingSource};
 pub use flow::{Direction, FlowRecord, Forwarding, Fragment, tcp_flags};
+pub use host::{HostBaseline, HostBaselines, HostRate};
 pub use incident::{Decision, Incident, IncidentState, TimelineEntry};
 pub use inventory::{Inventory, Service};
 pub use matches::{Action, Filter, FlagMatch, FragmentMatch, Match, Range, Redirect};
