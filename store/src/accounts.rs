@@ -1,7 +1,7 @@
 //! Users, their sessions, and bearer tokens. Secrets are stored as hashes only; what hashes them is the
 //! API's business.
 
-use rusqlite::{OptionalExtension as _, Row, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use weir_model::{IpNet, Millis, Role};
 
 use crate::{Change, Store, StoreError, from_sql, to_sql};
@@ -111,12 +111,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub fn owners(&self) -> Result<u64, StoreError> {
-        let count: i64 = self.connection.query_row(
-            "SELECT count(*) FROM users WHERE role = 'owner' AND NOT disabled",
-            [],
-            |row| row.get(0),
-        )?;
-        Ok(from_sql(count))
+        owners(&self.connection)
     }
 
     /// A session by the hash of its secret.
@@ -167,6 +162,14 @@ impl Store {
 }
 
 impl Change<'_> {
+    /// As [`Store::owners`], inside the change.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn owners(&self) -> Result<u64, StoreError> {
+        owners(&self.transaction)
+    }
+
     /// Makes an account.
     ///
     /// # Errors
@@ -344,6 +347,15 @@ impl Change<'_> {
         )?;
         Ok(())
     }
+}
+
+fn owners(connection: &Connection) -> Result<u64, StoreError> {
+    let count: i64 = connection.query_row(
+        "SELECT count(*) FROM users WHERE role = 'owner' AND NOT disabled",
+        [],
+        |row| row.get(0),
+    )?;
+    Ok(from_sql(count))
 }
 
 /// A word that is no role any more gives the least.
