@@ -29,11 +29,17 @@ pub(crate) fn check(config: &Config) -> Result<Vec<Warning>, ConfigError> {
     if let Err(error) = config.guard.check() {
         errors.push(format!("guard.{error}"));
     }
-    if !config.api.listen.ip().is_loopback() {
-        errors.push(format!(
-            "api.listen {}: the API has no accounts yet and answers on loopback only",
-            config.api.listen
-        ));
+    if config.api.tls.cert.is_some() != config.api.tls.key.is_some() {
+        errors.push("api.tls: cert and key go together".to_owned());
+    }
+    if config.api.uses_tls()
+        && config.api.tls.cert.is_none()
+        && config.store.path.as_os_str() == ":memory:"
+    {
+        errors.push("api.tls needs cert and key, or a store on disk to keep its own".to_owned());
+    }
+    if config.api.loopback_readonly && !config.api.trusted_proxies.is_empty() {
+        errors.push("api.loopback_readonly and api.trusted_proxies do not go together".to_owned());
     }
     if let Err(error) = config.panel_section().check() {
         errors.push(error.to_string());

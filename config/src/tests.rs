@@ -50,9 +50,9 @@ fn contradictions_are_all_named() {
     let text = errors(
         "[protect]\nprefixes = [\"203.0.113.0/24\"]\n\
          [[protect.service]]\naddress = \"198.51.100.1\"\nport = 80\nprotocol = \"tcp\"\n\
-         [api]\nlisten = \"0.0.0.0:8080\"\n",
+         [api.tls]\ncert = \"/etc/weir/cert.pem\"\n",
     );
-    assert!(text.contains("198.51.100.1:80") && text.contains("loopback"), "{text}");
+    assert!(text.contains("198.51.100.1:80") && text.contains("cert and key"), "{text}");
 }
 
 #[test]

@@ -93,6 +93,8 @@ remote_as = 65020
 families = ["ipv4-unicast", "ipv4-flowspec"]
 [api]
 listen = "127.0.0.1:8080"
+socket = ""
+loopback_readonly = true
 "#;
 
 /// The attack: a real capture when the corpus is there, else one of the same shape made here.

@@ -55,6 +55,7 @@ port = {port}
 remote_as = {ROUTER_ASN}
 [api]
 listen = "127.0.0.1:0"
+socket = ""
 [store]
 path = {:?}
 "#,

@@ -14,7 +14,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("weir-detector", &["weir-model"]),
     ("weir-bgp", &["weir-model"]),
     ("weir-store", &["weir-model"]),
-    ("weir-api", &["weir-model"]),
+    ("weir-api", &["weir-model", "weir-store"]),
     ("weir-traffic", &["weir-model"]),
     ("weir-panel", &["weir-model"]),
     ("weir-agent", &["weir-model"]),

@@ -1,6 +1,7 @@
 //! Detector and mitigator in line: slices, reports and commands in, desired state and decisions out.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -9,8 +10,9 @@ use weir_config::Config;
 use weir_detector::Detector;
 use weir_mitigator::Mitigator;
 use weir_model::{
-    Command, CommandError, Decision, ExporterId, ExporterStatus, Incident, Inventory, Millis,
-    Mitigation, MitigationId, Observed, PeerStatus, Slice, Snapshot, Verdict,
+    Command, CommandError, Decision, ExporterId, ExporterStatus, HostBaseline, HostBaselines,
+    Incident, Inventory, Millis, Mitigation, MitigationId, Observed, PeerStatus, Slice, Snapshot,
+    Verdict,
 };
 
 /// Incidents that a snapshot shows at most.
@@ -189,6 +191,29 @@ impl Core {
     /// The mitigator, for views of incidents and the ledger.
     pub const fn mitigator(&self) -> &Mitigator {
         &self.mitigator
+    }
+
+    /// A host's baselines and thresholds, if it was ever seen.
+    pub fn baselines(&self, host: IpAddr) -> Option<HostBaselines> {
+        let view = self.detector.host_view(host)?;
+        let baselines = view.baselines.into_iter().map(|base| HostBaseline {
+            metric: base.metric,
+            now: base.now,
+            mean: base.mean,
+            p99: base.p99,
+            level: base.level,
+            threshold: base.threshold,
+            source: base.source.to_owned(),
+            seconds: base.seconds,
+        });
+        Some(HostBaselines {
+            host: view.host,
+            watched: view.watched,
+            since: view.since,
+            learning: view.learning,
+            suspect: view.suspect,
+            baselines: baselines.collect(),
+        })
     }
 
     /// What everybody may see.

@@ -1,58 +1,129 @@
 //! `/api/v1/mitigations`.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
-use weir_model::{Command, Measure, Mitigation, MitigationId};
+use utoipa::{IntoParams, ToSchema};
+use weir_model::{
+    Command, IncidentId, Measure, Mitigation, MitigationId, MitigationState, Originator,
+};
 
-use super::{Done, send};
-use crate::Handles;
-use crate::guard::operator;
-use crate::problem::Problem;
+use super::{Done, once, send};
+use crate::access::permission::{Allowed, needs};
+use crate::app::App;
+use crate::problem::{Form, Params, Problem, Segment};
+
+/// What to list.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Filter {
+    /// Only those in this state.
+    state: Option<MitigationState>,
+    /// Only those of this incident.
+    incident: Option<IncidentId>,
+}
 
 /// Mitigations, newest first.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = MitigationList)]
 pub(crate) struct List {
     mitigations: Vec<Mitigation>,
 }
 
-pub(crate) async fn list(State(handles): State<Handles>) -> Json<List> {
-    Json(List { mitigations: handles.snapshot.load().mitigations.clone() })
+/// Lists mitigations: those of open incidents and of operators, and recent ended ones.
+#[utoipa::path(get, path = "/api/v1/mitigations", tag = "mitigations", params(Filter),
+    responses((status = 200, description = "Mitigations", body = List)))]
+pub(crate) async fn list(
+    who: Allowed<needs::ReadMitigations>,
+    State(app): State<App>,
+    Params(filter): Params<Filter>,
+) -> Json<List> {
+    let wanted = |m: &&Mitigation| {
+        who.sees(m.measure.target())
+            && filter.state.is_none_or(|state| m.state == state)
+            && filter.incident.is_none_or(|id| m.originator == Originator::Incident(id))
+    };
+    let snapshot = app.inner.handles.snapshot.load();
+    Json(List { mitigations: snapshot.mitigations.iter().filter(wanted).cloned().collect() })
 }
 
 /// A mitigation asked for by hand.
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize, ToSchema)]
+#[schema(as = NewMitigation)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Add {
+    /// What.
     measure: Measure,
     /// For how long, seconds.
+    #[schema(minimum = 1)]
     ttl_secs: u64,
 }
 
+/// Puts a measure in force by hand; it passes the same guard as weir's own.
+#[utoipa::path(post, path = "/api/v1/mitigations", tag = "mitigations",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repetition harmless")),
+    request_body = Add, responses((status = 200, description = "Done", body = Done)))]
 pub(crate) async fn add(
-    State(handles): State<Handles>,
+    who: Allowed<needs::Mitigate>,
+    State(app): State<App>,
     headers: HeaderMap,
-    Json(body): Json<Add>,
-) -> Result<Json<Done>, Problem> {
-    let by = operator(&headers)?;
-    send(&handles, Command::Add { measure: body.measure, ttl_secs: body.ttl_secs, by }).await
+    Form(body): Form<Add>,
+) -> Result<Response, Problem> {
+    if body.ttl_secs == 0 {
+        return Err(Problem::invalid("ttl_secs: at least 1"));
+    }
+    let request = serde_json::to_vec(&body).map_err(|_| Problem::internal("the request"))?;
+    let target = body.measure.target().to_string();
+    let by = who.principal.name.clone();
+    let command = Command::Add { measure: body.measure, ttl_secs: body.ttl_secs, by };
+    let work = send(&app, &who.principal, "mitigation.add", target, command);
+    once(&app, &who.principal, &headers, &[b"add", &request], work).await
 }
 
+/// Puts a proposed mitigation in force.
+#[utoipa::path(post, path = "/api/v1/mitigations/{id}/approve", tag = "mitigations",
+    params(("id" = u64, Path, description = "Its number"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes a repetition harmless")),
+    responses((status = 200, description = "Done", body = Done)))]
 pub(crate) async fn approve(
-    State(handles): State<Handles>,
-    Path(id): Path<u64>,
+    who: Allowed<needs::Mitigate>,
+    State(app): State<App>,
+    Segment(id): Segment<u64>,
     headers: HeaderMap,
-) -> Result<Json<Done>, Problem> {
-    let by = operator(&headers)?;
-    send(&handles, Command::Approve { mitigation: MitigationId(id), by }).await
+) -> Result<Response, Problem> {
+    let command = Command::Approve { mitigation: MitigationId(id), by: who.principal.name.clone() };
+    let work = send(&app, &who.principal, "mitigation.approve", id.to_string(), command);
+    once(&app, &who.principal, &headers, &[b"approve", &id.to_be_bytes()], work).await
 }
 
+/// Withdraws a mitigation, which does not come back in this incident. On one that is only proposed, this
+/// skips it.
+#[utoipa::path(post, path = "/api/v1/mitigations/{id}/withdraw", tag = "mitigations",
+    params(("id" = u64, Path, description = "Its number"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes a repetition harmless")),
+    responses((status = 200, description = "Done", body = Done)))]
 pub(crate) async fn withdraw(
-    State(handles): State<Handles>,
-    Path(id): Path<u64>,
+    who: Allowed<needs::Mitigate>,
+    State(app): State<App>,
+    Segment(id): Segment<u64>,
     headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let command =
+        Command::Withdraw { mitigation: MitigationId(id), by: who.principal.name.clone() };
+    let work = send(&app, &who.principal, "mitigation.withdraw", id.to_string(), command);
+    once(&app, &who.principal, &headers, &[b"withdraw", &id.to_be_bytes()], work).await
+}
+
+/// Withdraws everything at once and goes to observe mode.
+#[utoipa::path(post, path = "/api/v1/mitigations/withdraw-all", tag = "mitigations",
+    responses((status = 200, description = "Done", body = Done)))]
+pub(crate) async fn panic(
+    who: Allowed<needs::Mitigate>,
+    State(app): State<App>,
 ) -> Result<Json<Done>, Problem> {
-    let by = operator(&headers)?;
-    send(&handles, Command::Withdraw { mitigation: MitigationId(id), by }).await
+    let command = Command::Panic { by: who.principal.name.clone() };
+    send(&app, &who.principal, "mitigation.withdraw-all", "all".to_owned(), command).await.map(Json)
 }

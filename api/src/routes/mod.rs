@@ -1,39 +1,139 @@
-//! Handlers, one file a resource.
+//! Handlers, one file a resource. The first argument of each is [`crate::access::permission::Allowed`].
 
+#![expect(
+    unused_qualifications,
+    reason = "what the path macro expands to names everything in full"
+)]
+
+pub(crate) mod audit;
+pub(crate) mod backup;
+pub(crate) mod hosts;
 pub(crate) mod incidents;
+pub(crate) mod live;
+pub(crate) mod me;
 pub(crate) mod mitigations;
+pub(crate) mod page;
+pub(crate) mod settings;
 pub(crate) mod status;
+pub(crate) mod tokens;
+pub(crate) mod users;
 
 use axum::Json;
-use axum::http::StatusCode;
-use serde::Serialize;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
+use utoipa::ToSchema;
 use weir_model::{Command, MitigationId};
 
+use crate::Request;
+use crate::access::Principal;
+use crate::app::App;
 use crate::problem::Problem;
-use crate::{Handles, Request};
+
+/// Answers under an idempotency key are given again for so long, milliseconds.
+const ANSWERS_KEPT_MS: u64 = 24 * 3600 * 1000;
+
+/// Longest idempotency key, octets.
+const KEY_MAX: usize = 128;
 
 /// What a command answers.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize, ToSchema)]
 pub(crate) struct Done {
     /// The mitigation made or changed, if the command was about one.
     mitigation: Option<MitigationId>,
 }
 
-/// Hands a command to the core and waits for its outcome.
-async fn send(handles: &Handles, command: Command) -> Result<Json<Done>, Problem> {
+/// Hands a command to the core and waits for its outcome. What is asked is in the audit log before the core
+/// hears of it, and a refusal after.
+async fn send(
+    app: &App,
+    who: &Principal,
+    action: &str,
+    target: String,
+    command: Command,
+) -> Result<Done, Problem> {
+    let mut entry = app.entry(who, action, target);
+    entry.after = serde_json::to_string(&command).ok();
+    app.audit(entry.clone()).await?;
+    let outcome = deliver(app, command).await;
+    if let Err(problem) = &outcome {
+        entry.action = format!("{action}.refused");
+        entry.after = serde_json::to_string(problem.detail()).ok();
+        app.audit(entry).await?;
+    }
+    outcome
+}
+
+async fn deliver(app: &App, command: Command) -> Result<Done, Problem> {
     let (reply, outcome) = oneshot::channel();
-    handles.commands.try_send(Request { command, reply }).map_err(|error| {
-        Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            match error {
-                TrySendError::Full(_) => "too many commands are waiting",
-                TrySendError::Closed(_) => "weir is stopping",
-            },
-        )
+    let request = Request { command, reply };
+    app.inner.handles.commands.try_send(request).map_err(|error| {
+        Problem::busy(match error {
+            TrySendError::Full(_) => "too many commands are waiting",
+            TrySendError::Closed(_) => "weir is stopping",
+        })
     })?;
-    let stopping = |_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "weir is stopping");
+    let stopping = |_| Problem::busy("the core did not take the command");
     let mitigation = outcome.await.map_err(stopping)??;
-    Ok(Json(Done { mitigation }))
+    Ok(Done { mitigation })
+}
+
+/// Answers a request with an `Idempotency-Key` once: the same key brings the same answer again, another
+/// request under it a conflict. What failed before the core decided may be tried again.
+async fn once(
+    app: &App,
+    who: &Principal,
+    headers: &HeaderMap,
+    request: &[&[u8]],
+    work: impl Future<Output = Result<Done, Problem>>,
+) -> Result<Response, Problem> {
+    let Some(key) = headers.get("idempotency-key") else {
+        return Ok(Json(work.await?).into_response());
+    };
+    let key = key
+        .to_str()
+        .ok()
+        .filter(|key| !key.is_empty() && key.len() <= KEY_MAX)
+        .ok_or_else(|| Problem::bad("Idempotency-Key: 1 to 128 visible characters"))?
+        .to_owned();
+    let mut sum = Sha256::new();
+    for part in request {
+        sum.update(part.len().to_be_bytes());
+        sum.update(part);
+    }
+    let hash: [u8; 32] = sum.finalize().into();
+    let (name, now) = (who.name.clone(), app.now());
+    let claim = {
+        let (name, key) = (name.clone(), key.clone());
+        move |change: &weir_store::Change<'_>| {
+            change.claim_answer(&name, &key, &hash, now, now - ANSWERS_KEPT_MS)
+        }
+    };
+    match app.change(claim).await? {
+        Some(known) if known.request != hash => {
+            Err(Problem::invalid("this Idempotency-Key belongs to another request"))
+        }
+        Some(known) if known.status == 0 => Err(Problem::new(
+            StatusCode::CONFLICT,
+            "the first request with this Idempotency-Key has not been answered",
+        )),
+        Some(known) => {
+            let status = StatusCode::from_u16(known.status).unwrap_or(StatusCode::OK);
+            let json = HeaderValue::from_static("application/json");
+            Ok((status, [(header::CONTENT_TYPE, json)], known.body).into_response())
+        }
+        None => {
+            let outcome = work.await;
+            let kept = outcome.as_ref().ok().and_then(|done| serde_json::to_vec(done).ok());
+            app.change(move |change| match kept {
+                Some(body) => change.put_answer(&name, &key, 200, &body),
+                None => change.drop_answer(&name, &key),
+            })
+            .await?;
+            Ok(Json(outcome?).into_response())
+        }
+    }
 }

@@ -132,7 +132,7 @@ fn weir(folder: &Path) -> io::Result<Collector> {
          [[protect.service]]\naddress = \"10.0.0.1\"\nport = 25565\nprotocol = \"tcp\"\n\
          [collector]\nlisten = [\"127.0.0.1:{PORT}\"]\nreceive_buffer_bytes = 16777216\n\
          [[collector.exporters]]\naddress = \"127.0.0.0/8\"\n\
-         [api]\nlisten = \"127.0.0.1:0\"\n[store]\npath = \":memory:\"\n[log]\nlevel = \"warn\"\n"
+         [api]\nlisten = \"127.0.0.1:0\"\nsocket = \"\"\n[store]\npath = \":memory:\"\n[log]\nlevel = \"warn\"\n"
     );
     let path = folder.join("weir.toml");
     std::fs::write(&path, config)?;

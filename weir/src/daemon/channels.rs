@@ -7,14 +7,16 @@
 //! | core -> bgp: `Admitted` | watch, the latest wins | cannot fill |
 //! | core -> store | bounded | core waits a few milliseconds, then counts and keeps the newest; a measure is written before it is announced |
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use tokio::sync::oneshot;
 use weir_api::Request;
 use weir_collector::Counters;
 use weir_collector::socket::SliceSink;
-use weir_model::{ExporterStatus, Inventory, Observed, Slice};
+use weir_model::{ExporterStatus, HostBaselines, Inventory, Observed, Slice};
 
 /// Slices that may wait for the core, per shard: three seconds.
 pub(crate) const SLICES_MAX: usize = 30;
@@ -35,6 +37,8 @@ pub(crate) enum Control {
     Learned(Box<weir_collector::Checkpoint>),
     /// What is protected has changed.
     Inventory(Arc<Inventory>),
+    /// Someone asks for a host's baselines.
+    Baselines { host: IpAddr, reply: oneshot::Sender<Option<HostBaselines>> },
     /// The receive threads have ended: judge what is left and stop.
     Stop,
 }

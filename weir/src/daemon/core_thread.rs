@@ -15,6 +15,7 @@ use weir_collector::Counters;
 use weir_model::{Incident, IncidentId, IncidentState, Millis, SLICE_MS, Slice, Snapshot};
 
 use super::channels::{Control, SliceQueue};
+use super::history::Feed;
 use super::recorder::Recorder;
 use super::store_thread::Work;
 use super::{metrics, now};
@@ -52,6 +53,7 @@ pub(crate) struct CoreThread {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) shards: usize,
     pub(crate) recorder: Option<Recorder>,
+    pub(crate) history: Feed,
 }
 
 /// What the loop keeps between turns.
@@ -131,6 +133,7 @@ impl CoreThread {
             state.delivered = 0;
         }
         self.core.slice(&slice);
+        self.history.slice(&slice);
         if slice.slot == state.slot {
             state.delivered += 1;
         }
@@ -176,6 +179,10 @@ impl CoreThread {
             Control::Inventory(inventory) => {
                 self.core.set_inventory(&inventory);
                 self.record(state.judged, || Input::Inventory(inventory));
+            }
+            Control::Baselines { host, reply } => {
+                // The asker may have hung up.
+                let _ = reply.send(self.core.baselines(host));
             }
             Control::Stop => {}
         }

@@ -10,6 +10,7 @@
 //! | `panels`, `panel/<name>` | synchronisation with game panels | their answers |
 //! | `owners`, `owners/mail` | pages for owners of servers | sockets |
 //! | `store` | the state file | its queue |
+//! | `history` | the last minutes of every host, the history file | the core's seconds, questions |
 //!
 //! A thread that ends before it is asked to, or panics, ends the process: a wrong mitigator is worse
 //! than an absent one, and the service manager restarts weir with the state file as it was.
@@ -19,6 +20,7 @@ mod bgp;
 mod channels;
 mod clock;
 mod core_thread;
+mod history;
 mod metrics;
 mod owners;
 mod panels;
@@ -47,6 +49,7 @@ use weir_collector::{Registry, socket};
 use weir_config::Config;
 use weir_model::{Inventory, Snapshot};
 use weir_store::Store;
+use weir_store::history::History;
 
 use crate::Core;
 use crate::core::Input;
@@ -94,6 +97,7 @@ pub struct Daemon {
     web: JoinHandle<()>,
     agents: Option<JoinHandle<()>>,
     store: JoinHandle<()>,
+    history: JoinHandle<()>,
 }
 
 impl Daemon {
@@ -139,13 +143,17 @@ impl Daemon {
         let (stop_web, web_stopping) = watch::channel(false);
         let agents_stopping = web_stopping.clone();
 
+        let (feed, ask, history) =
+            history::spawn(open_history(&config.store.path)?, &metrics, &failed_tx)?;
         let web = web::spawn(
-            config.api.listen,
+            &config.api,
+            &config.store.path,
             web::Parts {
                 snapshot: Arc::clone(&snapshot),
                 metrics: Arc::clone(&metrics),
                 ready: Arc::clone(&ready),
                 control: control.clone(),
+                history: ask,
             },
             web_stopping,
             &failed_tx,
@@ -161,6 +169,7 @@ impl Daemon {
             metrics,
             shards,
             recorder,
+            history: feed,
         };
         let core = spawn("core", &failed_tx, move || core.run())?;
         let agents_desired = desired_rx.clone();
@@ -213,6 +222,7 @@ impl Daemon {
             web: web.thread,
             agents: agents.map(|a| a.thread),
             store,
+            history,
         })
     }
 
@@ -265,6 +275,7 @@ impl Daemon {
         join("owners", self.owners.map(|owners| owners.thread));
         join("agents", self.agents);
         join("store", [self.store]);
+        join("history", [self.history]);
         info!("stopped");
     }
 }
@@ -291,6 +302,15 @@ fn open_store(path: &Path) -> anyhow::Result<Store> {
             .with_context(|| format!("store.path: folder {}", folder.display()))?;
     }
     Store::open(path).with_context(|| format!("store.path {}", path.display()))
+}
+
+/// The history stands beside the state file, so that a backup of the state stays small.
+fn open_history(state: &Path) -> anyhow::Result<History> {
+    if state.as_os_str() == ":memory:" {
+        return Ok(History::in_memory()?);
+    }
+    let path = state.with_file_name("history.db");
+    History::open(&path).with_context(|| format!("history file {}", path.display()))
 }
 
 fn start_receivers(

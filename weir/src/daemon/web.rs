@@ -2,6 +2,7 @@
 //! core.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
@@ -10,12 +11,18 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use crossbeam_channel::{Sender, TrySendError};
 use tokio::sync::{mpsc, watch};
-use tracing::error;
-use weir_api::{COMMANDS_WAITING, Handles, Metrics, Request};
+use tracing::{error, info, warn};
+use weir_api::server::{Identity, Listeners, bind_local};
+use weir_api::{
+    App, COMMANDS_WAITING, Clock, Config, Handles, HostRequest, Metrics, Records, Request,
+};
 use weir_model::Snapshot;
 
 use super::channels::Control;
-use super::spawn as spawn_thread;
+use super::{now, spawn as spawn_thread};
+
+/// Questions about hosts that may wait.
+const QUESTIONS_WAITING: usize = 64;
 
 /// What the API is given.
 pub(crate) struct Parts {
@@ -23,6 +30,7 @@ pub(crate) struct Parts {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) ready: Arc<AtomicBool>,
     pub(crate) control: Sender<Control>,
+    pub(crate) history: Sender<HostRequest>,
 }
 
 /// The running API.
@@ -32,7 +40,8 @@ pub(crate) struct Web {
 }
 
 pub(crate) fn spawn(
-    listen: SocketAddr,
+    config: &Config,
+    store: &Path,
     parts: Parts,
     mut stopping: watch::Receiver<bool>,
     failed: &Sender<String>,
@@ -44,22 +53,36 @@ pub(crate) fn spawn(
         .enable_time()
         .build()
         .context("web runtime")?;
-    let listener = runtime.block_on(weir_api::bind(listen))?;
-    let address = listener.local_addr().context("api socket")?;
+    let kept = store.as_os_str() != ":memory:";
+    let records = if kept { Records::open(store)? } else { Records::in_memory()? };
+    let listeners = runtime.block_on(listen(config, store, kept))?;
+    let address = listeners.tcp.local_addr().context("api socket")?;
     let (commands, requests) = mpsc::channel(COMMANDS_WAITING);
-    let handles =
-        Handles { snapshot: parts.snapshot, commands, metrics: parts.metrics, ready: parts.ready };
+    let (hosts, questions) = mpsc::channel(QUESTIONS_WAITING);
+    let handles = Handles {
+        snapshot: parts.snapshot,
+        commands,
+        metrics: parts.metrics,
+        ready: parts.ready,
+        hosts: Some(hosts),
+    };
+    let app = App::new(config.clone(), handles, records, Clock::new(now));
+    if let Some(code) = app.setup_code()? {
+        info!(code, "there is no owner yet: this code makes the first account, at /api/v1/setup");
+    }
     let thread = spawn_thread("web", failed, move || {
         runtime.block_on(async move {
-            let forward = tokio::spawn(forward(requests, parts.control));
+            let asked = tokio::spawn(forward(questions, parts.control.clone(), parts.history));
+            let forward = tokio::spawn(carry(requests, parts.control));
             let stop = async move {
                 // An error means that the daemon is gone: stop as well.
                 let _ = stopping.wait_for(|stop| *stop).await;
             };
-            if let Err(error) = weir_api::serve(listener, handles, stop).await {
+            if let Err(error) = weir_api::serve(listeners, app, stop).await {
                 error!(%error, "the API stopped");
             }
             forward.abort();
+            asked.abort();
         });
         // A client that holds its connection open does not hold up the stop.
         runtime.shutdown_background();
@@ -67,13 +90,60 @@ pub(crate) fn spawn(
     Ok(Web { address, thread })
 }
 
+async fn listen(config: &Config, store: &Path, kept: bool) -> anyhow::Result<Listeners> {
+    let tcp = weir_api::bind(config.listen).await?;
+    let tls = if config.uses_tls() {
+        let folder = store.parent().filter(|_| kept).context("api.tls needs a store on disk")?;
+        let identity = Identity::load(&config.tls, folder)?;
+        let fingerprint = identity.fingerprint();
+        if identity.is_new() {
+            warn!(fingerprint, "made a certificate of its own: compare this when a browser asks");
+        } else {
+            info!(fingerprint, "certificate");
+        }
+        Some(identity)
+    } else {
+        None
+    };
+    let local = (!config.socket.as_os_str().is_empty()).then(|| bind_local(&config.socket));
+    let local = match local {
+        Some(Ok(listener)) => Some(listener),
+        // Flows and routes matter more than the command line.
+        Some(Err(error)) => {
+            warn!(socket = %config.socket.display(), %error, "no socket for the command line");
+            None
+        }
+        None => None,
+    };
+    Ok(Listeners { tcp, tls, local })
+}
+
 /// Carries commands to the core. A full queue drops the request, which its asker sees as 503.
-async fn forward(mut requests: mpsc::Receiver<Request>, control: Sender<Control>) {
+async fn carry(mut requests: mpsc::Receiver<Request>, control: Sender<Control>) {
     while let Some(request) = requests.recv().await {
         if let Err(TrySendError::Disconnected(_)) =
             control.try_send(Control::Request(Box::new(request)))
         {
             return;
+        }
+    }
+}
+
+/// Carries questions about hosts to whoever knows: baselines the core, traffic the history.
+async fn forward(
+    mut questions: mpsc::Receiver<HostRequest>,
+    control: Sender<Control>,
+    history: Sender<HostRequest>,
+) {
+    while let Some(question) = questions.recv().await {
+        // A full queue drops the question, which its asker sees as 503.
+        match question {
+            HostRequest::Baselines { host, reply } => {
+                let _ = control.try_send(Control::Baselines { host, reply });
+            }
+            other => {
+                let _ = history.try_send(other);
+            }
         }
     }
 }

@@ -1,0 +1,177 @@
+//! `/api/v1/settings`: what may change while weir runs, kept beside the configuration file, which is
+//! never written.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+use weir_model::Millis;
+use weir_store::notes::Setting;
+
+use crate::access::permission::{Allowed, needs};
+use crate::app::App;
+use crate::problem::{Form, Problem, Segment};
+
+/// What may be set: groups of hosts, protected prefixes, the ladder, exclusions, channels of notification.
+const NAMES: [&str; 5] = ["channels", "exclusions", "groups", "ladder", "prefixes"];
+
+/// A setting.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Setting)]
+pub(crate) struct View {
+    name: &'static str,
+    /// Rises with every change; its `ETag` in quotes.
+    version: u64,
+    /// When changed last.
+    at: Option<Millis>,
+    /// By whom.
+    who: Option<String>,
+    /// The value in place of the configuration file's; absent when that decides.
+    value: Option<Value>,
+}
+
+impl View {
+    fn of(name: &'static str, found: &[Setting]) -> Self {
+        let setting = found.iter().find(|setting| setting.name == name);
+        Self {
+            name,
+            version: setting.map_or(0, |setting| setting.version),
+            at: setting.map(|setting| setting.at),
+            who: setting.map(|setting| setting.who.clone()),
+            value: setting
+                .and_then(|setting| setting.body.as_deref())
+                .and_then(|body| serde_json::from_str(body).ok()),
+        }
+    }
+
+    fn respond(self) -> Response {
+        let tag = HeaderValue::from_str(&format!("\"{}\"", self.version));
+        let mut response = Json(self).into_response();
+        if let Ok(tag) = tag {
+            response.headers_mut().insert(header::ETAG, tag);
+        }
+        response
+    }
+}
+
+/// All settings.
+#[derive(Serialize, ToSchema)]
+#[schema(as = SettingList)]
+pub(crate) struct List {
+    settings: Vec<View>,
+}
+
+fn known(name: &str) -> Result<&'static str, Problem> {
+    NAMES.into_iter().find(|known| *known == name).ok_or_else(|| Problem::missing("setting"))
+}
+
+/// Lists settings.
+#[utoipa::path(get, path = "/api/v1/settings", tag = "settings",
+    responses((status = 200, description = "Settings", body = List)))]
+pub(crate) async fn list(
+    _who: Allowed<needs::ReadSettings>,
+    State(app): State<App>,
+) -> Result<Json<List>, Problem> {
+    let found = app.read(weir_store::Store::settings).await?;
+    Ok(Json(List { settings: NAMES.map(|name| View::of(name, &found)).into() }))
+}
+
+/// Shows a setting, with its version as `ETag`.
+#[utoipa::path(get, path = "/api/v1/settings/{name}", tag = "settings",
+    params(("name" = String, Path, description = "Which")),
+    responses((status = 200, description = "The setting", body = View)))]
+pub(crate) async fn one(
+    _who: Allowed<needs::ReadSettings>,
+    State(app): State<App>,
+    Segment(name): Segment<String>,
+) -> Result<Response, Problem> {
+    let name = known(&name)?;
+    let found = app.read(weir_store::Store::settings).await?;
+    Ok(View::of(name, &found).respond())
+}
+
+/// The version that whoever changes a setting has read.
+fn if_match(headers: &HeaderMap) -> Result<u64, Problem> {
+    let value = headers.get(header::IF_MATCH).ok_or_else(|| {
+        Problem::new(
+            StatusCode::PRECONDITION_REQUIRED,
+            "If-Match: the ETag that was read is missing",
+        )
+    })?;
+    let tag = value.to_str().ok().and_then(|tag| tag.strip_prefix('"')?.strip_suffix('"'));
+    tag.and_then(|tag| tag.parse().ok()).ok_or_else(|| changed("If-Match is no ETag of a setting"))
+}
+
+fn changed(why: &str) -> Problem {
+    Problem::new(StatusCode::PRECONDITION_FAILED, why)
+}
+
+async fn store(
+    app: &App,
+    who: &Allowed<needs::WriteSettings>,
+    name: &'static str,
+    headers: &HeaderMap,
+    value: Option<Value>,
+) -> Result<Response, Problem> {
+    let version = if_match(headers)?;
+    let before = View::of(name, &app.read(weir_store::Store::settings).await?);
+    if before.version != version {
+        return Err(changed(&format!("{name} has version {} by now", before.version)));
+    }
+    let body = value.as_ref().map(Value::to_string);
+    let (at, by) = (app.now(), who.principal.name.clone());
+    let mut entry = app.entry(&who.principal, "setting.change", name);
+    entry.before = before.value.map(|value| value.to_string());
+    entry.after.clone_from(&body);
+    let written = app
+        .change(move |change| {
+            let version = change.put_setting(name, version, at, &by, body.as_deref())?;
+            change.audit(&entry)?;
+            Ok(version)
+        })
+        .await;
+    match written {
+        Ok(version) => {
+            let who = Some(who.principal.name.clone());
+            Ok(View { name, version, at: Some(at), who, value }.respond())
+        }
+        Err(problem) if problem.status() == StatusCode::CONFLICT => Err(changed(problem.detail())),
+        Err(problem) => Err(problem),
+    }
+}
+
+/// Changes a setting that nobody has changed since it was read. It takes effect with the next start.
+#[utoipa::path(put, path = "/api/v1/settings/{name}", tag = "settings",
+    params(("name" = String, Path, description = "Which"),
+        ("If-Match" = String, Header, description = "The ETag that was read")),
+    request_body = Value, responses((status = 200, description = "The setting", body = View)))]
+pub(crate) async fn put(
+    who: Allowed<needs::WriteSettings>,
+    State(app): State<App>,
+    Segment(name): Segment<String>,
+    headers: HeaderMap,
+    Form(value): Form<Value>,
+) -> Result<Response, Problem> {
+    let name = known(&name)?;
+    if !value.is_object() && !value.is_array() {
+        return Err(Problem::invalid("a setting is an object or a list"));
+    }
+    store(&app, &who, name, &headers, Some(value)).await
+}
+
+/// Lets the configuration file decide again.
+#[utoipa::path(delete, path = "/api/v1/settings/{name}", tag = "settings",
+    params(("name" = String, Path, description = "Which"),
+        ("If-Match" = String, Header, description = "The ETag that was read")),
+    responses((status = 200, description = "The setting", body = View)))]
+pub(crate) async fn remove(
+    who: Allowed<needs::WriteSettings>,
+    State(app): State<App>,
+    Segment(name): Segment<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    store(&app, &who, known(&name)?, &headers, None).await
+}

@@ -1,0 +1,266 @@
+//! A router over a stub core, called without sockets.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, Method, Request, StatusCode};
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tower::ServiceExt as _;
+use weir_api::server::{Local, Peer};
+use weir_api::{App, Clock, Config, Handles, Metrics, Records};
+use weir_model::{
+    Command, CommandError, Direction, Family, Incident, IncidentId, IncidentState, Metric, Millis,
+    MitigationId, Phase, Rate, Reason, Role, Snapshot, Verdict,
+};
+
+/// Milliseconds since 1970 at which tests begin.
+pub const START: u64 = 1_795_168_965_000;
+
+pub const PASSWORD: &str = "correct horse battery";
+
+/// A router, its clock and what the core was asked.
+pub struct World {
+    pub router: Router,
+    pub app: App,
+    pub clock: Arc<AtomicU64>,
+    pub code: String,
+    pub asked: Arc<std::sync::Mutex<Vec<Command>>>,
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or(Value::Null)
+    }
+
+    /// The session cookie that was set, as a browser sends it back.
+    pub fn cookie(&self) -> String {
+        let set = self.headers.get("set-cookie").expect("a cookie").to_str().unwrap();
+        set.split(';').next().unwrap().to_owned()
+    }
+}
+
+/// A request being put together.
+pub struct Ask {
+    request: axum::http::request::Builder,
+    peer: Peer,
+    body: Vec<u8>,
+    page: bool,
+    host: &'static str,
+}
+
+pub fn ask(method: &str, path: &str) -> Ask {
+    let method = Method::from_bytes(method.as_bytes()).unwrap();
+    Ask {
+        request: Request::builder().method(method).uri(path),
+        peer: Peer { address: Some("192.0.2.9".parse().unwrap()), tls: true, local: None },
+        body: Vec::new(),
+        page: true,
+        host: "weir.example",
+    }
+}
+
+impl Ask {
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.request = self.request.header(name, value);
+        self
+    }
+
+    pub fn json(mut self, body: &Value) -> Self {
+        self.body = body.to_string().into_bytes();
+        self.header("content-type", "application/json")
+    }
+
+    pub fn raw(mut self, body: Vec<u8>) -> Self {
+        self.body = body;
+        self.header("content-type", "application/json")
+    }
+
+    pub fn cookie(self, cookie: &str) -> Self {
+        self.header("cookie", cookie)
+    }
+
+    pub fn token(self, secret: &str) -> Self {
+        self.header("authorization", &format!("Bearer {secret}"))
+    }
+
+    pub fn from(mut self, address: &str) -> Self {
+        self.peer.address = Some(address.parse::<IpAddr>().unwrap());
+        self
+    }
+
+    pub fn plain(mut self) -> Self {
+        self.peer.tls = false;
+        self
+    }
+
+    pub fn local(mut self, trusted: bool) -> Self {
+        let local = Local { uid: 1000, user: "eve".to_owned(), trusted };
+        self.peer = Peer { address: None, tls: false, local: Some(local) };
+        self
+    }
+
+    pub fn host(mut self, host: &'static str) -> Self {
+        self.host = host;
+        self
+    }
+
+    /// Without the header that weir's own page sends.
+    pub fn not_from_the_page(mut self) -> Self {
+        self.page = false;
+        self
+    }
+
+    pub async fn send(mut self, world: &World) -> Answer {
+        self.request = self.request.header("host", self.host);
+        if self.page {
+            self.request = self.request.header("x-weir-request", "1");
+        }
+        let mut request = self.request.body(Body::from(self.body)).unwrap();
+        request.extensions_mut().insert(self.peer);
+        let response = world.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = to_bytes(body, 64 * 1024 * 1024).await.unwrap();
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            text: String::from_utf8_lossy(&bytes).into_owned(),
+        }
+    }
+}
+
+pub fn world() -> World {
+    world_with(Config::default())
+}
+
+pub fn world_with(config: Config) -> World {
+    let clock = Arc::new(AtomicU64::new(START));
+    let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot {
+        at: Millis(START),
+        incidents: vec![
+            Arc::new(incident(2, "203.0.113.7/32")),
+            Arc::new(incident(1, "198.51.100.1/32")),
+        ],
+        ..Snapshot::default()
+    }));
+    let (commands, mut requests) = mpsc::channel::<weir_api::Request>(8);
+    let asked: Arc<std::sync::Mutex<Vec<Command>>> = Arc::default();
+    let heard = Arc::clone(&asked);
+    tokio::spawn(async move {
+        while let Some(request) = requests.recv().await {
+            let answer = match &request.command {
+                Command::Withdraw { mitigation: MitigationId(404), .. } => {
+                    Err(CommandError::NotFound)
+                }
+                Command::Withdraw { mitigation, .. } | Command::Approve { mitigation, .. } => {
+                    Ok(Some(*mitigation))
+                }
+                _ => Ok(None),
+            };
+            heard.lock().unwrap().push(request.command);
+            let _ = request.reply.send(answer);
+        }
+    });
+    let handles = Handles {
+        snapshot: Arc::clone(&snapshot),
+        commands,
+        metrics: Arc::new(Metrics::new()),
+        ready: Arc::new(AtomicBool::new(true)),
+        hosts: None,
+    };
+    let time = Arc::clone(&clock);
+    let clock_of = Clock::new(move || Millis(time.load(Ordering::Relaxed)));
+    let app = App::new(config, handles, Records::in_memory().unwrap(), clock_of);
+    let code = app.setup_code().unwrap().expect("there is no owner yet");
+    World { router: weir_api::router(app.clone()), app, clock, code, asked, snapshot }
+}
+
+impl World {
+    pub fn pass(&self, secs: u64) {
+        self.clock.fetch_add(secs * 1000, Ordering::Relaxed);
+    }
+
+    /// Sets the owner up; returns their cookie.
+    pub async fn owner(&self) -> String {
+        let body = serde_json::json!({"code": self.code, "name": "root", "password": PASSWORD});
+        let answer = ask("POST", "/api/v1/setup").json(&body).send(self).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+        answer.cookie()
+    }
+
+    /// A token of this role, made on the local socket.
+    pub async fn token(&self, role: Role) -> String {
+        let prefixes: &[&str] = if role == Role::Tenant { &["203.0.113.0/24"] } else { &[] };
+        let body = serde_json::json!({"name": role.id(), "role": role, "prefixes": prefixes});
+        let answer = ask("POST", "/api/v1/tokens").local(true).json(&body).send(self).await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text);
+        answer.json()["secret"].as_str().unwrap().to_owned()
+    }
+
+    pub async fn login(&self, name: &str, password: &str) -> Answer {
+        let body = serde_json::json!({"name": name, "password": password});
+        ask("POST", "/api/v1/login").json(&body).send(self).await
+    }
+}
+
+pub fn incident(id: u64, target: &str) -> Incident {
+    let at = Millis(START - 60_000);
+    Incident {
+        id: IncidentId(id),
+        state: IncidentState::Open,
+        opened: at,
+        closed: None,
+        verdict: Verdict {
+            incident: IncidentId(id),
+            phase: Phase::Ongoing,
+            at,
+            target: target.parse().unwrap(),
+            direction: Direction::Inbound,
+            family: Family::UdpFlood,
+            vectors: vec![],
+            confidence: 90,
+            evidence_groups: 2,
+            separable: true,
+            rate: Rate::default(),
+            peak: Rate::default(),
+            excess: Rate::default(),
+            discarded: Rate::default(),
+            legitimate: None,
+            sources: 10.0,
+            reason: Reason {
+                metric: Metric::PacketsPerSec,
+                value: 1.0,
+                baseline: 0.5,
+                multiplier: 3.0,
+                threshold: 0.9,
+                window_ms: 1000,
+                samples: 100.0,
+                sampling: 1.0,
+                exporters: vec!["edge1".into()],
+                service: None,
+            },
+            candidates: vec![],
+            top_sources: vec![],
+            summary: format!("a flood towards {target}"),
+        },
+        rung: None,
+        held: false,
+        mitigations: vec![],
+        timeline: vec![],
+    }
+}

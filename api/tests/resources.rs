@@ -1,0 +1,220 @@
+//! What each resource promises: pages, exports, repetition, versions, the audit log, the live stream.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use common::{ask, incident, world};
+use serde_json::{Value, json};
+use weir_model::{Command, Millis, Role, Snapshot};
+
+fn ids(list: &Value) -> Vec<String> {
+    let list = list["incidents"].as_array().unwrap();
+    list.iter().map(|incident| incident["id"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn pages_follow_each_other_without_gap_or_repetition() {
+    let world = world();
+    let incidents = (1..=7).rev().map(|n| Arc::new(incident(n, "203.0.113.7/32"))).collect();
+    world.snapshot.store(Arc::new(Snapshot { incidents, ..Snapshot::default() }));
+    let token = world.token(Role::Readonly).await;
+    let mut seen = Vec::new();
+    let mut path = "/api/v1/incidents?limit=3".to_owned();
+    for _ in 0..5 {
+        let page = ask("GET", &path).token(&token).send(&world).await.json();
+        seen.extend(ids(&page));
+        match page["next"].as_str() {
+            Some(next) => path = format!("/api/v1/incidents?limit=3&cursor={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(seen, ["7", "6", "5", "4", "3", "2", "1"]);
+    let search = ask("GET", "/api/v1/incidents?search=FLOOD&family=udp-flood").token(&token);
+    assert_eq!(ids(&search.send(&world).await.json()).len(), 7);
+    let none = ask("GET", "/api/v1/incidents?search=nowhere").token(&token).send(&world).await;
+    assert!(ids(&none.json()).is_empty());
+}
+
+#[tokio::test]
+async fn exports_are_files() {
+    let world = world();
+    let token = world.token(Role::Readonly).await;
+    let csv = ask("GET", "/api/v1/incidents/export").token(&token).send(&world).await;
+    assert_eq!(csv.status, StatusCode::OK, "{}", csv.text);
+    assert!(csv.headers["content-disposition"].to_str().unwrap().contains("incidents.csv"));
+    let lines: Vec<&str> = csv.text.lines().collect();
+    assert_eq!(lines.len(), 3);
+    assert!(lines[1].starts_with("2,open,203.0.113.7/32,udp-flood,"), "{}", lines[1]);
+    let all = ask("GET", "/api/v1/incidents/export?format=json").token(&token).send(&world).await;
+    assert_eq!(all.json().as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_repeated_request_acts_once() {
+    let world = world();
+    let token = world.token(Role::Analyst).await;
+    let approve = |id: u64, key: &'static str| {
+        let (world, token) = (&world, token.clone());
+        async move {
+            let path = format!("/api/v1/mitigations/{id}/approve");
+            ask("POST", &path).token(&token).header("idempotency-key", key).send(world).await
+        }
+    };
+    let first = approve(7, "a").await;
+    assert_eq!(first.json(), json!({"mitigation": 7}));
+    let again = approve(7, "a").await;
+    assert_eq!((again.status, again.json()), (first.status, first.json()));
+    assert_eq!(world.asked.lock().unwrap().len(), 1);
+    assert_eq!(approve(8, "a").await.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(approve(8, "b").await.status, StatusCode::OK);
+    assert_eq!(world.asked.lock().unwrap().len(), 2);
+    // What the core refused may be tried again under the same key.
+    for _ in 0..2 {
+        let path = "/api/v1/mitigations/404/withdraw";
+        let refused = ask("POST", path).token(&token).header("idempotency-key", "c");
+        assert_eq!(refused.send(&world).await.status, StatusCode::NOT_FOUND);
+    }
+    assert_eq!(world.asked.lock().unwrap().len(), 4);
+}
+
+#[tokio::test]
+async fn commands_carry_the_name_of_who_asked_and_stand_in_the_audit_log() {
+    let world = world();
+    let token = world.token(Role::Admin).await;
+    let hold = ask("POST", "/api/v1/incidents/2/hold").token(&token).json(&json!({"on": true}));
+    assert_eq!(hold.send(&world).await.status, StatusCode::OK);
+    let refused = ask("POST", "/api/v1/mitigations/404/withdraw").token(&token).send(&world).await;
+    assert_eq!(refused.status, StatusCode::NOT_FOUND);
+    match &world.asked.lock().unwrap()[0] {
+        Command::Hold { by, on: true, .. } => assert_eq!(by, "token:admin"),
+        other => panic!("{other:?}"),
+    }
+    let log = ask("GET", "/api/v1/audit").token(&token).send(&world).await.json();
+    let actions: Vec<&str> =
+        log["entries"].as_array().unwrap().iter().map(|e| e["action"].as_str().unwrap()).collect();
+    assert_eq!(
+        actions,
+        ["mitigation.withdraw.refused", "mitigation.withdraw", "incident.hold", "token.create"]
+    );
+    let verdict = ask("GET", "/api/v1/audit/verify").token(&token).send(&world).await.json();
+    assert_eq!((verdict["whole"].as_bool(), verdict["entries"].as_u64()), (Some(true), Some(4)));
+    assert!(!log.to_string().contains("weir_"), "no secret is in the log");
+}
+
+#[tokio::test]
+async fn a_setting_is_changed_by_whoever_read_its_last_version() {
+    let world = world();
+    let token = world.token(Role::Admin).await;
+    let path = "/api/v1/settings/exclusions";
+    let read = ask("GET", path).token(&token).send(&world).await;
+    let tag = read.headers["etag"].to_str().unwrap().to_owned();
+    assert_eq!(tag, "\"0\"");
+    let put = |tag: Option<String>| {
+        let (world, token) = (&world, token.clone());
+        async move {
+            let ask = ask("PUT", path).token(&token).json(&json!([{"why": "scanner"}]));
+            let ask = match &tag {
+                Some(tag) => ask.header("if-match", tag),
+                None => ask,
+            };
+            ask.send(world).await
+        }
+    };
+    assert_eq!(put(None).await.status, StatusCode::PRECONDITION_REQUIRED);
+    let changed = put(Some(tag.clone())).await;
+    assert_eq!(changed.status, StatusCode::OK, "{}", changed.text);
+    assert_eq!(changed.headers["etag"], "\"1\"");
+    assert_eq!(put(Some(tag)).await.status, StatusCode::PRECONDITION_FAILED);
+    let removed = ask("DELETE", path).token(&token).header("if-match", "\"1\"").send(&world).await;
+    assert_eq!(removed.json()["value"], Value::Null);
+}
+
+#[tokio::test]
+async fn notes_and_false_alarms_stay_with_their_incident() {
+    let world = world();
+    let token = world.token(Role::Analyst).await;
+    let note =
+        ask("POST", "/api/v1/incidents/2/notes").token(&token).json(&json!({"text": " hi "}));
+    assert_eq!(note.send(&world).await.status, StatusCode::OK);
+    let body = json!({"kind": "false-positive", "comment": "a backup"});
+    let said = ask("PUT", "/api/v1/incidents/2/feedback").token(&token).json(&body);
+    let said = said.send(&world).await.json();
+    assert_eq!(said["exclusion"]["packets"][0]["dst"], "203.0.113.7/32");
+    let page = ask("GET", "/api/v1/incidents/2").token(&token).send(&world).await.json();
+    assert_eq!(page["notes"][0]["text"], "hi");
+    assert_eq!(page["feedback"]["kind"], "false-positive");
+    assert_eq!(page["verdict"]["family"], "udp-flood");
+    let tenant = world.token(Role::Tenant).await;
+    let page = ask("GET", "/api/v1/incidents/2").token(&tenant).send(&world).await.json();
+    assert_eq!(page["notes"].as_array().unwrap().len(), 0, "not for customers");
+    let absent =
+        ask("POST", "/api/v1/incidents/99/notes").token(&token).json(&json!({"text": "x"}));
+    assert_eq!(absent.send(&world).await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_backup_is_a_tar_for_owners_alone() {
+    let world = world();
+    let admin = world.token(Role::Admin).await;
+    let refused = ask("GET", "/api/v1/backup").token(&admin).send(&world).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    let owner = world.token(Role::Owner).await;
+    let backup = ask("GET", "/api/v1/backup").token(&owner).send(&world).await;
+    assert_eq!(backup.status, StatusCode::OK, "{}", backup.text);
+    assert!(backup.text.starts_with("manifest.json"));
+    assert!(backup.text.contains("SQLite format 3"));
+}
+
+#[tokio::test]
+async fn the_status_page_is_off_until_wanted_and_hides_addresses() {
+    let world = world();
+    assert_eq!(ask("GET", "/status").send(&world).await.status, StatusCode::NOT_FOUND);
+    let mut config = weir_api::Config::default();
+    config.status_page.enabled = true;
+    config.status_page.title = "<b>".to_owned();
+    let world = common::world_with(config.clone());
+    let page = ask("GET", "/status").send(&world).await;
+    assert!(page.text.contains("An attack goes on") && page.text.contains("&lt;b&gt;"));
+    let data = ask("GET", "/status.json").send(&world).await;
+    assert!(!page.text.contains("203.0.113.7") && !data.text.contains("203.0.113.7"));
+    assert_eq!(data.headers["cache-control"], "public, max-age=30");
+    config.status_page.addresses = true;
+    let open = common::world_with(config);
+    assert!(ask("GET", "/status").send(&open).await.text.contains("203.0.113.7"));
+}
+
+#[tokio::test]
+async fn a_second_factor_is_asked_for_and_a_code_counts_once() {
+    let world = world();
+    let cookie = world.owner().await;
+    let again = json!({"password": common::PASSWORD});
+    let begin = ask("POST", "/api/v1/me/totp").cookie(&cookie).json(&again).send(&world).await;
+    let secret = begin.json()["secret"].as_str().unwrap().to_owned();
+    let code = |world: &common::World| {
+        let secret = totp_rs::Secret::try_from_base32(&secret).unwrap();
+        let totp = totp_rs::Builder::new().with_secret(secret).build().unwrap();
+        let secs = Millis(world.clock.load(std::sync::atomic::Ordering::Relaxed)).secs();
+        totp.generate(secs).to_string()
+    };
+    let proof = json!({"secret": secret, "code": code(&world), "password": common::PASSWORD});
+    let on = ask("PUT", "/api/v1/me/totp").cookie(&cookie).json(&proof).send(&world).await;
+    assert_eq!(on.status, StatusCode::NO_CONTENT, "{}", on.text);
+    let without = world.login("root", common::PASSWORD).await;
+    assert_eq!(without.status, StatusCode::FORBIDDEN);
+    let login = |code: String| {
+        let world = &world;
+        async move {
+            let body = json!({"name": "root", "password": common::PASSWORD, "totp": code});
+            ask("POST", "/api/v1/login").json(&body).send(world).await.status
+        }
+    };
+    assert_eq!(login(code(&world)).await, StatusCode::UNAUTHORIZED, "spent when it was set up");
+    world.pass(30);
+    let fresh = code(&world);
+    assert_eq!(login(fresh.clone()).await, StatusCode::OK);
+    assert_eq!(login(fresh).await, StatusCode::UNAUTHORIZED, "a code counts once");
+}

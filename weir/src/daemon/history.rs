@@ -1,0 +1,447 @@
+//! What each host carried, second by second: the last five minutes in memory, everything before in the
+//! history file. A thread of its own, so that neither its arithmetic nor its disk delays a decision.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
+use tracing::{error, info};
+use weir_api::{HostRequest, Metrics};
+use weir_model::{HostRate, IpNet, LongFlow, Millis, Rate, Slice};
+use weir_store::history::{BLOCK_SECS, History, HostMinute, POINTS_MAX, Point, Retention, Step};
+
+use super::{now, spawn as spawn_thread};
+
+/// Seconds kept in memory.
+const RING_SECS: usize = 300;
+
+/// A minute is written once it is so many seconds past: long flows are reported late.
+const GRACE_SECS: u64 = 120;
+
+/// Hosts kept in memory at most: 2.4 KB each.
+const HOSTS_MAX: usize = 20_000;
+
+/// Seconds that may wait for this thread; more are lost to the charts.
+const WAITING_MAX: usize = 8;
+
+/// Questions that may wait.
+const QUESTIONS_MAX: usize = 64;
+
+/// How often the file is swept.
+const SWEEP: Duration = Duration::from_secs(600);
+
+/// What the core saw in one second.
+#[derive(Debug, Default)]
+pub(crate) struct Second {
+    /// Which, since the epoch.
+    second: u64,
+    /// Packets and octets towards each host.
+    hosts: HashMap<IpAddr, (u64, u64), rustc_hash::FxBuildHasher>,
+    /// Flows too long for one second.
+    long: Vec<LongFlow>,
+}
+
+/// Where the core puts what it sees. Full means that a second is lost to the charts, never that the core
+/// waits.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    out: Sender<Second>,
+    present: Second,
+}
+
+impl Feed {
+    pub(crate) fn slice(&mut self, slice: &Slice) {
+        let second = Millis::from_slot(slice.slot).secs();
+        if second > self.present.second {
+            let full = std::mem::take(&mut self.present);
+            self.present.second = second;
+            if !full.hosts.is_empty() || !full.long.is_empty() {
+                match self.out.try_send(full) {
+                    Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
+                }
+            }
+        }
+        for host in &slice.hosts {
+            let total = host.total();
+            let sum = self.present.hosts.entry(host.host).or_default();
+            // What routers discarded arrived at the border all the same.
+            sum.0 = sum.0.saturating_add(total.packets).saturating_add(host.dropped.packets);
+            sum.1 = sum.1.saturating_add(total.bytes).saturating_add(host.dropped.bytes);
+        }
+        self.present.long.extend(slice.long_flows.iter().filter(|flow| !flow.outbound));
+    }
+}
+
+/// The last seconds of one host. Charts need no more digits than `f32` has.
+#[derive(Clone, Debug)]
+struct Ring {
+    packets: Box<[f32; RING_SECS]>,
+    bytes: Box<[f32; RING_SECS]>,
+    last: u64,
+}
+
+impl Ring {
+    fn new(second: u64) -> Self {
+        Self {
+            packets: Box::new([0.0; RING_SECS]),
+            bytes: Box::new([0.0; RING_SECS]),
+            last: second,
+        }
+    }
+
+    /// Forgets what is older than the ring is long.
+    fn turn(&mut self, second: u64) {
+        let steps = second.saturating_sub(self.last).min(RING_SECS as u64);
+        for step in 0..steps {
+            let place = place(second - step);
+            self.packets[place] = 0.0;
+            self.bytes[place] = 0.0;
+        }
+        self.last = self.last.max(second);
+    }
+
+    fn add(&mut self, second: u64, packets: f32, bytes: f32) {
+        if second <= self.last && self.last - second < RING_SECS as u64 {
+            self.packets[place(second)] += packets;
+            self.bytes[place(second)] += bytes;
+        }
+    }
+
+    fn rate(&self, second: u64) -> Rate {
+        let place = place(second);
+        Rate {
+            packets_per_sec: f64::from(self.packets[place]),
+            bits_per_sec: f64::from(self.bytes[place]) * 8.0,
+        }
+    }
+}
+
+fn place(second: u64) -> usize {
+    usize::try_from(second % RING_SECS as u64).unwrap_or(0)
+}
+
+/// The thread's state.
+struct Keeper {
+    rings: HashMap<IpAddr, Ring, rustc_hash::FxBuildHasher>,
+    /// Newest second seen.
+    second: u64,
+    /// Next minute to be written.
+    minute: u64,
+    history: History,
+}
+
+pub(crate) fn spawn(
+    history: History,
+    metrics: &std::sync::Arc<Metrics>,
+    failed: &Sender<String>,
+) -> anyhow::Result<(Feed, Sender<HostRequest>, JoinHandle<()>)> {
+    let (out, seconds) = bounded(WAITING_MAX);
+    let (ask, questions) = bounded(QUESTIONS_MAX);
+    let metrics = std::sync::Arc::clone(metrics);
+    let thread = spawn_thread("history", failed, move || {
+        let mut keeper = Keeper { rings: HashMap::default(), second: 0, minute: 0, history };
+        keeper.run(&seconds, &questions, &metrics);
+    })?;
+    Ok((Feed { out, present: Second::default() }, ask, thread))
+}
+
+impl Keeper {
+    /// Ends when the core is gone, after a last write.
+    fn run(
+        &mut self,
+        seconds: &Receiver<Second>,
+        asked: &Receiver<HostRequest>,
+        metrics: &Metrics,
+    ) {
+        let sweep = crossbeam_channel::tick(SWEEP);
+        let failed = |what: &str, error: &dyn std::fmt::Display| {
+            metrics.store_errors.with_label_values::<&str>(&[]).inc();
+            error!(%error, what, "the history file did not take it");
+        };
+        loop {
+            select! {
+                recv(seconds) -> second => {
+                    let Ok(second) = second else { break };
+                    self.take(second);
+                    let due = self.second.saturating_sub(GRACE_SECS) / 60;
+                    if let Err(error) = self.write_until(due) {
+                        failed("minute", &error);
+                    }
+                }
+                recv(asked) -> question => match question {
+                    Ok(question) => self.answer(question),
+                    Err(_) => break,
+                },
+                recv(sweep) -> _ => match self.history.sweep(now(), &Retention::default()) {
+                    Ok(0) => {}
+                    Ok(gone) => info!(gone, "forgot old history"),
+                    Err(error) => failed("sweep", &error),
+                },
+            }
+        }
+        if let Err(error) = self.write_until(self.second / 60) {
+            failed("minute", &error);
+        }
+    }
+
+    fn take(&mut self, second: Second) {
+        self.second = self.second.max(second.second);
+        if self.minute == 0 {
+            self.minute = self.second / 60;
+        }
+        for (host, (packets, bytes)) in second.hosts {
+            self.add(host, second.second, number(packets), number(bytes));
+        }
+        for flow in second.long {
+            let (start, end) = (flow.start.secs(), flow.end.secs().max(flow.start.secs()));
+            // What lies before the ring is lost to the charts, not to the detector.
+            let span = (end - start + 1).min(RING_SECS as u64);
+            let share = 1.0 / number(end - start + 1);
+            let packets = number(flow.volume.packets) * share;
+            let bytes = number(flow.volume.bytes) * share;
+            for at in end + 1 - span..=end {
+                self.add(flow.host, at, packets, bytes);
+            }
+        }
+        if second.second.is_multiple_of(60) {
+            let oldest = self.second.saturating_sub(RING_SECS as u64);
+            self.rings.retain(|_, ring| ring.last >= oldest);
+        }
+    }
+
+    fn add(&mut self, host: IpAddr, at: u64, packets: f32, bytes: f32) {
+        if self.rings.len() >= HOSTS_MAX && !self.rings.contains_key(&host) {
+            return;
+        }
+        let ring = self.rings.entry(host).or_insert_with(|| Ring::new(self.second));
+        ring.turn(self.second.max(at));
+        ring.add(at, packets, bytes);
+    }
+
+    fn write_until(&mut self, end: u64) -> Result<(), weir_store::StoreError> {
+        while self.minute < end {
+            let minute = self.minute;
+            self.minute += 1;
+            let mut hosts: Vec<HostMinute> =
+                self.rings.iter().filter_map(|(host, ring)| block(*host, ring, minute)).collect();
+            hosts.sort_by_key(|block| block.host);
+            if !hosts.is_empty() {
+                self.history.put_minute(Millis::from_secs(minute * 60), &hosts)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whoever asked may have hung up.
+    fn answer(&self, question: HostRequest) {
+        match question {
+            HostRequest::Busiest { limit, by_packets, within, reply } => {
+                drop(reply.send(self.busiest(limit, by_packets, &within)));
+            }
+            HostRequest::Series { host, step, from, to, reply } => {
+                drop(reply.send(self.series(host, step, from, to)));
+            }
+            HostRequest::Baselines { reply, .. } => drop(reply),
+        }
+    }
+
+    fn busiest(&self, limit: usize, by_packets: bool, within: &[IpNet]) -> Vec<HostRate> {
+        // The newest second that is complete.
+        let second = self.second;
+        let key = |rate: &Rate| if by_packets { rate.packets_per_sec } else { rate.bits_per_sec };
+        let wanted =
+            |host: &IpAddr| within.is_empty() || within.iter().any(|net| net.contains(host));
+        let mut hosts: Vec<HostRate> = self
+            .rings
+            .iter()
+            .filter(|(host, ring)| ring.last + 60 > second && wanted(host))
+            .map(|(host, ring)| {
+                let at = |second: u64| {
+                    if second > ring.last { Rate::default() } else { ring.rate(second) }
+                };
+                let peak = (0..60)
+                    .map(|ago| at(second.saturating_sub(ago)))
+                    .max_by(|a, b| key(a).total_cmp(&key(b)))
+                    .unwrap_or_default();
+                HostRate { host: *host, now: at(second), peak }
+            })
+            .collect();
+        hosts.sort_by(|a, b| key(&b.now).total_cmp(&key(&a.now)).then(a.host.cmp(&b.host)));
+        hosts.truncate(limit);
+        hosts
+    }
+
+    fn series(&self, host: IpAddr, step: Step, from: Millis, to: Millis) -> Vec<Point> {
+        let mut points = self.history.series(host, step, from, to).unwrap_or_else(|error| {
+            error!(%error, "the history file cannot be read");
+            Vec::new()
+        });
+        // What is not written yet.
+        let Some(ring) = self.rings.get(&host) else { return points };
+        let oldest = (ring.last + 1).saturating_sub(RING_SECS as u64);
+        let first = from.secs().max(self.minute * 60).max(oldest);
+        let end = to.secs().min(self.second + 1);
+        let mut fresh: std::collections::BTreeMap<u64, (u32, Point)> = Default::default();
+        for second in first..end {
+            let rate = if second > ring.last { Rate::default() } else { ring.rate(second) };
+            let bucket = second / step.secs() * step.secs();
+            let (seconds, point) = fresh.entry(bucket).or_insert_with(|| {
+                (
+                    0,
+                    Point {
+                        at: Millis::from_secs(bucket),
+                        packets_per_sec: 0.0,
+                        packets_per_sec_max: 0.0,
+                        bits_per_sec: 0.0,
+                        bits_per_sec_max: 0.0,
+                    },
+                )
+            });
+            *seconds += 1;
+            point.packets_per_sec += rate.packets_per_sec;
+            point.bits_per_sec += rate.bits_per_sec;
+            point.packets_per_sec_max = point.packets_per_sec_max.max(rate.packets_per_sec);
+            point.bits_per_sec_max = point.bits_per_sec_max.max(rate.bits_per_sec);
+        }
+        let written = points.last().map(|point| point.at);
+        let fresh = fresh.into_values().filter(|(_, point)| Some(point.at) > written);
+        points.extend(fresh.map(|(seconds, mut point)| {
+            point.packets_per_sec /= f64::from(seconds);
+            point.bits_per_sec /= f64::from(seconds);
+            point
+        }));
+        points.truncate(usize::try_from(POINTS_MAX).unwrap_or(usize::MAX));
+        points
+    }
+}
+
+/// A host's minute; none when it was silent, or is no longer in the ring.
+fn block(host: IpAddr, ring: &Ring, minute: u64) -> Option<HostMinute> {
+    let mut block = HostMinute { host, packets: [0; BLOCK_SECS], bytes: [0; BLOCK_SECS] };
+    let first = minute * 60;
+    if ring.last < first || ring.last - first >= RING_SECS as u64 {
+        return None;
+    }
+    let mut any = false;
+    for (second, (packets, bytes)) in (first..).zip(block.packets.iter_mut().zip(&mut block.bytes))
+    {
+        if second <= ring.last {
+            *packets = whole(ring.packets[place(second)]);
+            *bytes = whole(ring.bytes[place(second)]);
+            any |= *packets > 0;
+        }
+    }
+    any.then_some(block)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a chart, not an account")]
+const fn number(value: u64) -> f32 {
+    value as f32
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "never negative, and saturates"
+)]
+const fn whole(value: f32) -> u64 {
+    value as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weir_model::{Class, ClassVolume, HostSlice};
+
+    const HOST: &str = "203.0.113.7";
+
+    fn keeper() -> Keeper {
+        let history = History::in_memory().unwrap();
+        Keeper { rings: HashMap::default(), second: 0, minute: 0, history }
+    }
+
+    fn second(at: u64, packets: u64) -> Second {
+        let mut second = Second { second: at, ..Second::default() };
+        second.hosts.insert(HOST.parse().unwrap(), (packets, packets * 100));
+        second
+    }
+
+    fn series(keeper: &Keeper, step: Step, from: u64, to: u64) -> Vec<(u64, f64)> {
+        keeper
+            .series(HOST.parse().unwrap(), step, Millis::from_secs(from), Millis::from_secs(to))
+            .iter()
+            .map(|point| (point.at.secs(), point.packets_per_sec))
+            .collect()
+    }
+
+    #[test]
+    fn a_series_runs_from_the_file_into_memory_without_a_seam() {
+        let mut keeper = keeper();
+        let start = 60_000;
+        for at in start..start + 600 {
+            keeper.take(second(at, at - start));
+            keeper.write_until(keeper.second.saturating_sub(GRACE_SECS) / 60).unwrap();
+        }
+        let seconds = series(&keeper, Step::Second, start, start + 600);
+        let expected: Vec<(u64, f64)> =
+            (0..600).map(|n| (start + n, f64::from(u32::try_from(n).unwrap()))).collect();
+        assert_eq!(seconds, expected);
+        let minutes = series(&keeper, Step::Minute, start, start + 600);
+        assert_eq!(minutes.len(), 10);
+        assert_eq!(minutes[9], (start + 540, 569.5));
+        assert_eq!(keeper.busiest(5, true, &[])[0].now.packets_per_sec, 599.0);
+        assert!(keeper.busiest(5, true, &["192.0.2.0/24".parse().unwrap()]).is_empty());
+    }
+
+    #[test]
+    fn a_long_flow_counts_in_every_second_it_lasted() {
+        let mut keeper = keeper();
+        keeper.take(second(60_100, 1));
+        let flow = LongFlow {
+            host: HOST.parse().unwrap(),
+            outbound: false,
+            class: Class::Udp,
+            protocol: 17,
+            service_port: 0,
+            start: Millis::from_secs(60_090),
+            end: Millis::from_secs(60_099),
+            volume: ClassVolume { packets: 100, bytes: 1000 },
+            variance: 0,
+        };
+        let report = Second { second: 60_101, long: vec![flow], ..Second::default() };
+        keeper.take(report);
+        let found = series(&keeper, Step::Second, 60_090, 60_100);
+        assert!(found.iter().all(|(_, packets)| (packets - 10.0).abs() < 0.001), "{found:?}");
+    }
+
+    #[test]
+    fn memory_is_bounded_and_silent_hosts_are_forgotten() {
+        let mut keeper = keeper();
+        let mut many = Second { second: 60_000, ..Second::default() };
+        for n in 0..u32::try_from(HOSTS_MAX + 100).unwrap() {
+            many.hosts.insert(IpAddr::from(n.to_be_bytes()), (1, 1));
+        }
+        keeper.take(many);
+        assert_eq!(keeper.rings.len(), HOSTS_MAX);
+        keeper.take(second(60_360, 1));
+        assert_eq!(keeper.rings.len(), 0, "no room was left for the last one");
+        keeper.take(second(60_361, 1));
+        assert_eq!(keeper.rings.len(), 1);
+    }
+
+    #[test]
+    fn the_core_never_waits() {
+        let (out, seconds) = bounded(1);
+        let mut feed = Feed { out, present: Second::default() };
+        for slot in 0..100 {
+            let mut host = HostSlice::empty(HOST.parse().unwrap(), slot);
+            host.inbound[0] = ClassVolume { packets: 1, bytes: 60 };
+            feed.slice(&Slice { slot, hosts: vec![host], ..Slice::default() });
+        }
+        let first = seconds.try_recv().unwrap();
+        assert_eq!(first.hosts.values().next(), Some(&(10, 600)));
+        assert!(seconds.try_recv().is_err());
+    }
+}
