@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Args as _, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tracing::warn;
 use weir::daemon::{self, Daemon};
-use weir::{demo, inspect, logging, replay, score, text};
+use weir::{cli, demo, inspect, logging, replay, score, text};
 use weir_config::Config;
 use weir_model::{IpNet, PrefixSet};
 
@@ -50,7 +50,7 @@ enum Command {
     Inspect(Inspect),
     /// Game panels: look at one, see how their synchronisation stands
     #[command(subcommand)]
-    Panel(weir::cli::panel::Command),
+    Panel(cli::panel::Command),
     /// Agents on nodes: list them, or print a join token
     Agents {
         /// Configuration file
@@ -69,6 +69,16 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Put a backup in the place of the state file; weir must not run
+    Restore {
+        /// The backup
+        file: PathBuf,
+        /// Configuration file, which names the state file
+        #[arg(long, default_value = "/etc/weir/weir.toml")]
+        config: PathBuf,
+    },
+    #[command(flatten)]
+    Ask(cli::Ask),
 }
 
 #[derive(Debug, clap::Args)]
@@ -139,15 +149,32 @@ enum KindArg {
     Packets,
 }
 
+/// The command line, and how the commands that ask a running weir reach it.
+fn arguments() -> (Cli, cli::Common) {
+    let mut command = Cli::command();
+    for name in cli::names() {
+        command = command.mut_subcommand(name, cli::Common::augment_args);
+    }
+    let matches = command.get_matches();
+    let parsed = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let common = matches
+        .subcommand()
+        .and_then(|(_, matches)| cli::Common::from_arg_matches(matches).ok())
+        .unwrap_or_default();
+    (parsed, common)
+}
+
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let (cli, common) = arguments();
     let outcome = match cli.command {
+        Command::Ask(ask) => cli::run(&ask, &common),
+        Command::Restore { file, config } => restore(&file, &config),
         Command::Run { config, record } => run(&config, record),
         Command::Check { config, dump } => check(&config, dump),
         Command::Replay(options) => replay_file(&options),
         Command::Score(options) => score_cases(&options),
         Command::Inspect(options) => inspect_files(&options),
-        Command::Panel(command) => weir::cli::panel::run(&command),
+        Command::Panel(command) => cli::panel::run(&command),
         Command::Agents { config, token, json } => show_agents(&config, token, json),
         Command::Demo { seed } => demo::run(seed),
     };
@@ -197,6 +224,11 @@ fn run(path: &std::path::Path, record: Option<PathBuf>) -> anyhow::Result<ExitCo
             anyhow::bail!("thread {} ended; weir stops", thread.unwrap_or_default())
         }
     }
+}
+
+fn restore(file: &std::path::Path, config: &std::path::Path) -> anyhow::Result<ExitCode> {
+    let (config, _) = weir_config::load(config)?;
+    cli::restore(file, &config.store.path, &cli::Client::new(config.api.socket))
 }
 
 fn check(path: &std::path::Path, dump: bool) -> anyhow::Result<ExitCode> {

@@ -1,3 +1,161 @@
-//! Subcommands with more to them than a few lines.
+//! Commands that ask a running weir, over its local socket: no password for root, for the user weir runs
+//! as, and for the group `weir`.
+//!
+//! Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 weir answers but something is wrong
+//! (`status`).
 
+pub mod accounts;
+mod client;
+mod output;
+mod overview;
 pub mod panel;
+pub mod respond;
+pub mod state;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+pub use client::Client;
+pub use output::{Form, Output};
+
+/// How to reach weir, and how to answer.
+#[derive(Clone, Debug, Args)]
+pub struct Common {
+    /// Socket of the running weir
+    #[arg(long, global = true, default_value = SOCKET)]
+    pub socket: PathBuf,
+    /// Answer as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Answer as CSV
+    #[arg(long, global = true, conflicts_with = "json")]
+    pub csv: bool,
+}
+
+impl Default for Common {
+    fn default() -> Self {
+        Self { socket: PathBuf::from(SOCKET), json: false, csv: false }
+    }
+}
+
+/// Where a weir listens unless it is configured otherwise.
+const SOCKET: &str = "/run/weir/api.sock";
+
+/// Names of the commands that ask a running weir.
+pub fn names() -> Vec<String> {
+    let all = Ask::augment_subcommands(clap::Command::new("ask"));
+    all.get_subcommands().map(|command| command.get_name().to_owned()).collect()
+}
+
+impl Common {
+    fn client(&self) -> Client {
+        Client::new(self.socket.clone())
+    }
+
+    const fn output(&self) -> Output {
+        Output::new(match (self.json, self.csv) {
+            (true, _) => Form::Json,
+            (_, true) => Form::Csv,
+            _ => Form::Table,
+        })
+    }
+}
+
+/// What can be asked of a running weir.
+#[derive(Debug, Subcommand)]
+pub enum Ask {
+    /// Show the whole in a few lines: exit code 3 when something is wrong
+    Status,
+    /// Watch incidents and hosts, refreshed every second
+    Top {
+        /// Refresh so many times, then end; for ever when absent
+        #[arg(long)]
+        rounds: Option<u64>,
+    },
+    /// List incidents, show one, or say something about it
+    Incidents {
+        /// What exactly; lists when absent
+        #[command(subcommand)]
+        action: Option<respond::Incidents>,
+    },
+    /// List, add, approve or withdraw mitigations
+    Mitigate {
+        /// What exactly; lists when absent
+        #[command(subcommand)]
+        action: Option<respond::Mitigate>,
+    },
+    /// Show or change how far weir acts by itself
+    Mode {
+        /// observe, approve or auto
+        mode: Option<String>,
+    },
+    /// List the busiest hosts
+    Hosts {
+        /// By packets instead of bits
+        #[arg(long)]
+        packets: bool,
+        /// At most so many
+        #[arg(long, default_value_t = 20)]
+        limit: u16,
+    },
+    /// Show a host's baselines and thresholds
+    Baseline {
+        /// Its address
+        host: std::net::IpAddr,
+    },
+    /// List exporters
+    Exporters,
+    /// List BGP peers
+    Bgp,
+    /// Make, list and remove bearer tokens
+    Token {
+        /// What exactly; lists when absent
+        #[command(subcommand)]
+        action: Option<accounts::TokenAction>,
+    },
+    /// Make, list, change and remove accounts
+    User {
+        /// What exactly; lists when absent
+        #[command(subcommand)]
+        action: Option<accounts::UserAction>,
+    },
+    /// Show who did what, or check that nobody changed it
+    Audit {
+        /// What exactly; lists when absent
+        #[command(subcommand)]
+        action: Option<state::AuditAction>,
+    },
+    /// Write a backup of the state; it holds password hashes, keep it like a key
+    Backup {
+        /// File to write, must not exist
+        file: PathBuf,
+    },
+}
+
+/// Asks, prints, and says with which code to end.
+///
+/// # Errors
+/// When weir does not answer, or refuses.
+pub fn run(ask: &Ask, common: &Common) -> anyhow::Result<ExitCode> {
+    let (client, output) = (common.client(), common.output());
+    match ask {
+        Ask::Status => return overview::status(&client, &output),
+        Ask::Top { rounds } => overview::top(&client, *rounds)?,
+        Ask::Incidents { action } => respond::incidents(&client, &output, action.as_ref())?,
+        Ask::Mitigate { action } => respond::mitigate(&client, &output, action.as_ref())?,
+        Ask::Mode { mode } => respond::mode(&client, &output, mode.as_deref())?,
+        Ask::Hosts { packets, limit } => overview::hosts(&client, &output, *packets, *limit)?,
+        Ask::Baseline { host } => overview::baseline(&client, &output, *host)?,
+        Ask::Exporters => overview::exporters(&client, &output)?,
+        Ask::Bgp => overview::peers(&client, &output)?,
+        Ask::Token { action } => accounts::tokens(&client, &output, action.as_ref())?,
+        Ask::User { action } => accounts::users(&client, &output, action.as_ref())?,
+        Ask::Audit { action } => return state::audit(&client, &output, action.as_ref()),
+        Ask::Backup { file } => state::backup(&client, &output, file)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub use state::restore;

@@ -1,0 +1,169 @@
+//! Accounts and tokens.
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+use weir_model::{IpNet, Role};
+
+use super::client::Client;
+use super::output::{As, Output};
+
+/// What to do with tokens.
+#[derive(Debug, Subcommand)]
+pub enum TokenAction {
+    /// List them
+    List,
+    /// Make one; its secret is printed once
+    Create {
+        /// For people
+        #[arg(long)]
+        name: String,
+        /// owner, admin, analyst, readonly or tenant
+        #[arg(long)]
+        role: Role,
+        /// Narrow it to this permission, such as incidents:read; may be repeated
+        #[arg(long)]
+        scope: Vec<String>,
+        /// A tenant's prefix, may be repeated
+        #[arg(long)]
+        prefix: Vec<IpNet>,
+        /// Network it may be used from, may be repeated; any when absent
+        #[arg(long)]
+        network: Vec<IpNet>,
+        /// Days after which it ends; never when absent
+        #[arg(long)]
+        days: Option<u64>,
+    },
+    /// Remove one
+    Remove {
+        /// Its number
+        id: u64,
+    },
+}
+
+/// What to do with accounts.
+#[derive(Debug, Subcommand)]
+pub enum UserAction {
+    /// List them
+    List,
+    /// Make one; the password is read from standard input
+    Add {
+        /// Its name
+        name: String,
+        /// owner, admin, analyst, readonly or tenant
+        #[arg(long)]
+        role: Role,
+        /// A tenant's prefix, may be repeated
+        #[arg(long)]
+        prefix: Vec<IpNet>,
+    },
+    /// Set a new password, read from standard input; its sessions end
+    Password {
+        /// Its name
+        name: String,
+    },
+    /// Take a lost second factor away
+    ResetTotp {
+        /// Its name
+        name: String,
+    },
+    /// Keep it from signing in
+    Disable {
+        /// Its name
+        name: String,
+    },
+    /// Let it sign in again
+    Enable {
+        /// Its name
+        name: String,
+    },
+    /// Remove it
+    Remove {
+        /// Its name
+        name: String,
+    },
+}
+
+pub(super) fn tokens(
+    client: &Client,
+    output: &Output,
+    action: Option<&TokenAction>,
+) -> anyhow::Result<()> {
+    match action.unwrap_or(&TokenAction::List) {
+        TokenAction::List => output.list(
+            &client.get("/api/v1/tokens")?["tokens"],
+            &[
+                ("id", "/id", As::Text),
+                ("name", "/name", As::Text),
+                ("role", "/role", As::Text),
+                ("scopes", "/scopes", As::Text),
+                ("networks", "/networks", As::Text),
+                ("by", "/created_by", As::Text),
+                ("expires", "/expires", As::Time),
+                ("used", "/used", As::Time),
+            ],
+        ),
+        TokenAction::Create { name, role, scope, prefix, network, days } => {
+            const DAY_MS: u64 = 86_400_000;
+            let expires = days.map(|days| crate::daemon::now() + days.saturating_mul(DAY_MS));
+            let body = json!({
+                "name": name,
+                "role": role,
+                "scopes": (!scope.is_empty()).then_some(scope),
+                "prefixes": prefix,
+                "networks": network,
+                "expires": expires,
+            });
+            let made = client.ask("POST", "/api/v1/tokens", Some(&body))?;
+            output.one(&made, made["secret"].as_str().unwrap_or_default())
+        }
+        TokenAction::Remove { id } => {
+            client.ask("DELETE", &format!("/api/v1/tokens/{id}"), None)?;
+            output.one(&Value::Null, "removed")
+        }
+    }
+}
+
+/// The first line of standard input.
+fn password() -> anyhow::Result<String> {
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line)?;
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+pub(super) fn users(
+    client: &Client,
+    output: &Output,
+    action: Option<&UserAction>,
+) -> anyhow::Result<()> {
+    let (name, change, word) = match action.unwrap_or(&UserAction::List) {
+        UserAction::List => {
+            return output.list(
+                &client.get("/api/v1/users")?["users"],
+                &[
+                    ("name", "/name", As::Text),
+                    ("role", "/role", As::Text),
+                    ("prefixes", "/prefixes", As::Text),
+                    ("totp", "/totp", As::Text),
+                    ("disabled", "/disabled", As::Text),
+                    ("created", "/created", As::Time),
+                ],
+            );
+        }
+        UserAction::Add { name, role, prefix } => {
+            let body =
+                json!({"name": name, "password": password()?, "role": role, "prefixes": prefix});
+            let made = client.ask("POST", "/api/v1/users", Some(&body))?;
+            return output.one(&made, "made");
+        }
+        UserAction::Remove { name } => {
+            client.ask("DELETE", &format!("/api/v1/users/{name}"), None)?;
+            return output.one(&Value::Null, "removed");
+        }
+        UserAction::Password { name } => (name, json!({"password": password()?}), "changed"),
+        UserAction::ResetTotp { name } => (name, json!({"totp": false}), "taken away"),
+        UserAction::Disable { name } => (name, json!({"disabled": true}), "disabled"),
+        UserAction::Enable { name } => (name, json!({"disabled": false}), "enabled"),
+    };
+    let user = client.ask("PATCH", &format!("/api/v1/users/{name}"), Some(&change))?;
+    output.one(&user, word)
+}

@@ -1,0 +1,169 @@
+//! What is going on: status, hosts, exporters, peers, `top`.
+
+use std::io::IsTerminal as _;
+use std::net::IpAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::client::Client;
+use super::output::{As, Column, Output, table, time, write};
+
+/// Exit code when weir answers but something is wrong.
+const DEGRADED: u8 = 3;
+
+pub(super) const INCIDENTS: &[Column] = &[
+    ("id", "/id", As::Text),
+    ("state", "/state", As::Text),
+    ("target", "/verdict/target", As::Text),
+    ("family", "/verdict/family", As::Text),
+    ("bit/s", "/verdict/rate/bits_per_sec", As::Number),
+    ("peak bit/s", "/verdict/peak/bits_per_sec", As::Number),
+    ("packet/s", "/verdict/rate/packets_per_sec", As::Number),
+    ("rung", "/rung", As::Text),
+    ("rules", "/mitigations", As::Count),
+    ("opened", "/opened", As::Time),
+];
+
+const HOSTS: &[Column] = &[
+    ("host", "/host", As::Text),
+    ("bit/s", "/now/bits_per_sec", As::Number),
+    ("packet/s", "/now/packets_per_sec", As::Number),
+    ("peak bit/s", "/peak/bits_per_sec", As::Number),
+    ("peak packet/s", "/peak/packets_per_sec", As::Number),
+];
+
+/// What is wrong, a line each.
+fn troubles(status: &Value) -> Vec<String> {
+    let count = |name: &str| status[name].as_u64().unwrap_or(0);
+    let mut wrong = Vec::new();
+    let mut check = |bad: u64, text: &str| {
+        if bad > 0 {
+            wrong.push(format!("{bad} {text}"));
+        }
+    };
+    check(count("peers").saturating_sub(count("peers_up")), "BGP sessions are down");
+    check(count("exporters_silent"), "exporters are silent");
+    check(count("exporters_without_sampling"), "exporters do not say their sampling rate");
+    wrong
+}
+
+fn summary(status: &Value) -> String {
+    let mut text = format!(
+        "{}  mode {}\nincidents   {} open\nmitigations {} active, {} proposed\n\
+         exporters   {} ok, {} silent\nBGP         {} of {} up\n",
+        time(&status["at"]),
+        status["mode"].as_str().unwrap_or("?"),
+        status["incidents_open"],
+        status["mitigations_active"],
+        status["mitigations_proposed"],
+        status["exporters_ok"],
+        status["exporters_silent"],
+        status["peers_up"],
+        status["peers"],
+    );
+    for trouble in troubles(status) {
+        text.push_str(&format!("! {trouble}\n"));
+    }
+    text
+}
+
+pub(super) fn status(client: &Client, output: &Output) -> anyhow::Result<ExitCode> {
+    let status = client.get("/api/v1/status")?;
+    output.one(&status, &summary(&status))?;
+    Ok(if troubles(&status).is_empty() { ExitCode::SUCCESS } else { ExitCode::from(DEGRADED) })
+}
+
+pub(super) fn top(client: &Client, rounds: Option<u64>) -> anyhow::Result<()> {
+    let terminal = std::io::stdout().is_terminal();
+    // Where nobody watches, once is enough.
+    let rounds = rounds.or_else(|| (!terminal).then_some(1));
+    // A channel that nothing is ever sent on: waiting on it is a pause.
+    let (_keep, pause) = crossbeam_channel::bounded::<()>(0);
+    let mut round = 0;
+    loop {
+        let status = client.get("/api/v1/status")?;
+        let open = client.get("/api/v1/incidents?state=open&limit=15")?;
+        let hosts = client.get("/api/v1/hosts?limit=15")?;
+        let rows = |list: &Value, name: &str| list[name].as_array().cloned().unwrap_or_default();
+        let text = format!(
+            "{}\n{}\n{}",
+            summary(&status),
+            table(&rows(&open, "incidents"), INCIDENTS),
+            table(&rows(&hosts, "hosts"), HOSTS)
+        );
+        let clear = if terminal { "\x1b[H\x1b[2J" } else { "" };
+        write(&format!("{clear}{text}"))?;
+        round += 1;
+        if rounds.is_some_and(|rounds| round >= rounds) {
+            return Ok(());
+        }
+        let _ = pause.recv_timeout(Duration::from_secs(1));
+    }
+}
+
+pub(super) fn hosts(
+    client: &Client,
+    output: &Output,
+    packets: bool,
+    limit: u16,
+) -> anyhow::Result<()> {
+    let by = if packets { "packets" } else { "bits" };
+    let list = client.get(&format!("/api/v1/hosts?by={by}&limit={limit}"))?;
+    output.list(&list["hosts"], HOSTS)
+}
+
+pub(super) fn baseline(client: &Client, output: &Output, host: IpAddr) -> anyhow::Result<()> {
+    let view = client.get(&format!("/api/v1/hosts/{host}"))?;
+    output.list(
+        &view["baselines"],
+        &[
+            ("metric", "/metric", As::Text),
+            ("now", "/now", As::Number),
+            ("mean", "/mean", As::Number),
+            ("p99", "/p99", As::Number),
+            ("level", "/level", As::Number),
+            ("threshold", "/threshold", As::Number),
+            ("source", "/source", As::Text),
+            ("seconds", "/seconds", As::Text),
+        ],
+    )
+}
+
+pub(super) fn exporters(client: &Client, output: &Output) -> anyhow::Result<()> {
+    let list = client.get("/api/v1/exporters")?;
+    output.list(
+        &list["exporters"],
+        &[
+            ("name", "/name", As::Text),
+            ("address", "/address", As::Text),
+            ("protocol", "/protocol", As::Text),
+            ("sampling", "/sampling", As::Text),
+            ("from", "/sampling_source", As::Text),
+            ("records", "/records", As::Number),
+            ("lost", "/lost", As::Number),
+            ("errors", "/decode_errors", As::Number),
+            ("lag ms", "/lag_ms", As::Text),
+            ("last seen", "/last_seen", As::Time),
+        ],
+    )
+}
+
+pub(super) fn peers(client: &Client, output: &Output) -> anyhow::Result<()> {
+    let list = client.get("/api/v1/peers")?;
+    output.list(
+        &list["peers"],
+        &[
+            ("name", "/name", As::Text),
+            ("address", "/address", As::Text),
+            ("as", "/asn", As::Text),
+            ("state", "/state", As::Text),
+            ("since", "/since", As::Time),
+            ("families", "/families", As::Text),
+            ("routes", "/announced", As::Text),
+            ("flaps", "/flaps", As::Text),
+            ("last error", "/last_error", As::Text),
+        ],
+    )
+}

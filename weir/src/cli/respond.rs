@@ -1,0 +1,265 @@
+//! Incidents and mitigations: look, and act.
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use weir_model::{
+    Action, Filter, Incident, IncidentId, IpNet, Match, Measure, Mitigation, Originator, Range,
+};
+
+use super::client::{Client, escape};
+use super::output::{As, Column, Output};
+use super::overview::INCIDENTS;
+use crate::text;
+
+/// What to do with incidents.
+#[derive(Debug, Subcommand)]
+pub enum Incidents {
+    /// List them, newest first
+    List {
+        /// Only open ones
+        #[arg(long)]
+        open: bool,
+        /// Only of this family, such as udp-flood
+        #[arg(long)]
+        family: Option<String>,
+        /// Words that target, family or summary contain
+        #[arg(long)]
+        search: Option<String>,
+        /// At most so many
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+    },
+    /// Show one with everything about it
+    Show {
+        /// Its number
+        id: IncidentId,
+    },
+    /// Stay on the present rung
+    Hold {
+        /// Its number
+        id: IncidentId,
+    },
+    /// Let go again
+    Release {
+        /// Its number
+        id: IncidentId,
+    },
+    /// Note something
+    Note {
+        /// Its number
+        id: IncidentId,
+        /// What
+        text: String,
+    },
+    /// Say that it was a false alarm; answers with the draft of an exclusion
+    FalseAlarm {
+        /// Its number
+        id: IncidentId,
+        /// Why
+        #[arg(default_value = "")]
+        comment: String,
+    },
+}
+
+/// What to do with mitigations.
+#[derive(Debug, Subcommand)]
+pub enum Mitigate {
+    /// List them, newest first
+    List,
+    /// Put a measure in force by hand
+    Add(Box<Add>),
+    /// Put a proposed one in force
+    Approve {
+        /// Its number
+        id: u64,
+    },
+    /// Withdraw one, or skip a proposed one
+    Withdraw {
+        /// Its number
+        id: u64,
+    },
+    /// Withdraw everything at once and go to observe mode
+    WithdrawAll,
+}
+
+/// A measure: a black hole, or a FlowSpec rule of the matches given.
+#[derive(Clone, Debug, Args)]
+pub struct Add {
+    /// Destination prefix
+    dst: IpNet,
+    /// Black-hole the destination
+    #[arg(long, conflicts_with_all = ["rate_limit", "src", "protocol", "dport", "sport"])]
+    blackhole: bool,
+    /// Pass at most so many octets a second, instead of dropping
+    #[arg(long)]
+    rate_limit: Option<u64>,
+    /// Source prefix
+    #[arg(long)]
+    src: Option<IpNet>,
+    /// IP protocol number, may be repeated
+    #[arg(long)]
+    protocol: Vec<u8>,
+    /// Destination port or range, may be repeated
+    #[arg(long, value_parser = range)]
+    dport: Vec<Range>,
+    /// Source port or range, may be repeated
+    #[arg(long, value_parser = range)]
+    sport: Vec<Range>,
+    /// For how long, seconds
+    #[arg(long, default_value_t = 600)]
+    ttl: u64,
+}
+
+fn range(text: &str) -> Result<Range, String> {
+    let port = |text: &str| text.parse::<u16>().map_err(|error| error.to_string());
+    match text.split_once('-') {
+        None => port(text).map(Range::exact),
+        Some((from, to)) => {
+            let range = Range { from: port(from)?, to: port(to)? };
+            if range.from <= range.to { Ok(range) } else { Err("the range is empty".to_owned()) }
+        }
+    }
+}
+
+impl Add {
+    fn measure(&self) -> Measure {
+        if self.blackhole {
+            return Measure::Blackhole(self.dst.trunc());
+        }
+        let mut packets = Match::to(self.dst);
+        packets.src = self.src;
+        packets.protocols.clone_from(&self.protocol);
+        packets.dst_ports.clone_from(&self.dport);
+        packets.src_ports.clone_from(&self.sport);
+        let action = self
+            .rate_limit
+            .map_or(Action::Drop, |bytes_per_sec| Action::RateLimit { bytes_per_sec });
+        Measure::FlowSpec(Filter { packets: packets.normalise(), action })
+    }
+}
+
+const MITIGATIONS: &[Column] = &[
+    ("id", "/id", As::Text),
+    ("state", "/state", As::Text),
+    ("rung", "/rung", As::Text),
+    ("measure", "/text", As::Text),
+    ("by", "/by", As::Text),
+    ("peers", "/peers", As::Text),
+    ("since", "/since", As::Time),
+    ("expires", "/expires", As::Time),
+];
+
+pub(super) fn incidents(
+    client: &Client,
+    output: &Output,
+    action: Option<&Incidents>,
+) -> anyhow::Result<()> {
+    let all = Incidents::List { open: false, family: None, search: None, limit: 50 };
+    match action.unwrap_or(&all) {
+        Incidents::List { open, family, search, limit } => {
+            let mut path = format!("/api/v1/incidents?limit={limit}");
+            if *open {
+                path.push_str("&state=open");
+            }
+            for (name, value) in [("family", family), ("search", search)] {
+                if let Some(value) = value {
+                    path.push_str(&format!("&{name}={}", escape(value)));
+                }
+            }
+            output.list(&client.get(&path)?["incidents"], INCIDENTS)
+        }
+        Incidents::Show { id } => {
+            let page = client.get(&format!("/api/v1/incidents/{id}"))?;
+            let incident: Incident = serde_json::from_value(page.clone())?;
+            let mut words = text::incident(&incident, incident.opened);
+            for note in page["notes"].as_array().into_iter().flatten() {
+                let field = |name: &str| note[name].as_str().unwrap_or_default().to_owned();
+                words.push_str(&format!("note by {}: {}\n", field("who"), field("text")));
+            }
+            output.one(&page, &words)
+        }
+        Incidents::Hold { id } => hold(client, output, *id, true),
+        Incidents::Release { id } => hold(client, output, *id, false),
+        Incidents::Note { id, text } => {
+            let path = format!("/api/v1/incidents/{id}/notes");
+            let note = client.ask("POST", &path, Some(&json!({ "text": text })))?;
+            output.one(&note, "noted")
+        }
+        Incidents::FalseAlarm { id, comment } => {
+            let path = format!("/api/v1/incidents/{id}/feedback");
+            let body = json!({ "kind": "false-positive", "comment": comment });
+            let said = client.ask("PUT", &path, Some(&body))?;
+            output.one(&said, &format!("{:#}", said["exclusion"]))
+        }
+    }
+}
+
+fn hold(client: &Client, output: &Output, id: IncidentId, on: bool) -> anyhow::Result<()> {
+    let path = format!("/api/v1/incidents/{id}/hold");
+    let done = client.ask("POST", &path, Some(&json!({ "on": on })))?;
+    output.one(&done, if on { "held" } else { "released" })
+}
+
+pub(super) fn mitigate(
+    client: &Client,
+    output: &Output,
+    action: Option<&Mitigate>,
+) -> anyhow::Result<()> {
+    let done = match action.unwrap_or(&Mitigate::List) {
+        Mitigate::List => {
+            let mut list = client.get("/api/v1/mitigations")?["mitigations"].take();
+            for row in list.as_array_mut().into_iter().flatten() {
+                describe(row)?;
+            }
+            return output.list(&list, MITIGATIONS);
+        }
+        Mitigate::Add(add) => {
+            let body = json!({ "measure": add.measure(), "ttl_secs": add.ttl });
+            client.ask("POST", "/api/v1/mitigations", Some(&body))?
+        }
+        Mitigate::Approve { id } => {
+            client.ask("POST", &format!("/api/v1/mitigations/{id}/approve"), None)?
+        }
+        Mitigate::Withdraw { id } => {
+            client.ask("POST", &format!("/api/v1/mitigations/{id}/withdraw"), None)?
+        }
+        Mitigate::WithdrawAll => client.ask("POST", "/api/v1/mitigations/withdraw-all", None)?,
+    };
+    let text = done["mitigation"]
+        .as_u64()
+        .map_or_else(|| "done".to_owned(), |id| format!("mitigation {id}"));
+    output.one(&done, &text)
+}
+
+/// Adds the measure and who wants it as a person would say them.
+fn describe(row: &mut Value) -> anyhow::Result<()> {
+    let mitigation: Mitigation = serde_json::from_value(row.clone())?;
+    row["text"] = Value::from(mitigation.measure.to_string());
+    row["by"] = Value::from(match mitigation.originator {
+        Originator::Incident(id) => format!("incident {id}"),
+        Originator::Operator(name) => name,
+    });
+    Ok(())
+}
+
+pub(super) fn mode(client: &Client, output: &Output, mode: Option<&str>) -> anyhow::Result<()> {
+    if let Some(mode) = mode {
+        client.ask("POST", "/api/v1/mode", Some(&json!({ "mode": mode })))?;
+    }
+    let now = client.get("/api/v1/mode")?;
+    output.one(&now, now["mode"].as_str().unwrap_or("?"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_and_ranges_are_read() {
+        assert_eq!(range("53"), Ok(Range::exact(53)));
+        assert_eq!(range("10-20"), Ok(Range { from: 10, to: 20 }));
+        assert!(range("20-10").is_err());
+        assert!(range("x").is_err());
+        assert!(range("70000").is_err());
+    }
+}
