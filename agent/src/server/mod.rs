@@ -60,8 +60,6 @@ pub enum ServerError {
 pub struct Server {
     controller: Mutex<Controller>,
     path: PathBuf,
-    /// Held while the state is written: two writers would take each other's fresh file away.
-    writing: Mutex<()>,
     tls: Arc<ServerConfig>,
     authority: String,
     /// Rises whenever some node's snapshot may be new.
@@ -95,7 +93,6 @@ impl Server {
             reported: watch::Sender::new(0),
             bouncers: Mutex::new(Vec::new()),
             path: path.clone(),
-            writing: Mutex::new(()),
         };
         server.save().map_err(|e| failed(e.to_string()))?;
         Ok(Arc::new(server))
@@ -190,8 +187,6 @@ impl Server {
     /// # Errors
     /// When it could not be written.
     pub fn save(&self) -> std::io::Result<()> {
-        // Taken first, so that the last writer writes the newest state.
-        let _one_at_a_time = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let octets = serde_json::to_vec(self.controller().state())?;
         write_private(&self.path, &octets)
     }
