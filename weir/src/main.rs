@@ -151,14 +151,15 @@ enum KindArg {
 
 /// The command line, and how the commands that ask a running weir reach it.
 fn arguments() -> (Cli, cli::Common) {
-    let mut command = Cli::command();
-    for name in cli::names() {
+    let (mut command, asking) = (Cli::command(), cli::names());
+    for name in &asking {
         command = command.mut_subcommand(name, cli::Common::augment_args);
     }
     let matches = command.get_matches();
     let parsed = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let common = matches
         .subcommand()
+        .filter(|(name, _)| asking.iter().any(|asks| asks == name))
         .and_then(|(_, matches)| cli::Common::from_arg_matches(matches).ok())
         .unwrap_or_default();
     (parsed, common)
