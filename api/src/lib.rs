@@ -11,6 +11,7 @@ mod export;
 mod limit;
 mod live;
 pub mod metrics;
+pub mod panels;
 mod problem;
 mod routes;
 pub mod server;
@@ -111,6 +112,8 @@ pub struct Handles {
     pub ready: Arc<AtomicBool>,
     /// Where questions about hosts go; none where nobody can answer.
     pub hosts: Option<mpsc::Sender<HostRequest>>,
+    /// Game panels; none where none is configured.
+    pub panels: Option<Arc<dyn panels::Desk>>,
 }
 
 /// All routes. To add one: a handler in `routes/` and its name in `table.rs`.

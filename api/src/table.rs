@@ -76,6 +76,8 @@ impl Table {
             routes::tokens::list, routes::tokens::add, routes::tokens::remove,
             routes::audit::list, routes::audit::verify,
             routes::backup::backup,
+            routes::panels::list, routes::panels::servers, routes::panels::order,
+            routes::panels::share, routes::panels::unshare,
             routes::page::page, routes::page::data,
             routes::status::healthz, routes::status::readyz, routes::status::metrics,
             routes::status::document,

@@ -13,6 +13,7 @@ mod incident;
 mod inventory;
 mod matches;
 mod mitigation;
+mod panel;
 mod prefix_set;
 #[cfg(feature = "schema")]
 mod schema;
@@ -31,6 +32,7 @@ pub use matches::{Action, Filter, FlagMatch, FragmentMatch, Match, Range, Redire
 pub use mitigation::{
     DesiredState, Measure, Mitigation, MitigationId, MitigationState, Originator, Rung,
 };
+pub use panel::{PanelNode, PanelOrder, PanelPort, PanelServer, PanelStatus};
 pub use prefix_set::PrefixSet;
 pub use slice::{Class, ClassVolume, HostSlice, LongFlow, Sample, ServiceSlice, Slice};
 pub use snapshot::{

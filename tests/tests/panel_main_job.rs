@@ -21,6 +21,10 @@ use weir_traffic::Scene;
 
 const EPOCH: Millis = Millis::from_secs(1_800_000_000);
 
+/// When traffic begins: a pass that a webhook asks for comes ten seconds after the one before, and is to
+/// fall into the peace before the attack.
+const TRAFFIC: Millis = Millis(EPOCH.0 + 5_000);
+
 /// A panel's synchronisation under the player's clock.
 struct Panel {
     stub: Stub,
@@ -97,18 +101,17 @@ fn a_server_made_in_the_panel_is_named_and_its_players_are_spared() {
     let mut panel = Panel::new();
     panel.stub.world().servers = vec![StubServer::new(1, "old", 1, "203.0.113.10", 25565)];
     let mut player = Player::new(&config, EPOCH);
-    let mut created = false;
+    if let Some(inventory) = panel.until(EPOCH, &base) {
+        player.set_inventory(&inventory);
+    }
+    let server = StubServer::new(2, "los santos", 30, &victim.to_string(), 30120);
+    panel.stub.world().servers.push(server);
+    // What a webhook would do.
+    panel.event(Event::Hint, EPOCH + 500);
     let mut learnt = None;
-    for datagram in scene.stream(EPOCH) {
-        let now = EPOCH + datagram.at_ms();
+    for datagram in scene.stream(TRAFFIC) {
+        let now = TRAFFIC + datagram.at_ms();
         player.until(now);
-        if !created && now >= EPOCH + 500 {
-            let server = StubServer::new(2, "los santos", 30, &victim.to_string(), 30120);
-            panel.stub.world().servers.push(server);
-            // What a webhook would do.
-            panel.event(Event::Hint, now);
-            created = true;
-        }
         if let Some(inventory) = panel.until(now, &base) {
             player.set_inventory(&inventory);
         }
@@ -117,9 +120,9 @@ fn a_server_made_in_the_panel_is_named_and_its_players_are_spared() {
         }
         player.datagram(exporter(datagram.exporter), &datagram.payload);
     }
-    player.until(EPOCH + 120_000);
+    player.until(TRAFFIC + 120_000);
     let outcome = player.finish();
-    let attack = EPOCH + truth.start_us / 1000;
+    let attack = TRAFFIC + truth.start_us / 1000;
     assert!(learnt.is_some_and(|at| at < attack), "the port had no baseline before the attack");
 
     let incident = outcome.incidents.iter().find(|i| i.verdict.target == truth.target).unwrap();

@@ -76,6 +76,10 @@ permissions! {
     SetMode = "mode:write", Admin, false;
     /// Change settings.
     WriteSettings = "settings:write", Admin, false;
+    /// See game panels, their servers and customers.
+    ReadPanels = "panels:read", Readonly, false;
+    /// Have a panel read, accept what vanished, share a server's page.
+    ManagePanels = "panels:write", Admin, false;
     /// See who did what.
     ReadAudit = "audit:read", Admin, false;
     /// Make, change and remove accounts and tokens.

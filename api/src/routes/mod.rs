@@ -13,6 +13,7 @@ pub(crate) mod live;
 pub(crate) mod me;
 pub(crate) mod mitigations;
 pub(crate) mod page;
+pub(crate) mod panels;
 pub(crate) mod settings;
 pub(crate) mod status;
 pub(crate) mod tokens;

@@ -13,11 +13,13 @@ use axum::http::{HeaderMap, Method, Request, StatusCode};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tower::ServiceExt as _;
+use weir_api::panels::{Desk, Refusal};
 use weir_api::server::{Local, Peer};
 use weir_api::{App, Clock, Config, Handles, Metrics, Records};
 use weir_model::{
     Command, CommandError, Direction, Family, Incident, IncidentId, IncidentState, Metric, Millis,
-    MitigationId, Phase, Rate, Reason, Role, Snapshot, Verdict,
+    MitigationId, PanelOrder, PanelServer, PanelStatus, Phase, Rate, Reason, Role, Snapshot,
+    Verdict,
 };
 
 /// Milliseconds since 1970 at which tests begin.
@@ -33,6 +35,47 @@ pub struct World {
     pub code: String,
     pub asked: Arc<std::sync::Mutex<Vec<Command>>>,
     pub snapshot: Arc<ArcSwap<Snapshot>>,
+}
+
+/// A panel's synchronisation that only notes what it is told.
+#[derive(Debug, Default)]
+pub struct Panels(std::sync::Mutex<Vec<String>>);
+
+impl Desk for Panels {
+    fn panels(&self) -> Vec<PanelStatus> {
+        vec![PanelStatus { name: "main".to_owned(), held: 3, ..PanelStatus::default() }]
+    }
+
+    fn servers(&self, panel: &str) -> Option<Vec<PanelServer>> {
+        let server = |n: u32| PanelServer {
+            uuid: format!("00000000-0000-4000-8000-{n:012}"),
+            name: format!("lobby {n}"),
+            state: "running".to_owned(),
+            node: "fra1".to_owned(),
+            customer: None,
+            game: "Minecraft".to_owned(),
+            game_why: String::new(),
+            ports: Vec::new(),
+        };
+        (panel == "main").then(|| (0..600).map(server).collect())
+    }
+
+    fn order(&self, panel: &str, order: PanelOrder) -> Result<(), Refusal> {
+        if panel != "main" {
+            return Err(Refusal::Unknown);
+        }
+        self.0.lock().unwrap().push(format!("{order:?}"));
+        Ok(())
+    }
+
+    fn share(&self, panel: &str, server: &str, _by: &str) -> Result<String, Refusal> {
+        let known = panel == "main" && server.starts_with("00000000");
+        known.then(|| "https://shield.example/share/x".to_owned()).ok_or(Refusal::Unknown)
+    }
+
+    fn unshare(&self, _panel: &str, _server: &str) -> Result<usize, Refusal> {
+        Ok(1)
+    }
 }
 
 /// An answer, read to its end.
@@ -182,6 +225,7 @@ pub fn world_with(config: Config) -> World {
         metrics: Arc::new(Metrics::new()),
         ready: Arc::new(AtomicBool::new(true)),
         hosts: None,
+        panels: Some(Arc::new(Panels::default())),
     };
     let time = Arc::clone(&clock);
     let clock_of = Clock::new(move || Millis(time.load(Ordering::Relaxed)));

@@ -120,6 +120,11 @@ impl Portal {
         format!("{}/login/{token}", self.public_url)
     }
 
+    /// The address of a shared link.
+    pub fn share_url(&self, token: &str) -> String {
+        format!("{}/share/{token}", self.public_url)
+    }
+
     /// Answers a question.
     pub fn answer(&mut self, ask: &Ask<'_>, world: &World) -> Answer {
         let parts: Vec<&str> = ask.path.split('/').filter(|p| !p.is_empty()).collect();

@@ -23,6 +23,7 @@ mod core_thread;
 mod history;
 mod metrics;
 mod owners;
+mod panel_desk;
 mod panels;
 mod recorder;
 mod store_thread;
@@ -145,6 +146,8 @@ impl Daemon {
 
         let (feed, ask, history) =
             history::spawn(open_history(&config.store.path)?, &metrics, &failed_tx)?;
+        let desk = (!config.panels.is_empty())
+            .then(|| Arc::new(panel_desk::Desk::new(config, store_tx.clone())));
         let web = web::spawn(
             &config.api,
             &config.store.path,
@@ -154,6 +157,7 @@ impl Daemon {
                 ready: Arc::clone(&ready),
                 control: control.clone(),
                 history: ask,
+                panels: desk.clone().map(|desk| desk as Arc<dyn weir_api::panels::Desk>),
             },
             web_stopping,
             &failed_tx,
@@ -193,8 +197,17 @@ impl Daemon {
         }
         let receivers = start_receivers(sockets, &queue, &control, &stop_receiving, &failed_tx)?;
         let panels = panels::spawn(config, &inventory, &control, &failed_tx)?;
-        let owners =
-            owners::spawn(config, panels.as_ref(), &snapshot, stop_web.subscribe(), &failed_tx)?;
+        let owners = owners::spawn(
+            config,
+            panels.as_ref(),
+            &snapshot,
+            learned.shares,
+            stop_web.subscribe(),
+            &failed_tx,
+        )?;
+        if let (Some(desk), Some(panels)) = (&desk, &panels) {
+            desk.open(panels, owners.as_ref());
+        }
         ready.store(true, Ordering::Release);
         info!(
             api = %web.address,

@@ -32,6 +32,7 @@ use weir_panel::parse;
 use weir_panel::runner::{Command, Update};
 
 use super::panels::Panels;
+use super::store_thread::Shares;
 use super::{now, spawn as spawn_thread};
 
 /// Addresses waiting to be looked up; more are dropped, and their askers told what all are told.
@@ -41,6 +42,7 @@ const LOOKUPS_MAX: usize = 32;
 #[derive(Debug)]
 pub(crate) struct Owners {
     pub(crate) address: SocketAddr,
+    pub(crate) portal: Arc<Mutex<Portal>>,
     pub(crate) thread: JoinHandle<()>,
 }
 
@@ -57,6 +59,7 @@ pub(crate) fn spawn(
     config: &Config,
     panels: Option<&Panels>,
     snapshot: &Arc<ArcSwap<Snapshot>>,
+    shares: Shares,
     mut stopping: watch::Receiver<bool>,
     failed: &Sender<String>,
 ) -> anyhow::Result<Option<Owners>> {
@@ -72,9 +75,10 @@ pub(crate) fn spawn(
         })
         .collect();
     let (lookups, waiting) = bounded(LOOKUPS_MAX);
-    let portal = Portal::new(doors, &owners.public_url, Links::default());
+    let portal = Portal::new(doors, &owners.public_url, Links::restore(shares));
+    let portal = Arc::new(Mutex::new(portal));
     let shared = Arc::new(Shared {
-        portal: Arc::new(Mutex::new(portal)),
+        portal: Arc::clone(&portal),
         update: panels.map_or_else(Arc::default, Panels::shared),
         snapshot: Arc::clone(snapshot),
         commands: panels.map(Panels::commands),
@@ -111,7 +115,7 @@ pub(crate) fn spawn(
         });
         runtime.shutdown_background();
     })?;
-    Ok(Some(Owners { address, thread }))
+    Ok(Some(Owners { address, portal, thread }))
 }
 
 async fn answer(
@@ -183,7 +187,7 @@ fn respond(answer: Answer) -> Response {
 }
 
 /// 256 bits of the system's chance.
-fn chance() -> Option<[u8; 32]> {
+pub(crate) fn chance() -> Option<[u8; 32]> {
     let mut random = [0; 32];
     std::fs::File::open("/dev/urandom").ok()?.read_exact(&mut random).ok()?;
     Some(random)

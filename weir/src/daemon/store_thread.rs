@@ -1,5 +1,6 @@
 //! The store's thread: takes batches, writes them, and forgets what is too old.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use tracing::{error, info, warn};
 use weir_api::Metrics;
 use weir_config::Config;
 use weir_model::{Incident, Millis};
+use weir_panel::owner::{Hash, Share};
 use weir_store::Store;
 
 use super::{now, spawn as spawn_thread};
@@ -30,17 +32,24 @@ pub(crate) enum Work {
     Baselines(Millis, Box<weir_detector::Checkpoint>),
     /// Templates and sampling that exporters have told.
     Templates(Millis, Box<weir_collector::Checkpoint>),
+    /// Links to servers' pages that staff shared.
+    Shares(Millis, Box<Shares>),
 }
+
+/// Links to servers' pages that staff shared, by the hash of each.
+pub(crate) type Shares = BTreeMap<Hash, Share>;
 
 /// Names of the blobs in the state file; a new form gets a new name, and the old one is not read.
 const BASELINES: &str = "detector-1";
 const TEMPLATES: &str = "collector-1";
+const SHARES: &str = "shares-1";
 
 /// What the last run had learned.
 #[derive(Debug, Default)]
 pub(crate) struct Learned {
     pub(crate) baselines: Option<weir_detector::Checkpoint>,
     pub(crate) templates: weir_collector::Checkpoint,
+    pub(crate) shares: Shares,
 }
 
 /// Reads back what the last run had learned. What cannot be read is learned anew: weir starts.
@@ -48,6 +57,7 @@ pub(crate) fn learned(store: &Store) -> Learned {
     Learned {
         baselines: blob(store, BASELINES),
         templates: blob(store, TEMPLATES).unwrap_or_default(),
+        shares: blob(store, SHARES).unwrap_or_default(),
     }
 }
 
@@ -101,6 +111,11 @@ fn run(mut store: Store, work: &Receiver<Work>, metrics: &Metrics, keep_ms: u64)
             Ok(Work::Templates(at, checkpoint)) => {
                 if let Err(error) = put(&mut store, TEMPLATES, at, checkpoint.as_ref()) {
                     failed("templates", &error);
+                }
+            }
+            Ok(Work::Shares(at, shares)) => {
+                if let Err(error) = put(&mut store, SHARES, at, shares.as_ref()) {
+                    failed("shared links", &error);
                 }
             }
             Err(RecvTimeoutError::Timeout) => match store.forget_before(now() - keep_ms) {

@@ -31,6 +31,7 @@ pub(crate) struct Parts {
     pub(crate) ready: Arc<AtomicBool>,
     pub(crate) control: Sender<Control>,
     pub(crate) history: Sender<HostRequest>,
+    pub(crate) panels: Option<Arc<dyn weir_api::panels::Desk>>,
 }
 
 /// The running API.
@@ -65,6 +66,7 @@ pub(crate) fn spawn(
         metrics: parts.metrics,
         ready: parts.ready,
         hosts: Some(hosts),
+        panels: parts.panels,
     };
     let app = App::new(config.clone(), handles, records, Clock::new(now));
     if let Some(code) = app.setup_code()? {
