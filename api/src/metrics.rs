@@ -5,9 +5,10 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder as _, GaugeVec, Histogram, HistogramOpts, IntCounterVec, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder as _, GaugeVec, Histogram, HistogramOpts, IntCounterVec, Opts, Registry, TextEncoder,
 };
+
+pub use prometheus::IntGaugeVec;
 
 macro_rules! families {
     ($( $(#[doc = $doc:literal])* $field:ident: $kind:ident, $name:literal, [$($label:literal),*]; )*) => {
@@ -89,6 +90,18 @@ families! {
     peer_routes: IntGaugeVec, "weir_bgp_peer_routes", ["peer"];
     /// Sessions lost since the start, by peer.
     peer_flaps: IntCounterVec, "weir_bgp_peer_flaps_total", ["peer"];
+    /// Whether the last complete read of a panel was the last tried (1) or not (0), by panel.
+    panel_up: IntGaugeVec, "weir_panel_up", ["panel"];
+    /// Time of the last complete read, seconds since 1970, by panel.
+    panel_success: IntGaugeVec, "weir_panel_last_success_timestamp_seconds", ["panel"];
+    /// Ports on the wire, by panel.
+    panel_ports: IntGaugeVec, "weir_panel_ports", ["panel"];
+    /// Allocations without an address on the wire, by panel.
+    panel_unmapped: IntGaugeVec, "weir_panel_unmapped", ["panel"];
+    /// Ports that vanished at once and are held, by panel.
+    panel_held: IntGaugeVec, "weir_panel_held", ["panel"];
+    /// Requests sent to a panel, by panel.
+    panel_requests: IntCounterVec, "weir_panel_requests_total", ["panel"];
     /// Store writes that failed.
     store_errors: IntCounterVec, "weir_store_errors_total", [];
     /// Version of this build, always 1.

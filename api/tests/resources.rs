@@ -218,3 +218,30 @@ async fn a_second_factor_is_asked_for_and_a_code_counts_once() {
     assert_eq!(login(fresh.clone()).await, StatusCode::OK);
     assert_eq!(login(fresh).await, StatusCode::UNAUTHORIZED, "a code counts once");
 }
+
+#[tokio::test]
+async fn a_panel_is_read_steered_and_shared() {
+    let world = world();
+    let (reads, writes) = (world.token(Role::Readonly).await, world.token(Role::Admin).await);
+    let list = ask("GET", "/api/v1/panels").token(&reads).send(&world).await.json();
+    assert_eq!(list["panels"][0]["held"], 3);
+    let first = ask("GET", "/api/v1/panels/main/servers").token(&reads).send(&world).await.json();
+    assert_eq!(first["servers"].as_array().unwrap().len(), 500);
+    let path = format!("/api/v1/panels/main/servers?after={}", first["next"]);
+    let second = ask("GET", &path).token(&reads).send(&world).await.json();
+    assert_eq!((second["servers"].as_array().unwrap().len(), &second["next"]), (100, &Value::Null));
+    let found = ask("GET", "/api/v1/panels/main/servers?search=Lobby%20599").token(&reads);
+    assert_eq!(found.send(&world).await.json()["servers"].as_array().unwrap().len(), 1);
+    let order = |panel: &str, token: &str, order: &str| {
+        let request = ask("POST", &format!("/api/v1/panels/{panel}"));
+        request.token(token).json(&json!({ "order": order }))
+    };
+    let status = order("main", &writes, "accept").send(&world).await.status;
+    assert_eq!(status, StatusCode::ACCEPTED);
+    assert_eq!(order("other", &writes, "sync").send(&world).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(order("main", &reads, "sync").send(&world).await.status, StatusCode::FORBIDDEN);
+    let share = json!({"server": "00000000-0000-4000-8000-000000000001"});
+    let made = ask("POST", "/api/v1/panels/main/shares").token(&writes).json(&share);
+    let made = made.send(&world).await;
+    assert_eq!((made.status, made.json()["url"].is_string()), (StatusCode::CREATED, true));
+}

@@ -254,6 +254,7 @@ struct Worker {
     client: Client,
     sync: Sync,
     clock: Clock,
+    wake: Millis,
     names: Names,
     names_asked: Option<Instant>,
     snapshot: Option<Arc<PanelSnapshot>>,
@@ -269,6 +270,7 @@ impl Worker {
             index,
             sync: Sync::new(panel, &key.0, seed),
             client: Client::new(&panel.url, key, setup.timeouts),
+            wake: clock.wall,
             panel: panel.clone(),
             games,
             protected: setup.protected.clone(),
@@ -303,14 +305,14 @@ impl Worker {
         }
     }
 
-    /// Works an event off, with every request it leads to; says when to wake up.
+    /// Works an event off, with every request it leads to; says when to wake up. An event that asks for no
+    /// other time leaves the one before in force.
     fn take(&mut self, event: Event) -> Millis {
-        let mut wake = self.clock.now() + 60_000;
         let mut events = vec![event];
         while let Some(event) = events.pop() {
             for action in self.sync.step(event, self.clock.now()) {
                 match action {
-                    Action::WakeAt(at) => wake = at,
+                    Action::WakeAt(at) => self.wake = at,
                     Action::Apply(listing) => self.apply(&listing),
                     Action::Get { request, path } => {
                         events.push(match self.client.get(&path) {
@@ -324,7 +326,7 @@ impl Worker {
         if self.key_writes.is_none() && self.sync.status().passes > 0 {
             self.key_writes = Some(keycheck::writes(&self.client));
         }
-        wake
+        self.wake
     }
 
     fn apply(&mut self, listing: &Arc<Listing>) {

@@ -7,6 +7,7 @@ pub mod capture;
 pub mod corpus;
 pub mod lab;
 pub mod load;
+pub mod process;
 pub mod scenario;
 
 use std::io::Write as _;

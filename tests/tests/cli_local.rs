@@ -2,93 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::Path;
+use std::process::Command;
 
-use serde_json::Value;
+use weir_tests::process::{Weir, text, write_config};
 use weir_tests::weir_binary;
-
-struct Weir {
-    child: Child,
-    folder: tempfile::TempDir,
-}
-
-impl Weir {
-    fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let config = config(folder.path());
-        let child = Command::new(weir_binary())
-            .args(["run", "--config", config.to_str().unwrap()])
-            .stdout(Stdio::null())
-            .stderr(std::fs::File::create(folder.path().join("log")).unwrap())
-            .spawn()
-            .unwrap();
-        let weir = Self { child, folder };
-        let (_keep, pause) = std::sync::mpsc::channel::<()>();
-        for _ in 0..300 {
-            if weir.socket().exists() && weir.ask(&["mode"]).status.success() {
-                return weir;
-            }
-            let _ = pause.recv_timeout(std::time::Duration::from_millis(100));
-        }
-        panic!("{}", std::fs::read_to_string(weir.folder.path().join("log")).unwrap());
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.folder.path().join("api.sock")
-    }
-
-    fn ask(&self, arguments: &[&str]) -> Output {
-        self.tell(arguments, "")
-    }
-
-    fn tell(&self, arguments: &[&str], input: &str) -> Output {
-        let mut child = Command::new(weir_binary())
-            .args(arguments)
-            .args(["--socket", self.socket().to_str().unwrap()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-        child.wait_with_output().unwrap()
-    }
-
-    fn json(&self, arguments: &[&str]) -> Value {
-        let all: Vec<&str> = arguments.iter().copied().chain(["--json"]).collect();
-        let out = self.ask(&all);
-        serde_json::from_slice(&out.stdout).unwrap_or_else(|_| panic!("{arguments:?}: {out:?}"))
-    }
-}
-
-impl Drop for Weir {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn config(folder: &Path) -> PathBuf {
-    let path = folder.join("weir.toml");
-    let text = format!(
-        "[protect]\nprefixes = [\"203.0.113.0/24\"]\n[collector]\nlisten = [\"127.0.0.1:0\"]\n\
-         [api]\nlisten = \"127.0.0.1:0\"\nsocket = {:?}\n[store]\npath = {:?}\n",
-        folder.join("api.sock"),
-        folder.join("state.db")
-    );
-    std::fs::write(&path, text).unwrap();
-    path
-}
-
-fn text(out: &Output) -> String {
-    String::from_utf8_lossy(&out.stdout).into_owned()
-}
 
 #[test]
 fn an_operator_on_the_machine_needs_no_password() {
-    let weir = Weir::start();
+    let weir = Weir::start("");
     let status = weir.json(&["status"]);
     assert_eq!(status["mode"], "observe");
     assert!(text(&weir.ask(&["status"])).contains("incidents   0 open"));
@@ -125,9 +47,9 @@ fn an_operator_on_the_machine_needs_no_password() {
 
 #[test]
 fn a_backup_of_a_running_weir_comes_back_once_it_is_stopped() {
-    let weir = Weir::start();
+    let weir = Weir::start("");
     weir.tell(&["user", "add", "eve", "--role", "owner"], "a long enough password\n");
-    let file = weir.folder.path().join("weir.tar");
+    let file = weir.folder().join("weir.tar");
     let backup = weir.ask(&["backup", file.to_str().unwrap()]);
     assert!(backup.status.success(), "{backup:?}");
     let again = weir.ask(&["backup", file.to_str().unwrap()]);
@@ -135,14 +57,14 @@ fn a_backup_of_a_running_weir_comes_back_once_it_is_stopped() {
     weir.ask(&["user", "add", "late", "--role", "readonly"]);
 
     let other = tempfile::tempdir().unwrap();
-    let there = config(other.path());
+    let there = write_config(other.path(), "");
     let restore = |config: &Path| {
         Command::new(weir_binary())
             .args(["restore", file.to_str().unwrap(), "--config", config.to_str().unwrap()])
             .output()
             .unwrap()
     };
-    let running = restore(&weir.folder.path().join("weir.toml"));
+    let running = restore(&weir.config());
     assert_eq!(running.status.code(), Some(1), "{running:?}");
     assert!(String::from_utf8_lossy(&running.stderr).contains("running"), "{running:?}");
     let elsewhere = restore(&there);

@@ -14,6 +14,8 @@ use weir_panel::client::Timeouts;
 use weir_panel::config::Mode;
 use weir_panel::runner::{self, PanelState, Setup, Summary};
 
+use super::Client;
+
 /// How long a single look may wait for a panel that asks to wait.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -53,13 +55,20 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Ask the running weir to read a panel soon, through its hook
-    Sync {
-        /// Configuration file
-        #[arg(long, default_value = "/etc/weir/weir.toml")]
-        config: PathBuf,
-        /// Which panel
-        name: String,
+    /// Ask the running weir to read a panel soon
+    Sync(Named),
+    /// Tell the running weir that the ports it holds are gone for good
+    Accept(Named),
+    /// Make a link that shows one server's protection to whoever has it
+    Share {
+        /// The panel
+        #[command(flatten)]
+        panel: Named,
+        /// UUID of the server
+        server: String,
+        /// Take every link to it back instead
+        #[arg(long)]
+        revoke: bool,
     },
     /// Read a panel now and compare it with what is in force
     Diff {
@@ -69,6 +78,31 @@ pub enum Command {
         /// Which panel; all without it
         name: Option<String>,
     },
+}
+
+/// A panel of a running weir.
+#[derive(Debug, clap::Args)]
+pub struct Named {
+    /// Configuration file, which names the running weir's socket
+    #[arg(long, default_value = "/etc/weir/weir.toml")]
+    config: PathBuf,
+    /// Which panel
+    name: String,
+}
+
+impl Named {
+    /// The way to the running weir, and the panel's path in its API.
+    fn reach(&self) -> anyhow::Result<(Client, String)> {
+        let config = weir_config::load(&self.config)?.0;
+        let known = config.panels.iter().any(|panel| panel.name == self.name);
+        anyhow::ensure!(known, "no [[panel]] {:?} in {}", self.name, self.config.display());
+        Ok((Client::new(config.api.socket), format!("/api/v1/panels/{}", self.name)))
+    }
+
+    fn order(&self, order: &str) -> anyhow::Result<()> {
+        let (client, path) = self.reach()?;
+        client.ask("POST", &path, Some(&serde_json::json!({ "order": order }))).map(drop)
+    }
 }
 
 /// Runs a subcommand. Exit code 1 means that an operator should look.
@@ -91,7 +125,17 @@ pub fn run(command: &Command) -> anyhow::Result<ExitCode> {
             add(&config, &panel, *write)
         }
         Command::Status { config, json } => status(&Loaded::read(config)?, *json),
-        Command::Sync { config, name } => sync(&Loaded::read(config)?, name),
+        Command::Sync(panel) => {
+            panel.order("sync")?;
+            say(&format!("panel {} is read soon", panel.name));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Accept(panel) => {
+            panel.order("accept")?;
+            say(&format!("panel {}: what vanished is gone", panel.name));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Share { panel, server, revoke } => share(panel, server, *revoke),
         Command::Diff { config, name } => diff(&Loaded::read(config)?, name.as_deref()),
     }
 }
@@ -287,24 +331,18 @@ fn summarise(summary: &Summary) -> String {
     out
 }
 
-fn sync(loaded: &Loaded, name: &str) -> anyhow::Result<ExitCode> {
-    let panels = loaded.panels(Some(name))?;
-    let token = panels.first().and_then(|p| p.hook_token.as_ref());
-    let (Some(owners), Some(token)) = (&loaded.config.owners, token) else {
-        bail!(
-            "set [owners] and the panel's hook_token: the running weir is asked through its hook"
-        );
-    };
-    let client = weir_panel::client::Client::new(
-        &format!("http://{}", owners.listen),
-        token.clone(),
-        Timeouts::default(),
-    );
-    let reply = client
-        .post_nothing(&format!("/hooks/pelican/{name}"))
-        .map_err(|failure| anyhow!("weir does not answer on {}: {failure}", owners.listen))?;
-    anyhow::ensure!(reply.status == 202, "weir answered {}", reply.status);
-    say(&format!("panel {name} is read soon"));
+fn share(panel: &Named, server: &str, revoke: bool) -> anyhow::Result<ExitCode> {
+    let uuid = |c: char| c.is_ascii_hexdigit() || c == '-';
+    anyhow::ensure!(server.chars().all(uuid), "{server:?} is no UUID");
+    let (client, path) = panel.reach()?;
+    if revoke {
+        let answer = client.ask("DELETE", &format!("{path}/shares?server={server}"), None)?;
+        say(&format!("{} links taken back", answer["links"]));
+    } else {
+        let body = serde_json::json!({ "server": server });
+        let answer = client.ask("POST", &format!("{path}/shares"), Some(&body))?;
+        say(answer["url"].as_str().context("no link in the answer")?);
+    }
     Ok(ExitCode::SUCCESS)
 }
 

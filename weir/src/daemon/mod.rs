@@ -170,7 +170,7 @@ impl Daemon {
             desired,
             store: store_tx,
             snapshot: Arc::clone(&snapshot),
-            metrics,
+            metrics: Arc::clone(&metrics),
             shards,
             recorder,
             history: feed,
@@ -196,7 +196,7 @@ impl Daemon {
             receiver.follow(&inventory);
         }
         let receivers = start_receivers(sockets, &queue, &control, &stop_receiving, &failed_tx)?;
-        let panels = panels::spawn(config, &inventory, &control, &failed_tx)?;
+        let panels = panels::spawn(config, &inventory, &control, &metrics, &failed_tx)?;
         let owners = owners::spawn(
             config,
             panels.as_ref(),
@@ -212,6 +212,7 @@ impl Daemon {
         info!(
             api = %web.address,
             flows = ?flow_addresses,
+            owners = ?owners.as_ref().map(|owners| owners.address),
             mode = ?config.mitigator.mode,
             "ready"
         );

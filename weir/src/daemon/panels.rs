@@ -15,9 +15,12 @@ use anyhow::{Context as _, anyhow};
 use arc_swap::ArcSwap;
 use crossbeam_channel::{Sender, bounded};
 use tracing::{error, info, warn};
+use weir_api::Metrics;
+use weir_api::metrics::IntGaugeVec;
 use weir_collector::socket::SharedInventory;
 use weir_config::Config;
 use weir_model::{Inventory, Service};
+use weir_panel::Connection;
 use weir_panel::client::Timeouts;
 use weir_panel::runner::{self, Command, Setup, Update};
 
@@ -70,6 +73,7 @@ pub(crate) fn spawn(
     config: &Config,
     inventory: &Arc<SharedInventory>,
     control: &Sender<Control>,
+    metrics: &Arc<Metrics>,
     failed: &Sender<String>,
 ) -> anyhow::Result<Option<Panels>> {
     if config.panels.is_empty() {
@@ -94,6 +98,7 @@ pub(crate) fn spawn(
         shared: Arc::clone(inventory),
         control: control.clone(),
         latest: Arc::clone(&latest),
+        metrics: Arc::clone(metrics),
     };
     let thread = spawn_thread("panels", failed, move || {
         if let Err(error) = runner::run(&setup, &from, |update| bridge.take(update)) {
@@ -110,6 +115,25 @@ struct Bridge {
     shared: Arc<SharedInventory>,
     control: Sender<Control>,
     latest: Arc<ArcSwap<Update>>,
+    metrics: Arc<Metrics>,
+}
+
+/// Panels are few and named by the operator: their names are a closed set.
+fn count(metrics: &Metrics, update: &Update) {
+    let whole = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    for panel in &update.panels {
+        let (name, status) = (panel.name.as_str(), &panel.status);
+        let set = |family: &IntGaugeVec, value| family.with_label_values(&[name]).set(value);
+        set(&metrics.panel_up, i64::from(status.connection == Connection::Ok));
+        let success = status.last_success.map_or(0, |at| at.0 / 1000);
+        set(&metrics.panel_success, i64::try_from(success).unwrap_or(i64::MAX));
+        set(&metrics.panel_held, whole(status.held));
+        Metrics::raise(&metrics.panel_requests, &[name], status.requests);
+        if let Some(snapshot) = &panel.snapshot {
+            set(&metrics.panel_ports, whole(snapshot.services.len()));
+            set(&metrics.panel_unmapped, whole(snapshot.unmapped().count()));
+        }
+    }
 }
 
 impl Bridge {
@@ -123,6 +147,7 @@ impl Bridge {
                 }
             }
         }
+        count(&self.metrics, &update);
         let merged = merge(&self.declared, &update.services);
         self.latest.store(Arc::new(update));
         if merged.services == self.in_force {
