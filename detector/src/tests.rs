@@ -240,6 +240,7 @@ fn an_open_incident_goes_on_after_a_restart_and_ends() {
     }
     let verdict = world.said.last().unwrap().clone();
     let incident = Arc::new(weir_model::Incident {
+        group: None,
         id: verdict.incident,
         state: weir_model::IncidentState::Open,
         opened: verdict.at,

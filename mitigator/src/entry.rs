@@ -74,6 +74,7 @@ impl Entry {
         let incident = Incident {
             id: verdict.incident,
             state: IncidentState::Open,
+            group: None,
             opened: verdict.at,
             closed: None,
             verdict: verdict.clone(),

@@ -43,6 +43,8 @@ impl Mitigator {
     /// that is only alerted about when there is something to do about this one. `None` otherwise.
     fn open(&mut self, verdict: &Verdict, now: Millis) -> Option<Entry> {
         let mut entry = Entry::new(verdict, now);
+        let group = self.guard.inventory().group_of(verdict.target).map(str::to_owned);
+        Arc::make_mut(&mut entry.incident).group = group;
         while self.entries.len() >= self.config.max_incidents.max(1) {
             let worth = |e: &Entry| {
                 let open = e.incident.state == IncidentState::Open;

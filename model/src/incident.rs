@@ -36,6 +36,9 @@ pub struct Incident {
     pub id: IncidentId,
     /// Whether it goes on.
     pub state: IncidentState,
+    /// Name of the group of hosts it is in, such as a node of a panel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
     /// First verdict.
     pub opened: Millis,
     /// End, if over.

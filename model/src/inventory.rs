@@ -24,6 +24,40 @@ pub struct Service {
     pub game: String,
 }
 
+/// Hosts that belong together: a node of a panel, or all of them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct HostGroup {
+    /// `panel/node`, or `panel`.
+    pub name: String,
+    /// Its addresses, sorted.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// What is known beforehand of a service port's traffic, for as long as it is in the inventory.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Expected {
+    /// Protected address.
+    pub address: IpAddr,
+    /// IP protocol: 6 or 17.
+    pub protocol: u8,
+    /// Port.
+    pub port: u16,
+    /// What is to be expected.
+    pub traffic: ExpectedTraffic,
+    /// Why, for people: `suspended`, `wipe`.
+    pub why: String,
+}
+
+/// What is to be expected of a service port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExpectedTraffic {
+    /// None: the server does not run. Nothing is learnt from its silence.
+    Silence,
+    /// Much more than usual: players return all at once.
+    Surge,
+}
+
 /// Prefixes and service ports, as configured and as synchronised from panels.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inventory {
@@ -33,6 +67,12 @@ pub struct Inventory {
     pub never_touch: PrefixSet,
     /// Declared service ports, sorted, without duplicates.
     pub services: Vec<Service>,
+    /// Hosts that belong together, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<HostGroup>,
+    /// What is known beforehand, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expected: Vec<Expected>,
 }
 
 impl Inventory {
@@ -40,7 +80,38 @@ impl Inventory {
     pub fn new(protected: PrefixSet, never_touch: PrefixSet, mut services: Vec<Service>) -> Self {
         services.sort();
         services.dedup_by_key(|s| (s.address, s.protocol, s.port));
-        Self { protected, never_touch, services }
+        Self { protected, never_touch, services, groups: Vec::new(), expected: Vec::new() }
+    }
+
+    /// The same with groups of hosts, and with what is known beforehand.
+    #[must_use]
+    pub fn with(mut self, mut groups: Vec<HostGroup>, mut expected: Vec<Expected>) -> Self {
+        groups.sort();
+        expected.sort();
+        (self.groups, self.expected) = (groups, expected);
+        self
+    }
+
+    /// The group that holds a target whole; the first by name when several do.
+    pub fn group_of(&self, target: IpNet) -> Option<&str> {
+        let holds = |group: &&HostGroup| {
+            if target.prefix_len() == target.max_prefix_len() {
+                return group.addresses.binary_search(&target.addr()).is_ok();
+            }
+            let mut protected = self.groups.iter().flat_map(|g| &g.addresses);
+            let inside = |address: &IpAddr| target.contains(address);
+            // A prefix belongs to the only group with hosts in it.
+            group.addresses.iter().any(inside)
+                && protected.all(|a| !inside(a) || group.addresses.binary_search(a).is_ok())
+        };
+        self.groups.iter().find(holds).map(|group| group.name.as_str())
+    }
+
+    /// What is known beforehand of a service port.
+    pub fn expected_of(&self, address: IpAddr, protocol: u8, port: u16) -> Option<&Expected> {
+        let key = |e: &Expected| (e.address, e.protocol, e.port);
+        let at = self.expected.partition_point(|e| key(e) < (address, protocol, port));
+        self.expected.get(at).filter(|e| key(e) == (address, protocol, port))
     }
 
     /// The declared services of one address.
@@ -58,5 +129,48 @@ impl Inventory {
     /// The protected prefix an address lies in.
     pub fn prefix_of(&self, address: IpAddr) -> Option<IpNet> {
         self.protected.covering(address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inventory() -> Inventory {
+        let group = |name: &str, addresses: &[&str]| HostGroup {
+            name: name.to_owned(),
+            addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+        };
+        let groups = vec![
+            group("main/b", &["203.0.113.64", "203.0.113.65"]),
+            group("main/a", &["203.0.113.7"]),
+        ];
+        let expected = vec![Expected {
+            address: "203.0.113.7".parse().unwrap(),
+            protocol: 17,
+            port: 28015,
+            traffic: ExpectedTraffic::Surge,
+            why: "wipe".to_owned(),
+        }];
+        Inventory::default().with(groups, expected)
+    }
+
+    #[test]
+    fn a_target_belongs_to_the_group_that_has_all_hosts_in_it() {
+        let inventory = inventory();
+        let group = |target: &str| inventory.group_of(target.parse().unwrap());
+        assert_eq!(group("203.0.113.7/32"), Some("main/a"));
+        assert_eq!(group("203.0.113.8/32"), None);
+        assert_eq!(group("203.0.113.64/26"), Some("main/b"));
+        assert_eq!(group("203.0.113.0/24"), None, "two groups are in it");
+    }
+
+    #[test]
+    fn what_is_expected_is_found_by_its_port() {
+        let inventory = inventory();
+        let host = "203.0.113.7".parse().unwrap();
+        assert_eq!(inventory.expected_of(host, 17, 28015).unwrap().why, "wipe");
+        assert_eq!(inventory.expected_of(host, 6, 28015), None);
+        assert_eq!(inventory.expected_of(host, 17, 28016), None);
     }
 }

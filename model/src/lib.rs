@@ -27,7 +27,7 @@ pub use exporter::{ExporterId, ExporterStatus, FlowProtocol, SamplingSource};
 pub use flow::{Direction, FlowRecord, Forwarding, Fragment, tcp_flags};
 pub use host::{HostBaseline, HostBaselines, HostRate};
 pub use incident::{Decision, Incident, IncidentState, TimelineEntry};
-pub use inventory::{Inventory, Service};
+pub use inventory::{Expected, ExpectedTraffic, HostGroup, Inventory, Service};
 pub use matches::{Action, Filter, FlagMatch, FragmentMatch, Match, Range, Redirect};
 pub use mitigation::{
     DesiredState, Measure, Mitigation, MitigationId, MitigationState, Originator, Rung,

@@ -26,6 +26,6 @@ pub use listing::{Allocation, Egg, Flavour, Listing, Node, Server, ServerState, 
 pub use mapping::{Names, Unmapped, Via, names_of};
 pub use role::{Conclusion, Protocols, Role, Source};
 pub use snapshot::{
-    AllocationView, Endpoint, Group, NodeView, Observation, PanelSnapshot, ServerView, Suggestion,
+    AllocationView, Endpoint, NodeView, Observation, PanelSnapshot, ServerView, Suggestion,
 };
 pub use sync::{Action, Connection, Event, Failure, Reply, Status, Sync};

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
 use serde::{Deserialize, Serialize};
-use weir_model::{Millis, PrefixSet, Service};
+use weir_model::{Expected, HostGroup, Millis, PrefixSet, Service};
 
 use crate::client::{Client, Timeouts};
 use crate::config::{Config, Mode, PanelConfig};
@@ -67,6 +67,10 @@ pub struct Update {
     pub panels: Vec<PanelState>,
     /// Service ports of all panels, sorted, without duplicates; the first panel wins.
     pub services: Vec<Service>,
+    /// Hosts that belong together, by each panel's mode.
+    pub groups: Vec<HostGroup>,
+    /// What is known beforehand at this moment.
+    pub expected: Vec<Expected>,
 }
 
 /// What is known of one panel.
@@ -80,6 +84,8 @@ pub struct PanelState {
     pub alarms: Vec<String>,
     /// The panel as mapped; `None` before the first listing.
     pub snapshot: Option<Arc<PanelSnapshot>>,
+    /// What is known beforehand at this moment: servers that do not run, and windows of the operator.
+    pub expected: Vec<Expected>,
 }
 
 /// A panel in short, for `weir panel status`: kept beside the listing.
@@ -132,7 +138,10 @@ impl Update {
             }
         }
         services.sort();
-        Self { panels, services }
+        let snapshots = panels.iter().filter_map(|panel| panel.snapshot.as_ref());
+        let groups = snapshots.flat_map(|snapshot| &snapshot.groups).cloned().collect();
+        let expected = panels.iter().flat_map(|panel| &panel.expected).cloned().collect();
+        Self { panels, services, groups, expected }
     }
 }
 
@@ -405,9 +414,21 @@ impl Worker {
             name: self.panel.name.clone(),
             status,
             alarms,
+            expected: self.snapshot.as_ref().map(|s| self.expected(s)).unwrap_or_default(),
             snapshot: self.snapshot.clone(),
         }
     }
+
+    /// Looked at with every report, which is at least once an interval.
+    fn expected(&self, snapshot: &PanelSnapshot) -> Vec<Expected> {
+        snapshot.expected(&self.panel.expectations, minute_of_week(self.clock.now()))
+    }
+}
+
+/// Monday 00:00 UTC is minute 0; the first of January 1970 was a Thursday.
+fn minute_of_week(now: Millis) -> u32 {
+    let minutes = now.0 / 60_000 + 3 * 1440;
+    u32::try_from(minutes % (7 * 1440)).unwrap_or(0)
 }
 
 /// Writes a value beside its place and moves it there, so that a crash leaves the old one.

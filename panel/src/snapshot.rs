@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use weir_model::{Millis, PrefixSet, Service};
+use weir_model::{Expected, ExpectedTraffic, HostGroup, Millis, PrefixSet, Service};
 
-use crate::config::{Mode, PanelConfig};
+use crate::config::{Expectation, Mode, PanelConfig};
 use crate::games::Games;
 use crate::listing::{Allocation, Flavour, Listing, Server, ServerState};
 use crate::mapping::{Mapper, Names, Unmapped, Via};
@@ -35,7 +35,7 @@ pub struct PanelSnapshot {
     /// Allocations whose address and port another server of the panel has as well.
     pub conflicts: usize,
     /// Hosts that belong together, by the panel's mode.
-    pub groups: Vec<Group>,
+    pub groups: Vec<HostGroup>,
 }
 
 /// A port on the wire.
@@ -47,15 +47,6 @@ pub struct Endpoint {
     pub protocol: u8,
     /// Port.
     pub port: u16,
-}
-
-/// Hosts that belong together: their incidents and rules are shown as one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Group {
-    /// `panel/node`, or `panel` in central mode.
-    pub name: String,
-    /// Its addresses, sorted.
-    pub addresses: Vec<IpAddr>,
 }
 
 /// A node.
@@ -138,6 +129,42 @@ pub struct AllocationView {
 }
 
 impl PanelSnapshot {
+    /// What is known beforehand at a minute of the week: no traffic where a server does not run, much
+    /// where the operator says so.
+    pub fn expected(&self, rules: &[Expectation], minute_of_week: u32) -> Vec<Expected> {
+        let silent = self.quiet.iter().map(|at| Expected {
+            address: at.address,
+            protocol: at.protocol,
+            port: at.port,
+            traffic: ExpectedTraffic::Silence,
+            why: "the server does not run".to_owned(),
+        });
+        let mut expected: Vec<Expected> = silent.collect();
+        for server in &self.servers {
+            let Some(rule) = rules.iter().find(|rule| rule.covers(&server.uuid, minute_of_week))
+            else {
+                continue;
+            };
+            for allocation in self.allocations.iter().filter(|a| a.server == server.id) {
+                for address in &allocation.addresses {
+                    for protocol in allocation.role.protocols.numbers() {
+                        expected.push(Expected {
+                            address: *address,
+                            protocol,
+                            port: allocation.port,
+                            traffic: ExpectedTraffic::Surge,
+                            why: rule.why.clone(),
+                        });
+                    }
+                }
+            }
+        }
+        expected.sort();
+        // A server that does not run has no surge.
+        expected.dedup_by_key(|e| (e.address, e.protocol, e.port));
+        expected
+    }
+
     /// Maps and concludes a listing.
     pub fn build(
         listing: &Listing,
@@ -210,7 +237,7 @@ impl PanelSnapshot {
     }
 
     /// The group of an address.
-    pub fn group_of(&self, address: IpAddr) -> Option<&Group> {
+    pub fn group_of(&self, address: IpAddr) -> Option<&HostGroup> {
         self.groups.iter().find(|g| g.addresses.binary_search(&address).is_ok())
     }
 }
@@ -350,7 +377,7 @@ impl Builder<'_> {
             Mode::PerNode => self
                 .nodes
                 .iter()
-                .map(|n| Group {
+                .map(|n| HostGroup {
                     name: format!("{}/{}", config.name, n.name),
                     addresses: n.addresses.clone(),
                 })
@@ -358,7 +385,7 @@ impl Builder<'_> {
             Mode::Central => {
                 let all: BTreeSet<IpAddr> =
                     self.nodes.iter().flat_map(|n| n.addresses.iter().copied()).collect();
-                vec![Group { name: config.name.clone(), addresses: all.into_iter().collect() }]
+                vec![HostGroup { name: config.name.clone(), addresses: all.into_iter().collect() }]
             }
         };
         let quiet = self.endpoints.iter().filter(|(_, e)| e.quiet).map(|(at, _)| *at).collect();

@@ -28,7 +28,7 @@ pub struct IncidentFilter {
     pub from: Option<Millis>,
     /// Opened before.
     pub to: Option<Millis>,
-    /// Target, family or summary contains each of these words, case ignored.
+    /// Target, family, group or summary contains each of these words, case ignored.
     pub search: Option<String>,
     /// Older than this one: where the last page ended.
     pub before: Option<IncidentId>,
@@ -59,7 +59,8 @@ impl IncidentFilter {
 /// What a search looks at.
 fn words(incident: &Incident) -> String {
     let verdict = &incident.verdict;
-    format!("{} {} {}", verdict.target, verdict.family, verdict.summary).to_lowercase()
+    let group = incident.group.as_deref().unwrap_or_default();
+    format!("{} {} {group} {}", verdict.target, verdict.family, verdict.summary).to_lowercase()
 }
 
 impl Store {

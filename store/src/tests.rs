@@ -15,6 +15,7 @@ pub(crate) fn incident(id: u64, state: IncidentState) -> Arc<Incident> {
     Arc::new(Incident {
         id: IncidentId(id),
         state,
+        group: None,
         opened: at,
         closed: (state == IncidentState::Closed).then_some(at + 5),
         verdict: Verdict {

@@ -76,7 +76,8 @@ impl Panel {
         let games = Games::default();
         let snapshot = PanelSnapshot::build(listing, &self.config, &games, &base.protected, &names);
         let never = base.never_touch.clone();
-        Some(Arc::new(Inventory::new(base.protected.clone(), never, snapshot.services)))
+        let inventory = Inventory::new(base.protected.clone(), never, snapshot.services);
+        Some(Arc::new(inventory.with(snapshot.groups, Vec::new())))
     }
 }
 
@@ -129,6 +130,7 @@ fn a_server_made_in_the_panel_is_named_and_its_players_are_spared() {
     let text = weir::text::incident(incident, EPOCH);
     assert!(text.contains("FiveM, server 'los santos'"), "{text}");
     assert!(text.contains("30120"), "{text}");
+    assert_eq!(incident.group.as_deref(), Some("main/fra-1"));
     assert!(!incident.mitigations.is_empty(), "{text}");
     for mitigation in &incident.mitigations {
         let Measure::FlowSpec(filter) = &mitigation.measure else { panic!("wide measure: {text}") };

@@ -54,6 +54,9 @@ pub fn incident(incident: &Incident, origin: Millis) -> String {
     let _ =
         writeln!(out, "incident {} opened at {}, {closed}", incident.id, seconds(incident.opened));
     let _ = writeln!(out, "  target      {}", verdict.target);
+    if let Some(group) = &incident.group {
+        let _ = writeln!(out, "  group       {group}");
+    }
     let _ = writeln!(out, "  family      {}", verdict.family);
     for vector in &verdict.vectors {
         let _ = writeln!(

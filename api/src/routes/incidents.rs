@@ -47,7 +47,7 @@ pub(crate) struct Filter {
     from: Option<Millis>,
     /// Opened before, milliseconds since 1970.
     to: Option<Millis>,
-    /// Words that target, family or summary contain, case ignored.
+    /// Words that target, family, group or summary contain, case ignored.
     #[param(max_length = 128)]
     search: Option<String>,
     /// Where the last page ended: its `next`.
@@ -183,7 +183,7 @@ pub(crate) struct Export {
     from: Option<Millis>,
     /// Opened before, milliseconds since 1970.
     to: Option<Millis>,
-    /// Words that target, family or summary contain, case ignored.
+    /// Words that target, family, group or summary contain, case ignored.
     #[param(max_length = 128)]
     search: Option<String>,
 }

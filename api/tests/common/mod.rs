@@ -267,6 +267,7 @@ pub fn incident(id: u64, target: &str) -> Incident {
     Incident {
         id: IncidentId(id),
         state: IncidentState::Open,
+        group: None,
         opened: at,
         closed: None,
         verdict: Verdict {

@@ -212,3 +212,28 @@ fn what_is_seen_is_suggested_never_applied() {
     let unchanged = snapshot.allocations.iter().find(|a| a.id == 102).unwrap();
     assert_eq!(unchanged.role.protocols, Protocols::BOTH);
 }
+
+#[test]
+fn what_is_expected_follows_the_operators_windows() {
+    use crate::config::Expectation;
+    use weir_model::ExpectedTraffic;
+
+    let snapshot = build(&listing(Flavour::Pelican), |_| {});
+    let wipe = Expectation {
+        server: "*".to_owned(),
+        why: "wipe".to_owned(),
+        weekdays: vec![4],
+        from_minute: 18 * 60,
+        minutes: 60,
+    };
+    let surges = |minute: u32| {
+        let expected = snapshot.expected(std::slice::from_ref(&wipe), minute);
+        let silent = expected.iter().filter(|e| e.traffic == ExpectedTraffic::Silence).count();
+        assert_eq!(silent, snapshot.quiet.len(), "a server that does not run has no surge");
+        expected.len() - silent
+    };
+    let thursday = 3 * 1440 + 18 * 60;
+    assert_eq!(surges(thursday - 1), 0);
+    assert!(surges(thursday) > 0);
+    assert_eq!(surges(thursday + 60), 0);
+}

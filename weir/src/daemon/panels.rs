@@ -93,7 +93,7 @@ pub(crate) fn spawn(
     let (commands, from) = bounded(COMMANDS_MAX);
     let declared = config.protect.inventory();
     let mut bridge = Bridge {
-        in_force: declared.services.clone(),
+        in_force: Arc::new(declared.clone()),
         declared,
         shared: Arc::clone(inventory),
         control: control.clone(),
@@ -111,7 +111,7 @@ pub(crate) fn spawn(
 
 struct Bridge {
     declared: Inventory,
-    in_force: Vec<Service>,
+    in_force: Arc<Inventory>,
     shared: Arc<SharedInventory>,
     control: Sender<Control>,
     latest: Arc<ArcSwap<Update>>,
@@ -148,14 +148,19 @@ impl Bridge {
             }
         }
         count(&self.metrics, &update);
-        let merged = merge(&self.declared, &update.services);
+        let merged = merge(&self.declared, &update);
         self.latest.store(Arc::new(update));
-        if merged.services == self.in_force {
+        if merged == *self.in_force {
             return;
         }
-        self.in_force.clone_from(&merged.services);
-        info!(services = merged.services.len(), "the panels changed what is protected");
+        info!(
+            services = merged.services.len(),
+            groups = merged.groups.len(),
+            expected = merged.expected.len(),
+            "the panels changed what is protected"
+        );
         let merged = Arc::new(merged);
+        self.in_force = Arc::clone(&merged);
         self.shared.set(Arc::clone(&merged));
         if self.control.send_timeout(Control::Inventory(merged), PATIENCE).is_err() {
             warn!("the core does not take the inventory");
@@ -164,12 +169,13 @@ impl Bridge {
 }
 
 /// Declared services and those of panels; what is declared stays as it is.
-pub(crate) fn merge(declared: &Inventory, services: &[Service]) -> Inventory {
+pub(crate) fn merge(declared: &Inventory, update: &Update) -> Inventory {
     let key = |s: &Service| (s.address, s.protocol, s.port);
     let own: BTreeSet<_> = declared.services.iter().map(key).collect();
-    let new = services.iter().filter(|s| !own.contains(&key(s))).cloned();
+    let new = update.services.iter().filter(|s| !own.contains(&key(s))).cloned();
     let all = declared.services.iter().cloned().chain(new).collect();
     Inventory::new(declared.protected.clone(), declared.never_touch.clone(), all)
+        .with(update.groups.clone(), update.expected.clone())
 }
 
 #[cfg(test)]
@@ -188,7 +194,8 @@ mod tests {
         let protected = FromIterator::from_iter(["203.0.113.0/24".parse().unwrap()]);
         let declared =
             Inventory::new(protected, FromIterator::from_iter([]), vec![service(30120, "z")]);
-        let merged = merge(&declared, &[service(30120, "a"), service(28015, "b")]);
+        let services = vec![service(30120, "a"), service(28015, "b")];
+        let merged = merge(&declared, &Update { services, ..Update::default() });
         let names: Vec<&str> = merged.services.iter().map(|s| s.name.as_str()).collect();
         assert_eq!(names, ["b", "z"]);
         assert_eq!(merged.protected, declared.protected);
