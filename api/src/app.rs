@@ -55,6 +55,8 @@ pub struct Records {
     readers: Vec<Arc<Mutex<Store>>>,
     /// Folder for copies that a backup makes.
     scratch: std::path::PathBuf,
+    /// The history file beside the state file.
+    pub(crate) history: Option<std::path::PathBuf>,
 }
 
 impl Records {
@@ -71,6 +73,7 @@ impl Records {
             writer: Arc::new(Mutex::new(Store::open(path)?)),
             readers,
             scratch: scratch.unwrap_or_else(|| Path::new(".")).to_owned(),
+            history: Some(path.with_file_name("history.db")),
         })
     }
 
@@ -80,7 +83,12 @@ impl Records {
     /// As [`Store::in_memory`].
     pub fn in_memory() -> Result<Self, StoreError> {
         let only = Arc::new(Mutex::new(Store::in_memory()?));
-        Ok(Self { writer: Arc::clone(&only), readers: vec![only], scratch: std::env::temp_dir() })
+        Ok(Self {
+            writer: Arc::clone(&only),
+            readers: vec![only],
+            scratch: std::env::temp_dir(),
+            history: None,
+        })
     }
 }
 

@@ -15,6 +15,7 @@ pub mod panels;
 mod problem;
 mod routes;
 pub mod server;
+pub mod settings;
 mod table;
 
 use std::future::Future;
@@ -114,6 +115,8 @@ pub struct Handles {
     pub hosts: Option<mpsc::Sender<HostRequest>>,
     /// Game panels; none where none is configured.
     pub panels: Option<Arc<dyn panels::Desk>>,
+    /// What may be set while weir runs.
+    pub settings: Arc<dyn settings::Desk>,
 }
 
 /// All routes. To add one: a handler in `routes/` and its name in `table.rs`.

@@ -161,7 +161,7 @@ async fn bodies_names_and_paths_are_bounded() {
     let long = format!("/api/v1/incidents?search={}", "x".repeat(200));
     assert_eq!(ask("GET", &long).token(&token).send(&world).await.status, StatusCode::BAD_REQUEST);
     let deep = "[".repeat(60_000).into_bytes();
-    let answer = ask("PUT", "/api/v1/settings/groups").token(&token).header("if-match", "\"0\"");
+    let answer = ask("PUT", "/api/v1/settings/ladder").token(&token).header("if-match", "\"0\"");
     let answer = answer.raw(deep).send(&world).await;
     assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{}", answer.text);
 }

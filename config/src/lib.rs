@@ -7,6 +7,7 @@
 mod check;
 mod error;
 mod protect;
+mod settings;
 
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use check::Warning;
 pub use error::ConfigError;
 pub use protect::{Protect, ServiceConfig, ServiceProtocol};
+pub use settings::{EXCLUSIONS_MAX, Exclusion, PREFIXES_MAX, Settings};
 
 /// How the log is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

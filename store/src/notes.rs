@@ -9,6 +9,9 @@ use crate::{Change, Store, StoreError, from_sql, to_sql};
 /// Notes that one incident takes at most.
 pub const NOTES_MAX: u64 = 500;
 
+/// A request under an idempotency key is answered within this time, or never, milliseconds.
+pub const UNANSWERED_MS: u64 = 2 * 60 * 1000;
+
 /// A note.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {
@@ -215,7 +218,11 @@ impl Change<'_> {
         at: Millis,
         forget: Millis,
     ) -> Result<Option<Answer>, StoreError> {
-        self.transaction.execute("DELETE FROM answers WHERE at_ms < ?1", [to_sql(forget.0)])?;
+        // A request that was never answered died with its process; its key may be used again.
+        self.transaction.execute(
+            "DELETE FROM answers WHERE at_ms < ?1 OR (status = 0 AND at_ms < ?2)",
+            [to_sql(forget.0), to_sql(at.0.saturating_sub(UNANSWERED_MS))],
+        )?;
         let known = self
             .transaction
             .query_row(

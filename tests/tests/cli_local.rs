@@ -50,7 +50,7 @@ fn a_backup_of_a_running_weir_comes_back_once_it_is_stopped() {
     let weir = Weir::start("");
     weir.tell(&["user", "add", "eve", "--role", "owner"], "a long enough password\n");
     let file = weir.folder().join("weir.tar");
-    let backup = weir.ask(&["backup", file.to_str().unwrap()]);
+    let backup = weir.ask(&["backup", file.to_str().unwrap(), "--history"]);
     assert!(backup.status.success(), "{backup:?}");
     let again = weir.ask(&["backup", file.to_str().unwrap()]);
     assert_eq!(again.status.code(), Some(1), "a file that is there is not overwritten");
@@ -69,6 +69,7 @@ fn a_backup_of_a_running_weir_comes_back_once_it_is_stopped() {
     assert!(String::from_utf8_lossy(&running.stderr).contains("running"), "{running:?}");
     let elsewhere = restore(&there);
     assert!(elsewhere.status.success(), "{elsewhere:?}");
+    assert!(other.path().join("history.db").is_file());
     let store = weir_store::Store::open(&other.path().join("state.db")).unwrap();
     let names: Vec<String> = store.users().unwrap().into_iter().map(|user| user.name).collect();
     assert_eq!(names, ["eve"]);
@@ -82,4 +83,39 @@ fn a_weir_that_does_not_run_is_named() {
         .unwrap();
     assert_eq!(out.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&out.stderr).contains("/nonexistent/api.sock"));
+}
+
+/// Asks the API over the local socket, as a script on the machine would.
+fn call(weir: &Weir, method: &str, path: &str, version: u64, body: &str) -> serde_json::Value {
+    let socket = weir.folder().join("api.sock");
+    let out = Command::new("curl")
+        .args(["-s", "--unix-socket", socket.to_str().unwrap(), "-X", method])
+        .args(["-H", "content-type: application/json", "-H", &format!("if-match: \"{version}\"")])
+        .args(["-d", body, &format!("http://localhost/api/v1/{path}")])
+        .output()
+        .unwrap();
+    serde_json::from_slice(&out.stdout).unwrap_or_else(|_| panic!("{out:?}"))
+}
+
+#[test]
+fn an_exclusion_holds_at_once_ends_by_itself_and_survives_a_restart() {
+    let weir = Weir::start("");
+    let add = |weir: &Weir| {
+        weir.ask(&["mitigate", "add", "203.0.113.7/32", "--protocol", "17", "--sport", "53"])
+    };
+    let soon = weir::daemon::now() + 8000;
+    let body = format!(
+        r#"[{{"prefix": "203.0.113.7/32", "why": "its owner asked", "until": {}}}]"#,
+        soon.0
+    );
+    let set = call(&weir, "PUT", "settings/exclusions", 0, &body);
+    assert_eq!(set["version"], 1, "{set}");
+    assert!(!add(&weir).status.success(), "an excluded host was mitigated");
+    let wrong = call(&weir, "PUT", "settings/prefixes", 0, r#"["0.0.0.0/0"]"#);
+    assert_eq!(wrong["status"], 422, "{wrong}");
+
+    let weir = Weir::start_in(weir.kill(), "");
+    assert!(!add(&weir).status.success(), "the exclusion was forgotten");
+    weir.wait_for("the exclusion's end", |weir| add(weir).status.success().then_some(()));
+    assert!(weir::daemon::now() >= soon, "it ended too early");
 }

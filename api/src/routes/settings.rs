@@ -15,9 +15,6 @@ use crate::access::permission::{Allowed, needs};
 use crate::app::App;
 use crate::problem::{Form, Problem, Segment};
 
-/// What may be set: groups of hosts, protected prefixes, the ladder, exclusions, channels of notification.
-const NAMES: [&str; 5] = ["channels", "exclusions", "groups", "ladder", "prefixes"];
-
 /// A setting.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Setting)]
@@ -64,8 +61,16 @@ pub(crate) struct List {
     settings: Vec<View>,
 }
 
-fn known(name: &str) -> Result<&'static str, Problem> {
-    NAMES.into_iter().find(|known| *known == name).ok_or_else(|| Problem::missing("setting"))
+fn names(app: &App) -> &'static [&'static str] {
+    app.inner.handles.settings.names()
+}
+
+fn known(app: &App, name: &str) -> Result<&'static str, Problem> {
+    names(app)
+        .iter()
+        .find(|known| **known == name)
+        .copied()
+        .ok_or_else(|| Problem::missing("setting"))
 }
 
 /// Lists settings.
@@ -76,7 +81,7 @@ pub(crate) async fn list(
     State(app): State<App>,
 ) -> Result<Json<List>, Problem> {
     let found = app.read(weir_store::Store::settings).await?;
-    Ok(Json(List { settings: NAMES.map(|name| View::of(name, &found)).into() }))
+    Ok(Json(List { settings: names(&app).iter().map(|name| View::of(name, &found)).collect() }))
 }
 
 /// Shows a setting, with its version as `ETag`.
@@ -88,7 +93,7 @@ pub(crate) async fn one(
     State(app): State<App>,
     Segment(name): Segment<String>,
 ) -> Result<Response, Problem> {
-    let name = known(&name)?;
+    let name = known(&app, &name)?;
     let found = app.read(weir_store::Store::settings).await?;
     Ok(View::of(name, &found).respond())
 }
@@ -117,6 +122,7 @@ async fn store(
     value: Option<Value>,
 ) -> Result<Response, Problem> {
     let version = if_match(headers)?;
+    app.inner.handles.settings.check(name, value.as_ref()).map_err(Problem::invalid)?;
     let before = View::of(name, &app.read(weir_store::Store::settings).await?);
     if before.version != version {
         return Err(changed(&format!("{name} has version {} by now", before.version)));
@@ -135,6 +141,7 @@ async fn store(
         .await;
     match written {
         Ok(version) => {
+            app.inner.handles.settings.apply(name, value.as_ref());
             let who = Some(who.principal.name.clone());
             Ok(View { name, version, at: Some(at), who, value }.respond())
         }
@@ -143,7 +150,8 @@ async fn store(
     }
 }
 
-/// Changes a setting that nobody has changed since it was read. It takes effect with the next start.
+/// Changes a setting that nobody has changed since it was read: `exclusions` (a list of `prefix`, `why`,
+/// `until`) and `prefixes` (a list) at once, `ladder` (as in the configuration file) with the next start.
 #[utoipa::path(put, path = "/api/v1/settings/{name}", tag = "settings",
     params(("name" = String, Path, description = "Which"),
         ("If-Match" = String, Header, description = "The ETag that was read")),
@@ -155,7 +163,7 @@ pub(crate) async fn put(
     headers: HeaderMap,
     Form(value): Form<Value>,
 ) -> Result<Response, Problem> {
-    let name = known(&name)?;
+    let name = known(&app, &name)?;
     if !value.is_object() && !value.is_array() {
         return Err(Problem::invalid("a setting is an object or a list"));
     }
@@ -173,5 +181,5 @@ pub(crate) async fn remove(
     Segment(name): Segment<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    store(&app, &who, known(&name)?, &headers, None).await
+    store(&app, &who, known(&app, &name)?, &headers, None).await
 }

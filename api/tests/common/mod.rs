@@ -78,6 +78,23 @@ impl Desk for Panels {
     }
 }
 
+/// Settings that only lists of at most nine entries are good for.
+#[derive(Debug)]
+pub struct Settings;
+
+impl weir_api::settings::Desk for Settings {
+    fn names(&self) -> &'static [&'static str] {
+        &["exclusions", "ladder", "prefixes"]
+    }
+
+    fn check(&self, _name: &str, value: Option<&Value>) -> Result<(), String> {
+        let short = value.and_then(Value::as_array).is_none_or(|list| list.len() < 10);
+        short.then_some(()).ok_or_else(|| "too long".to_owned())
+    }
+
+    fn apply(&self, _name: &str, _value: Option<&Value>) {}
+}
+
 /// An answer, read to its end.
 #[derive(Debug)]
 pub struct Answer {
@@ -226,6 +243,7 @@ pub fn world_with(config: Config) -> World {
         ready: Arc::new(AtomicBool::new(true)),
         hosts: None,
         panels: Some(Arc::new(Panels::default())),
+        settings: Arc::new(Settings),
     };
     let time = Arc::clone(&clock);
     let clock_of = Clock::new(move || Millis(time.load(Ordering::Relaxed)));

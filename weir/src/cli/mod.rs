@@ -131,6 +131,9 @@ pub enum Ask {
     Backup {
         /// File to write, must not exist
         file: PathBuf,
+        /// The history of hosts as well, which may be large
+        #[arg(long)]
+        history: bool,
     },
 }
 
@@ -153,7 +156,7 @@ pub fn run(ask: &Ask, common: &Common) -> anyhow::Result<ExitCode> {
         Ask::Token { action } => accounts::tokens(&client, &output, action.as_ref())?,
         Ask::User { action } => accounts::users(&client, &output, action.as_ref())?,
         Ask::Audit { action } => return state::audit(&client, &output, action.as_ref()),
-        Ask::Backup { file } => state::backup(&client, &output, file)?,
+        Ask::Backup { file, history } => state::backup(&client, &output, file, *history)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -61,7 +61,12 @@ pub(super) fn audit(
     }
 }
 
-pub(super) fn backup(client: &Client, output: &Output, file: &Path) -> anyhow::Result<()> {
+pub(super) fn backup(
+    client: &Client,
+    output: &Output,
+    file: &Path,
+    history: bool,
+) -> anyhow::Result<()> {
     let shown = file.display();
     let mut out = std::fs::OpenOptions::new()
         .write(true)
@@ -69,7 +74,8 @@ pub(super) fn backup(client: &Client, output: &Output, file: &Path) -> anyhow::R
         .mode(0o600)
         .open(file)
         .with_context(|| format!("{shown}"))?;
-    let written = client.download("/api/v1/backup", &mut out).and_then(|bytes| {
+    let path = format!("/api/v1/backup?history={history}");
+    let written = client.download(&path, &mut out).and_then(|bytes| {
         out.sync_all()?;
         Ok(bytes)
     });
@@ -97,7 +103,8 @@ pub fn restore(file: &Path, state: &Path, client: &Client) -> anyhow::Result<Exi
     if state.as_os_str() == ":memory:" {
         bail!("store.path is :memory:, there is nothing to restore to");
     }
-    let manifest = backup::restore(file, state, None)?;
+    let history = state.with_file_name("history.db");
+    let manifest = backup::restore(file, state, Some(&history))?;
     write(&format!(
         "{}: restored the backup of {} made by weir {}",
         state.display(),

@@ -21,6 +21,7 @@ mod channels;
 mod clock;
 mod core_thread;
 mod history;
+mod inventory;
 mod metrics;
 mod owners;
 mod panel_desk;
@@ -108,8 +109,12 @@ impl Daemon {
     /// # Errors
     /// When the store cannot be opened or an address cannot be bound; then nothing runs.
     pub fn start(config: &Config, options: &Options) -> anyhow::Result<Self> {
-        let inventory = Arc::new(config.protect.inventory());
         let store = open_store(&config.store.path)?;
+        let settings = inventory::kept(config, &store.settings()?);
+        let (file, mut config) = (config, config.clone());
+        settings.stand_in(&mut config);
+        let config = &config;
+        let inventory = Arc::new(settings.inventory(&config.protect, now()));
         let mut core = Core::new(config, &inventory);
         let started = now();
         let learned = store_thread::learned(&store);
@@ -146,6 +151,15 @@ impl Daemon {
 
         let (feed, ask, history) =
             history::spawn(open_history(&config.store.path)?, &metrics, &failed_tx)?;
+        let in_force = Arc::clone(&inventory);
+        let inventory = Arc::new(SharedInventory::new(inventory));
+        let inventory_desk = Arc::new(inventory::Desk::new(
+            file,
+            settings,
+            in_force,
+            control.clone(),
+            Arc::clone(&inventory),
+        ));
         let desk = (!config.panels.is_empty())
             .then(|| Arc::new(panel_desk::Desk::new(config, store_tx.clone())));
         let web = web::spawn(
@@ -158,6 +172,7 @@ impl Daemon {
                 control: control.clone(),
                 history: ask,
                 panels: desk.clone().map(|desk| desk as Arc<dyn weir_api::panels::Desk>),
+                inventory: Arc::clone(&inventory_desk),
             },
             web_stopping,
             &failed_tx,
@@ -180,7 +195,6 @@ impl Daemon {
         let bgp =
             bgp::spawn(config.bgp.clone(), desired_rx, control.clone(), bgp_stopping, &failed_tx)?;
         let stop_receiving = Arc::new(AtomicBool::new(false));
-        let inventory = Arc::new(SharedInventory::new(inventory));
         let agents = start_agents(
             config,
             agents::Parts {
@@ -196,7 +210,7 @@ impl Daemon {
             receiver.follow(&inventory);
         }
         let receivers = start_receivers(sockets, &queue, &control, &stop_receiving, &failed_tx)?;
-        let panels = panels::spawn(config, &inventory, &control, &metrics, &failed_tx)?;
+        let panels = panels::spawn(config, &inventory_desk, &metrics, &failed_tx)?;
         let owners = owners::spawn(
             config,
             panels.as_ref(),

@@ -1,37 +1,28 @@
 //! Game panels: what they say becomes part of what is protected.
 //!
 //! ```text
-//!   panel/<name> --Report--> panels --Inventory--> core
-//!                                 +--Shared------> rx/<n>
+//!   panel/<name> --Report--> panels --Update--> inventory desk --> core, rx/<n>
 //! ```
-//! What the operator declares goes before what a panel says of the same port.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use arc_swap::ArcSwap;
 use crossbeam_channel::{Sender, bounded};
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 use weir_api::Metrics;
 use weir_api::metrics::IntGaugeVec;
-use weir_collector::socket::SharedInventory;
 use weir_config::Config;
-use weir_model::{Inventory, Service};
 use weir_panel::Connection;
 use weir_panel::client::Timeouts;
 use weir_panel::runner::{self, Command, Setup, Update};
 
-use super::channels::Control;
+use super::inventory::Desk;
 use super::spawn as spawn_thread;
 
 /// Hints and orders that may wait; more of them mean the same.
 const COMMANDS_MAX: usize = 64;
-
-/// How long the core may take to accept a new inventory before the panels say so in the log.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The running synchronisation.
 #[derive(Debug)]
@@ -71,8 +62,7 @@ impl Panels {
 /// Starts the synchronisation; nothing when no panel is configured.
 pub(crate) fn spawn(
     config: &Config,
-    inventory: &Arc<SharedInventory>,
-    control: &Sender<Control>,
+    desk: &Arc<Desk>,
     metrics: &Arc<Metrics>,
     failed: &Sender<String>,
 ) -> anyhow::Result<Option<Panels>> {
@@ -91,12 +81,8 @@ pub(crate) fn spawn(
     };
     let latest = Arc::new(ArcSwap::from_pointee(Update::default()));
     let (commands, from) = bounded(COMMANDS_MAX);
-    let declared = config.protect.inventory();
     let mut bridge = Bridge {
-        in_force: Arc::new(declared.clone()),
-        declared,
-        shared: Arc::clone(inventory),
-        control: control.clone(),
+        desk: Arc::clone(desk),
         latest: Arc::clone(&latest),
         metrics: Arc::clone(metrics),
     };
@@ -110,10 +96,7 @@ pub(crate) fn spawn(
 }
 
 struct Bridge {
-    declared: Inventory,
-    in_force: Arc<Inventory>,
-    shared: Arc<SharedInventory>,
-    control: Sender<Control>,
+    desk: Arc<Desk>,
     latest: Arc<ArcSwap<Update>>,
     metrics: Arc<Metrics>,
 }
@@ -148,56 +131,7 @@ impl Bridge {
             }
         }
         count(&self.metrics, &update);
-        let merged = merge(&self.declared, &update);
-        self.latest.store(Arc::new(update));
-        if merged == *self.in_force {
-            return;
-        }
-        info!(
-            services = merged.services.len(),
-            groups = merged.groups.len(),
-            expected = merged.expected.len(),
-            "the panels changed what is protected"
-        );
-        let merged = Arc::new(merged);
-        self.in_force = Arc::clone(&merged);
-        self.shared.set(Arc::clone(&merged));
-        if self.control.send_timeout(Control::Inventory(merged), PATIENCE).is_err() {
-            warn!("the core does not take the inventory");
-        }
-    }
-}
-
-/// Declared services and those of panels; what is declared stays as it is.
-pub(crate) fn merge(declared: &Inventory, update: &Update) -> Inventory {
-    let key = |s: &Service| (s.address, s.protocol, s.port);
-    let own: BTreeSet<_> = declared.services.iter().map(key).collect();
-    let new = update.services.iter().filter(|s| !own.contains(&key(s))).cloned();
-    let all = declared.services.iter().cloned().chain(new).collect();
-    Inventory::new(declared.protected.clone(), declared.never_touch.clone(), all)
-        .with(update.groups.clone(), update.expected.clone())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_declared_goes_before_what_a_panel_says() {
-        let service = |port, name: &str| Service {
-            address: "203.0.113.7".parse().unwrap(),
-            protocol: 17,
-            port,
-            name: name.to_owned(),
-            game: String::new(),
-        };
-        let protected = FromIterator::from_iter(["203.0.113.0/24".parse().unwrap()]);
-        let declared =
-            Inventory::new(protected, FromIterator::from_iter([]), vec![service(30120, "z")]);
-        let services = vec![service(30120, "a"), service(28015, "b")];
-        let merged = merge(&declared, &Update { services, ..Update::default() });
-        let names: Vec<&str> = merged.services.iter().map(|s| s.name.as_str()).collect();
-        assert_eq!(names, ["b", "z"]);
-        assert_eq!(merged.protected, declared.protected);
+        self.latest.store(Arc::new(update.clone()));
+        self.desk.panels(update);
     }
 }

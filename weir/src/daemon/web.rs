@@ -19,7 +19,11 @@ use weir_api::{
 use weir_model::Snapshot;
 
 use super::channels::Control;
+use super::inventory::Desk;
 use super::{now, spawn as spawn_thread};
+
+/// How often exclusions are looked through for ended ones.
+const EXPIRY: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Questions about hosts that may wait.
 const QUESTIONS_WAITING: usize = 64;
@@ -32,6 +36,7 @@ pub(crate) struct Parts {
     pub(crate) control: Sender<Control>,
     pub(crate) history: Sender<HostRequest>,
     pub(crate) panels: Option<Arc<dyn weir_api::panels::Desk>>,
+    pub(crate) inventory: Arc<Desk>,
 }
 
 /// The running API.
@@ -67,6 +72,7 @@ pub(crate) fn spawn(
         ready: parts.ready,
         hosts: Some(hosts),
         panels: parts.panels,
+        settings: Arc::clone(&parts.inventory) as Arc<dyn weir_api::settings::Desk>,
     };
     let app = App::new(config.clone(), handles, records, Clock::new(now));
     if let Some(code) = app.setup_code()? {
@@ -76,6 +82,7 @@ pub(crate) fn spawn(
         runtime.block_on(async move {
             let asked = tokio::spawn(forward(questions, parts.control.clone(), parts.history));
             let forward = tokio::spawn(carry(requests, parts.control));
+            let expiry = tokio::spawn(expire(parts.inventory));
             let stop = async move {
                 // An error means that the daemon is gone: stop as well.
                 let _ = stopping.wait_for(|stop| *stop).await;
@@ -85,6 +92,7 @@ pub(crate) fn spawn(
             }
             forward.abort();
             asked.abort();
+            expiry.abort();
         });
         // A client that holds its connection open does not hold up the stop.
         runtime.shutdown_background();
@@ -118,6 +126,15 @@ async fn listen(config: &Config, store: &Path, kept: bool) -> anyhow::Result<Lis
         None => None,
     };
     Ok(Listeners { tcp, tls, local })
+}
+
+/// Ends exclusions whose time is over.
+async fn expire(inventory: Arc<Desk>) {
+    let mut tick = tokio::time::interval(EXPIRY);
+    loop {
+        tick.tick().await;
+        inventory.tick();
+    }
 }
 
 /// Carries commands to the core. A full queue drops the request, which its asker sees as 503.

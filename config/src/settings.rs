@@ -1,0 +1,153 @@
+//! Settings that an operator changes while weir runs: what stands in for parts of the file.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use weir_mitigator::RungConfig;
+use weir_model::{Inventory, IpNet, Millis, PrefixSet};
+
+use crate::{Config, Protect};
+
+/// Exclusions at most.
+pub const EXCLUSIONS_MAX: usize = 1000;
+
+/// Protected prefixes at most.
+pub const PREFIXES_MAX: usize = 10_000;
+
+/// A part of the protected prefixes for which nothing is announced, for a while or until it is removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exclusion {
+    /// Which.
+    pub prefix: IpNet,
+    /// Why, for people.
+    #[serde(default)]
+    pub why: String,
+    /// Until when, milliseconds since 1970; without an end when absent.
+    #[serde(default)]
+    pub until: Option<Millis>,
+}
+
+/// What operators have set; [`Default`] is what the file says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Settings {
+    /// Added to `protect.never_touch`.
+    pub exclusions: Vec<Exclusion>,
+    /// In place of `protect.prefixes`.
+    pub prefixes: Option<PrefixSet>,
+    /// In place of `mitigator.ladder`, from the next start on.
+    pub ladder: Option<Vec<RungConfig>>,
+}
+
+impl Settings {
+    /// Names of settings, sorted.
+    pub const NAMES: [&str; 3] = ["exclusions", "ladder", "prefixes"];
+
+    /// Takes one setting; `None` lets the file decide.
+    ///
+    /// # Errors
+    /// In words, when there is no such setting or its value has another form.
+    pub fn take(&mut self, name: &str, value: Option<&Value>) -> Result<(), String> {
+        match name {
+            "exclusions" => self.exclusions = read(value)?.unwrap_or_default(),
+            "prefixes" => {
+                let list: Option<Vec<IpNet>> = read(value)?;
+                self.prefixes = list.map(|list| list.into_iter().collect());
+            }
+            "ladder" => self.ladder = read(value)?,
+            _ => return Err(format!("there is no setting {name:?}")),
+        }
+        Ok(())
+    }
+
+    /// Whether the settings make a configuration that weir would start with.
+    ///
+    /// # Errors
+    /// In words, with everything that is wrong.
+    pub fn check(&self, file: &Config) -> Result<(), String> {
+        if self.exclusions.len() > EXCLUSIONS_MAX {
+            return Err(format!("at most {EXCLUSIONS_MAX} exclusions"));
+        }
+        if self.prefixes.as_ref().is_some_and(|prefixes| prefixes.len() > PREFIXES_MAX) {
+            return Err(format!("at most {PREFIXES_MAX} prefixes"));
+        }
+        let mut config = file.clone();
+        self.stand_in(&mut config);
+        crate::check::check(&config).map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Puts what is set in the place of what the file says; exclusions end by themselves and are no part
+    /// of it.
+    pub fn stand_in(&self, config: &mut Config) {
+        if let Some(prefixes) = &self.prefixes {
+            config.protect.prefixes = prefixes.clone();
+        }
+        if let Some(ladder) = &self.ladder {
+            config.mitigator.ladder.clone_from(ladder);
+        }
+    }
+
+    /// What is declared at an instant: the file, and what stands in for it.
+    pub fn inventory(&self, file: &Protect, now: Millis) -> Inventory {
+        let live = self.exclusions.iter().filter(|e| e.until.is_none_or(|until| now < until));
+        let excluded = live.map(|exclusion| exclusion.prefix);
+        let mut protect = file.clone();
+        protect.never_touch = protect.never_touch.iter().chain(excluded).collect();
+        if let Some(prefixes) = &self.prefixes {
+            protect.prefixes = prefixes.clone();
+        }
+        protect.inventory()
+    }
+}
+
+fn read<T: for<'a> Deserialize<'a>>(value: Option<&Value>) -> Result<Option<T>, String> {
+    value.map(|value| T::deserialize(value).map_err(|error| error.to_string())).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn file() -> Config {
+        crate::parse("[protect]\nprefixes = [\"203.0.113.0/24\"]\n").unwrap().0
+    }
+
+    #[test]
+    fn exclusions_end_by_themselves() {
+        let mut settings = Settings::default();
+        let value = json!([{"prefix": "203.0.113.9/32", "why": "test", "until": 5000},
+            {"prefix": "203.0.113.10/32"}]);
+        settings.take("exclusions", Some(&value)).unwrap();
+        settings.check(&file()).unwrap();
+        let count = |now| settings.inventory(&file().protect, Millis(now)).never_touch.len();
+        assert_eq!((count(4999), count(5000)), (2, 1));
+    }
+
+    #[test]
+    fn what_weir_would_not_start_with_is_refused() {
+        let check = |name: &str, value: Value| {
+            let mut settings = Settings::default();
+            settings.take(name, Some(&value))?;
+            settings.check(&file())
+        };
+        assert!(check("prefixes", json!([])).is_err(), "nothing would be watched");
+        assert!(check("prefixes", json!(["0.0.0.0/0"])).is_err());
+        assert!(check("prefixes", json!(["203.0.113.0/24", "2001:db8::/32"])).is_ok());
+        assert!(check("exclusions", json!({"prefix": "203.0.113.9/32"})).is_err());
+        assert!(check("ladder", json!([{"rung": "bounce", "above_bits_per_sec": 1}])).is_err());
+        assert!(check("groups", json!([])).is_err());
+    }
+
+    #[test]
+    fn the_file_decides_again() {
+        let mut settings = Settings::default();
+        settings.take("prefixes", Some(&json!(["198.51.100.0/24"]))).unwrap();
+        let first = |settings: &Settings| {
+            settings.inventory(&file().protect, Millis(0)).protected.iter().next().unwrap()
+        };
+        assert_eq!(first(&settings).to_string(), "198.51.100.0/24");
+        settings.take("prefixes", None).unwrap();
+        assert_eq!(first(&settings).to_string(), "203.0.113.0/24");
+    }
+}

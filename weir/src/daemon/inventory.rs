@@ -1,0 +1,152 @@
+//! The one place where what is protected is put together: the file, what operators set while weir runs, and
+//! what panels say. What is declared goes before what a panel says of the same port.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+use tracing::{info, warn};
+use weir_collector::socket::SharedInventory;
+use weir_config::{Config, Settings};
+use weir_model::Inventory;
+use weir_panel::runner::Update;
+use weir_store::notes::Setting;
+
+use super::channels::Control;
+use super::now;
+
+/// How long the core may take to accept a new inventory before the log says so.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Makes inventories, and hands each new one to the core and the receive threads.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    file: Config,
+    control: Sender<Control>,
+    shared: Arc<SharedInventory>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    settings: Settings,
+    panels: Update,
+    in_force: Arc<Inventory>,
+}
+
+/// What operators set in earlier runs. A value that no longer fits is left out, with a warning: weir starts.
+pub(crate) fn kept(file: &Config, found: &[Setting]) -> Settings {
+    let mut settings = Settings::default();
+    for setting in found {
+        let value = setting.body.as_deref().and_then(|body| serde_json::from_str(body).ok());
+        let mut trial = settings.clone();
+        match trial.take(&setting.name, value.as_ref()).and_then(|()| trial.check(file)) {
+            Ok(()) => settings = trial,
+            Err(why) => warn!(setting = setting.name, why, "a setting no longer fits"),
+        }
+    }
+    settings
+}
+
+impl Desk {
+    pub(crate) fn new(
+        file: &Config,
+        settings: Settings,
+        in_force: Arc<Inventory>,
+        control: Sender<Control>,
+        shared: Arc<SharedInventory>,
+    ) -> Self {
+        let state = State { settings, panels: Update::default(), in_force };
+        Self { file: file.clone(), control, shared, state: Mutex::new(state) }
+    }
+
+    /// Panels said something.
+    pub(crate) fn panels(&self, update: Update) {
+        self.change(|state| state.panels = update);
+    }
+
+    /// An exclusion may have ended.
+    pub(crate) fn tick(&self) {
+        self.change(|_| {});
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut state);
+        let made = merge(&state.settings.inventory(&self.file.protect, now()), &state.panels);
+        if made == *state.in_force {
+            return;
+        }
+        info!(
+            prefixes = made.protected.len(),
+            never_touch = made.never_touch.len(),
+            services = made.services.len(),
+            expected = made.expected.len(),
+            "what is protected has changed"
+        );
+        let made = Arc::new(made);
+        state.in_force = Arc::clone(&made);
+        self.shared.set(Arc::clone(&made));
+        if self.control.send_timeout(Control::Inventory(made), PATIENCE).is_err() {
+            warn!("the core does not take the inventory");
+        }
+    }
+}
+
+impl weir_api::settings::Desk for Desk {
+    fn names(&self) -> &'static [&'static str] {
+        &Settings::NAMES
+    }
+
+    fn check(&self, name: &str, value: Option<&serde_json::Value>) -> Result<(), String> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut trial = state.settings.clone();
+        drop(state);
+        trial.take(name, value)?;
+        trial.check(&self.file)
+    }
+
+    fn apply(&self, name: &str, value: Option<&serde_json::Value>) {
+        self.change(|state| {
+            if let Err(why) = state.settings.take(name, value) {
+                warn!(setting = name, why, "a setting was not taken");
+            }
+        });
+    }
+}
+
+/// Declared services and those of panels; what is declared stays as it is.
+fn merge(declared: &Inventory, update: &Update) -> Inventory {
+    let key = |s: &weir_model::Service| (s.address, s.protocol, s.port);
+    let own: BTreeSet<_> = declared.services.iter().map(key).collect();
+    let new = update.services.iter().filter(|s| !own.contains(&key(s))).cloned();
+    let all = declared.services.iter().cloned().chain(new).collect();
+    Inventory::new(declared.protected.clone(), declared.never_touch.clone(), all)
+        .with(update.groups.clone(), update.expected.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weir_model::Service;
+
+    #[test]
+    fn what_is_declared_goes_before_what_a_panel_says() {
+        let service = |port, name: &str| Service {
+            address: "203.0.113.7".parse().unwrap(),
+            protocol: 17,
+            port,
+            name: name.to_owned(),
+            game: String::new(),
+        };
+        let protected = FromIterator::from_iter(["203.0.113.0/24".parse().unwrap()]);
+        let declared =
+            Inventory::new(protected, FromIterator::from_iter([]), vec![service(30120, "z")]);
+        let services = vec![service(30120, "a"), service(28015, "b")];
+        let merged = merge(&declared, &Update { services, ..Update::default() });
+        let names: Vec<&str> = merged.services.iter().map(|s| s.name.as_str()).collect();
+        assert_eq!(names, ["b", "z"]);
+        assert_eq!(merged.protected, declared.protected);
+    }
+}
