@@ -11,7 +11,8 @@
 //! Only [`Guard::admit`] makes an [`Admitted`], so an adapter that takes nothing else cannot be
 //! given anything unchecked.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -372,26 +373,41 @@ impl Guard {
     /// that works.
     pub fn admit(&mut self, desired: &DesiredState, now: Millis) -> Admitted {
         self.forget_old_changes(now);
-        let in_force: BTreeSet<&Measure> =
-            self.admitted.mitigations.iter().map(|m| &m.measure).collect();
-        let mut order: Vec<(bool, &Mitigation)> =
-            desired.mitigations.iter().map(|m| (!in_force.contains(&m.measure), m)).collect();
-        order.sort_by(|(a_new, a), (b_new, b)| {
-            (a_new, a.since, a.id, &a.measure).cmp(&(b_new, b.since, b.id, &b.measure))
+        let in_force = &self.admitted.mitigations;
+        let is_in_force =
+            |m: &Mitigation| in_force.binary_search_by(|own| own.measure.cmp(&m.measure)).is_ok();
+        // By route, so that what would replace each other stands side by side.
+        let mut wishes: Vec<&Mitigation> = desired.mitigations.iter().collect();
+        wishes.sort_by(|a, b| by_route(&a.measure, &b.measure));
+        let mut order: Vec<Turn<'_>> = Vec::with_capacity(wishes.len());
+        for (at, mitigation) in wishes.iter().enumerate() {
+            let route = match (order.last(), at.checked_sub(1).map(|before| wishes[before])) {
+                (Some(last), Some(before))
+                    if by_route(&before.measure, &mitigation.measure).is_eq() =>
+                {
+                    last.route
+                }
+                _ => at,
+            };
+            order.push(Turn { is_new: !is_in_force(mitigation), mitigation, route });
+        }
+        order.sort_by(|a, b| {
+            let key = |t: &Turn<'_>| (t.is_new, t.mitigation.since, t.mitigation.id);
+            key(a).cmp(&key(b)).then_with(|| a.mitigation.measure.cmp(&b.mitigation.measure))
         });
 
         let resuming = self.admitted.generation == 0;
         let mut room = Room::default();
-        let mut routes: BTreeSet<Measure> = BTreeSet::new();
-        let mut passed: BTreeMap<&Measure, &Mitigation> = BTreeMap::new();
+        // One place a route.
+        let mut passed: Vec<Option<&Mitigation>> = vec![None; wishes.len()];
         let mut refused = Vec::new();
-        for (is_new, mitigation) in order {
+        for Turn { is_new, mitigation, route } in order {
             let counts = is_new && !resuming;
             let verdict = self
                 .judge(mitigation)
                 .and_then(|()| self.in_time(mitigation, now))
                 .and_then(|()| {
-                    if routes.contains(&route(&mitigation.measure)) {
+                    if passed[route].is_some() {
                         Err(Refusal::Duplicate)
                     } else {
                         room.take(&self.config, mitigation)
@@ -407,19 +423,19 @@ impl Guard {
             match verdict {
                 Ok(()) => {
                     room.changes += usize::from(counts);
-                    routes.insert(route(&mitigation.measure));
-                    passed.insert(&mitigation.measure, mitigation);
+                    passed[route] = Some(mitigation);
                 }
                 Err(refusal) => refused.push((mitigation.id, refusal)),
             }
         }
         refused.sort_by_key(|(id, _)| *id);
         let changes = room.changes;
-        let mitigations: Vec<Mitigation> = passed.into_values().cloned().collect();
+        // In the order of routes, which is that of measures where each route stands once.
+        let passed: Vec<&Mitigation> = passed.into_iter().flatten().collect();
         self.changes.extend(std::iter::repeat_n(now, changes));
-        if resuming || *mitigations != *self.admitted.mitigations {
+        if resuming || !passed.iter().copied().eq(self.admitted.mitigations.iter()) {
             self.admitted.generation = self.admitted.generation.saturating_add(1);
-            self.admitted.mitigations = mitigations.into();
+            self.admitted.mitigations = passed.into_iter().cloned().collect();
         }
         self.admitted.refused = refused.into();
         self.admitted.clone()
@@ -461,6 +477,14 @@ impl Guard {
         let cap = self.config.max_changes_per_min.min(CHANGES_REMEMBERED_MAX);
         usize::try_from(cap).is_ok_and(|cap| self.changes.len() + taken < cap)
     }
+}
+
+/// A wish that waits for its turn.
+struct Turn<'a> {
+    is_new: bool,
+    mitigation: &'a Mitigation,
+    /// The place of its route.
+    route: usize,
 }
 
 /// What has been given out during one admission.
@@ -512,6 +536,15 @@ pub fn route(measure: &Measure) -> Measure {
             Measure::FlowSpec(Filter { packets: filter.packets.clone(), action: Action::Drop })
         }
         other => other.clone(),
+    }
+}
+
+/// Compares two measures by their [`route`], without making it.
+pub fn by_route(a: &Measure, b: &Measure) -> Ordering {
+    match (a, b) {
+        (Measure::FlowSpec(a), Measure::FlowSpec(b)) => a.packets.cmp(&b.packets),
+        // The kinds differ, or there is no action to leave out.
+        (a, b) => a.cmp(b),
     }
 }
 
