@@ -4,7 +4,7 @@ use weir_model::{IncidentId, Match, Phase, Rate, Verdict};
 
 use crate::Detector;
 use crate::incident::{Active, important};
-use crate::judge::{EVIDENCE_MIN, LOOK_AGAIN_MS, discarded, matched, present};
+use crate::judge::{EVIDENCE_MIN, LOOK_AGAIN_MS, discarded, goodput, matched, present};
 use crate::metric::{BITS, OUTBOUND, PACKETS};
 
 impl Detector {
@@ -88,6 +88,8 @@ impl Detector {
             bits_per_sec: (last.rate.bits_per_sec - warm.series.mean(base + BITS)).max(0.0),
         };
         last.discarded = discarded(warm);
+        // Also when the attack is gone: a rule may have cut the players with it.
+        last.legitimate = last.legitimate.map(|_| goodput(warm, last.rate, last.excess));
         let now = warm.profile.latest(self.clock.slot(), self.back() * 10);
         for candidate in &mut last.candidates {
             candidate.rate = matched(&now, last.rate, &candidate.packets);

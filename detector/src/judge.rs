@@ -433,7 +433,7 @@ pub(crate) fn discarded(warm: &Warm) -> Rate {
 }
 
 /// What is left of the present without the excess, against what is normal.
-fn goodput(warm: &Warm, rate: Rate, over: Rate) -> Goodput {
+pub(crate) fn goodput(warm: &Warm, rate: Rate, over: Rate) -> Goodput {
     let series = &warm.series;
     let cell = series.window.seconds(series.window.newest(), 3);
     let sampling = cell.variance.checked_div(cell.total()).unwrap_or(1).max(1);
