@@ -1,6 +1,5 @@
 //! What operators ask for.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use weir_bgp::guard::route;
@@ -33,6 +32,8 @@ impl Mitigator {
                 self.withdraw(*mitigation, by, now).map(|()| None)
             }
             Command::Hold { incident, on, by } => self.hold(*incident, *on, by, now).map(|()| None),
+            Command::Skip { incident, by } => self.skip(*incident, by, now).map(|()| None),
+            Command::StepDown { incident, by } => self.step_back(*incident, by, now).map(|()| None),
             Command::Add { measure, ttl_secs, by } => {
                 self.add(measure, *ttl_secs, by, now).map(Some)
             }
@@ -244,35 +245,11 @@ impl Mitigator {
             // Who asks for it is the first of the two.
             self.approvals.insert(id.0, by.to_owned());
         }
+        let measure = mitigation.measure.clone();
         self.manual.push(Mitigation { state, ..mitigation });
+        self.watch_manual(&measure, None);
         self.ledger.dirty = true;
         Ok(id)
-    }
-
-    /// Ends manual measures whose time is over, and forgets approvals of what has ended.
-    pub(crate) fn tick_manual(&mut self, now: Millis) {
-        if !self.approvals.is_empty() {
-            let waiting: BTreeSet<u64> = self
-                .mitigations()
-                .filter(|m| m.state == MitigationState::Proposed)
-                .map(|m| m.id.0)
-                .collect();
-            self.approvals.retain(|id, _| waiting.contains(id));
-        }
-        for m in &mut self.manual {
-            if m.since > now {
-                // The clock was set back: what was left of its time is not more than all of it.
-                m.expires = now + m.expires.since(m.since);
-                m.since = now;
-                self.ledger.dirty = true;
-            }
-            if is_live(m) && m.expires <= now {
-                close(m, MitigationState::Withdrawn, "expired", now);
-                let (target, detail) = (m.measure.target(), format!("{}: expired", m.measure));
-                self.ledger.record_outside(target, "withdraw", detail, None, now);
-                self.ledger.dirty = true;
-            }
-        }
     }
 
     fn set_mode(&mut self, mode: Mode, by: &str, now: Millis) {

@@ -10,6 +10,9 @@ use crate::notify::{ScrubberConfig, WebhookConfig, WebhookError};
 /// 26 hours, the longest hold: attacks on a victim tend to come back at the same time of day.
 const DAY_AND_SOME: f64 = 93_600.0;
 
+/// Webhooks, and scrubbing services, at most: each has threads of its own.
+const RECEIVERS_MAX: f64 = 16.0;
+
 /// One step of the ladder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -110,17 +113,14 @@ pub struct Config {
     pub repeat_holds_secs: Vec<u64>,
     /// Longest time for which an operator's hold keeps an incident where it stands, seconds.
     pub hold_max_secs: u64,
-    /// Scrubbing services; without one the ladder's scrub step is passed over. Not read from the
-    /// configuration as long as nothing sends [`crate::notify::Scrubbers`]' requests: a service
-    /// that is configured but never asked would leave its victims undefended.
-    #[serde(skip)]
+    /// Scrubbing services; without one the ladder's scrub step is passed over.
+    #[serde(rename = "scrubber")]
     pub scrubbers: Vec<ScrubberConfig>,
     /// Diverting takes minutes: the effect of scrubbing is judged so many seconds after a service
     /// has agreed.
     pub scrub_feedback_secs: u64,
-    /// Receivers of signed messages about decisions. Not read from the configuration as long as
-    /// nothing sends [`crate::notify::Outbox`]' requests.
-    #[serde(skip)]
+    /// Receivers of signed messages about decisions.
+    #[serde(rename = "webhook")]
     pub webhooks: Vec<WebhookConfig>,
     /// FlowSpec rules for one incident at a time.
     pub max_rules_per_incident: usize,
@@ -241,7 +241,7 @@ impl Config {
 
     /// Every number with its range.
     #[expect(clippy::cast_precision_loss, reason = "the ranges end far below 2^52")]
-    fn numbers(&self) -> [(&'static str, f64, f64, f64); 18] {
+    fn numbers(&self) -> [(&'static str, f64, f64, f64); 20] {
         const MONTH: f64 = 2_592_000.0;
         [
             ("ttl_secs", self.ttl_secs as f64, 10.0, 3600.0),
@@ -262,6 +262,8 @@ impl Config {
             ("host_limit_bits_per_sec", self.host_limit_bits_per_sec as f64, 1.0, 1e15),
             ("max_rules_per_incident", self.max_rules_per_incident as f64, 1.0, 64.0),
             ("max_incidents", self.max_incidents as f64, 1.0, 100_000.0),
+            ("webhook (number)", self.webhooks.len() as f64, 0.0, RECEIVERS_MAX),
+            ("scrubber (number)", self.scrubbers.len() as f64, 0.0, RECEIVERS_MAX),
         ]
     }
 

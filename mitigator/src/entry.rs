@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use weir_bgp::guard::route;
 use weir_model::{
-    Action, Incident, IncidentState, Measure, Millis, Mitigation, MitigationId, MitigationState,
-    Rung, Verdict,
+    Action, Incident, IncidentState, Match, Measure, Millis, Mitigation, MitigationId,
+    MitigationState, Rung, Verdict,
 };
 
 use crate::Config;
 use crate::feedback::Watch;
 use crate::ledger::is_live;
+use crate::overlap::{covers, overlaps};
 use crate::plan::{Plan, Planned};
 
 /// Where the attack stands for the mitigator.
@@ -46,6 +47,8 @@ pub(crate) struct Entry {
     pub(crate) generation_at: Option<Millis>,
     /// What that change did, as seen so far.
     pub(crate) watch: Option<Watch>,
+    /// Whether the traffic fell, unexplained by discards, while measures were on the wire.
+    pub(crate) fell: bool,
     /// Whether the present step was reached because traffic had not fallen.
     pub(crate) pushed: bool,
     /// The last FlowSpec rules and their step: what a harder step falls back to.
@@ -95,6 +98,7 @@ impl Entry {
             to_step: None,
             generation_at: None,
             watch: None,
+            fell: false,
             pushed: false,
             gentler: None,
             strikes: 0,
@@ -131,26 +135,38 @@ impl Entry {
         }
     }
 
+    /// An operator has left this step for a gentler one.
+    pub(crate) fn close_above(&mut self, config: &Config, left: Rung) {
+        if let Some(step) = config.step_of(left).and_then(|step| step.checked_sub(1)) {
+            self.to_step = Some(self.to_step.map_or(step, |to| to.min(step)));
+        }
+    }
+
     /// Whether the plan asks for nothing that is not there already.
     pub(crate) fn satisfies(&self, plan: &Plan) -> bool {
         plan.measures.iter().all(|p| self.live().any(|m| same_rule(&m.measure, &p.measure)))
     }
 
-    /// Share of the present excess that the rules in force still match, by the verdict's own
+    /// Share of the present excess that the rules in force surely match, by the verdict's own
     /// candidates, 0-1.
     pub(crate) fn coverage_now(&self, verdict: &Verdict) -> f64 {
-        verdict
-            .candidates
-            .iter()
-            .filter(|c| {
-                self.live().any(|m| match &m.measure {
-                    Measure::FlowSpec(filter) => filter.packets == c.packets,
-                    Measure::Blackhole(_) | Measure::Scrub(_) => true,
-                })
+        self.matched(verdict, covers)
+    }
+
+    /// Share of the present excess that the rules in force can match at most, 0-1.
+    pub(crate) fn coverage_max(&self, verdict: &Verdict) -> f64 {
+        self.matched(verdict, overlaps)
+    }
+
+    fn matched(&self, verdict: &Verdict, meets: impl Fn(&Match, &Match) -> bool) -> f64 {
+        let is_met = |packets: &Match| {
+            self.live().any(|m| match &m.measure {
+                Measure::FlowSpec(filter) => meets(&filter.packets, packets),
+                Measure::Blackhole(_) | Measure::Scrub(_) => true,
             })
-            .map(|c| c.coverage)
-            .sum::<f64>()
-            .min(1.0)
+        };
+        let met = verdict.candidates.iter().filter(|c| is_met(&c.packets));
+        met.map(|c| c.coverage).sum::<f64>().min(1.0)
     }
 
     /// Whether less than half of the excess is left since the rules last changed.

@@ -2,8 +2,9 @@
 //!
 //! An exporter looks either behind the filter, and what is cut vanishes from its reports, or
 //! before it, and everything stays in sight unless the router says what it discards (IE 89, sFlow
-//! discards). Which of the two is learned; until then traffic that has not fallen counts as a
-//! measure that does not work.
+//! discards). Which of the two is learned. Until it is known, traffic that has not fallen proves
+//! nothing: a rule that works must not be taken for one that does not, because the next step may
+//! be a black hole.
 
 use weir_model::{Goodput, Millis, Rung, Verdict};
 
@@ -21,6 +22,15 @@ const HARMED_SHARE: f64 = 0.1;
 const EFFECTIVE: f64 = 0.5;
 /// Share of the excess that a rule must cut not to be useless, 0-1.
 const USEFUL: f64 = 0.3;
+/// Share of the excess that routers must say they discard for their silence about the rest to mean
+/// something, 0-1: a few discards for other reasons are always there.
+const TOLD: f64 = 0.1;
+/// What falls so much later than a measure's effect was due has other reasons, milliseconds.
+const PROMPT_MS: u64 = 3000;
+/// Share of the excess that must be gone, or still be there, for several exporters together to
+/// show which way each of them looks, 0-1.
+const ALL_GONE: f64 = 0.8;
+const NONE_GONE: f64 = 0.2;
 
 /// One generation of measures under observation.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -41,6 +51,24 @@ pub(crate) struct Watch {
     worked: bool,
     /// Whether the effect has been judged.
     pub(crate) settled: bool,
+    /// Whether a fall would show which way the exporters look: not when the numbers from before
+    /// the announcement are gone, and not when it comes late.
+    telling: bool,
+    /// Whether something was learned from it; one generation is one observation.
+    taught: bool,
+}
+
+/// Whether legitimate traffic suffers from a measure.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Harm {
+    /// Not by this verdict.
+    None,
+    /// By this verdict alone.
+    Suspected,
+    /// By two in a row; what is left of it, 0-1.
+    Sure(f64),
+    /// The time in which a collapse is laid at the measure's door is over.
+    Over,
 }
 
 /// What became of a generation.
@@ -50,7 +78,8 @@ pub(crate) enum Effect {
     Unknown,
     /// The traffic has fallen, or routers say that they discard it.
     Works,
-    /// Nobody can tell: the exporters look before the filter and do not say what is discarded.
+    /// Nobody can tell: the exporters look before the filter, or may do so, and do not say what is
+    /// discarded.
     Unseen,
     /// The traffic has not fallen in time; the share of the excess that is gone, 0-1.
     TooWeak(f64),
@@ -72,12 +101,20 @@ impl Watch {
             collapsed: 0,
             worked: false,
             settled: false,
+            telling: true,
+            taught: false,
         }
     }
 
     /// After a restart the numbers from before the announcement are gone: the peak stands in.
     pub(crate) fn resumed(verdict: &Verdict, from: Millis) -> Self {
-        Self { before: verdict.peak.bits_per_sec, legitimate: None, ..Self::new(verdict, from) }
+        let before = verdict.peak.bits_per_sec;
+        Self { before, legitimate: None, telling: false, ..Self::new(verdict, from) }
+    }
+
+    /// The attack is back while its measures stand: from now on it shows what they do to it.
+    pub(crate) fn again(verdict: &Verdict, from: Millis, now: Millis) -> Self {
+        Self { on_wire: Some(now), ..Self::resumed(verdict, from) }
     }
 
     /// What is seen before the first peer has it still belongs to the time before.
@@ -100,12 +137,12 @@ impl Watch {
         self.before > 0.0 && self.remains(verdict) < EFFECTIVE
     }
 
-    /// Judges by one verdict. `matched_now` is the share of the excess that the rules in force
-    /// still match by the verdict's own measure, 0-1; `rung` is the step in force.
+    /// Judges by one verdict. `matched_max` is the largest share of the excess that the rules in
+    /// force can still match by the verdict's own measure, 0-1; `rung` is the step in force.
     pub(crate) fn judge(
         &mut self,
         verdict: &Verdict,
-        (matched_now, rung): (f64, Option<Rung>),
+        (matched_max, rung): (f64, Option<Rung>),
         memory: &Memory,
         config: &Config,
         now: Millis,
@@ -120,16 +157,13 @@ impl Watch {
         // What is reported now was seen that much earlier.
         let lag = memory.lag_ms(exporters);
         let age = now.since(on_wire).saturating_sub(lag);
-        if spares
-            && age > 0
-            && age <= config.rollback_secs.saturating_mul(1000)
-            && let Some(left) = self.legitimate_left(verdict)
-        {
-            // One measurement may be off: what is legitimate is an estimate.
-            self.collapsed = self.collapsed.saturating_add(1);
-            return if self.collapsed >= 2 { Effect::Harmful(left) } else { Effect::Unknown };
+        if spares {
+            match self.harm(verdict, memory, config, now) {
+                Harm::Sure(left) => return Effect::Harmful(left),
+                Harm::Suspected => return Effect::Unknown,
+                Harm::None | Harm::Over => {}
+            }
         }
-        self.collapsed = 0;
         let feedback_secs = match rung {
             Some(Rung::Scrub) => config.scrub_feedback_secs,
             _ => config.feedback_secs,
@@ -137,21 +171,79 @@ impl Watch {
         if age < feedback_secs.saturating_mul(1000) || self.before <= 0.0 {
             return Effect::Unknown;
         }
+        if age >= feedback_secs.saturating_mul(1000).saturating_add(PROMPT_MS) {
+            self.telling = false;
+        }
         let gone = (1.0 - self.remains(verdict)).max(0.0);
         if gone >= EFFECTIVE {
             self.worked = true;
             return Effect::Works;
         }
-        if memory.visibility(config, exporters) == Some(Visibility::BeforeFilter)
-            && verdict.discarded.bits_per_sec <= 0.0
-        {
-            return Effect::Unseen;
-        }
+        let told = verdict.discarded.bits_per_sec >= TOLD * self.before;
+        let seen = told || memory.visibility(config, exporters) == Some(Visibility::AfterFilter);
         let long = age >= config.rollback_secs.saturating_mul(1000);
-        if long && spares && !self.worked && gone < USEFUL && matched_now < USEFUL {
+        // Out of sight, only what the detector names as the attack can show that a rule misses it.
+        let named = seen || !verdict.candidates.is_empty();
+        let useless = gone < USEFUL && matched_max < USEFUL;
+        if long && spares && !self.worked && named && useless {
             return Effect::Useless(gone);
         }
-        Effect::TooWeak(gone)
+        if seen { Effect::TooWeak(gone) } else { Effect::Unseen }
+    }
+
+    /// Whether legitimate traffic collapsed soon after the announcement.
+    pub(crate) fn harm(
+        &mut self,
+        verdict: &Verdict,
+        memory: &Memory,
+        config: &Config,
+        now: Millis,
+    ) -> Harm {
+        let Some(on_wire) = self.on_wire else {
+            self.keep_before(verdict);
+            return Harm::None;
+        };
+        let age = now.since(on_wire).saturating_sub(memory.lag_ms(&verdict.reason.exporters));
+        if age > config.rollback_secs.saturating_mul(1000) {
+            return Harm::Over;
+        }
+        let Some(left) = self.legitimate_left(verdict).filter(|_| age > 0) else {
+            self.collapsed = 0;
+            return Harm::None;
+        };
+        // One measurement may be off: what is legitimate is an estimate.
+        self.collapsed = self.collapsed.saturating_add(1);
+        if self.collapsed >= 2 { Harm::Sure(left) } else { Harm::Suspected }
+    }
+
+    /// What a judgement shows about the exporters, once a generation. `matched` is the share of
+    /// the excess that the rules in force surely match, 0-1.
+    pub(crate) fn lesson(
+        &mut self,
+        verdict: &Verdict,
+        effect: Effect,
+        matched: f64,
+    ) -> Option<Visibility> {
+        if self.taught {
+            return None;
+        }
+        let several = verdict.reason.exporters.len() > 1;
+        let remains = self.remains(verdict);
+        let seen = match effect {
+            Effect::Works if self.is_told(verdict) => Some(Visibility::BeforeFilter),
+            Effect::Works => {
+                let all = !several || remains <= 1.0 - ALL_GONE;
+                (self.telling && all).then_some(Visibility::AfterFilter)
+            }
+            Effect::Unseen => {
+                let all = !several || remains >= 1.0 - NONE_GONE;
+                (matched >= EFFECTIVE && all).then_some(Visibility::BeforeFilter)
+            }
+            _ => None,
+        };
+        // A fall that shows nothing now will not show more later.
+        self.taught = seen.is_some() || effect == Effect::Works;
+        seen
     }
 
     /// What is left of the legitimate traffic, when that is a collapse that came with the rules.
@@ -165,15 +257,10 @@ impl Watch {
         (left < HARMED_SHARE).then_some(left)
     }
 
-    /// Which way the exporters look, by how a measure that works showed itself.
-    pub(crate) fn shows(&self, verdict: &Verdict) -> Visibility {
-        let visible = verdict.excess.bits_per_sec;
+    /// Whether routers say that they discard a good part of what there was.
+    pub(crate) fn is_told(&self, verdict: &Verdict) -> bool {
         let discarded = verdict.discarded.bits_per_sec;
-        if discarded > 0.0 && discarded >= EFFECTIVE * visible {
-            Visibility::BeforeFilter
-        } else {
-            Visibility::AfterFilter
-        }
+        discarded >= TOLD * self.before && discarded >= EFFECTIVE * verdict.excess.bits_per_sec
     }
 }
 

@@ -15,11 +15,14 @@ mod feedback;
 mod follow;
 mod ledger;
 mod life;
+mod manual;
 mod memory;
 pub mod notify;
+mod overlap;
 mod plan;
 mod preview;
 mod report;
+mod step;
 mod wane;
 
 #[cfg(test)]
@@ -28,10 +31,10 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use weir_bgp::guard::{Admitted, Guard, Refusal, route};
+use weir_bgp::guard::{Admitted, Guard, Refusal, by_route};
 use weir_model::{
-    Decision, DesiredState, ExporterStatus, Incident, IncidentId, IncidentState, Inventory,
-    Measure, Millis, Mitigation, MitigationState, Mode,
+    Decision, DesiredState, ExporterStatus, Incident, IncidentId, IncidentState, Inventory, Millis,
+    Mitigation, MitigationId, MitigationState, Mode,
 };
 
 pub use command::MANUAL_MAX;
@@ -42,7 +45,7 @@ pub use weir_bgp::guard::Config as GuardConfig;
 
 use entry::Entry;
 use feedback::Watch;
-use ledger::{BY_OPERATOR, Ledger, close, is_live};
+use ledger::{BY_OPERATOR, Ledger, STEPPED_DOWN, close, is_live};
 use memory::Memory;
 
 /// Everything decided, and what decides.
@@ -56,6 +59,8 @@ pub struct Mitigator {
     manual: Vec<Mitigation>,
     /// Who approved first what needs two people, by the mitigation's number.
     approvals: BTreeMap<u64, String>,
+    /// What legitimate traffic does under manual rules, as seen by an incident they concern.
+    manual_watches: BTreeMap<(MitigationId, IncidentId), Watch>,
     memory: Memory,
     ledger: Ledger,
     /// Peers known by their reports.
@@ -79,6 +84,7 @@ impl Mitigator {
             entries: BTreeMap::new(),
             manual: Vec::new(),
             approvals: BTreeMap::new(),
+            manual_watches: BTreeMap::new(),
             memory: Memory::default(),
             ledger: Ledger::default(),
             peers: report::Peers::new(),
@@ -100,8 +106,7 @@ impl Mitigator {
         }
         // A refusal for good can make room for nothing else here: what it ends is not in force.
         self.ledger.dirty = false;
-        let mitigations = self.wanted();
-        if *mitigations != *self.wished.mitigations {
+        if let Some(mitigations) = self.wanted() {
             self.wished.generation = self.wished.generation.saturating_add(1);
             self.wished.mitigations = mitigations;
         }
@@ -117,22 +122,21 @@ impl Mitigator {
         Some(admitted)
     }
 
-    /// Active mitigations, one per route, an operator's before an incident's, sorted by measure.
-    fn wanted(&self) -> Arc<[Mitigation]> {
-        let mut by_route: BTreeMap<Measure, &Mitigation> = BTreeMap::new();
+    /// Active mitigations, one per route, an operator's before an incident's, sorted by measure;
+    /// `None` when they are what was wished last. Ten thousand rules are looked at by reference and
+    /// copied only when one of them is another.
+    fn wanted(&self) -> Option<Arc<[Mitigation]>> {
         let of_incidents = self.entries.values().flat_map(|e| &e.incident.mitigations);
-        for m in self.manual.iter().chain(of_incidents) {
-            if m.state == MitigationState::Active {
-                by_route.entry(route(&m.measure)).or_insert(m);
-            }
-        }
-        let mut list: Vec<Mitigation> = by_route.into_values().cloned().collect();
-        list.sort_by(|a, b| a.measure.cmp(&b.measure));
-        // Which peers have it is a report, not a wish: it must not make the state look changed.
-        for m in &mut list {
-            m.peers.clear();
-        }
-        list.into()
+        let all = self.manual.iter().chain(of_incidents);
+        let mut list: Vec<&Mitigation> =
+            all.filter(|m| m.state == MitigationState::Active).collect();
+        // Stable: of one route, the first stays. One a route, this is the order of measures.
+        list.sort_by(|a, b| by_route(&a.measure, &b.measure));
+        list.dedup_by(|b, a| by_route(&a.measure, &b.measure).is_eq());
+        let wished = &self.wished.mitigations;
+        let same = list.len() == wished.len()
+            && list.iter().zip(wished.iter()).all(|(m, wished)| is_same_wish(m, wished));
+        if same { None } else { Some(list.into_iter().map(as_wish).collect()) }
     }
 
     fn take_refusals(&mut self, admitted: &Admitted, now: Millis) {
@@ -146,27 +150,25 @@ impl Mitigator {
                 close(m, MitigationState::Refused, &refusal.to_string(), now);
             }
         }
-        let ids: Vec<IncidentId> = self.entries.keys().copied().collect();
-        for id in ids {
-            let Some(mut entry) = self.entries.remove(&id) else { continue };
-            for (mitigation, refusal) in &refused {
-                let is_it = |m: &Mitigation| m.id == *mitigation;
-                if !entry.live().any(is_it) {
-                    continue;
-                }
+        let mut entries = std::mem::take(&mut self.entries);
+        for entry in entries.values_mut() {
+            let of_entry = entry.live().filter_map(|m| Some((m.id, *refused.get(&m.id)?)));
+            let of_entry: Vec<(MitigationId, Refusal)> = of_entry.collect();
+            for (mitigation, refusal) in of_entry {
                 let text = refusal.to_string();
                 if refusal.is_passing() {
-                    self.waits(&mut entry, *mitigation, &text, now);
+                    self.waits(entry, mitigation, &text, now);
                 } else {
-                    self.end(&mut entry, is_it, MitigationState::Refused, &text, now);
+                    let is_it = |m: &Mitigation| m.id == mitigation;
+                    self.end(entry, is_it, MitigationState::Refused, &text, now);
                 }
             }
-            self.entries.insert(id, entry);
         }
+        self.entries = entries;
     }
 
     /// Notes once that a cap keeps a measure back.
-    fn waits(&mut self, entry: &mut Entry, id: weir_model::MitigationId, text: &str, now: Millis) {
+    fn waits(&mut self, entry: &mut Entry, id: MitigationId, text: &str, now: Millis) {
         let note = format!("waits: {text}");
         let incident = Arc::make_mut(&mut entry.incident);
         let Some(m) = incident.mitigations.iter_mut().find(|m| m.id == id) else { return };
@@ -236,6 +238,7 @@ impl Mitigator {
 
     fn resume(&mut self, entry: &mut Entry, now: Millis) {
         let mut vetoed = Vec::new();
+        let mut left = Vec::new();
         let incident = Arc::make_mut(&mut entry.incident);
         for m in &mut incident.mitigations {
             // Who has it on the wire is observed anew.
@@ -243,6 +246,12 @@ impl Mitigator {
             if m.state == MitigationState::Withdrawn && m.note.starts_with(BY_OPERATOR) {
                 vetoed.push((m.measure.clone(), m.rung));
             }
+            if m.state == MitigationState::Withdrawn && m.note.starts_with(STEPPED_DOWN) {
+                left.push(m.rung);
+            }
+        }
+        for rung in left {
+            entry.close_above(&self.config, rung);
         }
         for (measure, rung) in vetoed {
             entry.veto(&self.config, &measure, rung);
@@ -322,5 +331,35 @@ impl Mitigator {
     /// was taken: since the start.
     pub const fn losses(&self) -> (u64, u64) {
         (self.ledger.decisions_lost, self.overflowed)
+    }
+}
+
+/// Which peers have a measure is a report, not a wish: it must not make the state look changed.
+fn is_same_wish(m: &Mitigation, wished: &Mitigation) -> bool {
+    let Mitigation { id, originator, measure, rung, state, since, expires, ended, peers: _, note } =
+        m;
+    *id == wished.id
+        && *state == wished.state
+        && *since == wished.since
+        && *expires == wished.expires
+        && *ended == wished.ended
+        && *rung == wished.rung
+        && *measure == wished.measure
+        && *originator == wished.originator
+        && *note == wished.note
+}
+
+fn as_wish(m: &Mitigation) -> Mitigation {
+    Mitigation {
+        id: m.id,
+        originator: m.originator.clone(),
+        measure: m.measure.clone(),
+        rung: m.rung,
+        state: m.state,
+        since: m.since,
+        expires: m.expires,
+        ended: m.ended,
+        peers: Vec::new(),
+        note: m.note.clone(),
     }
 }

@@ -10,8 +10,9 @@ use weir_model::{
 };
 
 use crate::Mitigator;
+use crate::config::Visibility;
 use crate::entry::{Entry, Life};
-use crate::feedback::Effect;
+use crate::feedback::{Effect, Watch};
 use crate::plan::{Plan, Situation, fits_host, plan};
 
 /// A mere alert is recorded again after so long, even when its reason reads differently each time.
@@ -78,11 +79,19 @@ impl Mitigator {
     }
 
     fn goes_on(&mut self, entry: &mut Entry, verdict: &Verdict, now: Millis) {
+        self.feel_manual(entry, verdict, now);
         self.take_in(entry, verdict, now);
         entry.last_alive = now;
         if entry.life != Life::Alive {
             if matches!(entry.life, Life::Probing { .. }) {
                 entry.strikes = entry.strikes.saturating_add(1);
+                if std::mem::take(&mut entry.fell) {
+                    // Out of sight as long as it was filtered, in sight as soon as it is not.
+                    self.memory.saw(&verdict.reason.exporters, Visibility::AfterFilter);
+                }
+            } else if entry.live().any(|m| !m.peers.is_empty()) {
+                let youngest = entry.live().map(|m| m.since).max();
+                entry.watch = youngest.map(|from| Watch::again(verdict, from, now));
             }
             entry.life = Life::Alive;
             let text = "the attack is back".to_owned();
@@ -142,7 +151,7 @@ impl Mitigator {
         plan
     }
 
-    fn plan_from(
+    pub(crate) fn plan_from(
         &self,
         entry: &Entry,
         verdict: &Verdict,
@@ -221,21 +230,27 @@ impl Mitigator {
     /// Looks at what the measures in force have done, and takes back what did harm or nothing.
     fn feel(&mut self, entry: &mut Entry, verdict: &Verdict, now: Millis) -> Effect {
         let Some(mut watch) = entry.watch else { return Effect::Unknown };
-        let in_force = (entry.coverage_now(verdict), entry.rung());
+        let rung = entry.rung();
+        let in_force = (entry.coverage_max(verdict), rung);
         let effect = watch.judge(verdict, in_force, &self.memory, &self.config, now);
-        let exporters = &verdict.reason.exporters;
+        // What is diverted vanishes whichever way exporters look.
+        if rung != Some(Rung::Scrub)
+            && let Some(seen) = watch.lesson(verdict, effect, entry.coverage_now(verdict))
+        {
+            self.memory.saw(&verdict.reason.exporters, seen);
+        }
         let newly = !watch.settled;
         match effect {
             Effect::Unknown => {}
             Effect::Works if newly => {
                 watch.settled = true;
-                self.memory.saw(exporters, watch.shows(verdict));
+                entry.fell = !watch.is_told(verdict);
                 let text = format!("{:.0} Mbit/s left", verdict.excess.bits_per_sec / 1e6);
                 self.ledger.note(&mut entry.incident, "works", text, now);
             }
             Effect::Unseen if newly => {
                 watch.settled = true;
-                let text = "the exporters sample before the filter and report no discards";
+                let text = "the exporters may sample before the filter and report no discards";
                 self.ledger.note(&mut entry.incident, "unseen", text.into(), now);
             }
             Effect::Works | Effect::Unseen | Effect::TooWeak(_) => {}
@@ -305,7 +320,7 @@ impl Mitigator {
         if settled {
             return;
         }
-        self.memory.saw(&verdict.reason.exporters, crate::config::Visibility::BeforeFilter);
+        self.memory.was_wrong(&verdict.reason.exporters);
         if entry.pushed && entry.gentler.is_some() {
             entry.banned.insert(Measure::Blackhole(verdict.target));
             let why = "not even the black hole shows: the exporters sample before the filter";

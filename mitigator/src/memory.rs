@@ -37,12 +37,18 @@ pub struct Sight {
     pub stayed: u32,
 }
 
+/// Falls before an exporter is believed to look behind the filter: one may be an attack that ended
+/// by itself, and to believe it wrongly takes a rule that works for one that does not.
+const FELL_MIN: u32 = 2;
+
 impl Sight {
     const fn class(self) -> Option<Visibility> {
-        match (self.fell, self.stayed) {
-            (0, 0) => None,
-            (fell, stayed) if fell >= stayed => Some(Visibility::AfterFilter),
-            _ => Some(Visibility::BeforeFilter),
+        if self.stayed > self.fell {
+            Some(Visibility::BeforeFilter)
+        } else if self.fell >= FELL_MIN {
+            Some(Visibility::AfterFilter)
+        } else {
+            None
         }
     }
 }
@@ -152,6 +158,17 @@ impl Memory {
             *up = up.saturating_add(1).min(8);
             *down = down.saturating_sub(1);
         }
+    }
+
+    /// What was believed of these exporters led to a step that showed as little as the one before:
+    /// they look before the filter.
+    pub(crate) fn was_wrong(&mut self, exporters: &[String]) {
+        for name in exporters {
+            if let Some(sight) = self.sights.get_mut(name) {
+                sight.fell = 0;
+            }
+        }
+        self.saw(exporters, Visibility::BeforeFilter);
     }
 
     pub(crate) fn set_lag(&mut self, exporter: &str, lag_ms: u64) {

@@ -36,6 +36,7 @@ impl Mitigator {
                 let text = format!("{peer} has it: {measure}");
                 self.on_wire(measure, peer, true, ("announced", text), *at);
                 self.start_watch(measure, *at);
+                self.watch_manual(measure, Some(*at));
             }
             Observed::Withdrawn { peer, measure, at } => {
                 let text = format!("gone from {peer}: {measure}");
@@ -62,7 +63,7 @@ impl Mitigator {
         for m in self.manual.iter_mut().filter(|m| m.measure == *measure) {
             set_peer(m, peer, has);
         }
-        for entry in self.entries.values_mut() {
+        for entry in self.entries.values_mut().filter(|e| may_concern(e, measure)) {
             let concerns = |m: &Mitigation| {
                 m.measure == *measure
                     && (is_live(m) || m.peers.iter().any(|p| p == peer))
@@ -95,7 +96,7 @@ impl Mitigator {
 
     /// Every watch over this measure.
     fn watches(&mut self, measure: &Measure, change: impl Fn(&mut Watch)) {
-        for entry in self.entries.values_mut() {
+        for entry in self.entries.values_mut().filter(|e| may_concern(e, measure)) {
             let Some(watch) = entry.watch else { continue };
             let is_it = entry.live().any(|m| {
                 m.measure == *measure && m.state == MitigationState::Active && m.since >= watch.from
@@ -112,6 +113,7 @@ impl Mitigator {
         let ids: Vec<IncidentId> = self
             .entries
             .values()
+            .filter(|e| may_concern(e, measure))
             .filter(|e| {
                 e.live().any(|m| m.measure == *measure && m.state == MitigationState::Active)
             })
@@ -143,6 +145,12 @@ impl Mitigator {
         let note = format!("no peer takes it: {why}");
         self.end(entry, is_it, MitigationState::Refused, &note, now);
     }
+}
+
+/// Whether a measure can be one of this incident's: they all lie inside its target. With ten
+/// thousand rules, each report would otherwise look at all of them.
+fn may_concern(entry: &Entry, measure: &Measure) -> bool {
+    entry.incident.verdict.target.contains(&measure.target())
 }
 
 fn set_peer(m: &mut Mitigation, peer: &str, has: bool) {

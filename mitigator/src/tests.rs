@@ -104,6 +104,20 @@ impl World {
         Self::new(|_| {})
     }
 
+    /// As [`World::auto`], after `edge1` has shown that filtered traffic vanishes from its reports.
+    pub(crate) fn seeing() -> Self {
+        Self::seeing_with(|_| {})
+    }
+
+    pub(crate) fn seeing_with(change: impl FnOnce(&mut Config)) -> Self {
+        let mut world = Self::new(change);
+        let sight = crate::Sight { fell: 2, stayed: 0 };
+        let sights = [("edge1".to_owned(), sight)].into_iter().collect();
+        let checkpoint = crate::Checkpoint { sights, ..crate::Checkpoint::default() };
+        world.mitigator.restore_checkpoint(checkpoint, world.now);
+        world
+    }
+
     /// Time passes in steps of 100 ms, long times in steps of a second.
     pub(crate) fn wait(&mut self, secs: u64) {
         let step = if secs <= 60 { 100 } else { 1000 };

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use weir_bgp::guard::route;
 use weir_model::{
-    Action, Filter, IncidentId, IncidentState, Measure, Millis, Mitigation, MitigationState, Phase,
-    Rung, Verdict,
+    Action, Filter, IncidentState, Measure, Millis, Mitigation, MitigationState, Phase, Rung,
+    Verdict,
 };
 
 use crate::Mitigator;
@@ -58,7 +58,7 @@ impl Mitigator {
     }
 
     /// The hold is over: one step gentler, or nothing and a last look.
-    fn step_down(&mut self, entry: &mut Entry, now: Millis) {
+    pub(crate) fn step_down(&mut self, entry: &mut Entry, now: Millis) {
         match entry.rung() {
             Some(Rung::Drop) => {
                 let gentler: Vec<Planned> =
@@ -71,12 +71,18 @@ impl Mitigator {
         }
     }
 
-    fn as_rate_limit(&self, entry: &Entry, m: &Mitigation) -> Option<Planned> {
+    pub(crate) fn as_rate_limit(&self, entry: &Entry, m: &Mitigation) -> Option<Planned> {
         let Measure::FlowSpec(filter) = &m.measure else { return None };
-        let normal = entry.measured.get(&m.id).map_or(0.0, |p| p.normal_bytes_per_sec);
+        let known = entry.measured.get(&m.id);
+        // After a restart only the verdict remembers what the match carries in normal times.
+        let named = || {
+            let candidates = &entry.incident.verdict.candidates;
+            let same = candidates.iter().find(|c| c.packets == filter.packets);
+            same.map_or(0.0, |c| c.normal_bytes_per_sec.max(0.0))
+        };
+        let normal = known.map_or_else(named, |p| p.normal_bytes_per_sec);
         let action = Action::RateLimit { bytes_per_sec: rate_limit_bytes(&self.config, normal) };
         let measure = Measure::FlowSpec(Filter { packets: filter.packets.clone(), action });
-        let known = entry.measured.get(&m.id);
         Some(Planned {
             measure,
             coverage: known.map_or(0.0, |p| p.coverage),
@@ -155,18 +161,12 @@ impl Mitigator {
     /// What time alone brings about.
     pub(crate) fn tick(&mut self, now: Millis) {
         self.memory.tick(&self.config, now);
-        let open: Vec<IncidentId> = self
-            .entries
-            .values()
-            .filter(|e| e.life != Life::Closed)
-            .map(|e| e.incident.id)
-            .collect();
-        for id in open {
-            if let Some(mut entry) = self.entries.remove(&id) {
-                self.tick_one(&mut entry, now);
-                self.entries.insert(id, entry);
-            }
+        // Nothing below looks at other incidents.
+        let mut entries = std::mem::take(&mut self.entries);
+        for entry in entries.values_mut().filter(|e| e.life != Life::Closed) {
+            self.tick_one(entry, now);
         }
+        self.entries = entries;
     }
 
     fn tick_one(&mut self, entry: &mut Entry, now: Millis) {

@@ -153,6 +153,20 @@ pub enum Command {
         /// Who asks.
         by: String,
     },
+    /// Leave the rung that is in force or proposed, and go on to the next one that is allowed.
+    Skip {
+        /// Which incident.
+        incident: IncidentId,
+        /// Who asks.
+        by: String,
+    },
+    /// Go back one rung, and take no harder one again in this incident.
+    StepDown {
+        /// Which incident.
+        incident: IncidentId,
+        /// Who asks.
+        by: String,
+    },
     /// Put a measure in force by hand; it passes the same guard.
     Add {
         /// What.

@@ -177,6 +177,11 @@ impl Outbox {
         self.log.iter()
     }
 
+    /// Deliveries that wait or are under way.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Deliveries dropped because too many waited, since the start.
     pub const fn dropped(&self) -> u64 {
         self.dropped

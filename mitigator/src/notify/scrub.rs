@@ -377,7 +377,7 @@ fn request(service: &ScrubberConfig, net: IpNet, job: &Job, id: DeliveryId) -> O
         }
     }
     let url = format!("{}{path}", service.url);
-    Some(Request { id, to: service.peer(), method, url, headers, body })
+    Some(Request { id, to: service.name.clone(), method, url, headers, body })
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use weir_model::{Decision, Family, Incident, IncidentId, Millis, Rate, Reason, R
 use super::{DeliveryId, Request, SIGNATURE_HEADER, is_header, is_url, signature};
 
 /// Every kind of decision there is: what a webhook can ask for, and the `action` of the log.
-pub const ACTIONS: [&str; 20] = [
+pub const ACTIONS: [&str; 21] = [
     "open",
     "alert",
     "simulate",
@@ -22,6 +22,7 @@ pub const ACTIONS: [&str; 20] = [
     "escalate",
     "stay",
     "step-down",
+    "skip",
     "roll-back",
     "end",
     "lapse",

@@ -33,7 +33,7 @@ fn left_over(mut v: Verdict, mbps: f64) -> Verdict {
 
 #[test]
 fn traffic_that_does_not_fall_moves_the_incident_up() {
-    let mut world = World::auto();
+    let mut world = World::seeing();
     run(&mut world, 5, |_, v| v);
     assert_eq!(world.desired(), [limit_from(123, 300_000)]);
     run(&mut world, 2, |_, v| v);
@@ -52,7 +52,7 @@ fn traffic_that_falls_keeps_the_gentlest_step() {
 
 #[test]
 fn a_step_that_the_volume_does_not_allow_is_not_taken() {
-    let mut world = World::auto();
+    let mut world = World::seeing();
     run(&mut world, 60, |_, v| left_over(v, 450.0));
     assert_eq!(world.desired(), [limit_from(123, 300_000)]);
     let stays = world.actions().iter().filter(|a| *a == "stay").count();
@@ -68,7 +68,7 @@ fn nothing_is_judged_before_a_peer_has_it() {
 
 #[test]
 fn a_router_whose_session_is_lost_is_no_reason_for_a_harder_step() {
-    let mut world = World::auto();
+    let mut world = World::seeing();
     run(&mut world, 8, |in_force, v| if in_force.is_empty() { v } else { left_over(v, 60.0) });
     let measure = world.mitigator.desired().mitigations[0].measure.clone();
     let gone = Observed::Withdrawn { peer: "edge1".into(), measure, at: world.now };
@@ -82,7 +82,7 @@ fn a_router_whose_session_is_lost_is_no_reason_for_a_harder_step() {
 
 #[test]
 fn a_late_exporter_is_waited_for() {
-    let mut world = World::auto();
+    let mut world = World::seeing();
     let mut late = status("edge1");
     late.lag_ms = 60_000;
     world.mitigator.exporters(&[late]);
@@ -118,8 +118,78 @@ fn an_exporter_known_to_sample_before_the_filter_proves_nothing() {
 }
 
 #[test]
-fn when_not_even_a_black_hole_shows_weir_goes_back_to_the_rule() {
+fn until_it_is_known_what_an_exporter_sees_nothing_is_proved() {
+    // The exporter samples before the filter, and nobody has told weir.
     let mut world = World::auto();
+    run(&mut world, 300, |_, v| v);
+    assert_eq!(world.desired(), [limit_from(123, 300_000)], "no step on such proof");
+    assert_eq!(world.actions(), ["open", "announce"]);
+    let sight = world.mitigator.checkpoint().sights["edge1"];
+    assert_eq!((sight.fell, sight.stayed), (0, 1), "one generation is one observation");
+    // A few stray discards do not make the rest count.
+    let mut world = World::auto();
+    run(&mut world, 60, |_, mut v| {
+        v.discarded = bits(3.0);
+        v
+    });
+    assert_eq!(world.desired(), [limit_from(123, 300_000)]);
+    // A router that says what it discards, and says it of a fifth only, has proved something.
+    let mut world = World::auto();
+    run(&mut world, 8, |_, mut v| {
+        v.discarded = bits(600.0);
+        v
+    });
+    assert_eq!(world.desired(), [drop_from(123)]);
+}
+
+#[test]
+fn what_an_exporter_sees_is_learned_from_prompt_falls_and_from_what_comes_back() {
+    let falls = |in_force: &[String], v| if in_force.is_empty() { v } else { left_over(v, 60.0) };
+    let fell = |world: &World| world.mitigator.checkpoint().sights.get("edge1").map(|s| s.fell);
+    let mut world = World::auto();
+    run(&mut world, 10, falls);
+    assert_eq!(fell(&world), Some(1));
+    world.end(1);
+    world.wait(35);
+    assert_eq!(world.desired(), [""; 0], "a last look");
+    run(&mut world, 1, falls);
+    assert_eq!(fell(&world), Some(2), "withdrawn, and it is back");
+    // Now that it is known, a rule that does nothing leads on.
+    run(&mut world, 7, |_, v| v);
+    assert_eq!(world.desired(), [drop_from(123)]);
+
+    // An attack that ends long after the rule came shows nothing.
+    let mut world = World::auto();
+    world.attack_as(1, |at| Verdict {
+        candidates: Vec::new(),
+        separable: false,
+        ..attack(1, 3000.0, at)
+    });
+    run(&mut world, 30, |_, mut v| {
+        v.candidates[0].packets.lengths = vec![weir_model::Range { from: 400, to: 500 }];
+        v
+    });
+    run(&mut world, 10, |_, v| left_over(v, 60.0));
+    assert_eq!(fell(&world), Some(0));
+}
+
+#[test]
+fn pulses_under_a_standing_rule_show_that_filtered_traffic_stays_in_sight() {
+    let mut world = World::auto();
+    for _ in 0..3 {
+        // Each is over just when the rule should begin to show.
+        run(&mut world, 4, |_, v| v);
+        run(&mut world, 6, |_, v| left_over(v, 0.0));
+        world.end(1);
+        world.wait(20);
+    }
+    run(&mut world, 60, |_, v| v);
+    assert_eq!(world.desired(), [limit_from(123, 300_000)], "and no harder step is taken");
+}
+
+#[test]
+fn when_not_even_a_black_hole_shows_weir_goes_back_to_the_rule() {
+    let mut world = World::seeing();
     run(&mut world, 13, |_, v| v);
     assert_eq!(world.desired(), ["blackhole 203.0.113.7/32"]);
     run(&mut world, 8, |_, v| v);
@@ -170,6 +240,35 @@ fn a_rule_that_starves_the_players_is_rolled_back_and_the_second_best_tried() {
 }
 
 #[test]
+fn a_manual_rule_that_starves_the_players_is_rolled_back() {
+    let mut world = World::new(|c| c.mode = weir_model::Mode::Approve);
+    let by_hand = weir_model::Measure::FlowSpec(weir_model::Filter {
+        packets: weir_model::Match {
+            protocols: vec![17],
+            ..weir_model::Match::to(super::net(super::VICTIM))
+        },
+        action: weir_model::Action::Drop,
+    });
+    let starves = by_hand.to_string();
+    let traffic = |in_force: &[String], mut v: Verdict| {
+        v.legitimate = goodput(if in_force.contains(&starves) { 0.2 } else { 9.0 });
+        v
+    };
+    run(&mut world, 5, traffic);
+    let add = weir_model::Command::Add { measure: by_hand, ttl_secs: 600, by: "eve".into() };
+    world.command(&add).unwrap();
+    assert_eq!(world.desired(), std::slice::from_ref(&starves));
+    run(&mut world, 2, traffic);
+    assert_eq!(world.desired(), std::slice::from_ref(&starves), "one measurement may be off");
+    run(&mut world, 2, traffic);
+    assert_eq!(world.desired(), [""; 0]);
+    assert!(world.actions().contains(&"roll-back".to_owned()));
+    let note = &world.of(MitigationState::Withdrawn)[0].note;
+    assert!(note.starts_with("rolled back: legitimate traffic fell to 2 %"), "{note}");
+    assert!(world.mitigator.manual_watches.is_empty());
+}
+
+#[test]
 fn a_collapse_that_the_attack_brought_is_not_laid_at_the_rules_door() {
     let mut world = World::auto();
     let check = |world: &mut World, legitimate: Option<Goodput>, after: Option<Goodput>| {
@@ -203,7 +302,7 @@ fn players_who_leave_much_later_are_not_the_rules_fault() {
 
 #[test]
 fn a_rule_that_cuts_nothing_is_withdrawn() {
-    let mut world = World::new(|c| c.ladder.truncate(1));
+    let mut world = World::seeing_with(|c| c.ladder.truncate(1));
     // The excess is something else by now, and the detector has no better match to offer.
     run(&mut world, 1, |_, v| v);
     assert_eq!(world.desired().len(), 1);
@@ -233,7 +332,7 @@ fn a_vector_that_changes_gets_a_rule_beside_the_old_one() {
 
 #[test]
 fn the_watch_goes_on_after_a_restart() {
-    let mut world = World::auto();
+    let mut world = World::seeing();
     run(&mut world, 3, |_, v| v);
     world.restart(|_| {});
     world.mitigator.advance(world.now);

@@ -1,8 +1,10 @@
 //! Two people for a black hole, and what waits meanwhile.
 
-use weir_model::{Command, CommandError, Measure, MitigationId, MitigationState, Mode, Verdict};
+use weir_model::{
+    Command, CommandError, IncidentId, Measure, MitigationId, MitigationState, Mode, Verdict,
+};
 
-use super::{World, attack, limit_from, net};
+use super::{World, attack, drop_from, limit_from, net};
 
 fn approve(id: MitigationId, by: &str) -> Command {
     Command::Approve { mitigation: id, by: by.into() }
@@ -53,7 +55,7 @@ fn a_manual_black_hole_needs_another_person_even_over_a_restart() {
 
 #[test]
 fn in_approve_mode_a_harder_step_waits_beside_the_approved_one() {
-    let mut world = World::new(|c| c.mode = Mode::Approve);
+    let mut world = World::seeing_with(|c| c.mode = Mode::Approve);
     world.attack(1, 3000.0, 1);
     let first = world.of(MitigationState::Proposed)[0].id;
     world.command(&approve(first, "eve")).unwrap();
@@ -65,7 +67,7 @@ fn in_approve_mode_a_harder_step_waits_beside_the_approved_one() {
     let harder = world.of(MitigationState::Proposed);
     assert_eq!(harder.len(), 1, "{:?}", world.actions());
     world.command(&approve(harder[0].id, "eve")).unwrap();
-    assert_eq!(world.desired(), [super::drop_from(123)]);
+    assert_eq!(world.desired(), [drop_from(123)]);
 }
 
 #[test]
@@ -84,4 +86,116 @@ fn a_proposal_follows_the_verdict_but_not_every_second() {
     world.attack_as(60, |at| Verdict { separable: true, ..attack(1, 300.0, at) });
     assert_eq!(world.of(MitigationState::Proposed).len(), 1);
     assert_eq!(world.of(MitigationState::Withdrawn).len(), 0);
+}
+
+const EVE: &str = "eve";
+
+fn skip(id: u64) -> Command {
+    Command::Skip { incident: IncidentId(id), by: EVE.into() }
+}
+
+fn step_down(id: u64) -> Command {
+    Command::StepDown { incident: IncidentId(id), by: EVE.into() }
+}
+
+#[test]
+fn skipping_goes_on_to_the_next_step_that_is_allowed() {
+    let mut world = World::auto();
+    assert_eq!(world.command(&skip(1)), Err(CommandError::NotFound));
+    world.attack(1, 600.0, 1);
+    assert_eq!(world.desired(), [limit_from(123, 300_000)]);
+    world.command(&skip(1)).unwrap();
+    assert_eq!(world.desired(), [drop_from(123)]);
+    // Too small for a black hole: the guard rails of the ladder hold for people, too.
+    assert!(matches!(world.command(&skip(1)), Err(CommandError::Conflict(_))));
+    world.attack(1, 600.0, 30);
+    assert_eq!(world.desired(), [drop_from(123)]);
+    assert!(world.actions().contains(&"skip".to_owned()));
+    world.end(1);
+    assert!(matches!(world.command(&skip(1)), Err(CommandError::Conflict(_))));
+}
+
+#[test]
+fn skipping_what_is_proposed_proposes_the_next_step() {
+    let mut world = World::new(|c| c.mode = Mode::Approve);
+    world.attack(1, 600.0, 1);
+    world.command(&skip(1)).unwrap();
+    let proposed = world.of(MitigationState::Proposed);
+    assert_eq!(proposed.len(), 1);
+    assert_eq!(proposed[0].measure.to_string(), drop_from(123));
+    assert_eq!(world.desired(), [""; 0]);
+}
+
+#[test]
+fn stepping_down_stays_below_the_step_left_even_over_a_restart() {
+    let mut world = World::seeing();
+    for _ in 0..13 {
+        world.attack(1, 3000.0, 1);
+        world.announce_all();
+    }
+    assert_eq!(world.desired(), ["blackhole 203.0.113.7/32"]);
+    world.command(&step_down(1)).unwrap();
+    assert_eq!(world.desired(), [drop_from(123)]);
+    for _ in 0..60 {
+        world.attack(1, 3000.0, 1);
+        world.announce_all();
+    }
+    assert_eq!(world.desired(), [drop_from(123)], "and does not climb again");
+    world.restart(|_| {});
+    for _ in 0..30 {
+        world.attack(1, 3000.0, 1);
+        world.announce_all();
+    }
+    assert_eq!(world.desired(), [drop_from(123)]);
+    world.command(&step_down(1)).unwrap();
+    assert_eq!(world.desired(), [limit_from(123, 300_000)]);
+    assert!(matches!(world.command(&step_down(1)), Err(CommandError::Conflict(_))));
+    // Who skips opens what was closed.
+    world.command(&skip(1)).unwrap();
+    assert_eq!(world.desired(), [drop_from(123)]);
+}
+
+#[test]
+fn stepping_down_from_a_first_black_hole_leaves_the_rules_or_nothing() {
+    let mut world = World::new(|c| c.link_limit_bits_per_sec = Some(10_000_000));
+    world.attack(1, 3000.0, 1);
+    assert_eq!(world.desired(), ["blackhole 203.0.113.7/32"]);
+    world.command(&step_down(1)).unwrap();
+    let desired = world.desired();
+    assert!(desired == [drop_from(123)] || desired == [limit_from(123, 300_000)], "{desired:?}");
+    let mut world = World::new(|c| c.rtbh_when_inseparable = true);
+    let flood = |at| Verdict { separable: false, ..attack(1, 3000.0, at) };
+    world.attack_as(1, flood);
+    assert_eq!(world.desired(), ["blackhole 203.0.113.7/32"]);
+    world.command(&step_down(1)).unwrap();
+    assert_eq!(world.desired(), [""; 0]);
+    world.attack_as(60, flood);
+    assert_eq!(world.desired(), [""; 0], "and does not come back");
+}
+
+#[test]
+fn after_the_end_a_person_may_step_down_sooner() {
+    let mut world = World::auto();
+    world.attack(1, 600.0, 1);
+    world.command(&skip(1)).unwrap();
+    world.end(1);
+    world.command(&step_down(1)).unwrap();
+    assert_eq!(world.desired(), [limit_from(123, 300_000)]);
+    world.command(&step_down(1)).unwrap();
+    assert_eq!(world.desired(), [""; 0]);
+    assert!(matches!(world.command(&step_down(1)), Err(CommandError::Conflict(_))));
+}
+
+#[test]
+fn a_dry_run_of_a_step_shows_both_sides_and_changes_nothing() {
+    let mut world = World::auto();
+    world.attack(1, 600.0, 1);
+    let run = world.mitigator.dry_run(&skip(1), world.now).unwrap();
+    let text = |list: &[Measure]| list.iter().map(Measure::to_string).collect::<Vec<_>>();
+    assert_eq!(text(&run.adds), [drop_from(123)]);
+    assert_eq!(text(&run.removes), [limit_from(123, 300_000)]);
+    assert_eq!(run.normal_share, Some(0.001));
+    assert_eq!(world.desired(), [limit_from(123, 300_000)]);
+    let run = world.mitigator.dry_run(&step_down(1), world.now);
+    assert!(matches!(run, Err(CommandError::Conflict(_))));
 }

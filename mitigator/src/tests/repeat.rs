@@ -15,7 +15,7 @@ fn drop_in_force(world: &mut World, id: u64) {
 
 #[test]
 fn after_the_end_weir_steps_down_before_it_lets_go() {
-    let mut world = World::auto();
+    let mut world = World::seeing();
     drop_in_force(&mut world, 1);
     world.end(1);
     world.wait(31);
@@ -28,7 +28,7 @@ fn after_the_end_weir_steps_down_before_it_lets_go() {
 
 #[test]
 fn a_black_hole_falls_back_to_the_rule_it_replaced() {
-    let mut world = World::auto();
+    let mut world = World::seeing();
     for _ in 0..13 {
         world.attack(1, 3000.0, 1);
         world.announce_all();
@@ -98,7 +98,7 @@ fn a_new_incident_takes_over_the_rules_of_one_that_is_held() {
 
 #[test]
 fn a_return_below_the_old_step_still_finds_the_gentler_one() {
-    let mut world = World::auto();
+    let mut world = World::seeing();
     drop_in_force(&mut world, 1);
     world.end(1);
     world.wait(65);
