@@ -30,10 +30,12 @@ use axum::extract::{Request as HttpRequest, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
+use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
+use utoipa::ToSchema;
 use weir_model::{
-    Command, CommandError, HostBaselines, HostRate, IpNet, Millis, MitigationId, Snapshot,
+    Command, CommandError, DryRun, HostBaselines, HostRate, IpNet, Millis, MitigationId, Snapshot,
 };
 use weir_store::history::{Point, Step};
 
@@ -100,6 +102,64 @@ pub enum HostRequest {
     },
 }
 
+/// A question to what decides and what tells others, and where its answer goes.
+#[derive(Debug)]
+pub enum Ask {
+    /// What a command would change.
+    DryRun {
+        /// The command.
+        command: Box<Command>,
+        /// Receives the answer.
+        reply: oneshot::Sender<Result<DryRun, CommandError>>,
+    },
+    /// What webhooks were told.
+    Deliveries {
+        /// Receives the answer.
+        reply: oneshot::Sender<Deliveries>,
+    },
+    /// A test message to a webhook.
+    TestHook {
+        /// Its name.
+        name: String,
+        /// Receives the delivery's number; `None` when there is no such webhook.
+        reply: oneshot::Sender<Option<u64>>,
+    },
+}
+
+/// What webhooks were told, newest first.
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
+pub struct Deliveries {
+    /// Ended deliveries.
+    pub deliveries: Vec<Delivery>,
+    /// Deliveries that wait or are under way.
+    pub waiting: usize,
+    /// Deliveries dropped since the start because too many waited.
+    pub dropped: u64,
+    /// Scrubbing services and prefixes that they have not agreed about after all retries.
+    pub stuck: Vec<String>,
+}
+
+/// One delivery.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Delivery {
+    /// Its number.
+    pub id: u64,
+    /// To which webhook.
+    pub to: String,
+    /// What about.
+    pub event: String,
+    /// When it was queued.
+    pub queued: Millis,
+    /// When it ended.
+    pub ended: Millis,
+    /// Tries made.
+    pub tries: u32,
+    /// Whether the receiver took it.
+    pub taken: bool,
+    /// How the last try ended.
+    pub outcome: String,
+}
+
 /// The API's only handles on the rest of weir.
 #[derive(Clone, Debug)]
 pub struct Handles {
@@ -117,6 +177,8 @@ pub struct Handles {
     pub panels: Option<Arc<dyn panels::Desk>>,
     /// What may be set while weir runs.
     pub settings: Arc<dyn settings::Desk>,
+    /// Where other questions go; none where nobody can answer.
+    pub asks: Option<mpsc::Sender<Ask>>,
 }
 
 /// All routes. To add one: a handler in `routes/` and its name in `table.rs`.

@@ -102,6 +102,9 @@ families! {
     panel_held: IntGaugeVec, "weir_panel_held", ["panel"];
     /// Requests sent to a panel, by panel.
     panel_requests: IntCounterVec, "weir_panel_requests_total", ["panel"];
+    /// Requests to webhooks and scrubbing services, by receiver and what became of them: taken, failed,
+    /// dropped.
+    notify_requests: IntCounterVec, "weir_notify_requests_total", ["to", "outcome"];
     /// Store writes that failed.
     store_errors: IntCounterVec, "weir_store_errors_total", [];
     /// Version of this build, always 1.

@@ -245,3 +245,53 @@ async fn a_panel_is_read_steered_and_shared() {
     let made = made.send(&world).await;
     assert_eq!((made.status, made.json()["url"].is_string()), (StatusCode::CREATED, true));
 }
+
+#[tokio::test]
+async fn steps_go_to_the_core_and_a_dry_run_does_not() {
+    let world = world();
+    let token = world.token(Role::Analyst).await;
+    for (path, command) in [
+        ("skip", Command::Skip { incident: weir_model::IncidentId(2), by: "analyst".into() }),
+        (
+            "step-down",
+            Command::StepDown { incident: weir_model::IncidentId(2), by: "analyst".into() },
+        ),
+    ] {
+        let path = format!("/api/v1/incidents/2/{path}");
+        let done = ask("POST", &path).token(&token).send(&world).await;
+        assert_eq!(done.status, StatusCode::OK, "{}", done.text);
+        let asked = world.asked.lock().unwrap().pop();
+        match (&asked, &command) {
+            (Some(Command::Skip { incident, .. }), Command::Skip { incident: wanted, .. })
+            | (
+                Some(Command::StepDown { incident, .. }),
+                Command::StepDown { incident: wanted, .. },
+            ) => {
+                assert_eq!(incident, wanted);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let measure = json!({"blackhole": "203.0.113.7/32"});
+    let trial = json!({"add": {"measure": measure, "ttl_secs": 60}});
+    let dry = ask("POST", "/api/v1/dry-run").token(&token).json(&trial).send(&world).await;
+    assert_eq!(dry.status, StatusCode::OK, "{}", dry.text);
+    assert_eq!(dry.json()["adds"], json!([measure]));
+    let refused = ask("POST", "/api/v1/dry-run").token(&token).json(&json!({"skip": "2"}));
+    assert_eq!(refused.send(&world).await.status, StatusCode::CONFLICT);
+    let missing = ask("POST", "/api/v1/dry-run").token(&token).json(&json!({"withdraw": 7}));
+    assert_eq!(missing.send(&world).await.status, StatusCode::NOT_FOUND);
+    assert!(world.asked.lock().unwrap().is_empty(), "a dry run asks the core nothing");
+}
+
+#[tokio::test]
+async fn webhooks_are_tested_by_name_and_their_log_is_shown() {
+    let world = world();
+    let owner = world.token(Role::Admin).await;
+    let queued = ask("POST", "/api/v1/webhooks/ops/test").token(&owner).send(&world).await;
+    assert_eq!(queued.json()["delivery"], 7, "{}", queued.text);
+    let nobody = ask("POST", "/api/v1/webhooks/nobody/test").token(&owner).send(&world).await;
+    assert_eq!(nobody.status, StatusCode::NOT_FOUND);
+    let log = ask("GET", "/api/v1/deliveries").token(&owner).send(&world).await;
+    assert_eq!(log.json(), json!({"deliveries": [], "waiting": 0, "dropped": 0, "stuck": []}));
+}

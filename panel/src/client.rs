@@ -1,4 +1,4 @@
-//! The only place that speaks HTTP: one bounded GET at a time, no redirects, no proxies, no cookies.
+//! The only place that asks others over HTTP: no redirects, no proxies, no cookies.
 //!
 //! A redirect is never followed, so that the key goes to the configured address and no other.
 //! Certificates are checked against what the host trusts, which is where an operator puts the
@@ -41,24 +41,7 @@ pub struct Client {
 impl Client {
     /// A client for the panel at `url`.
     pub fn new(url: &str, key: Secret, timeouts: Timeouts) -> Self {
-        let crypto = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = TlsConfig::builder()
-            .provider(TlsProvider::Rustls)
-            .root_certs(RootCerts::PlatformVerifier)
-            .unversioned_rustls_crypto_provider(crypto)
-            .build();
-        let agent = ureq::Agent::config_builder()
-            .tls_config(tls)
-            .timeout_connect(Some(timeouts.connect))
-            .timeout_global(Some(timeouts.total))
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .http_status_as_error(false)
-            .proxy(None)
-            .user_agent(concat!("weir/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .new_agent();
-        Self { agent, base: url.trim_end_matches('/').to_owned(), key }
+        Self { agent: agent(timeouts), base: url.trim_end_matches('/').to_owned(), key }
     }
 
     /// GETs a path.
@@ -88,6 +71,74 @@ impl Client {
             .header("Content-Type", "application/json")
             .header("Authorization", format!("Bearer {}", self.key.0));
         read(request.send("{}"))
+    }
+}
+
+fn agent(timeouts: Timeouts) -> ureq::Agent {
+    let crypto = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = TlsConfig::builder()
+        .provider(TlsProvider::Rustls)
+        .root_certs(RootCerts::PlatformVerifier)
+        .unversioned_rustls_crypto_provider(crypto)
+        .build();
+    ureq::Agent::config_builder()
+        .tls_config(tls)
+        .timeout_connect(Some(timeouts.connect))
+        .timeout_global(Some(timeouts.total))
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .http_status_as_error(false)
+        .proxy(None)
+        .user_agent(concat!("weir/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .new_agent()
+}
+
+/// Sends requests to whoever is to be told something: webhooks and scrubbing services.
+#[derive(Clone, Debug)]
+pub struct Sender {
+    agent: ureq::Agent,
+}
+
+/// Octets of an answer that are read, and thrown away, so that its connection can be used again.
+const ANSWER_MAX: u64 = 64 << 10;
+
+impl Sender {
+    /// A sender that waits so long for each answer.
+    pub fn new(timeouts: Timeouts) -> Self {
+        Self { agent: agent(timeouts) }
+    }
+
+    /// Sends one request; the answer's status.
+    ///
+    /// # Errors
+    /// Why no answer came, for people.
+    pub fn send(
+        &self,
+        method: &str,
+        url: &str,
+        headers: &[(String, String)],
+        body: &[u8],
+    ) -> Result<u16, String> {
+        let mut request = ureq::http::Request::builder().method(method).uri(url);
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let wrong = |error: ureq::http::Error| error.to_string();
+        // Some methods may have no body, not even an empty one.
+        let answer = if body.is_empty() {
+            self.agent.run(request.body(()).map_err(wrong)?)
+        } else {
+            self.agent.run(request.body(body).map_err(wrong)?)
+        };
+        let mut response = answer.map_err(|error| match failure(error) {
+            Failure::Timeout => "no answer in time".to_owned(),
+            Failure::Connect(why) => why,
+            other => format!("{other:?}"),
+        })?;
+        // The status is all that matters; a body that is too long costs its connection.
+        let _ = response.body_mut().with_config().limit(ANSWER_MAX).read_to_vec();
+        Ok(response.status().as_u16())
     }
 }
 

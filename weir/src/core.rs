@@ -31,6 +31,9 @@ pub enum Input {
         incidents: Vec<Incident>,
         /// Baselines, if there was a checkpoint.
         baselines: Option<Box<weir_detector::Checkpoint>>,
+        /// Manual measures, repeat victims and what exporters were seen to show, likewise.
+        #[serde(default)]
+        memory: Option<Box<weir_mitigator::Checkpoint>>,
     },
     /// A shard sealed a slice.
     Slice(Box<Slice>),
@@ -94,10 +97,14 @@ impl Core {
         &mut self,
         incidents: Vec<Incident>,
         baselines: Option<weir_detector::Checkpoint>,
+        memory: Option<weir_mitigator::Checkpoint>,
         now: Millis,
     ) {
         if let Some(baselines) = baselines {
             self.detector.restore(baselines, now);
+        }
+        if let Some(memory) = memory {
+            self.mitigator.restore_checkpoint(memory, now);
         }
         self.mitigator.restore(incidents, now);
         let open: Vec<Arc<Incident>> = self
@@ -150,8 +157,8 @@ impl Core {
     /// Applies a recorded input; what [`Self::advance`] yields is handed to `out`.
     pub fn replay(&mut self, input: Input, now: Millis, out: &mut impl FnMut(Turn)) {
         match input {
-            Input::Restored { incidents, baselines } => {
-                self.restore(incidents, baselines.map(|b| *b), now);
+            Input::Restored { incidents, baselines, memory } => {
+                self.restore(incidents, baselines.map(|b| *b), memory.map(|m| *m), now);
             }
             Input::Slice(slice) => self.slice(&slice),
             Input::Exporters { shard, exporters } => self.exporters(shard, exporters),

@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use weir_collector::ExporterConfig;
 use weir_config::{Config, ServiceConfig, ServiceProtocol};
-use weir_mitigator::Visibility;
 use weir_model::{
     IncidentId, Measure, Millis, Mode, Observed, PeerState, PeerStatus, Phase, Verdict,
 };
@@ -57,16 +56,6 @@ pub fn config_for(world: &CaseWorld, config: &Config) -> anyhow::Result<Config> 
             ..ExporterConfig::new(e.address.into())
         })
         .collect();
-    // What is replayed shows the attack whatever is announced, as a router does that samples before
-    // it filters; without this the ladder would take a rule that works for one that does not.
-    for exporter in &world.exporters {
-        let name = if exporter.name.is_empty() {
-            exporter.address.to_string()
-        } else {
-            exporter.name.clone()
-        };
-        config.mitigator.exporter_visibility.insert(name, Visibility::BeforeFilter);
-    }
     if config.collector.exporters.is_empty() {
         for all in ["0.0.0.0/0", "::/0"] {
             config.collector.exporters.push(ExporterConfig::new(all.parse()?));

@@ -365,6 +365,38 @@ pub(crate) async fn hold(
         .await
 }
 
+/// Leaves the rung that is in force or proposed, and goes on to the next one that is allowed.
+#[utoipa::path(post, path = "/api/v1/incidents/{id}/skip", tag = "incidents",
+    params(("id" = IncidentId, Path, description = "Its number"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes a repetition harmless")),
+    responses((status = 200, description = "Done", body = Done)))]
+pub(crate) async fn skip(
+    who: Allowed<needs::Mitigate>,
+    State(app): State<App>,
+    Segment(id): Segment<IncidentId>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let command = Command::Skip { incident: id, by: who.principal.name.clone() };
+    let work = send(&app, &who.principal, "incident.skip", id.to_string(), command);
+    once(&app, &who.principal, &headers, &[b"skip", id.to_string().as_bytes()], work).await
+}
+
+/// Goes back one rung, and takes no harder one again in this incident.
+#[utoipa::path(post, path = "/api/v1/incidents/{id}/step-down", tag = "incidents",
+    params(("id" = IncidentId, Path, description = "Its number"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes a repetition harmless")),
+    responses((status = 200, description = "Done", body = Done)))]
+pub(crate) async fn step_down(
+    who: Allowed<needs::Mitigate>,
+    State(app): State<App>,
+    Segment(id): Segment<IncidentId>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let command = Command::StepDown { incident: id, by: who.principal.name.clone() };
+    let work = send(&app, &who.principal, "incident.step-down", id.to_string(), command);
+    once(&app, &who.principal, &headers, &[b"step-down", id.to_string().as_bytes()], work).await
+}
+
 /// A note to add.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -7,10 +7,12 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use weir_model::{
-    Command, IncidentId, Measure, Mitigation, MitigationId, MitigationState, Originator,
+    Command, DryRun, IncidentId, Measure, Mitigation, MitigationId, MitigationState, Mode,
+    Originator,
 };
 
-use super::{Done, once, send};
+use super::{Done, ask, once, send};
+use crate::Ask;
 use crate::access::permission::{Allowed, needs};
 use crate::app::App;
 use crate::problem::{Form, Params, Problem, Segment};
@@ -126,4 +128,53 @@ pub(crate) async fn panic(
 ) -> Result<Json<Done>, Problem> {
     let command = Command::Panic { by: who.principal.name.clone() };
     send(&app, &who.principal, "mitigation.withdraw-all", "all".to_owned(), command).await.map(Json)
+}
+
+/// What is to be tried: one of the things that can be asked for.
+#[expect(clippy::large_enum_variant, reason = "one lives for one request")]
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) enum Trial {
+    /// Put a measure in force by hand.
+    Add(Add),
+    /// Put this proposed mitigation in force.
+    Approve(u64),
+    /// Withdraw this mitigation.
+    Withdraw(u64),
+    /// Go on to the next rung in this incident.
+    Skip(IncidentId),
+    /// Go back one rung in this incident.
+    StepDown(IncidentId),
+    /// Change how far weir acts by itself.
+    Mode(Mode),
+    /// Withdraw everything.
+    WithdrawAll,
+}
+
+impl Trial {
+    fn command(self, by: String) -> Command {
+        match self {
+            Self::Add(Add { measure, ttl_secs }) => Command::Add { measure, ttl_secs, by },
+            Self::Approve(id) => Command::Approve { mitigation: MitigationId(id), by },
+            Self::Withdraw(id) => Command::Withdraw { mitigation: MitigationId(id), by },
+            Self::Skip(incident) => Command::Skip { incident, by },
+            Self::StepDown(incident) => Command::StepDown { incident, by },
+            Self::Mode(mode) => Command::SetMode { mode, by },
+            Self::WithdrawAll => Command::Panic { by },
+        }
+    }
+}
+
+/// Says what something would change, without doing it: measures added and withdrawn, the share of normal
+/// traffic that the added ones would hit, and the services they may touch.
+#[utoipa::path(post, path = "/api/v1/dry-run", tag = "mitigations", request_body = Trial,
+    responses((status = 200, description = "What would change", body = DryRun)))]
+pub(crate) async fn dry_run(
+    who: Allowed<needs::Mitigate>,
+    State(app): State<App>,
+    Form(trial): Form<Trial>,
+) -> Result<Json<DryRun>, Problem> {
+    let command = Box::new(trial.command(who.principal.name.clone()));
+    let outcome = ask(&app, |reply| Ask::DryRun { command, reply }).await?;
+    Ok(Json(outcome?))
 }

@@ -7,6 +7,7 @@
 
 pub(crate) mod audit;
 pub(crate) mod backup;
+pub(crate) mod deliveries;
 pub(crate) mod hosts;
 pub(crate) mod incidents;
 pub(crate) mod live;
@@ -80,6 +81,18 @@ async fn deliver(app: &App, command: Command) -> Result<Done, Problem> {
     let stopping = |_| Problem::busy("the core did not take the command");
     let mitigation = outcome.await.map_err(stopping)??;
     Ok(Done { mitigation })
+}
+
+/// Puts a question and waits for its answer.
+async fn ask<T>(
+    app: &App,
+    question: impl FnOnce(oneshot::Sender<T>) -> crate::Ask,
+) -> Result<T, Problem> {
+    let (reply, answer) = oneshot::channel();
+    let asks = app.inner.handles.asks.as_ref();
+    let asks = asks.ok_or_else(|| Problem::busy("nobody can answer"))?;
+    asks.try_send(question(reply)).map_err(|_| Problem::busy("too many questions are waiting"))?;
+    answer.await.map_err(|_| Problem::busy("too many questions are waiting"))
 }
 
 /// Answers a request with an `Idempotency-Key` once: the same key brings the same answer again, another

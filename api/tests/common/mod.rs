@@ -15,11 +15,11 @@ use tokio::sync::mpsc;
 use tower::ServiceExt as _;
 use weir_api::panels::{Desk, Refusal};
 use weir_api::server::{Local, Peer};
-use weir_api::{App, Clock, Config, Handles, Metrics, Records};
+use weir_api::{App, Ask as Question, Clock, Config, Deliveries, Handles, Metrics, Records};
 use weir_model::{
-    Command, CommandError, Direction, Family, Incident, IncidentId, IncidentState, Metric, Millis,
-    MitigationId, PanelOrder, PanelServer, PanelStatus, Phase, Rate, Reason, Role, Snapshot,
-    Verdict,
+    Command, CommandError, Direction, DryRun, Family, Incident, IncidentId, IncidentState, Metric,
+    Millis, MitigationId, PanelOrder, PanelServer, PanelStatus, Phase, Rate, Reason, Role,
+    Snapshot, Verdict,
 };
 
 /// Milliseconds since 1970 at which tests begin.
@@ -244,12 +244,40 @@ pub fn world_with(config: Config) -> World {
         hosts: None,
         panels: Some(Arc::new(Panels::default())),
         settings: Arc::new(Settings),
+        asks: Some(asks()),
     };
     let time = Arc::clone(&clock);
     let clock_of = Clock::new(move || Millis(time.load(Ordering::Relaxed)));
     let app = App::new(config, handles, Records::in_memory().unwrap(), clock_of);
     let code = app.setup_code().unwrap().expect("there is no owner yet");
     World { router: weir_api::router(app.clone()), app, clock, code, asked, snapshot }
+}
+
+/// Answers questions as a weir without webhooks but one would.
+fn asks() -> mpsc::Sender<Question> {
+    let (asks, mut questions) = mpsc::channel::<Question>(8);
+    tokio::spawn(async move {
+        while let Some(question) = questions.recv().await {
+            match question {
+                Question::DryRun { command, reply } => {
+                    let _ = reply.send(match *command {
+                        Command::Add { measure, .. } => {
+                            Ok(DryRun { adds: vec![measure], ..DryRun::default() })
+                        }
+                        Command::Skip { .. } => {
+                            Err(CommandError::Conflict("there is no further step".into()))
+                        }
+                        _ => Err(CommandError::NotFound),
+                    });
+                }
+                Question::Deliveries { reply } => drop(reply.send(Deliveries::default())),
+                Question::TestHook { name, reply } => {
+                    let _ = reply.send((name == "ops").then_some(7));
+                }
+            }
+        }
+    });
+    asks
 }
 
 impl World {

@@ -86,6 +86,12 @@ pub enum Ask {
         #[command(subcommand)]
         action: Option<respond::Mitigate>,
     },
+    /// Show what webhooks were told, or send a test message
+    Webhooks {
+        /// What exactly; the log when absent
+        #[command(subcommand)]
+        action: Option<respond::Webhooks>,
+    },
     /// Show or change how far weir acts by itself
     Mode {
         /// observe, approve or auto
@@ -148,6 +154,7 @@ pub fn run(ask: &Ask, common: &Common) -> anyhow::Result<ExitCode> {
         Ask::Top { rounds } => overview::top(&client, *rounds)?,
         Ask::Incidents { action } => respond::incidents(&client, &output, action.as_ref())?,
         Ask::Mitigate { action } => respond::mitigate(&client, &output, action.as_ref())?,
+        Ask::Webhooks { action } => respond::webhooks(&client, &output, action.as_ref())?,
         Ask::Mode { mode } => respond::mode(&client, &output, mode.as_deref())?,
         Ask::Hosts { packets, limit } => overview::hosts(&client, &output, *packets, *limit)?,
         Ask::Baseline { host } => overview::baseline(&client, &output, *host)?,

@@ -3,7 +3,8 @@
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use weir_model::{
-    Action, Filter, Incident, IncidentId, IpNet, Match, Measure, Mitigation, Originator, Range,
+    Action, DryRun, Filter, Incident, IncidentId, IpNet, Match, Measure, Mitigation, Originator,
+    Range,
 };
 
 use super::client::{Client, escape};
@@ -44,6 +45,22 @@ pub enum Incidents {
         /// Its number
         id: IncidentId,
     },
+    /// Leave the present rung, or what is proposed, for the next one
+    Skip {
+        /// Its number
+        id: IncidentId,
+        /// Only say what would change
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Go back one rung, and stay below the one left
+    StepDown {
+        /// Its number
+        id: IncidentId,
+        /// Only say what would change
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Note something
     Note {
         /// Its number
@@ -72,17 +89,35 @@ pub enum Mitigate {
     Approve {
         /// Its number
         id: u64,
+        /// Only say what would change
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Withdraw one, or skip a proposed one
     Withdraw {
         /// Its number
         id: u64,
+        /// Only say what would change
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Withdraw everything at once and go to observe mode
     WithdrawAll,
 }
 
-/// A measure: a black hole, or a FlowSpec rule of the matches given.
+/// What to do with webhooks.
+#[derive(Debug, Subcommand)]
+pub enum Webhooks {
+    /// List what they were told and what became of it, newest first
+    Log,
+    /// Send a test message to one
+    Test {
+        /// Its name
+        name: String,
+    },
+}
+
+/// A measure: a black hole, a diversion, or a FlowSpec rule of the matches given.
 #[derive(Clone, Debug, Args)]
 pub struct Add {
     /// Destination prefix
@@ -90,6 +125,9 @@ pub struct Add {
     /// Black-hole the destination
     #[arg(long, conflicts_with_all = ["rate_limit", "src", "protocol", "dport", "sport"])]
     blackhole: bool,
+    /// Send the destination through the scrubbing services
+    #[arg(long, conflicts_with_all = ["blackhole", "rate_limit", "src", "protocol", "dport", "sport"])]
+    scrub: bool,
     /// Pass at most so many octets a second, instead of dropping
     #[arg(long)]
     rate_limit: Option<u64>,
@@ -108,6 +146,9 @@ pub struct Add {
     /// For how long, seconds
     #[arg(long, default_value_t = 600)]
     ttl: u64,
+    /// Only say what would change
+    #[arg(long)]
+    dry_run: bool,
 }
 
 fn range(text: &str) -> Result<Range, String> {
@@ -125,6 +166,9 @@ impl Add {
     fn measure(&self) -> Measure {
         if self.blackhole {
             return Measure::Blackhole(self.dst.trunc());
+        }
+        if self.scrub {
+            return Measure::Scrub(self.dst.trunc());
         }
         let mut packets = Match::to(self.dst);
         packets.src = self.src;
@@ -180,6 +224,18 @@ pub(super) fn incidents(
         }
         Incidents::Hold { id } => hold(client, output, *id, true),
         Incidents::Release { id } => hold(client, output, *id, false),
+        Incidents::Skip { id, dry_run: true } => trial(client, output, &json!({ "skip": id })),
+        Incidents::StepDown { id, dry_run: true } => {
+            trial(client, output, &json!({ "step-down": id }))
+        }
+        Incidents::Skip { id, .. } => {
+            let done = client.ask("POST", &format!("/api/v1/incidents/{id}/skip"), None)?;
+            output.one(&done, "went on to the next rung")
+        }
+        Incidents::StepDown { id, .. } => {
+            let done = client.ask("POST", &format!("/api/v1/incidents/{id}/step-down"), None)?;
+            output.one(&done, "went back one rung")
+        }
         Incidents::Note { id, text } => {
             let path = format!("/api/v1/incidents/{id}/notes");
             let note = client.ask("POST", &path, Some(&json!({ "text": text })))?;
@@ -215,12 +271,21 @@ pub(super) fn mitigate(
         }
         Mitigate::Add(add) => {
             let body = json!({ "measure": add.measure(), "ttl_secs": add.ttl });
+            if add.dry_run {
+                return trial(client, output, &json!({ "add": body }));
+            }
             client.ask("POST", "/api/v1/mitigations", Some(&body))?
         }
-        Mitigate::Approve { id } => {
+        Mitigate::Approve { id, dry_run: true } => {
+            return trial(client, output, &json!({ "approve": id }));
+        }
+        Mitigate::Withdraw { id, dry_run: true } => {
+            return trial(client, output, &json!({ "withdraw": id }));
+        }
+        Mitigate::Approve { id, .. } => {
             client.ask("POST", &format!("/api/v1/mitigations/{id}/approve"), None)?
         }
-        Mitigate::Withdraw { id } => {
+        Mitigate::Withdraw { id, .. } => {
             client.ask("POST", &format!("/api/v1/mitigations/{id}/withdraw"), None)?
         }
         Mitigate::WithdrawAll => client.ask("POST", "/api/v1/mitigations/withdraw-all", None)?,
@@ -229,6 +294,63 @@ pub(super) fn mitigate(
         .as_u64()
         .map_or_else(|| "done".to_owned(), |id| format!("mitigation {id}"));
     output.one(&done, &text)
+}
+
+/// Says what something would change.
+fn trial(client: &Client, output: &Output, what: &Value) -> anyhow::Result<()> {
+    let answer = client.ask("POST", "/api/v1/dry-run", Some(what))?;
+    let run: DryRun = serde_json::from_value(answer.clone())?;
+    output.one(&answer, &words(&run))
+}
+
+fn words(run: &DryRun) -> String {
+    let mut words = String::new();
+    for (sign, list) in [('+', &run.adds), ('-', &run.removes)] {
+        for measure in list {
+            words.push_str(&format!("{sign} {measure}\n"));
+        }
+    }
+    if words.is_empty() {
+        words.push_str("nothing would change\n");
+    }
+    if !run.adds.is_empty() {
+        words.push_str(&match run.normal_share {
+            Some(share) => format!("hits {:.2} % of normal traffic\n", share * 100.0),
+            None => "nobody has measured what it hits of normal traffic\n".to_owned(),
+        });
+    }
+    for service in &run.services {
+        words.push_str(&format!(
+            "may touch {} {}:{}\n",
+            service.name, service.address, service.port
+        ));
+    }
+    words
+}
+
+const DELIVERIES: &[Column] = &[
+    ("id", "/id", As::Text),
+    ("to", "/to", As::Text),
+    ("event", "/event", As::Text),
+    ("queued", "/queued", As::Time),
+    ("ended", "/ended", As::Time),
+    ("tries", "/tries", As::Text),
+    ("outcome", "/outcome", As::Text),
+];
+
+pub(super) fn webhooks(
+    client: &Client,
+    output: &Output,
+    action: Option<&Webhooks>,
+) -> anyhow::Result<()> {
+    match action.unwrap_or(&Webhooks::Log) {
+        Webhooks::Log => output.list(&client.get("/api/v1/deliveries")?["deliveries"], DELIVERIES),
+        Webhooks::Test { name } => {
+            let path = format!("/api/v1/webhooks/{}/test", escape(name));
+            let queued = client.ask("POST", &path, None)?;
+            output.one(&queued, &format!("delivery {}", queued["delivery"]))
+        }
+    }
 }
 
 /// Adds the measure and who wants it as a person would say them.

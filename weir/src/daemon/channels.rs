@@ -5,6 +5,7 @@
 //! | rx -> core: slices | bounded, [`SLICES_MAX`] a shard | the oldest is dropped and counted |
 //! | others -> core: [`Control`] | bounded, [`CONTROL_MAX`] | commands: 503; actuators wait; health is skipped |
 //! | core -> bgp: `Admitted` | watch, the latest wins | cannot fill |
+//! | core -> notify: news | bounded, [`super::notify::WAITING_MAX`] | the news is dropped and counted |
 //! | core -> store | bounded | core waits a few milliseconds, then counts and keeps the newest; a measure is written before it is announced |
 
 use std::net::IpAddr;
@@ -16,7 +17,9 @@ use tokio::sync::oneshot;
 use weir_api::Request;
 use weir_collector::Counters;
 use weir_collector::socket::SliceSink;
-use weir_model::{ExporterStatus, HostBaselines, Inventory, Observed, Slice};
+use weir_model::{
+    Command, CommandError, DryRun, ExporterStatus, HostBaselines, Inventory, Observed, Slice,
+};
 
 /// Slices that may wait for the core, per shard: three seconds.
 pub(crate) const SLICES_MAX: usize = 30;
@@ -39,6 +42,8 @@ pub(crate) enum Control {
     Inventory(Arc<Inventory>),
     /// Someone asks for a host's baselines.
     Baselines { host: IpAddr, reply: oneshot::Sender<Option<HostBaselines>> },
+    /// Someone asks what a command would change.
+    DryRun { command: Box<Command>, reply: oneshot::Sender<Result<DryRun, CommandError>> },
     /// The receive threads have ended: judge what is left and stop.
     Stop,
 }

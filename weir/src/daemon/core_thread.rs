@@ -16,6 +16,7 @@ use weir_model::{Incident, IncidentId, IncidentState, Millis, SLICE_MS, Slice, S
 
 use super::channels::{Control, SliceQueue};
 use super::history::Feed;
+use super::notify::{News, Notify};
 use super::recorder::Recorder;
 use super::store_thread::Work;
 use super::{metrics, now};
@@ -27,6 +28,9 @@ const STRAGGLER_MS: u64 = 60;
 
 /// How often what the detector has learned is kept.
 const CHECKPOINT_MS: u64 = 5 * 60 * 1000;
+
+/// How often the mitigator's memory is looked at for changes that no command made.
+const MEMORY_MS: u64 = 10_000;
 
 /// Unlisted senders named in the log at most; the counter goes on.
 const UNLISTED_NAMED_MAX: usize = 64;
@@ -54,6 +58,7 @@ pub(crate) struct CoreThread {
     pub(crate) shards: usize,
     pub(crate) recorder: Option<Recorder>,
     pub(crate) history: Feed,
+    pub(crate) notify: Notify,
 }
 
 /// What the loop keeps between turns.
@@ -69,6 +74,9 @@ struct State {
     unsaved: BTreeMap<IncidentId, Arc<Incident>>,
     /// When the baselines were last kept.
     kept: Millis,
+    /// What was last kept of the mitigator's memory, and when it was looked at.
+    memory: weir_mitigator::Checkpoint,
+    remembered: Millis,
     /// Templates and sampling of all shards.
     templates: weir_collector::Checkpoint,
     /// Unlisted senders that the log has named.
@@ -87,6 +95,8 @@ impl CoreThread {
             counters: BTreeMap::new(),
             unsaved: BTreeMap::new(),
             kept: start,
+            memory: self.core.mitigator().checkpoint(),
+            remembered: start,
             templates: weir_collector::Checkpoint::default(),
             named: BTreeSet::new(),
         };
@@ -114,6 +124,7 @@ impl CoreThread {
         self.judge(&mut state);
         self.publish(&mut state);
         self.save(&mut state, STORE_FAREWELL, None);
+        self.remember(&mut state, STORE_FAREWELL, None);
         self.keep_baselines(&mut state, STORE_FAREWELL);
     }
 
@@ -156,6 +167,10 @@ impl CoreThread {
                 // Decide at once: an operator does not wait for the next slot.
                 let turn = self.core.advance(at);
                 self.record(at, || Input::Advance);
+                // A manual measure is written before it is announced, like any other.
+                let (committed, wait) = bounded(1);
+                self.remember(state, STORE_PATIENCE, Some(committed));
+                await_commit(&wait);
                 self.carry_out(state, turn);
                 self.publish(state);
                 // The asker may have hung up.
@@ -184,6 +199,10 @@ impl CoreThread {
                 // The asker may have hung up.
                 let _ = reply.send(self.core.baselines(host));
             }
+            Control::DryRun { command, reply } => {
+                // The asker may have hung up.
+                let _ = reply.send(self.core.mitigator().dry_run(&command, state.judged));
+            }
             Control::Stop => {}
         }
     }
@@ -207,6 +226,21 @@ impl CoreThread {
         if state.judged.since(state.kept) >= CHECKPOINT_MS {
             self.keep_baselines(state, STORE_PATIENCE);
         }
+        if state.judged.since(state.remembered) >= MEMORY_MS {
+            self.remember(state, STORE_PATIENCE, None);
+        }
+    }
+
+    /// Keeps what the mitigator remembers beside incidents, if it has changed.
+    fn remember(&self, state: &mut State, patience: Duration, committed: Option<Sender<()>>) {
+        state.remembered = state.judged;
+        let memory = self.core.mitigator().checkpoint();
+        if memory != state.memory {
+            let work = Work::Memory(state.judged, Box::new(memory.clone()), committed);
+            if self.keep(work, patience) {
+                state.memory = memory;
+            }
+        }
     }
 
     fn keep_baselines(&mut self, state: &mut State, patience: Duration) {
@@ -215,11 +249,13 @@ impl CoreThread {
         state.kept = state.judged;
     }
 
-    fn keep(&self, work: Work, patience: Duration) {
-        if self.store.send_timeout(work, patience).is_err() {
+    fn keep(&self, work: Work, patience: Duration) -> bool {
+        let taken = self.store.send_timeout(work, patience).is_ok();
+        if !taken {
             self.metrics.store_errors.with_label_values::<&str>(&[]).inc();
             warn!("the store is slow; a checkpoint was left out");
         }
+        taken
     }
 
     /// What the store gave back is desired before anything arrives.
@@ -235,6 +271,7 @@ impl CoreThread {
             logging::decision(decision);
             self.metrics.decisions.with_label_values(&[decision.action.as_str()]).inc();
         }
+        self.tell(&turn);
         for incident in turn.changed {
             if incident.state == IncidentState::Open && incident.opened == state.judged {
                 let family = incident.verdict.family.id();
@@ -249,13 +286,26 @@ impl CoreThread {
                 // knows of it when it comes back. A slow store delays the rule only so long.
                 let (committed, wait) = bounded(1);
                 self.save(state, STORE_PATIENCE, Some(committed));
-                if wait.recv_timeout(COMMIT_PATIENCE) == Err(RecvTimeoutError::Timeout) {
-                    warn!("the store is slow; the measure goes out before it is written");
-                }
+                await_commit(&wait);
                 // Fails only when the BGP thread is gone, which ends the process.
                 let _ = self.desired.send(desired);
+                self.notify.nudge();
             }
         }
+    }
+
+    /// Tells whoever is to be told of decisions.
+    fn tell(&self, turn: &Turn) {
+        if turn.decisions.is_empty() || !self.notify.has_hooks() {
+            return;
+        }
+        let about = |id| turn.changed.iter().find(|incident| incident.id == id).map(Arc::clone);
+        let news = turn
+            .decisions
+            .iter()
+            .map(|d| News { decision: d.clone(), incident: d.incident.and_then(about) })
+            .collect();
+        self.notify.decisions(news);
     }
 
     fn save(&mut self, state: &mut State, patience: Duration, committed: Option<Sender<()>>) {
@@ -283,6 +333,13 @@ impl CoreThread {
         if let Some(recorder) = &mut self.recorder {
             recorder.write(at, input());
         }
+    }
+}
+
+/// Waits until something is written, but not for ever; a sender that is gone wrote nothing.
+fn await_commit(wait: &Receiver<()>) {
+    if wait.recv_timeout(COMMIT_PATIENCE) == Err(RecvTimeoutError::Timeout) {
+        warn!("the store is slow; the measure goes out before it is written");
     }
 }
 

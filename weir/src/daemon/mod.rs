@@ -9,6 +9,7 @@
 //! | `web` | API | sockets |
 //! | `panels`, `panel/<name>` | synchronisation with game panels | their answers |
 //! | `owners`, `owners/mail` | pages for owners of servers | sockets |
+//! | `notify`, `notify/<n>` | webhooks and scrubbing services | news, answers, timers |
 //! | `store` | the state file | its queue |
 //! | `history` | the last minutes of every host, the history file | the core's seconds, questions |
 //!
@@ -23,6 +24,7 @@ mod core_thread;
 mod history;
 mod inventory;
 mod metrics;
+mod notify;
 mod owners;
 mod panel_desk;
 mod panels;
@@ -100,6 +102,8 @@ pub struct Daemon {
     agents: Option<JoinHandle<()>>,
     store: JoinHandle<()>,
     history: JoinHandle<()>,
+    tell: notify::Notify,
+    notify: JoinHandle<()>,
 }
 
 impl Daemon {
@@ -123,9 +127,10 @@ impl Daemon {
         if let Some(recorder) = &mut recorder {
             let (incidents, baselines) = (incidents.clone(), learned.baselines.clone());
             let baselines = baselines.map(Box::new);
-            recorder.write(started, Input::Restored { incidents, baselines });
+            let memory = learned.memory.clone().map(Box::new);
+            recorder.write(started, Input::Restored { incidents, baselines, memory });
         }
-        core.restore(incidents, learned.baselines, started);
+        core.restore(incidents, learned.baselines, learned.memory, started);
 
         let registry = Arc::new(Registry::default());
         let mut sockets = socket::bind(&config.collector, &inventory, &registry)?;
@@ -162,6 +167,17 @@ impl Daemon {
         ));
         let desk = (!config.panels.is_empty())
             .then(|| Arc::new(panel_desk::Desk::new(config, store_tx.clone())));
+        let diverted = core.mitigator().mitigations().cloned().collect();
+        let (tell, notify) = notify::spawn(
+            &config.mitigator,
+            notify::Parts {
+                desired: desired_rx.clone(),
+                control: control.clone(),
+                metrics: Arc::clone(&metrics),
+                diverted,
+            },
+            &failed_tx,
+        )?;
         let web = web::spawn(
             &config.api,
             &config.store.path,
@@ -173,6 +189,7 @@ impl Daemon {
                 history: ask,
                 panels: desk.clone().map(|desk| desk as Arc<dyn weir_api::panels::Desk>),
                 inventory: Arc::clone(&inventory_desk),
+                notify: tell.clone(),
             },
             web_stopping,
             &failed_tx,
@@ -189,6 +206,7 @@ impl Daemon {
             shards,
             recorder,
             history: feed,
+            notify: tell.clone(),
         };
         let core = spawn("core", &failed_tx, move || core.run())?;
         let agents_desired = desired_rx.clone();
@@ -251,6 +269,8 @@ impl Daemon {
             agents: agents.map(|a| a.thread),
             store,
             history,
+            tell,
+            notify,
         })
     }
 
@@ -298,7 +318,9 @@ impl Daemon {
             OnStop::Hold => Stop::Hold,
         };
         let _ = self.stop_bgp.send(farewell);
+        self.tell.stop(farewell == Stop::Withdraw);
         join("bgp", [self.bgp]);
+        join("notify", [self.notify]);
         join("web", [self.web]);
         join("owners", self.owners.map(|owners| owners.thread));
         join("agents", self.agents);

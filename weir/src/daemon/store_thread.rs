@@ -34,6 +34,8 @@ pub(crate) enum Work {
     Templates(Millis, Box<weir_collector::Checkpoint>),
     /// Links to servers' pages that staff shared.
     Shares(Millis, Box<Shares>),
+    /// What the mitigator keeps beside incidents; who waits for the commit is told of it.
+    Memory(Millis, Box<weir_mitigator::Checkpoint>, Option<Sender<()>>),
 }
 
 /// Links to servers' pages that staff shared, by the hash of each.
@@ -43,6 +45,9 @@ pub(crate) type Shares = BTreeMap<Hash, Share>;
 const BASELINES: &str = "detector-1";
 const TEMPLATES: &str = "collector-1";
 const SHARES: &str = "shares-1";
+/// JSON, unlike the others: rules leave out what is empty, which only a form that names its fields
+/// can read back.
+const MEMORY: &str = "mitigator-1";
 
 /// What the last run had learned.
 #[derive(Debug, Default)]
@@ -50,6 +55,7 @@ pub(crate) struct Learned {
     pub(crate) baselines: Option<weir_detector::Checkpoint>,
     pub(crate) templates: weir_collector::Checkpoint,
     pub(crate) shares: Shares,
+    pub(crate) memory: Option<weir_mitigator::Checkpoint>,
 }
 
 /// Reads back what the last run had learned. What cannot be read is learned anew: weir starts.
@@ -58,20 +64,26 @@ pub(crate) fn learned(store: &Store) -> Learned {
         baselines: blob(store, BASELINES),
         templates: blob(store, TEMPLATES).unwrap_or_default(),
         shares: blob(store, SHARES).unwrap_or_default(),
+        memory: body(store, MEMORY).and_then(|body| known(serde_json::from_slice(&body), MEMORY)),
     }
 }
 
 fn blob<T: DeserializeOwned>(store: &Store, name: &str) -> Option<T> {
-    let (_, body) = match store.blob(name) {
-        Ok(found) => found?,
+    body(store, name).and_then(|body| known(postcard::from_bytes(&body), name))
+}
+
+fn body(store: &Store, name: &str) -> Option<Vec<u8>> {
+    match store.blob(name) {
+        Ok(found) => found.map(|(_, body)| body),
         Err(error) => {
             warn!(%error, name, "a checkpoint cannot be read");
-            return None;
+            None
         }
-    };
-    postcard::from_bytes(&body)
-        .inspect_err(|error| warn!(%error, name, "a checkpoint is of another form"))
-        .ok()
+    }
+}
+
+fn known<T, E: std::fmt::Display>(read: Result<T, E>, name: &str) -> Option<T> {
+    read.inspect_err(|error| warn!(%error, name, "a checkpoint is of another form")).ok()
 }
 
 pub(crate) fn spawn(
@@ -95,14 +107,18 @@ fn run(mut store: Store, work: &Receiver<Work>, metrics: &Metrics, keep_ms: u64)
     loop {
         match work.recv_timeout(SWEEP) {
             Ok(Work::Incidents(batch, committed)) => match store.put_incidents(&batch) {
-                Ok(()) => {
-                    if let Some(committed) = committed {
-                        // The core may have stopped waiting.
-                        let _ = committed.try_send(());
-                    }
-                }
+                Ok(()) => say(committed),
                 Err(error) => failed("incidents", &error),
             },
+            Ok(Work::Memory(at, memory, committed)) => {
+                let written = serde_json::to_vec(&memory)
+                    .map_err(anyhow::Error::from)
+                    .and_then(|body| Ok(store.put_blob(MEMORY, at, &body)?));
+                match written {
+                    Ok(()) => say(committed),
+                    Err(error) => failed("memory", &error),
+                }
+            }
             Ok(Work::Baselines(at, checkpoint)) => {
                 if let Err(error) = put(&mut store, BASELINES, at, checkpoint.as_ref()) {
                     failed("baselines", &error);
@@ -125,6 +141,13 @@ fn run(mut store: Store, work: &Receiver<Work>, metrics: &Metrics, keep_ms: u64)
             },
             Err(RecvTimeoutError::Disconnected) => return,
         }
+    }
+}
+
+fn say(committed: Option<Sender<()>>) {
+    if let Some(committed) = committed {
+        // The core may have stopped waiting.
+        let _ = committed.try_send(());
     }
 }
 

@@ -14,18 +14,19 @@ use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 use weir_api::server::{Identity, Listeners, bind_local};
 use weir_api::{
-    App, COMMANDS_WAITING, Clock, Config, Handles, HostRequest, Metrics, Records, Request,
+    App, Ask, COMMANDS_WAITING, Clock, Config, Handles, HostRequest, Metrics, Records, Request,
 };
 use weir_model::Snapshot;
 
 use super::channels::Control;
 use super::inventory::Desk;
+use super::notify::{Notice, Notify};
 use super::{now, spawn as spawn_thread};
 
 /// How often exclusions are looked through for ended ones.
 const EXPIRY: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// Questions about hosts that may wait.
+/// Questions of a kind that may wait.
 const QUESTIONS_WAITING: usize = 64;
 
 /// What the API is given.
@@ -37,6 +38,7 @@ pub(crate) struct Parts {
     pub(crate) history: Sender<HostRequest>,
     pub(crate) panels: Option<Arc<dyn weir_api::panels::Desk>>,
     pub(crate) inventory: Arc<Desk>,
+    pub(crate) notify: Notify,
 }
 
 /// The running API.
@@ -65,6 +67,7 @@ pub(crate) fn spawn(
     let address = listeners.tcp.local_addr().context("api socket")?;
     let (commands, requests) = mpsc::channel(COMMANDS_WAITING);
     let (hosts, questions) = mpsc::channel(QUESTIONS_WAITING);
+    let (asks, asked_for) = mpsc::channel(QUESTIONS_WAITING);
     let handles = Handles {
         snapshot: parts.snapshot,
         commands,
@@ -73,6 +76,7 @@ pub(crate) fn spawn(
         hosts: Some(hosts),
         panels: parts.panels,
         settings: Arc::clone(&parts.inventory) as Arc<dyn weir_api::settings::Desk>,
+        asks: Some(asks),
     };
     let app = App::new(config.clone(), handles, records, Clock::new(now));
     if let Some(code) = app.setup_code()? {
@@ -81,6 +85,7 @@ pub(crate) fn spawn(
     let thread = spawn_thread("web", failed, move || {
         runtime.block_on(async move {
             let asked = tokio::spawn(forward(questions, parts.control.clone(), parts.history));
+            let pass_on = tokio::spawn(pass_on(asked_for, parts.control.clone(), parts.notify));
             let forward = tokio::spawn(carry(requests, parts.control));
             let expiry = tokio::spawn(expire(parts.inventory));
             let stop = async move {
@@ -93,6 +98,7 @@ pub(crate) fn spawn(
             forward.abort();
             asked.abort();
             expiry.abort();
+            pass_on.abort();
         });
         // A client that holds its connection open does not hold up the stop.
         runtime.shutdown_background();
@@ -163,6 +169,20 @@ async fn forward(
             other => {
                 let _ = history.try_send(other);
             }
+        }
+    }
+}
+
+/// Carries other questions: to the core what a command would change, the rest to who tells others.
+async fn pass_on(mut asks: mpsc::Receiver<Ask>, control: Sender<Control>, notify: Notify) {
+    while let Some(question) = asks.recv().await {
+        // A full queue drops the question, which its asker sees as 503.
+        match question {
+            Ask::DryRun { command, reply } => {
+                let _ = control.try_send(Control::DryRun { command, reply });
+            }
+            Ask::Deliveries { reply } => notify.ask(Notice::Log(reply)),
+            Ask::TestHook { name, reply } => notify.ask(Notice::Test { hook: name, reply }),
         }
     }
 }
