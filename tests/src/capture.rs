@@ -16,33 +16,77 @@ const ETHERNET: u32 = 1;
 /// Packets of the flood: 1.2 s at 20,000 a second.
 const PACKETS: u64 = 24_000;
 
+/// Packets of [`ntp_flood`]: one second at 10,000 a second.
+const ANSWERS: u64 = 10_000;
+
 /// Writes a spoofed SYN flood on 10.10.10.10:25565: 40-octet SYNs, a new source each.
 ///
 /// # Panics
 /// When the file cannot be written.
 pub fn syn_flood(path: &Path) -> PathBuf {
-    let file = BufWriter::new(File::create(path).expect("a file"));
-    let mut writer = Writer::with_link_type(file, ETHERNET).expect("a header");
     let mut rng = Rng::new(7);
-    let mut octets = Vec::new();
-    for number in 0..PACKETS {
-        let packet = Packet {
+    write(
+        path,
+        (0..PACKETS).map(|number| Packet {
             at_us: number * 50,
-            count: 1,
             src: IpAddr::V4(Ipv4Addr::from(rng.below(u32::MAX - 1) | 0x0100_0000)),
-            dst: IpAddr::V4(Ipv4Addr::new(10, 10, 10, 10)),
             src_port: rng.between(1024, 65535),
             dst_port: 25565,
             protocol: 6,
             tcp_flags: weir_model::tcp_flags::SYN,
-            icmp_type: 0,
-            icmp_code: 0,
             length: 40,
             ttl: 240,
-            fragment: Fragment::None,
-            direction: Direction::Inbound,
-            origin: Origin::Attack(0),
-        };
+            ..blank()
+        }),
+    )
+}
+
+/// Writes NTP reflection on 10.10.10.10: answers of 468 octets from 400 reflectors.
+///
+/// # Panics
+/// When the file cannot be written.
+pub fn ntp_flood(path: &Path) -> PathBuf {
+    let mut rng = Rng::new(11);
+    write(
+        path,
+        (0..ANSWERS).map(|number| Packet {
+            at_us: number * 100,
+            src: IpAddr::V4(Ipv4Addr::from(0xc612_0000 + rng.below(400) * 251)),
+            src_port: 123,
+            dst_port: rng.between(1024, 65535),
+            protocol: 17,
+            length: 468,
+            ttl: 52,
+            ..blank()
+        }),
+    )
+}
+
+fn blank() -> Packet {
+    Packet {
+        at_us: 0,
+        count: 1,
+        src: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        dst: IpAddr::V4(Ipv4Addr::new(10, 10, 10, 10)),
+        src_port: 0,
+        dst_port: 0,
+        protocol: 0,
+        tcp_flags: 0,
+        icmp_type: 0,
+        icmp_code: 0,
+        length: 0,
+        ttl: 64,
+        fragment: Fragment::None,
+        direction: Direction::Inbound,
+        origin: Origin::Attack(0),
+    }
+}
+
+fn write(path: &Path, packets: impl Iterator<Item = Packet>) -> PathBuf {
+    let file = BufWriter::new(File::create(path).expect("a file"));
+    let mut writer = Writer::with_link_type(file, ETHERNET).expect("a header");
+    let mut octets = Vec::new();
+    for packet in packets {
         octets.clear();
         frame::ethernet(&mut octets, &packet, usize::MAX);
         writer.frame(Millis::from_secs(1_800_000_000), packet.at_us, &octets).expect("a frame");

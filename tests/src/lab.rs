@@ -18,6 +18,17 @@ static NUMBER: AtomicU32 = AtomicU32::new(0);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pid(usize);
 
+/// A second namespace of a laboratory: another machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Side(String);
+
+impl Side {
+    /// Its name, as `ip netns` knows it.
+    pub fn namespace(&self) -> &str {
+        &self.0
+    }
+}
+
 /// One namespace and what runs in it.
 #[derive(Debug)]
 pub struct Lab {
@@ -25,6 +36,7 @@ pub struct Lab {
     namespace: String,
     folder: tempfile::TempDir,
     children: Vec<(String, Child)>,
+    sides: Vec<Side>,
 }
 
 impl Lab {
@@ -48,7 +60,13 @@ impl Lab {
         let namespace = format!("weir-{}-{number}", std::process::id());
         let folder = tempfile::tempdir().expect("a temporary folder");
         checked(Command::new("ip").args(["netns", "add", &namespace]));
-        let lab = Self { test: test.to_owned(), namespace, folder, children: Vec::new() };
+        let lab = Self {
+            test: test.to_owned(),
+            namespace,
+            folder,
+            children: Vec::new(),
+            sides: Vec::new(),
+        };
         lab.run(&["ip", "link", "set", "lo", "up"]);
         Some(lab)
     }
@@ -56,6 +74,34 @@ impl Lab {
     /// The namespace's name, as `ip netns` knows it.
     pub fn namespace(&self) -> &str {
         &self.namespace
+    }
+
+    /// Makes another namespace beside the first.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn side(&mut self, name: &str) -> Side {
+        let side = Side(format!("{}-{name}", self.namespace));
+        checked(Command::new("ip").args(["netns", "add", &side.0]));
+        self.sides.push(side.clone());
+        side
+    }
+
+    /// As [`Self::run`], in another namespace.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn run_in(&self, side: &Side, command: &[&str]) -> String {
+        checked(&mut self.command_in(&side.0, command))
+    }
+
+    /// As [`Self::spawn`], in another namespace.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn spawn_in(&mut self, side: &Side, name: &str, command: &[&str]) -> Pid {
+        let command = self.command_in(&side.0, command);
+        self.start(name, command)
     }
 
     /// A path in the laboratory's folder.
@@ -95,9 +141,13 @@ impl Lab {
     /// # Panics
     /// When it cannot be started.
     pub fn spawn(&mut self, name: &str, command: &[&str]) -> Pid {
+        let command = self.command(command);
+        self.start(name, command)
+    }
+
+    fn start(&mut self, name: &str, mut command: Command) -> Pid {
         let log = File::create(self.path(&format!("{name}.log"))).expect("a log file");
-        let child = self
-            .command(command)
+        let child = command
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log)
@@ -191,8 +241,12 @@ impl Lab {
     }
 
     fn command(&self, command: &[&str]) -> Command {
+        self.command_in(&self.namespace, command)
+    }
+
+    fn command_in(&self, namespace: &str, command: &[&str]) -> Command {
         let mut all = Command::new("ip");
-        all.args(["netns", "exec", &self.namespace]).args(command);
+        all.args(["netns", "exec", namespace]).args(command);
         all.current_dir(self.folder.path());
         all
     }
@@ -205,7 +259,10 @@ impl Drop for Lab {
             let _ = child.kill();
             let _ = child.wait();
         }
-        let _ = Command::new("ip").args(["netns", "del", &self.namespace]).status();
+        let sides = self.sides.iter().map(Side::namespace);
+        for namespace in sides.chain([self.namespace.as_str()]) {
+            let _ = Command::new("ip").args(["netns", "del", namespace]).status();
+        }
     }
 }
 

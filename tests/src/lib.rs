@@ -7,8 +7,10 @@ pub mod capture;
 pub mod corpus;
 pub mod lab;
 pub mod load;
+pub mod nft;
 pub mod process;
 pub mod scenario;
+pub mod seed;
 
 use std::io::Write as _;
 

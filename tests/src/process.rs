@@ -120,6 +120,17 @@ impl Weir {
         serde_json::from_slice(&out.stdout).unwrap_or_else(|_| panic!("{arguments:?}: {out:?}"))
     }
 
+    /// Asks it to stop, as a service manager would, and waits for its end.
+    ///
+    /// # Panics
+    /// When it cannot be asked.
+    pub fn stop(mut self) {
+        let id = self.child.id().to_string();
+        let asked = Command::new("kill").args(["-TERM", &id]).status().expect("kill starts");
+        assert!(asked.success());
+        self.child.wait().expect("our own child");
+    }
+
     /// Kills it, as a failing machine would; what it kept stays.
     pub fn kill(mut self) -> tempfile::TempDir {
         self.end();

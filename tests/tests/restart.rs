@@ -16,6 +16,7 @@ use weir::daemon;
 use weir::demo::{ROUTER_ASN, Router};
 use weir_bgp::receiver::Event;
 use weir_bgp::wire::Family;
+use weir_mitigator::{Checkpoint, Sight, Victim};
 use weir_tests::weir_binary;
 use weir_traffic::Scene;
 
@@ -55,10 +56,11 @@ port = {port}
 remote_as = {ROUTER_ASN}
 [api]
 listen = "127.0.0.1:0"
-socket = ""
+socket = {:?}
 [store]
 path = {:?}
 "#,
+        folder.join("api.sock"),
         folder.join("state.db")
     )
 }
@@ -221,6 +223,62 @@ fn a_living_incident_is_announced_again_and_a_dead_one_is_not() {
         matches!(e, Event::EndOfRib(Family::Ipv4FlowSpec))
     });
     weir.kill();
+}
+
+/// What the mitigator remembers, as it stands in the state file.
+fn memory(state: &Path) -> Checkpoint {
+    let store = weir_store::Store::open(state).unwrap();
+    let (_, body) = store.blob("mitigator-1").unwrap().expect("it was kept");
+    serde_json::from_slice(&body).unwrap()
+}
+
+#[test]
+fn manual_rules_and_what_was_learned_survive_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state.db");
+    let victim = Victim { strikes: 2, ended: daemon::now(), step: 1 };
+    let learned = Checkpoint {
+        victims: vec![("203.0.113.7/32".parse().unwrap(), victim)],
+        sights: [("border-1".to_owned(), Sight { fell: 2, stayed: 0 })].into_iter().collect(),
+        ..Checkpoint::default()
+    };
+    let body = serde_json::to_vec(&learned).unwrap();
+    weir_store::Store::open(&state).unwrap().put_blob("mitigator-1", daemon::now(), &body).unwrap();
+    let router = Router::start().unwrap();
+    let config = folder.path().join("weir.toml");
+    std::fs::write(&config, configuration(folder.path(), router.port)).unwrap();
+
+    let weir = Weir::start(folder.path(), &config, "first");
+    wait_for(&router, "the first session", |e| matches!(e, Event::Up { .. }));
+    let socket = folder.path().join("api.sock");
+    let rule = ["203.0.113.9/32", "--protocol", "17", "--sport", "19", "--ttl", "600"];
+    let added = Command::new(weir_binary())
+        .args(["mitigate", "add"])
+        .args(rule)
+        .args(["--socket", socket.to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert!(added.status.success(), "{added:?}");
+    let is_it = |event: &Event| match event {
+        Event::Announced(route) => route.text.contains("203.0.113.9/32"),
+        _ => false,
+    };
+    // Killed the moment the router has it: by then it is written.
+    wait_for(&router, "the rule", is_it);
+    weir.kill();
+    wait_for(&router, "the end of the session", |e| matches!(e, Event::Down(_)));
+    let kept = memory(&state);
+    assert_eq!(kept.manual.len(), 1);
+    assert_eq!(kept.victims, learned.victims);
+    assert_eq!(kept.sights, learned.sights);
+
+    let weir = Weir::start(folder.path(), &config, "second");
+    wait_for(&router, "the rule after the restart", |e| {
+        assert!(!matches!(e, Event::EndOfRib(Family::Ipv4FlowSpec)), "End-of-RIB came first");
+        is_it(e)
+    });
+    weir.kill();
+    assert_eq!(memory(&state).manual, kept.manual, "its time goes on from where it was");
 }
 
 /// Waits until the end of the incident is in the state file.
