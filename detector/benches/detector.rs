@@ -46,6 +46,63 @@ fn slice(slot: u64, from: u32, count: u32) -> Slice {
     slice
 }
 
+/// Resident memory of this process, megabytes.
+fn resident() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap_or_default();
+    let kb = line.split_whitespace().nth(1).and_then(|n| n.parse::<f64>().ok());
+    kb.unwrap_or(0.0) / 1024.0
+}
+
+/// A million hosts known, 200,000 of them watched in detail: 500 packets a second each, sampled one
+/// in a thousand, both ways.
+fn memory() {
+    const WARM: u32 = 200_000;
+    let mut detector = Detector::new(Config::default(), inventory());
+    let mut out = Vec::new();
+    let before = resident();
+    let mut slot = START;
+    let mut play = |slices: &mut dyn FnMut(u64) -> Vec<HostSlice>, slots: u64| {
+        for _ in 0..slots {
+            let watermark = Millis::from_slot(slot - 20);
+            let slice = Slice { slot, watermark, hosts: slices(slot), ..Slice::default() };
+            detector.slice(&slice);
+            slot += 1;
+            detector.advance(Millis::from_slot(slot), &mut out);
+        }
+    };
+    let known = |slot: u64| {
+        let from = u32::try_from(slot - START).unwrap_or(0) * TOUCHED;
+        (from..(from + TOUCHED).min(HOSTS)).map(|i| HostSlice::empty(host(i), slot)).collect()
+    };
+    play(&mut { known }, u64::from(HOSTS.div_ceil(TOUCHED)));
+    let busy = |slot: u64| {
+        let turn = u32::try_from(slot % 20).unwrap_or(0);
+        let mine = (0..WARM).filter(|i| i % 20 == turn);
+        mine.map(|i| {
+            let mut cell = HostSlice::empty(host(i * 5), slot);
+            cell.inbound[Class::Udp as usize] = ClassVolume { packets: 1000, bytes: 300_000 };
+            cell.outbound = ClassVolume { packets: 1000, bytes: 500_000 };
+            cell.variance = 1_000_000;
+            cell
+        })
+        .collect()
+    };
+    play(&mut { busy }, 1200);
+    let resident = resident() - before;
+    let memory = detector.memory();
+    let each = |bytes: usize, of: usize| bytes as f64 / of.max(1) as f64;
+    println!("memory_each_host {:.0} B 136", each(memory.hosts_bytes, memory.hosts));
+    println!("memory_each_watched_host {:.0} B 3000", each(memory.warm_bytes, memory.warm));
+    println!(
+        "memory_evidence_each_watched_host {:.0} B -",
+        each(memory.evidence_bytes, memory.warm)
+    );
+    println!("memory_watched_hosts {} hosts -", memory.warm);
+    println!("memory_accounted {:.0} MB 700", memory.total() as f64 / 1e6);
+    println!("memory_resident {resident:.0} MB 700");
+}
+
 fn main() {
     let mut detector = Detector::new(Config::default(), inventory());
     let mut out = Vec::new();
@@ -92,4 +149,6 @@ fn main() {
     }
     let share = (spent() - start) as f64 / 1e9 / (f64::from(idle) * 0.1);
     println!("idle_at_1m_hosts {:.3} %core 2", share * 100.0);
+    drop(detector);
+    memory();
 }

@@ -26,53 +26,85 @@ pub(crate) fn from_log(log: u8) -> f64 {
 }
 
 /// One metric's baseline.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+///
+/// Below the least level that moves a threshold (the floor over the multiplier) the seconds
+/// themselves are of no use, and their highest stands for the percentile: most metrics of most
+/// hosts never need the ring.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Baseline {
-    /// Last seconds, by [`to_log`].
-    #[serde(with = "serde_bytes_array")]
-    ring: [u8; RING],
+    /// Last seconds, by [`to_log`]; none while all of them are low.
+    #[serde(with = "ring_bytes")]
+    ring: Option<Box<[u8; RING]>>,
     /// Seconds entered so far, at most `RING`.
     len: u16,
     /// Next place to write.
     at: u16,
+    /// Highest second of this round of the ring and of the one before.
+    high: [u8; 2],
     /// The percentile as last computed.
-    p99: f64,
+    p99: f32,
     /// The percentile with bounded growth.
-    level: f64,
+    level: f32,
     /// Moving average of the seconds entered.
-    mean: f64,
+    mean: f32,
 }
 
-mod serde_bytes_array {
+const _: () = assert!(size_of::<Baseline>() <= 32, "eleven of them for each watched host");
+
+mod ring_bytes {
     //! serde derives arrays up to 32 elements only.
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     use super::RING;
 
-    pub(super) fn serialize<S: Serializer>(ring: &[u8; RING], s: S) -> Result<S::Ok, S::Error> {
-        ring.as_slice().serialize(s)
+    type Ring = Option<Box<[u8; RING]>>;
+
+    pub(super) fn serialize<S: Serializer>(ring: &Ring, s: S) -> Result<S::Ok, S::Error> {
+        ring.as_ref().map_or([].as_slice(), |r| r.as_slice()).serialize(s)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<[u8; RING], D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Ring, D::Error> {
         let bytes = Vec::<u8>::deserialize(d)?;
-        bytes.try_into().map_err(|_| serde::de::Error::custom("a ring of 300 bytes"))
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let ring: Result<Box<[u8; RING]>, _> = bytes.into_boxed_slice().try_into();
+        ring.map(Some).map_err(|_| serde::de::Error::custom("a ring of 300 bytes"))
     }
 }
 
-impl Default for Baseline {
-    fn default() -> Self {
-        Self { ring: [0; RING], len: 0, at: 0, p99: 0.0, level: 0.0, mean: 0.0 }
-    }
+#[expect(clippy::cast_possible_truncation, reason = "a statistic, not an account")]
+const fn narrow(value: f64) -> f32 {
+    value as f32
 }
 
 impl Baseline {
-    /// Enters one second that is known to be free of attacks.
-    pub(crate) fn feed(&mut self, log: u8) {
-        self.ring[usize::from(self.at)] = log;
-        self.at = if usize::from(self.at) + 1 == RING { 0 } else { self.at + 1 };
+    /// Enters one second that is known to be free of attacks; `low` is the most that needs no ring.
+    pub(crate) fn feed(&mut self, log: u8, low: u8) {
+        if self.ring.is_none() && log > low {
+            self.ring = Some(Box::new([0; RING]));
+        }
+        let at = usize::from(self.at).min(RING - 1);
+        if let Some(ring) = &mut self.ring {
+            ring[at] = log;
+        }
+        self.high[0] = self.high[0].max(log);
+        self.at = u16::try_from(at + 1).unwrap_or(0);
+        if at + 1 == RING {
+            self.at = 0;
+            if self.high[0].max(self.high[1]) <= low {
+                self.ring = None;
+            }
+            self.high = [0, self.high[0]];
+        }
         self.len = self.len.saturating_add(1).min(300);
         let weight = 1.0 / f64::from(self.len);
-        self.mean += (from_log(log) - self.mean) * weight;
+        self.mean = narrow(self.mean() + (from_log(log) - self.mean()) * weight);
+    }
+
+    /// Whether its seconds are kept one by one.
+    pub(crate) const fn has_ring(&self) -> bool {
+        self.ring.is_some()
     }
 
     /// A baseline of so many seconds without traffic.
@@ -87,18 +119,18 @@ impl Baseline {
     }
 
     /// Average a second over about the last five minutes.
-    pub(crate) const fn mean(&self) -> f64 {
-        self.mean
+    pub(crate) fn mean(&self) -> f64 {
+        f64::from(self.mean)
     }
 
     /// The percentile with bounded growth.
-    pub(crate) const fn level(&self) -> f64 {
-        self.level
+    pub(crate) fn level(&self) -> f64 {
+        f64::from(self.level)
     }
 
     /// The percentile as the window has it.
-    pub(crate) const fn p99(&self) -> f64 {
-        self.p99
+    pub(crate) fn p99(&self) -> f64 {
+        f64::from(self.p99)
     }
 
     /// Recomputes. `free` is a level up to which growth is not bounded (the floor over the
@@ -109,25 +141,33 @@ impl Baseline {
         if len == 0 {
             return;
         }
-        // By nearest rank the 99th percentile of 300 values is the fourth largest. A selection
-        // among few beats a sort.
-        let rank = (len - (len * 99).div_ceil(100) + 1).clamp(1, 4);
-        let mut top = [0_u8; 4];
-        for &log in &self.ring[..len] {
-            if log > top[3] {
-                top[3] = log;
-                let mut i = 3;
-                while i > 0 && top[i] > top[i - 1] {
-                    top.swap(i, i - 1);
-                    i -= 1;
-                }
+        let p99 = match &self.ring {
+            Some(ring) => fourth(&ring[..len.min(RING)]),
+            None => from_log(self.high[0].max(self.high[1])),
+        };
+        // While the window fills for the first time there is nothing to have grown from.
+        let bound = if len < RING { f64::INFINITY } else { (self.level() * growth).max(free) };
+        (self.p99, self.level) = (narrow(p99), narrow(p99.min(bound)));
+    }
+}
+
+/// By nearest rank the 99th percentile of 300 values is the fourth largest. A selection among few
+/// beats a sort.
+fn fourth(seconds: &[u8]) -> f64 {
+    let len = seconds.len();
+    let rank = (len - (len * 99).div_ceil(100) + 1).clamp(1, 4);
+    let mut top = [0_u8; 4];
+    for &log in seconds {
+        if log > top[3] {
+            top[3] = log;
+            let mut i = 3;
+            while i > 0 && top[i] > top[i - 1] {
+                top.swap(i, i - 1);
+                i -= 1;
             }
         }
-        self.p99 = from_log(top[rank - 1]);
-        // While the window fills for the first time there is nothing to have grown from.
-        let bound = if len < RING { f64::INFINITY } else { (self.level * growth).max(free) };
-        self.level = self.p99.min(bound);
     }
+    from_log(top[rank - 1])
 }
 
 #[cfg(test)]
@@ -149,15 +189,34 @@ mod tests {
     fn p99_is_the_fourth_largest_of_300() {
         let mut base = Baseline::default();
         for i in 0..300_u64 {
-            base.feed(to_log(if i % 100 == 0 { 50_000 } else { 1000 }));
+            base.feed(to_log(if i % 100 == 0 { 50_000 } else { 1000 }), 0);
         }
         base.recompute(0.0, 1.0);
         assert!((900.0..1100.0).contains(&base.p99()), "{}", base.p99());
-        base.feed(to_log(50_000));
+        base.feed(to_log(50_000), 0);
         base.recompute(0.0, 1.25);
-        base.feed(to_log(50_000));
+        base.feed(to_log(50_000), 0);
         base.recompute(0.0, 1.25);
         assert!(base.p99() > 40_000.0);
         assert!(base.level() < 1600.0, "growth is bounded: {}", base.level());
+    }
+
+    #[test]
+    fn low_seconds_are_kept_by_their_highest() {
+        let mut base = Baseline::default();
+        let low = to_log(2000);
+        for i in 0..900_u64 {
+            base.feed(to_log(500 + i % 7 * 100), low);
+        }
+        assert!(!base.has_ring());
+        base.recompute(0.0, 1.0);
+        assert!((1000.0..1200.0).contains(&base.p99()), "{}", base.p99());
+        assert!((700.0..900.0).contains(&base.mean()), "{}", base.mean());
+        base.feed(to_log(9000), low);
+        assert!(base.has_ring());
+        for _ in 0..900 {
+            base.feed(to_log(800), low);
+        }
+        assert!(!base.has_ring(), "quiet again");
     }
 }

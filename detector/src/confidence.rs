@@ -5,7 +5,7 @@ use crate::vectors::Traits;
 
 /// What the model looks at.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Evidence {
+pub(crate) struct Grounds {
     /// Value over threshold, at least 1.
     pub(crate) ratio: f64,
     /// Share of the excess that the best rules cover, 0-1.
@@ -20,7 +20,7 @@ pub(crate) struct Evidence {
 /// Coefficients of the model, in the order of [`features`].
 const COEFFICIENTS: [f64; 11] = [-2.4, 0.9, 2.6, 2.4, 0.35, -4.5, 0.8, 0.5, -1.6, -4.0, 2.5];
 
-fn features(e: &Evidence) -> [f64; 11] {
+fn features(e: &Grounds) -> [f64; 11] {
     let t = &e.traits;
     let on = |condition: bool| if condition { 1.0 } else { 0.0 };
     // A handful of senders over established connections is a transfer, not an attack; and of few
@@ -49,11 +49,17 @@ fn features(e: &Evidence) -> [f64; 11] {
 }
 
 /// Confidence 0-100.
-pub(crate) fn confidence(e: &Evidence) -> u8 {
+pub(crate) fn confidence(e: &Grounds) -> u8 {
     let z: f64 = features(e).iter().zip(COEFFICIENTS).map(|(x, c)| x * c).sum();
     let p = 1.0 / (1.0 + (-z).exp());
     // Without a single packet to look at nobody can be sure.
-    let cap = if e.traits.samples == 0 { 0.6 } else { 1.0 };
+    // What no rule tells from normal traffic is nothing to drop by.
+    let inseparable = e.coverage < 0.4 && e.traits.standalone < 0.5 && !e.outbound;
+    let cap = match (e.traits.samples, inseparable) {
+        (0, _) => 0.6,
+        (_, true) => 0.69,
+        _ => 1.0,
+    };
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 100")]
     let percent = (p.min(cap) * 100.0).round() as u8;
     percent.min(99)
@@ -61,7 +67,7 @@ pub(crate) fn confidence(e: &Evidence) -> u8 {
 
 /// Independent groups of evidence that agree: volume (there is an alarm at all), form (a known
 /// signature that needs no baseline), separability, and breadth of sources.
-pub(crate) fn groups(e: &Evidence) -> u8 {
+pub(crate) fn groups(e: &Grounds) -> u8 {
     let t = &e.traits;
     1 + u8::from(t.standalone >= 0.5)
         + u8::from(e.coverage >= 0.4 && (e.known || t.standalone >= 0.5))
@@ -72,8 +78,8 @@ pub(crate) fn groups(e: &Evidence) -> u8 {
 mod tests {
     use super::*;
 
-    fn flood() -> Evidence {
-        Evidence {
+    fn flood() -> Grounds {
+        Grounds {
             ratio: 10.0,
             coverage: 1.0,
             traits: Traits {
@@ -83,8 +89,8 @@ mod tests {
                 established: 0.0,
                 on_service: 1.0,
                 one_length: 1.0,
-                response: None,
                 samples: 300,
+                ..Traits::default()
             },
             known: true,
             outbound: false,
@@ -95,7 +101,7 @@ mod tests {
     fn a_forged_syn_flood_is_certain_and_a_backup_is_not() {
         assert!(confidence(&flood()) >= 95);
         assert!(groups(&flood()) >= 3);
-        let backup = Evidence {
+        let backup = Grounds {
             ratio: 3.0,
             coverage: 1.0,
             traits: Traits {
@@ -107,6 +113,7 @@ mod tests {
                 one_length: 0.9,
                 response: Some(0.5),
                 samples: 300,
+                ..Traits::default()
             },
             known: true,
             outbound: false,
@@ -116,7 +123,7 @@ mod tests {
 
     #[test]
     fn an_inseparable_growth_stays_below_the_drop_band() {
-        let wipe = Evidence {
+        let wipe = Grounds {
             ratio: 2.0,
             coverage: 0.1,
             traits: Traits {

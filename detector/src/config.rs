@@ -154,6 +154,11 @@ pub struct Config {
     pub capabilities: Capabilities,
     /// Hosts above this many packets a second are watched in detail.
     pub warm_packets_per_sec: u64,
+    /// Of prefixes, of hosts with declared services, and of others above this many packets a
+    /// second, packets are kept to know what is normal for them.
+    pub profile_packets_per_sec: f64,
+    /// Hosts and prefixes of which packets are kept at once, about 30 KB each.
+    pub profiles_max: usize,
     /// Hosts watched in detail at once; more are counted and left to the prefix tests.
     pub warm_hosts_max: usize,
     /// Prefixes (/24, /48) watched at once.
@@ -187,6 +192,8 @@ impl Default for Config {
             rules_max: 4,
             capabilities: Capabilities::default(),
             warm_packets_per_sec: 100,
+            profile_packets_per_sec: 1_000.0,
+            profiles_max: 16_384,
             warm_hosts_max: 200_000,
             prefixes_max: 65_536,
             ipv6_hosts_max: 1_000_000,

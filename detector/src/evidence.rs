@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use weir_model::{Direction, Forwarding, Fragment, Sample, tcp_flags};
+use weir_model::{Direction, FlowRecord, Forwarding, Fragment, Sample, tcp_flags};
 
 use crate::hash::mix;
 use crate::window::saturate;
@@ -19,6 +19,10 @@ pub(crate) const NOW_QUIET_MAX: usize = 128;
 pub(crate) const AGED_MAX: usize = 192;
 /// Packets kept of the minute that is still in quarantine, per host.
 pub(crate) const RECENT_MAX: usize = 64;
+/// How much shorter or longer than a flow's average its packets are taken to be.
+const LENGTH_SPREAD: u16 = 3;
+/// Longest packet on most paths, octets.
+const LENGTH_USUAL: u16 = 1500;
 /// Length of the present, slots, where exports come at once.
 pub(crate) const NOW_SLOTS: u64 = 100;
 /// Length of the present, slots, at most: where flows are exported once a minute.
@@ -66,6 +70,18 @@ pub(crate) fn narrow(address: u128) -> IpAddr {
     std::net::Ipv6Addr::from(address).to_canonical()
 }
 
+/// Shortest and longest length that a record's packets may have. Where the exporter tells only the
+/// average, that is all that is known, unless packets of one length add up exactly.
+fn lengths(r: &FlowRecord) -> (u16, u16) {
+    let one = r.length_min == r.length_max && r.packets > 1;
+    if !one || u64::from(r.length_min).checked_mul(r.packets) == Some(r.bytes) {
+        return (r.length_min, r.length_max);
+    }
+    let longest = r.length_max.saturating_mul(LENGTH_SPREAD);
+    let longest = if r.length_max <= LENGTH_USUAL { longest.min(LENGTH_USUAL) } else { longest };
+    ((r.length_min / LENGTH_SPREAD).max(20), longest)
+}
+
 impl Packet {
     /// Reduces a sample that was received in `slot`, seen from the protected end.
     #[expect(clippy::cast_possible_truncation, reason = "halves of addresses and hashes")]
@@ -86,6 +102,7 @@ impl Packet {
         let connection = r.packets > 1 && r.tcp_flags & tcp_flags::ACK != 0;
         let transient = tcp_flags::SYN | tcp_flags::FIN | tcp_flags::RST;
         let flags = if connection { r.tcp_flags & !transient } else { r.tcp_flags };
+        let (length_min, length_max) = lengths(r);
         Self {
             src,
             slot,
@@ -95,8 +112,8 @@ impl Packet {
             local,
             src_port: r.src_port,
             dst_port: r.dst_port,
-            length_min: r.length_min,
-            length_max: r.length_max,
+            length_min,
+            length_max,
             exporter: r.exporter.0,
             protocol: r.protocol,
             tcp_flags: flags,
@@ -235,10 +252,11 @@ pub(crate) struct Profile {
 }
 
 impl Profile {
-    /// Adds one packet received now; [`Profile::trim`] is due at the end of the slot.
-    pub(crate) fn push(&mut self, packet: Packet, attacked: bool) {
+    /// Adds one packet received now, which may become `normal`; [`Profile::trim`] is due at the end
+    /// of the slot.
+    pub(crate) fn push(&mut self, packet: Packet, normal: bool) {
         self.now.push(Kept::new(packet));
-        if !attacked {
+        if normal {
             self.recent.push(packet, RECENT_MAX);
         }
     }
@@ -261,6 +279,25 @@ impl Profile {
         self.now.truncate(capacity);
         for kept in &mut self.now {
             kept.stand_for(bar);
+        }
+    }
+
+    /// Octets on the heap.
+    pub(crate) fn heap(&self) -> usize {
+        let kept = [&self.recent, &self.waiting, &self.aged].map(|r| r.kept.capacity());
+        (kept.iter().sum::<usize>() + self.now.capacity()) * size_of::<Kept>()
+    }
+
+    /// Gives back the memory of what is no longer the present.
+    pub(crate) fn rest(&mut self, slot: u64) {
+        let horizon = self.horizon.clamp(NOW_SLOTS, NOW_SLOTS_MAX);
+        self.now.retain(|k| k.packet.slot + horizon > slot);
+        for list in
+            [&mut self.now, &mut self.recent.kept, &mut self.waiting.kept, &mut self.aged.kept]
+        {
+            if list.capacity() > 2 * list.len() + 8 {
+                list.shrink_to_fit();
+            }
         }
     }
 
@@ -318,7 +355,7 @@ impl Profile {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use weir_model::{ExporterId, FlowRecord, Millis};
+    use weir_model::{ExporterId, Millis};
 
     use super::*;
 
@@ -365,7 +402,7 @@ pub(crate) mod tests {
             let mut profile = Profile::default();
             profile.tick(1, false);
             for p in iter {
-                profile.push(*p, false);
+                profile.push(*p, true);
             }
             profile.tick(2, false);
             profile.tick(3, false);
@@ -382,7 +419,7 @@ pub(crate) mod tests {
         let mut profile = Profile::default();
         profile.tick(1, false);
         for i in 0..100 {
-            profile.push(inbound(&sample(i, 4000, 17, 28015, 100), 600), false);
+            profile.push(inbound(&sample(i, 4000, 17, 28015, 100), 600), true);
         }
         profile.tick(2, true);
         profile.tick(3, false);

@@ -15,6 +15,12 @@ impl Detector {
             let Some(mut active) = self.incidents.remove(&id) else { continue };
             if self.over(&mut active) {
                 self.by_target.remove(&(active.target, active.way()));
+                let told = self.watermark.secs();
+                if let Some(at) = self.warm_at(active.target)
+                    && let Some(Some(warm)) = self.warm.get_mut(at as usize)
+                {
+                    warm.told = told;
+                }
                 out.extend(active.ended(self.clock));
                 continue;
             }
@@ -55,6 +61,7 @@ impl Detector {
             return;
         }
         let verdict = self.verdict(active, findings, Phase::Ongoing);
+        active.weigh(&verdict);
         if let Some(last) = &active.last
             && now.since(active.said) < 1000
             && !important(last, &verdict)
@@ -89,7 +96,8 @@ impl Detector {
         };
         last.discarded = discarded(warm);
         // Also when the attack is gone: a rule may have cut the players with it.
-        last.legitimate = last.legitimate.map(|_| goodput(warm, last.rate, last.excess));
+        last.legitimate =
+            last.legitimate.map(|_| goodput(warm, last.rate, last.excess, f64::INFINITY));
         let now = warm.profile.latest(self.clock.slot(), self.back() * 10);
         for candidate in &mut last.candidates {
             candidate.rate = matched(&now, last.rate, &candidate.packets);
@@ -114,7 +122,8 @@ impl Detector {
             }) || self.service_loud(active, second);
             active.quiet = if loud { 0 } else { active.quiet + 1 };
         }
-        active.quiet >= self.config.end_quiet_secs
+        let hold = self.config.end_quiet_secs;
+        active.quiet >= hold || active.doubted.is_some_and(|at| self.clock.since(at) >= hold * 1000)
     }
 
     /// Whether the service whose alarm opened an incident is still above its end condition.

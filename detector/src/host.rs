@@ -29,8 +29,6 @@ pub(crate) struct Idle {
     pub(crate) prefix: u32,
     /// When it became known: second since the epoch.
     pub(crate) since: u32,
-    /// Whether this slot has touched it already.
-    pub(crate) touched: bool,
     pub(crate) address: IpAddr,
 }
 
@@ -38,16 +36,7 @@ const _: () = assert!(size_of::<Idle>() <= 64, "a quiet host is one cache line")
 
 impl Idle {
     pub(crate) const fn new(address: IpAddr, since: u32, prefix: u32) -> Self {
-        Self {
-            packets: 0,
-            variance: 0,
-            step: 0,
-            warm: NONE,
-            prefix,
-            since,
-            touched: false,
-            address,
-        }
+        Self { packets: 0, variance: 0, step: 0, warm: NONE, prefix, since, address }
     }
 
     /// Adds traffic; `step` is of the clock, not of the traffic, so that order does not show.
@@ -69,8 +58,12 @@ pub(crate) struct Warm {
     /// What goes out.
     pub(crate) sent: Profile,
     pub(crate) touched: bool,
+    /// Whether packets are kept of what is normal for it.
+    pub(crate) detailed: bool,
     /// Second in which its shape was last compared.
     pub(crate) compared: u64,
+    /// Seconds up to this one belong to an incident that is over; late exports of them are no news.
+    pub(crate) told: u64,
     /// No alarm is judged before this instant.
     pub(crate) look_after: Millis,
 }
@@ -83,7 +76,9 @@ impl Warm {
             profile: Profile::default(),
             sent: Profile::default(),
             touched: false,
+            detailed: false,
             compared: 0,
+            told: 0,
             look_after: Millis(0),
         }
     }
@@ -98,6 +93,15 @@ impl Warm {
         self.sent.set_horizon(horizon);
         self.profile.tick(now / 60, suspected);
         self.sent.tick(now / 60, suspected);
+    }
+
+    /// Gives back memory that is not needed while nothing happens.
+    pub(crate) fn rest(&mut self, slot: u64, now: u64) {
+        self.profile.rest(slot);
+        self.sent.rest(slot);
+        if !self.series.suspected(now) && !self.series.worth_a_look() {
+            self.series.window.coarsen();
+        }
     }
 
     /// The profile of one way.
@@ -148,8 +152,9 @@ pub struct BaselineView {
     pub level: f64,
     /// Threshold in force.
     pub threshold: f64,
-    /// Where the threshold comes from: `floor`, `cold-start`, `baseline` (the window, the hour of
-    /// the week or the last fortnight) or `operator`.
+    /// Where the threshold comes from: `floor`, `cold-start`, `others-of-its-kind` (hosts of the
+    /// same game or prefix, while it is new), `baseline` (the window, the hour of the week or the
+    /// last fortnight) or `operator`.
     pub source: &'static str,
     /// Seconds in the window, at most 300.
     pub seconds: u16,

@@ -3,6 +3,7 @@
 use weir_model::{Candidate, Direction, IncidentId, IpNet, Metric, Millis, Phase, Rate, Verdict};
 
 use crate::config::Config;
+use crate::exhibit::Evidence;
 use crate::metric::{METRICS, PACKETS, floors, index_of};
 use crate::series::Alarm;
 
@@ -10,6 +11,10 @@ use crate::series::Alarm;
 const SHAPE_END: f64 = 1.25;
 /// Times the average from which it was looked at.
 const SHAPE_BEGIN: f64 = 1.5;
+
+/// Confidence from which an attack is sure, and below which what is left of it is doubtful.
+const SURE: u8 = 70;
+const DOUBTFUL: u8 = 40;
 
 /// One open incident.
 #[derive(Clone, Debug)]
@@ -33,6 +38,12 @@ pub(crate) struct Active {
     pub(crate) open_second: u64,
     /// Quiet seconds in a row.
     pub(crate) quiet: u64,
+    /// What the last verdict rests on.
+    pub(crate) evidence: Evidence,
+    /// Highest confidence so far, 0-100.
+    pub(crate) surest: u8,
+    /// Since when what is left no longer looks like the attack that it was.
+    pub(crate) doubted: Option<Millis>,
 }
 
 impl Active {
@@ -63,7 +74,18 @@ impl Active {
             peak: Rate::default(),
             open_second: 0,
             quiet: 0,
+            evidence: Evidence::default(),
+            surest: 0,
+            doubted: None,
         }
+    }
+
+    /// Compares a verdict with those before. An attack of which nobody is sure any more and that no
+    /// rule finds is over, though the host may be busier than its threshold: with players.
+    pub(crate) fn weigh(&mut self, verdict: &Verdict) {
+        self.surest = self.surest.max(verdict.confidence);
+        let doubtful = self.surest >= SURE && verdict.confidence < DOUBTFUL && !verdict.separable;
+        self.doubted = doubtful.then(|| self.doubted.unwrap_or(verdict.at));
     }
 
     /// An incident of before a restart.
@@ -78,6 +100,7 @@ impl Active {
             window_ms: reason.window_ms,
             samples: reason.samples,
             sampling: reason.sampling,
+            last: 0,
             service: reason.service,
             direction: verdict.direction,
         };
@@ -87,6 +110,7 @@ impl Active {
             Self::new(verdict.incident, verdict.target, alarm, &floors(low), config, verdict.at);
         active.peak = verdict.peak;
         active.last = Some(verdict.clone());
+        active.surest = verdict.confidence;
         active
     }
 

@@ -9,12 +9,13 @@ use crate::evidence::{NOW_MAX, NOW_QUIET_MAX, Packet};
 use crate::hash::mix;
 use crate::host::{Idle, Warm};
 use crate::metric::part_samples;
+use crate::pool;
 use crate::series::{Kind, Series};
 use crate::table::{NONE, carpet};
 use crate::window::{Cell, SLOTS_PER_SEC, saturate};
 
 /// Cells of quiet hosts kept until the slot's end, so that a host that wakes up loses none.
-const COLD_CELLS_MAX: usize = 1 << 20;
+const COLD_CELLS_MAX: usize = 1 << 18;
 /// Hosts looked up together.
 const GROUP: usize = 16;
 /// Samples looked at in one slot.
@@ -26,8 +27,22 @@ pub(crate) const SWEEP: usize = 100;
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Time {
     Slot(u64),
+    /// So late that only the second is known.
+    Late(u64),
     /// A share of a long flow: known to the second only.
     Second(u64),
+}
+
+/// Slots further back are added up by whole seconds before they come here: their share of a second
+/// says nothing.
+const FINE_SLOTS: u64 = 30;
+
+impl Time {
+    /// The time of what passed in `slot` and arrived in `now`.
+    fn of(slot: u64, now: u64) -> Self {
+        let slot = slot.min(now);
+        if now - slot < FINE_SLOTS { Self::Slot(slot) } else { Self::Late(slot / SLOTS_PER_SEC) }
+    }
 }
 
 /// Traffic of a quiet host, kept in case it wakes up.
@@ -58,6 +73,10 @@ pub(crate) type ServiceKey = (u32, u8, u16);
 fn add(series: &mut Series, time: Time, cell: &Cell) -> bool {
     match time {
         Time::Slot(slot) => series.window.add(slot, cell),
+        Time::Late(second) => {
+            series.window.expect_late();
+            series.window.add_second(second, cell)
+        }
         Time::Second(second) => {
             series.window.lengthen();
             series.window.add_second(second, cell)
@@ -79,7 +98,7 @@ impl Detector {
                 let cell = Cell::of_host(host);
                 self.seen.0 = self.seen.0.saturating_add(cell.total());
                 self.seen.1 = self.seen.1.saturating_add(cell.variance);
-                self.cell(host.host, Time::Slot(host.slot.min(slice.slot)), arrival, &cell);
+                self.cell(host.host, Time::of(host.slot, slice.slot), arrival, &cell);
             }
         }
         for service in &slice.services {
@@ -150,8 +169,9 @@ impl Detector {
             return NONE;
         }
         let slot = self.clock.slot().max(since * SLOTS_PER_SEC);
-        let warm = Box::new(Warm::new(net, Kind::Prefix, since, slot, &self.config));
-        let Some(at) = self.store(warm) else { return NONE };
+        let mut warm = Warm::new(net, Kind::Prefix, since, slot, &self.config);
+        self.detail(&mut warm);
+        let Some(at) = self.store(Box::new(warm)) else { return NONE };
         self.prefixes.insert(net, at);
         self.sweep[sweep_slot(net.addr())].push(at);
         at
@@ -180,9 +200,9 @@ impl Detector {
         let idle = &mut self.idle[place as usize];
         let packets = cell.total() + u64::from(cell.out_packets);
         idle.add(packets, cell.variance, saturate(arrival / 16));
-        if !idle.touched {
-            idle.touched = true;
-            self.touched_idle.push(place);
+        // Whoever is busy at the slot's end was so when last added to.
+        if idle.packets >= self.config.warm_packets_per_sec.saturating_mul(16) {
+            self.busy.push(place);
         }
         if self.cold.len() < COLD_CELLS_MAX {
             self.cold.push(Cold { place, time, cell: *cell });
@@ -201,7 +221,7 @@ impl Detector {
     }
 
     fn service(&mut self, slice: &ServiceSlice, slot: u64, arrival: u64) {
-        let time = Time::Slot(slice.slot.min(slot));
+        let time = Time::of(slice.slot, slot);
         let packets = saturate(slice.inbound.packets);
         let (class, service_udp) = if slice.protocol == 17 {
             let cell = Cell { service_udp: packets, ..Cell::default() };
@@ -299,17 +319,21 @@ impl Detector {
 
     /// Gives windows and baselines to quiet hosts that became busy.
     pub(crate) fn wake(&mut self) {
-        let mut touched = std::mem::take(&mut self.touched_idle);
+        if self.busy.is_empty() {
+            self.cold.clear();
+            return;
+        }
+        let mut busy = std::mem::take(&mut self.busy);
+        busy.sort_unstable();
+        busy.dedup();
         let mut woken: Vec<(IpAddr, u32)> = Vec::new();
         let used = self.warm.len() - self.free.len() - self.prefixes.len();
         let room = self.config.warm_hosts_max.saturating_sub(used);
-        for &place in &touched {
-            let idle = &mut self.idle[place as usize];
-            idle.touched = false;
-            let busy = idle.packets >= self.config.warm_packets_per_sec.saturating_mul(16);
+        for &place in &busy {
+            let idle = &self.idle[place as usize];
             // Three samples at the least: one sampled packet alone is no business.
             let samples = part_samples(idle.packets, idle.packets, idle.variance);
-            if busy && (samples >= 3.0 || idle.variance == 0) {
+            if idle.warm == NONE && (samples >= 3.0 || idle.variance == 0) {
                 if room == 0 {
                     self.counters.warm_refused += 1;
                 } else {
@@ -317,17 +341,20 @@ impl Detector {
                 }
             }
         }
-        touched.clear();
-        self.touched_idle = touched;
         woken.sort_unstable();
         for (address, place) in woken {
             self.warm_up(address, place);
         }
         let mut cold = std::mem::take(&mut self.cold);
         for Cold { place, time, cell } in cold.drain(..) {
-            self.add_warm(self.idle[place as usize].warm, time, &cell);
+            // A search among the few that are busy costs less than a look at every quiet host.
+            if busy.binary_search(&place).is_ok() {
+                self.add_warm(self.idle[place as usize].warm, time, &cell);
+            }
         }
         self.cold = cold;
+        busy.clear();
+        self.busy = busy;
     }
 
     /// Begins to watch a host in detail.
@@ -339,10 +366,28 @@ impl Detector {
         }
         let since = u64::from(self.idle[place as usize].since);
         let slot = self.clock.slot();
-        let warm = Warm::new(IpNet::from(address), Kind::Host, since, slot, &self.config);
+        let mut warm = Warm::new(IpNet::from(address), Kind::Host, since, slot, &self.config);
+        let second = slot / SLOTS_PER_SEC;
+        if warm.series.learning(&self.config, second) {
+            warm.series.borrowed = self.pool.normal(pool::kinds(&self.inventory, warm.target));
+            warm.series.set_thresholds(&self.config, second);
+        }
+        if !self.inventory.services_of(address).is_empty() {
+            self.detail(&mut warm);
+        }
         let Some(at) = self.store(Box::new(warm)) else { return };
         self.idle[place as usize].warm = at;
         self.sweep[sweep_slot(address)].push(at);
+    }
+
+    /// Has packets kept of a host's normal traffic, if there is room for one more.
+    fn detail(&mut self, warm: &mut Warm) {
+        warm.detailed = self.profiles < self.config.profiles_max;
+        if warm.detailed {
+            self.profiles += 1;
+        } else {
+            self.counters.profiles_refused += 1;
+        }
     }
 
     /// Hands samples to the profiles of watched hosts and prefixes.
@@ -354,7 +399,8 @@ impl Detector {
             for at in [prefix, warm] {
                 if let Some(Some(warm)) = self.warm.get_mut(at as usize) {
                     let suspected = warm.series.suspected(now);
-                    warm.profile_of(packet.direction).push(packet, suspected);
+                    let normal = warm.detailed && !suspected;
+                    warm.profile_of(packet.direction).push(packet, normal);
                 }
             }
         }
@@ -367,11 +413,9 @@ impl Detector {
         let (slot, now) = (self.clock.slot(), self.clock.secs());
         for &at in touched {
             if let Some(Some(warm)) = self.warm.get_mut(at as usize) {
-                let capacity = if warm.series.kind == Kind::Prefix || warm.series.suspected(now) {
-                    NOW_MAX
-                } else {
-                    NOW_QUIET_MAX
-                };
+                let eager = warm.series.kind == Kind::Prefix && warm.detailed;
+                let capacity =
+                    if eager || warm.series.suspected(now) { NOW_MAX } else { NOW_QUIET_MAX };
                 warm.profile.trim(slot, capacity);
                 warm.sent.trim(slot, capacity);
             }

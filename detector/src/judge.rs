@@ -7,8 +7,9 @@ use weir_model::{
     Verdict,
 };
 
-use crate::confidence::{Evidence, confidence, groups};
+use crate::confidence::{Grounds, confidence, groups};
 use crate::evidence::{NOW_SLOTS_MAX, Packet};
+use crate::exhibit::Evidence;
 use crate::host::Warm;
 use crate::incident::Active;
 use crate::metric::{BITS, OUTBOUND, PACKETS, is_bits, values};
@@ -18,7 +19,7 @@ use crate::vectors::{
     Excess, Part, Traits, excess, family, parts, spread, top_sources, traits, vectors,
 };
 use crate::window::SLOTS_PER_SEC;
-use crate::{Detector, summary};
+use crate::{Detector, exhibit, summary};
 
 /// Share of the excess that rules must cover for it to be separable.
 const SEPARABLE_COVERAGE: f64 = 0.4;
@@ -29,6 +30,8 @@ const KEEP_MARGIN: f64 = 0.03;
 pub(crate) const EVIDENCE_MIN: usize = 16;
 /// How long what was judged waits for the next look, milliseconds.
 pub(crate) const LOOK_AGAIN_MS: u64 = 500;
+/// Confidence in an HTTP flood that only flow records tell of.
+const SUSPECTED: u8 = 60;
 /// Confidence that an alarm needs which no volume threshold backs.
 const ODD_CONFIDENCE: u8 = 40;
 /// Hosts, counted by their share of a prefix's excess, from which the prefix is the target.
@@ -40,6 +43,7 @@ pub(crate) struct Findings {
     /// Packets of the present.
     now: Vec<Packet>,
     pub(crate) excess: Excess,
+    normal: Vec<(Packet, f64)>,
     traits: Traits,
     pub(crate) parts: Vec<Part>,
     found: Found,
@@ -79,7 +83,7 @@ impl Detector {
         let short = !warm.series.learning(&self.config, now.secs());
         let volume = warm.series.alarm(self.rule, way, short, self.sampling);
         let Some(alarm) = volume.or(known) else { return };
-        if self.explained(target, &alarm) {
+        if alarm.last <= warm.told || self.explained(target, &alarm) {
             return;
         }
         self.counters.alarms += 1;
@@ -113,7 +117,9 @@ impl Detector {
         }
         self.counters.incidents_opened += 1;
         self.last_id = Some(id);
-        active.open_second = self.watermark.secs().max(1);
+        // Quiet seconds before it began say nothing of its end.
+        active.open_second = self.watermark.secs().max(alarm.last).max(1);
+        active.weigh(&verdict);
         active.last = Some(verdict.clone());
         self.merge(&verdict, out);
         out.push(verdict);
@@ -200,7 +206,10 @@ impl Detector {
         if now.len() < 4 * EVIDENCE_MIN {
             now = warm.profile_of(way).latest(slot, slots.max(30));
         }
-        let rate = present(warm, way, back);
+        let mut rate = present(warm, way, back);
+        if told.is_empty() && alarm.window_ms < 1000 {
+            rate = higher(rate, burst(warm, way, alarm.window_ms));
+        }
         let normal = warm.profile_of(way).normal();
         let mean = warm.series.mean(match way {
             Direction::Inbound => PACKETS,
@@ -209,8 +218,16 @@ impl Detector {
         let level = evident(&now, slot).min(rate.packets_per_sec);
         let excess = excess(&now, level, &normal, mean, &services);
         let parts = parts(&excess);
-        let traits =
-            Traits { response: warm.series.response(way), ..traits(&excess, &parts, &services) };
+        // Where exports lag both ways are known only as far back as the alarm's window: of the newest
+        // seconds one way may be in and the other still to come.
+        let newest = warm.series.window.newest();
+        let (last, seconds) = match back {
+            0..=2 => (newest, u32::try_from(alarm.window_ms / 1000).unwrap_or(3)),
+            _ => (newest.saturating_sub(back / 2), u32::try_from(back).unwrap_or(90)),
+        };
+        let response = warm.series.response(way, last, seconds);
+        let seen_before = exhibit::seen_before(&excess.packets, &normal);
+        let traits = Traits { response, seen_before, ..traits(&excess, &parts, &services) };
         // What a host sends is stopped at the host, not by rules in routers.
         let found = if way == Direction::Inbound && excess.packets.len() >= EVIDENCE_MIN {
             let input = Input {
@@ -226,7 +243,7 @@ impl Detector {
         } else {
             Found::default()
         };
-        Findings { now, excess, traits, parts, found, rate }
+        Findings { now, excess, normal, traits, parts, found, rate }
     }
 
     /// Seconds by which exports lag: the newest ones are not complete.
@@ -236,7 +253,7 @@ impl Detector {
 
     /// Puts findings into words.
     pub(crate) fn verdict(&self, active: &mut Active, findings: Findings, phase: Phase) -> Verdict {
-        let Findings { now, excess, traits, parts, found, rate } = findings;
+        let Findings { now, excess, normal, traits, parts, found, rate } = findings;
         let warm = self.warm_of(active.target);
         let way = active.way();
         active.peak.packets_per_sec = active.peak.packets_per_sec.max(rate.packets_per_sec);
@@ -246,7 +263,7 @@ impl Detector {
             bits_per_sec: rate.bits_per_sec * excess.share_bytes,
         };
         let normal_bytes = warm.map_or(0.0, |w| w.series.mean(BITS) / 8.0);
-        let evidence = Evidence {
+        let grounds = Grounds {
             ratio: active.alarm.ratio(),
             coverage: found.coverage,
             traits,
@@ -274,22 +291,23 @@ impl Detector {
             direction: way,
             family: family(&parts),
             vectors: vectors(&parts, over),
-            confidence: confidence(&evidence),
-            evidence_groups: groups(&evidence),
+            confidence: confidence(&grounds).min(suspicion(&parts)),
+            evidence_groups: groups(&grounds),
             separable: found.coverage >= SEPARABLE_COVERAGE,
             rate,
             peak: active.peak,
             excess: over,
             discarded: warm.map_or_else(Rate::default, discarded),
             legitimate: warm
-                .filter(|_| evidence.known && way == Direction::Inbound)
-                .map(|w| goodput(w, rate, over)),
+                .filter(|_| grounds.known && way == Direction::Inbound)
+                .map(|w| goodput(w, rate, over, effective(&now))),
             sources: traits.sources,
             reason: self.reason(&active.alarm, &excess),
             candidates,
             top_sources: top_sources(&excess),
             summary: String::new(),
         };
+        active.evidence = kept(&grounds, &excess, &normal);
         verdict.summary = summary::sentence(&verdict, &self.inventory);
         verdict
     }
@@ -421,6 +439,25 @@ pub(crate) fn present(warm: &Warm, way: Direction, back: u64) -> Rate {
     rate_of(best[at + PACKETS], best[at + BITS], 1.0)
 }
 
+/// The rate of the window that alarmed, where that is shorter than a second: at its onset the last
+/// second holds but a part of an attack.
+fn burst(warm: &Warm, way: Direction, window_ms: u64) -> Rate {
+    let slots = u32::try_from(window_ms / 100).unwrap_or(1).max(1);
+    let values = values(&warm.series.window.last_slots(slots as usize));
+    let at = match way {
+        Direction::Inbound => 0,
+        Direction::Outbound => OUTBOUND,
+    };
+    rate_of(values[at + PACKETS], values[at + BITS], f64::from(slots) / 10.0)
+}
+
+fn higher(a: Rate, b: Rate) -> Rate {
+    Rate {
+        packets_per_sec: a.packets_per_sec.max(b.packets_per_sec),
+        bits_per_sec: a.bits_per_sec.max(b.bits_per_sec),
+    }
+}
+
 #[expect(clippy::cast_precision_loss, reason = "a statistic, not an account")]
 fn rate_of(packets: u64, bits: u64, secs: f64) -> Rate {
     Rate { packets_per_sec: packets as f64 / secs, bits_per_sec: bits as f64 / secs }
@@ -432,14 +469,55 @@ pub(crate) fn discarded(warm: &Warm) -> Rate {
     rate_of(u64::from(cell.dropped), cell.dropped_bytes.saturating_mul(8), 1.0)
 }
 
-/// What is left of the present without the excess, against what is normal.
-pub(crate) fn goodput(warm: &Warm, rate: Rate, over: Rate) -> Goodput {
+/// Highest confidence that flow records allow: they show no requests.
+fn suspicion(parts: &[Part]) -> u8 {
+    if parts.first().is_some_and(|p| p.signature.id == "http-flood") { SUSPECTED } else { 100 }
+}
+
+/// The evidence as an incident keeps it.
+fn kept(grounds: &Grounds, excess: &Excess, normal: &[(Packet, f64)]) -> Evidence {
+    let t = &grounds.traits;
+    Evidence {
+        ratio: grounds.ratio,
+        coverage: grounds.coverage,
+        samples: u32::try_from(t.samples).unwrap_or(u32::MAX),
+        standalone: t.standalone,
+        established: t.established,
+        on_service: t.on_service,
+        one_length: t.one_length,
+        top3: t.top3,
+        response: t.response,
+        seen_before: t.seen_before,
+        ttl_bits: t.ttl_bits,
+        known: grounds.known,
+        histograms: exhibit::histograms(&excess.packets, normal),
+        flows_before: exhibit::flows(normal),
+        flows_during: exhibit::flows(&excess.packets),
+    }
+}
+
+/// How many packets of equal weight would say as much as those kept of the present.
+fn effective(now: &[Packet]) -> f64 {
+    let (sum, squares) = now.iter().fold((0.0, 0.0), |(sum, squares), p| {
+        let packets = f64::from(p.packets);
+        (sum + packets, squares + packets * packets)
+    });
+    if squares > 0.0 { sum * sum / squares } else { 0.0 }
+}
+
+/// What is left of the present without the excess, against what is normal; at most `seen` packets
+/// a second tell one from the other.
+pub(crate) fn goodput(warm: &Warm, rate: Rate, over: Rate, seen: f64) -> Goodput {
     let series = &warm.series;
     let cell = series.window.seconds(series.window.newest(), 3);
     let sampling = cell.variance.checked_div(cell.total()).unwrap_or(1).max(1);
     let normal = Rate { packets_per_sec: series.mean(PACKETS), bits_per_sec: series.mean(BITS) };
     #[expect(clippy::cast_precision_loss, reason = "a statistic, not an account")]
-    let expected_samples = normal.packets_per_sec / sampling as f64;
+    let sampled = normal.packets_per_sec / sampling as f64;
+    // Beside a flood a thousand times as strong few packets of normal traffic are among those kept.
+    #[expect(clippy::cast_precision_loss, reason = "a statistic, not an account")]
+    let arrived = rate.packets_per_sec / sampling as f64;
+    let expected_samples = if arrived > seen { sampled * seen / arrived } else { sampled };
     Goodput {
         now: Rate {
             packets_per_sec: rate.packets_per_sec - over.packets_per_sec,

@@ -13,14 +13,18 @@
 mod baseline;
 mod confidence;
 mod config;
+mod cusum;
 mod evidence;
+mod exhibit;
 mod follow;
 mod hash;
 mod host;
 mod incident;
 mod intake;
 mod judge;
+mod memory;
 mod metric;
+mod pool;
 mod prior;
 mod season;
 mod series;
@@ -45,7 +49,9 @@ use weir_model::{
 };
 
 pub use config::{Capabilities, Config, Floors};
+pub use exhibit::{Bin, Evidence, Histogram};
 pub use host::{BaselineView, HostView};
+pub use memory::Memory;
 
 use hash::FastMap;
 use host::{Idle, Warm};
@@ -67,6 +73,8 @@ pub struct Counters {
     pub hosts_refused: u64,
     /// Hosts not watched in detail because `warm_hosts_max` was hit.
     pub warm_refused: u64,
+    /// Hosts of whose normal traffic no packets were kept because `profiles_max` was hit.
+    pub profiles_refused: u64,
     /// Prefixes not watched because `prefixes_max` was hit.
     pub prefixes_refused: u64,
     /// Samples left out because a slot had too many.
@@ -118,8 +126,13 @@ pub struct Detector {
     free: Vec<u32>,
     /// Watched hosts by the slot of a ten-second round in which they are looked after.
     sweep: Vec<Vec<u32>>,
-    /// Hosts touched in this slot, quiet and watched.
-    touched_idle: Vec<u32>,
+    /// What is normal for hosts of a kind.
+    pool: pool::Pool,
+    /// Hosts and prefixes of which packets are kept.
+    profiles: usize,
+    /// Quiet hosts that became busy in this slot, some of them several times.
+    busy: Vec<u32>,
+    /// Watched hosts and prefixes touched in this slot.
     touched_warm: Vec<u32>,
     touched_services: Vec<ServiceKey>,
     cold: Vec<Cold>,
@@ -159,7 +172,9 @@ impl Detector {
             warm: Vec::new(),
             free: Vec::new(),
             sweep: vec![Vec::new(); SWEEP],
-            touched_idle: Vec::new(),
+            pool: pool::Pool::default(),
+            profiles: 0,
+            busy: Vec::new(),
             touched_warm: Vec::new(),
             touched_services: Vec::new(),
             cold: Vec::new(),
@@ -237,9 +252,11 @@ impl Detector {
             let mut odd = None;
             if compare {
                 warm.compared = now;
-                odd = shape::alarm(warm, &self.config, self.rule, slot);
+                odd = shape::alarm(warm, &self.config, self.rule, slot)
+                    .or_else(|| warm.series.ramp(&self.config));
             }
             if loud || odd.is_some() {
+                warm.series.window.refine();
                 self.alarmed.push((warm.target, at, odd));
             } else {
                 warm.series.window.take_oldest();
@@ -255,7 +272,13 @@ impl Detector {
             let series = &mut service.series;
             series.roll(watermark, now, &self.config);
             let short = !series.learning(&self.config, now);
-            if series.worth_a_look()
+            let loud = series.worth_a_look();
+            if loud {
+                series.window.refine();
+            } else if !series.suspected(now) {
+                series.window.coarsen();
+            }
+            if loud
                 && let Some(mut alarm) =
                     series.alarm(self.rule, Direction::Inbound, short, self.sampling)
             {
@@ -271,12 +294,28 @@ impl Detector {
 
     /// Looks after a hundredth of all watched hosts; forgets those that fell silent.
     fn sweep(&mut self) {
-        let (watermark, now) = (self.watermark.secs(), self.clock.secs());
+        let (watermark, now, slot) = (self.watermark.secs(), self.clock.secs(), self.clock.slot());
         let round = usize::try_from(self.clock.slot() % SWEEP as u64).unwrap_or(0);
         let mut list = std::mem::take(&mut self.sweep[round]);
         list.retain(|&at| {
             let Some(warm) = self.warm[at as usize].as_deref_mut() else { return false };
             warm.roll(watermark, now, &self.config);
+            let rate = warm.series.mean(metric::PACKETS);
+            if !warm.detailed && rate >= self.config.profile_packets_per_sec {
+                warm.detailed = self.profiles < self.config.profiles_max;
+                self.profiles += usize::from(warm.detailed);
+                self.counters.profiles_refused += u64::from(!warm.detailed);
+            }
+            warm.rest(slot, now);
+            if warm.series.kind == Kind::Host {
+                let kinds = pool::kinds(&self.inventory, warm.target);
+                if warm.series.learning(&self.config, now) {
+                    warm.series.borrowed = self.pool.normal(kinds);
+                    warm.series.set_thresholds(&self.config, now);
+                } else if !warm.series.suspected(now) {
+                    self.pool.count(kinds, &warm.series, now);
+                }
+            }
             let silent = warm.series.last_traffic + 600 < watermark && !warm.touched;
             let busy = warm.series.kind == Kind::Prefix
                 || warm.series.frozen
@@ -292,11 +331,17 @@ impl Detector {
             if place != NONE {
                 self.idle[place as usize].warm = NONE;
             }
+            self.profiles -= usize::from(warm.detailed);
             self.warm[at as usize] = None;
             self.free.push(at);
             false
         });
         self.sweep[round] = list;
+    }
+
+    /// What the last verdict on an open incident rests on.
+    pub fn evidence(&self, incident: IncidentId) -> Option<&Evidence> {
+        self.incidents.get(&incident).map(|active| &active.evidence)
     }
 
     /// Names of exporters by their number.

@@ -4,9 +4,10 @@ use weir_model::{Class, Direction, Metric};
 
 use crate::baseline::{Baseline, QUARANTINE_MAX, to_log};
 use crate::config::Config;
+use crate::cusum::{self, Cusum};
 use crate::metric::{
     BITS, HOST_METRICS, METRICS, OUTBOUND, PACKETS, Significance, Test, direction, floors, is_bits,
-    samples, values,
+    part_samples, samples, values,
 };
 use crate::season::Season;
 use crate::window::{Cell, SLOTS_PER_SEC, Window, scan};
@@ -24,6 +25,8 @@ pub(crate) struct Alarm {
     pub(crate) window_ms: u64,
     pub(crate) samples: f64,
     pub(crate) sampling: f64,
+    /// Last second of the window.
+    pub(crate) last: u64,
     pub(crate) service: Option<(u8, u16)>,
     pub(crate) direction: Direction,
 }
@@ -37,6 +40,14 @@ impl Alarm {
 
 /// Share of the fortnight's highest that a threshold keeps.
 const HIGHEST_SHARE: f64 = 0.8;
+
+/// Times the average from which a ramp is looked at.
+const RAMP_MIN: f64 = 1.25;
+
+/// Share of the usual proportion of both ways that makes a conversation, and what it counts as in
+/// answers for each packet.
+const PROPORTION: f64 = 0.8;
+const ANSWERED: f64 = 0.3;
 
 /// What a series is of: floors differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,8 +83,8 @@ pub(crate) struct Series {
     pub(crate) window: Window<Cell>,
     pub(crate) baselines: [Baseline; METRICS],
     pub(crate) thresholds: [f64; METRICS],
-    /// Closed seconds in quarantine, by second modulo its length.
-    waiting: [[u8; METRICS]; QUARANTINE_MAX],
+    /// Closed seconds in quarantine, by second modulo their number.
+    pub(crate) waiting: Box<[[u8; METRICS]]>,
     /// First second not yet closed.
     open_second: u64,
     /// First second not yet out of quarantine.
@@ -82,6 +93,10 @@ pub(crate) struct Series {
     recomputed: u64,
     /// Last second with traffic.
     pub(crate) last_traffic: u64,
+    /// What is normal for hosts of its kind, packets and bits a second, while it is new.
+    pub(crate) borrowed: Option<[f64; 2]>,
+    /// Packets above the average, added up.
+    pub(crate) cusum: Cusum,
     /// Second since which it is watched.
     pub(crate) since: u64,
     /// From this second until the next one its traffic is under suspicion and must not become
@@ -106,11 +121,13 @@ impl Series {
             // It was quiet until now, which is a baseline too.
             baselines: std::array::from_fn(|_| Baseline::quiet(quiet)),
             thresholds: [f64::INFINITY; METRICS],
-            waiting: [[0; METRICS]; QUARANTINE_MAX],
+            waiting: vec![[0; METRICS]; quarantine(config) + 1].into_boxed_slice(),
             open_second: second,
             entered: second,
             recomputed: second,
             last_traffic: second,
+            borrowed: None,
+            cusum: Cusum::default(),
             since,
             suspect_from: 0,
             suspect_until: 0,
@@ -142,7 +159,16 @@ impl Series {
     }
 
     pub(crate) fn set_thresholds(&mut self, config: &Config, second: u64) {
-        let low = lowest(self.kind, self.learning(config, second), config);
+        let learning = self.learning(config, second);
+        let mut low = lowest(self.kind, learning, config);
+        if let Some(borrowed) = self.borrowed.filter(|_| learning) {
+            // Of a new host only gross floods can be told, unless others of its kind are known.
+            let known = lowest(self.kind, false, config);
+            for (index, level) in [PACKETS, BITS].into_iter().zip(borrowed) {
+                low[index] =
+                    (config.multiplier * level).clamp(known[index], low[index].max(known[index]));
+            }
+        }
         let mut normal: [f64; METRICS] = std::array::from_fn(|i| self.level(i));
         let mut highest = [0.0; METRICS];
         if let Some(season) = &self.season {
@@ -176,6 +202,8 @@ impl Series {
             "operator"
         } else if self.thresholds[index] > lowest(self.kind, learning, config)[index] {
             "baseline"
+        } else if learning && self.borrowed.is_some() {
+            "others-of-its-kind"
         } else if learning {
             "cold-start"
         } else {
@@ -191,12 +219,12 @@ impl Series {
     /// Closes seconds up to the watermark, lets those out of quarantine into the baselines, and
     /// recomputes every ten seconds.
     pub(crate) fn roll(&mut self, watermark: u64, now: u64, config: &Config) {
-        let len = QUARANTINE_MAX as u64;
         // After a long silence the seconds in between were quiet, and 300 of them say it all.
         let first = watermark.saturating_sub(400);
         self.open_second = self.open_second.max(first);
         self.entered = self.entered.max(first);
-        let delay = config.quarantine_secs.min(len - 1);
+        let delay = quarantine(config) as u64;
+        let low = self.low(config);
         while self.open_second < watermark {
             let second = self.open_second;
             let sum = self.window.second(second);
@@ -207,10 +235,14 @@ impl Series {
             // Octets: a byte of logarithm reaches further.
             values[BITS] /= 8;
             values[OUTBOUND + BITS] /= 8;
-            self.waiting[index(second)] = values.map(to_log);
+            let at = self.index(second);
+            self.waiting[at] = values.map(to_log);
+            if self.kind == Kind::Host && second % cusum::STEP == cusum::STEP - 1 {
+                self.add_up(second);
+            }
             self.open_second += 1;
             while self.entered + delay < self.open_second {
-                self.enter();
+                self.enter(&low);
             }
         }
         if now >= self.recomputed + 10 {
@@ -221,15 +253,73 @@ impl Series {
         }
     }
 
-    fn enter(&mut self) {
+    /// Ten seconds more for the cumulative sum.
+    #[expect(clippy::cast_precision_loss, reason = "a statistic, not an account")]
+    fn add_up(&mut self, second: u64) {
+        let sum = self.window.seconds(second, usize::try_from(cusum::STEP).unwrap_or(1));
+        let expected = self.mean(PACKETS) * cusum::STEP as f64;
+        self.cusum.step(sum.total() as f64, expected, sum.variance as f64);
+    }
+
+    /// An alarm when the packets above the average have added up to more than chance allows; the
+    /// sum begins anew.
+    #[expect(clippy::cast_precision_loss, reason = "a statistic, not an account")]
+    pub(crate) fn ramp(&mut self, config: &Config) -> Option<Alarm> {
+        let (value, mean) = (self.cusum.value(), self.mean(PACKETS));
+        if value <= cusum::LIMIT || mean <= 0.0 {
+            return None;
+        }
+        self.cusum.restart();
+        let seconds = usize::try_from(cusum::STEP).unwrap_or(1);
+        let last = self.window.newest();
+        let sum = self.window.seconds(last, seconds);
+        let rate = sum.total() as f64 / cusum::STEP as f64;
+        let threshold = (mean * RAMP_MIN).max(config.shape_floor_packets_per_sec);
+        (rate > threshold).then(|| Alarm {
+            metric: Metric::Cusum,
+            index: PACKETS,
+            value: rate,
+            baseline: mean,
+            threshold,
+            window_ms: cusum::STEP * 1000,
+            samples: part_samples(sum.total(), sum.total(), sum.variance),
+            sampling: (sum.variance as f64 / (sum.total() as f64).max(1.0)).max(1.0),
+            last,
+            service: None,
+            direction: Direction::Inbound,
+        })
+    }
+
+    /// The most of each metric that moves no threshold, with room to spare.
+    fn low(&self, config: &Config) -> [u8; METRICS] {
+        let low = lowest(self.kind, false, config);
+        std::array::from_fn(|i| {
+            let unit = if is_bits(i) { 8.0 } else { 1.0 };
+            let value = low[i] / config.multiplier.max(1.0) / unit / 2.0;
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "positive, and `as` saturates"
+            )]
+            let whole = value as u64;
+            to_log(whole)
+        })
+    }
+
+    /// Where a second waits.
+    fn index(&self, second: u64) -> usize {
+        usize::try_from(second % self.waiting.len() as u64).unwrap_or(0)
+    }
+
+    fn enter(&mut self, low: &[u8; METRICS]) {
         let second = self.entered;
         self.entered += 1;
         if self.frozen || (self.suspect_from <= second && second <= self.suspect_until) {
             return;
         }
-        let logs = self.waiting[index(second)];
-        for (base, log) in self.baselines.iter_mut().zip(logs) {
-            base.feed(log);
+        let logs = self.waiting[self.index(second)];
+        for ((base, log), low) in self.baselines.iter_mut().zip(logs).zip(low) {
+            base.feed(log, *low);
         }
     }
 
@@ -263,13 +353,15 @@ impl Series {
         self.baselines[metric].mean() * if is_bits(metric) { 8.0 } else { 1.0 }
     }
 
-    /// Packets that went the other way for each one in excess over the last three seconds; `None`
-    /// when the other way is not seen at all or nothing is in excess.
-    pub(crate) fn response(&self, way: Direction) -> Option<f64> {
-        let cell = self.window.seconds(self.window.newest(), 3);
+    /// Packets that went the other way for each one in excess over the `seconds` up to `last`;
+    /// `None` when the other way is not seen at all or nothing is in excess.
+    pub(crate) fn response(&self, way: Direction, last: u64, seconds: u32) -> Option<f64> {
+        let seconds = seconds.max(3);
+        let cell = self.window.seconds(last, seconds as usize);
         #[expect(clippy::cast_precision_loss, reason = "a statistic")]
         let (inbound, outbound) = (cell.total() as f64, f64::from(cell.out_packets));
-        let (mean_in, mean_out) = (3.0 * self.mean(PACKETS), 3.0 * self.mean(OUTBOUND));
+        let secs = f64::from(seconds);
+        let (mean_in, mean_out) = (secs * self.mean(PACKETS), secs * self.mean(OUTBOUND));
         let (this, this_mean, other, other_mean) = match way {
             Direction::Inbound => (inbound, mean_in, outbound, mean_out),
             Direction::Outbound => (outbound, mean_out, inbound, mean_in),
@@ -277,7 +369,12 @@ impl Series {
         if this <= this_mean || (other <= 0.0 && other_mean <= 0.0) {
             return None;
         }
-        Some(((other - other_mean) / (this - this_mean)).max(0.0))
+        let excess = ((other - other_mean) / (this - this_mean)).max(0.0);
+        // A server that sends more because more ask keeps its usual proportion, even where the
+        // averages have followed one way further than the other.
+        let usual = other * this_mean >= PROPORTION * this * other_mean;
+        let talks = way == Direction::Outbound && this_mean > 0.0 && other_mean > 0.0 && usual;
+        Some(if talks { excess.max(ANSWERED) } else { excess })
     }
 
     /// Whether any metric that looks `way` is above `limits` now: in the last second by slots, or
@@ -332,7 +429,7 @@ impl Series {
             Direction::Inbound => 0..OUTBOUND,
             Direction::Outbound => OUTBOUND..METRICS,
         };
-        scan(&self.window, short, |cell, test: Test| {
+        scan(&self.window, short, |cell, test: Test, last| {
             let values = values(cell);
             range.clone().find_map(|i| {
                 #[expect(clippy::cast_precision_loss, reason = "a statistic, not an account")]
@@ -357,6 +454,7 @@ impl Series {
                     window_ms: test.ms,
                     samples,
                     sampling: rate.max(1.0),
+                    last,
                     service: None,
                     direction: way,
                 })
@@ -374,8 +472,9 @@ fn above(cell: &Cell, secs: f64, way: Direction, limits: &[f64; METRICS]) -> boo
     })
 }
 
-fn index(second: u64) -> usize {
-    usize::try_from(second % QUARANTINE_MAX as u64).unwrap_or(0)
+/// Seconds that wait before they may enter a baseline.
+fn quarantine(config: &Config) -> usize {
+    usize::try_from(config.quarantine_secs).unwrap_or(QUARANTINE_MAX).min(QUARANTINE_MAX)
 }
 
 #[cfg(test)]

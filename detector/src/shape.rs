@@ -76,6 +76,7 @@ pub(crate) fn alarm(warm: &Warm, config: &Config, rule: Significance, slot: u64)
         window_ms: test.ms,
         samples,
         sampling: sum.variance as f64 / (total as f64).max(1.0),
+        last: series.window.newest(),
         service: None,
         direction: Direction::Inbound,
     })

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use weir_model::{Direction, Inventory, Verdict};
+use weir_model::{Direction, Inventory, Service, Verdict};
 
 use crate::signature;
 
@@ -108,8 +108,16 @@ fn target(v: &Verdict, inventory: &Inventory) -> String {
     if !single {
         return v.target.to_string();
     }
-    let service =
-        port.and_then(|port| inventory.services_of(host).iter().find(|s| s.port == *port));
+    // The same port may be another service's over another protocol.
+    let protocol = v
+        .vectors
+        .first()
+        .and_then(|first| signature::find(&first.subtype))
+        .and_then(|s| s.packets.protocol());
+    let service = port.and_then(|port| {
+        let same = |s: &&Service| protocol.is_none_or(|p| s.protocol == p) && s.port == *port;
+        inventory.services_of(host).iter().find(same)
+    });
     match (port, service) {
         (Some(port), Some(s)) => {
             let socket = std::net::SocketAddr::new(host, *port);

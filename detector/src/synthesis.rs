@@ -167,11 +167,22 @@ impl<'a> Search<'a> {
     }
 
     fn term(&self, says: Option<Says>, holds: impl Fn(&Packet) -> bool) -> Term {
+        self.term_of(says, &holds, &holds)
+    }
+
+    /// A term that covers what `covers` holds for and costs what `touches` holds for: of a flow of
+    /// many packets neither is certain.
+    fn term_of(
+        &self,
+        says: Option<Says>,
+        covers: impl Fn(&Packet) -> bool,
+        touches: impl Fn(&Packet) -> bool,
+    ) -> Term {
         Term {
             says,
-            excess: mark(self.input.excess.iter().map(|(p, _)| p), &holds),
-            normal: mark(self.input.normal.iter().map(|(p, _)| p), &holds),
-            prior: mark(self.prior.iter().map(|(p, _)| p), &holds),
+            excess: mark(self.input.excess.iter().map(|(p, _)| p), &covers),
+            normal: mark(self.input.normal.iter().map(|(p, _)| p), &touches),
+            prior: mark(self.prior.iter().map(|(p, _)| p), &touches),
         }
     }
 
@@ -272,9 +283,11 @@ impl Search<'_> {
         ranges.sort_unstable();
         ranges.dedup();
         for range in ranges {
-            terms.push(self.term(Some(Says::Length(range)), |p| {
-                range.contains(p.length_min) && range.contains(p.length_max)
-            }));
+            terms.push(self.term_of(
+                Some(Says::Length(range)),
+                |p| within(range, p),
+                |p| touches(range, p),
+            ));
         }
         terms
     }
@@ -506,7 +519,13 @@ pub(crate) fn measure(input: &Input<'_>, matches: &[Match]) -> Found {
     let rules: Vec<(Match, Columns)> = matches
         .iter()
         .map(|m| {
-            let term = search.term(None, |p| hits(m, p));
+            let length = |p: &Packet| m.lengths.iter().any(|r| touches(*r, p));
+            let bare = Match { lengths: Vec::new(), ..m.clone() };
+            let term = search.term_of(
+                None,
+                |p| hits(m, p),
+                |p| hits(&bare, p) && (m.lengths.is_empty() || length(p)),
+            );
             or(&mut covered, &term.excess);
             or(&mut normal, &term.normal);
             or(&mut prior, &term.prior);
@@ -517,12 +536,26 @@ pub(crate) fn measure(input: &Input<'_>, matches: &[Match]) -> Found {
     search.report(&rules, &covered, search.collateral(&normal, &prior).0)
 }
 
+/// Whether all packets of a record have a length of the range.
+const fn within(range: Range, p: &Packet) -> bool {
+    range.contains(p.length_min) && range.contains(p.length_max)
+}
+
+/// Whether a range would hit a fair share of a record's packets: a flow tells the shortest, the
+/// longest and the average length, or only the last, and what lies between is anybody's guess.
+fn touches(range: Range, p: &Packet) -> bool {
+    if [p.length_min, p.length_max, p.length()].into_iter().any(|l| range.contains(l)) {
+        return true;
+    }
+    let common = i32::from(range.to.min(p.length_max)) - i32::from(range.from.max(p.length_min));
+    common >= 0 && (common + 1) * 10 > i32::from(p.length_max) - i32::from(p.length_min)
+}
+
 /// Whether a match holds for a packet, of which the destination is taken for granted.
 pub(crate) fn hits(m: &Match, p: &Packet) -> bool {
     let any =
         |list: &[Range], value: u16| list.is_empty() || list.iter().any(|r| r.contains(value));
-    let length = m.lengths.is_empty()
-        || m.lengths.iter().any(|r| r.contains(p.length_min) && r.contains(p.length_max));
+    let length = m.lengths.is_empty() || m.lengths.iter().any(|r| within(*r, p));
     let flags = m.tcp_flags.is_empty() || m.tcp_flags.iter().any(|f| p.tcp_flags & f.mask == f.set);
     let fragment = match m.fragment {
         None => true,

@@ -82,6 +82,12 @@ impl Table {
         }
     }
 
+    /// Octets on the heap.
+    pub(crate) fn heap(&self) -> usize {
+        self.dense.capacity() * size_of::<u32>()
+            + self.sparse.capacity() * (size_of::<(IpAddr, u32)>() + 1)
+    }
+
     /// Addresses in the hash map.
     pub(crate) fn sparse_len(&self) -> usize {
         self.sparse.len()

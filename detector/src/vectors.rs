@@ -3,13 +3,18 @@
 use weir_model::{Family, Fragment, Rate, Service, TopEntry, Vector};
 
 use crate::evidence::{Packet, narrow};
+use crate::exhibit::ttl_bits;
 use crate::hash::FastMap;
 use crate::signature::{SIGNATURES, Signature};
 
 /// Smallest share of the excess that is a vector of its own.
 const VECTOR_MIN: f64 = 0.03;
+/// Share of data packets from which acknowledgements belong to requests.
+const REQUESTS_MIN: f64 = 0.1;
 /// First parts for each later one from which both are one vector.
 const FIRST_PARTS_MIN: f64 = 0.1;
+/// Sources need to be this many times less even than equal shares before they count less.
+const EVEN_ENOUGH: f64 = 5.0;
 /// Share of the excess from which a second family makes an attack multi-vector.
 const MULTI_MIN: f64 = 0.2;
 
@@ -79,20 +84,26 @@ pub(crate) fn excess(
 }
 
 /// Estimated number of distinct sources behind sampled packets: the bias-corrected lower bound of
-/// Chao (1984) from how many sources were seen once and twice.
-pub(crate) fn sources<'p>(packets: impl Iterator<Item = &'p Packet>) -> f64 {
-    let mut seen: Vec<u128> = packets.map(|p| p.src).collect();
-    seen.sort_unstable();
+/// Chao (1984) from how many sources were seen once and twice. Where a few sources send nearly
+/// everything, as in a transfer that flow records tell of beside many small flows, it is those few.
+pub(crate) fn sources<'p>(packets: impl Iterator<Item = &'p (Packet, f64)>) -> f64 {
+    let mut seen: Vec<(u128, f64)> = packets.map(|(p, w)| (p.src, *w)).collect();
+    seen.sort_by_key(|s| s.0);
+    let total: f64 = seen.iter().map(|s| s.1).sum::<f64>().max(f64::MIN_POSITIVE);
     let (mut distinct, mut once, mut twice) = (0.0, 0.0, 0.0);
-    for run in seen.chunk_by(|a, b| a == b) {
+    let mut squares = 0.0;
+    for run in seen.chunk_by(|a, b| a.0 == b.0) {
         distinct += 1.0;
+        squares += (run.iter().map(|s| s.1).sum::<f64>() / total).powi(2);
         match run.len() {
             1 => once += 1.0,
             2 => twice += 1.0,
             _ => {}
         }
     }
-    distinct + once * (once - 1.0_f64).max(0.0) / (2.0 * (twice + 1.0))
+    let chao = distinct + once * (once - 1.0_f64).max(0.0) / (2.0 * (twice + 1.0));
+    let even = 1.0 / f64::max(squares, f64::MIN_POSITIVE) / f64::max(distinct, 1.0);
+    chao * (EVEN_ENOUGH * even).min(1.0)
 }
 
 /// Distinct sources among the packets themselves.
@@ -111,6 +122,12 @@ pub(crate) struct Part {
     packets: Vec<(Packet, f64)>,
 }
 
+/// Share of packets with PSH: those that end what an application sent.
+fn pushed(group: &[&(Packet, f64)]) -> f64 {
+    let total: f64 = group.iter().map(|(_, w)| w).sum::<f64>().max(f64::MIN_POSITIVE);
+    group.iter().filter(|(p, _)| p.tcp_flags & 0x08 != 0).map(|(_, w)| w).sum::<f64>() / total
+}
+
 fn gates(signature: &Signature, group: &[&(Packet, f64)]) -> bool {
     let (packets, bytes) = group.iter().fold((0_u64, 0_u64), |(n, b), (p, _)| {
         (n + u64::from(p.packets), b.saturating_add(p.bytes))
@@ -121,6 +138,8 @@ fn gates(signature: &Signature, group: &[&(Packet, f64)]) -> bool {
         signature.sources_min.min(u32::try_from(group.len().div_ceil(2)).unwrap_or(u32::MAX));
     (u64::from(signature.length_min)..=u64::from(signature.length_max)).contains(&length)
         && seen_sources(group) >= asked
+        && (!matches!(signature.packets, crate::signature::Packets::RequestsTo(_))
+            || pushed(group) >= REQUESTS_MIN)
 }
 
 /// Puts each packet of the excess to the first signature whose conditions hold.
@@ -148,7 +167,10 @@ pub(crate) fn parts(excess: &Excess) -> Vec<Part> {
 fn attach_fragments(parts: &mut Vec<Part>) {
     let Some(at) = parts.iter().position(|p| p.signature.id == "fragment-flood") else { return };
     let first = |part: &Part| -> f64 {
-        let is_first = |p: &Packet| p.fragment == Fragment::First || p.length() >= 1480;
+        // Flow records give the average of first parts and whole answers.
+        let answers = matches!(part.signature.packets, crate::signature::Packets::AnswersFrom(_));
+        let long = if answers { 1000 } else { 1480 };
+        let is_first = |p: &Packet| p.fragment == Fragment::First || p.length() >= long;
         part.packets.iter().filter(|(p, _)| p.protocol == 17 && is_first(p)).map(|(_, w)| w).sum()
     };
     let best = (0..parts.len())
@@ -169,7 +191,10 @@ fn attach_fragments(parts: &mut Vec<Part>) {
 /// The family of the whole.
 pub(crate) fn family(parts: &[Part]) -> Family {
     let mut shares: Vec<(Family, f64)> = Vec::new();
-    for part in parts {
+    // What routers and hosts say back about forged packets comes along with an attack; it is one of
+    // its own only when there is nothing else.
+    let main = |p: &&Part| p.signature.id != "icmp-unreachable" || p.share > 0.5;
+    for part in parts.iter().filter(main) {
         match shares.iter_mut().find(|(f, _)| *f == part.signature.family) {
             Some((_, share)) => *share += part.share,
             None => shares.push((part.signature.family, part.share)),
@@ -281,6 +306,10 @@ pub(crate) struct Traits {
     pub(crate) one_length: f64,
     /// Packets that go back for each one in excess, as far as both ways are seen.
     pub(crate) response: Option<f64>,
+    /// Share from source prefixes that the host knows from normal times.
+    pub(crate) seen_before: Option<f64>,
+    /// Spread of the TTL in bits.
+    pub(crate) ttl_bits: Option<f64>,
     /// Packets behind all this.
     pub(crate) samples: usize,
 }
@@ -307,13 +336,15 @@ pub(crate) fn traits(excess: &Excess, parts: &[Part], services: &[Service]) -> T
         })
         .sum();
     Traits {
-        sources: sources(excess.packets.iter().map(|(p, _)| p)),
+        sources: sources(excess.packets.iter()),
         top3: top_sources(excess).iter().take(3).map(|e| e.share).sum(),
         standalone,
         established: share(&|p| p.protocol == 6 && p.tcp_flags & 0x12 == 0x10),
         on_service: share(&|p| is_service(services, p)),
         one_length,
         response: None,
+        seen_before: None,
+        ttl_bits: ttl_bits(&excess.packets),
         samples: excess.packets.len(),
     }
 }
@@ -334,6 +365,10 @@ mod tests {
         (0..n).map(|i| inbound(&make(i), 1)).collect()
     }
 
+    fn weighed(packets: &[Packet]) -> Vec<(Packet, f64)> {
+        packets.iter().map(|p| (*p, 1.0)).collect()
+    }
+
     #[test]
     fn normal_traffic_is_taken_off_the_present() {
         let players = packets(100, |i| sample(i, 50_000, 17, 28_015, 100));
@@ -348,9 +383,13 @@ mod tests {
     #[test]
     fn sources_are_estimated_beyond_those_seen() {
         let spoofed = packets(300, |i| sample(i.wrapping_mul(2_654_435_761), 1, 17, 1, 50));
-        assert!(sources(spoofed.iter()) > 10_000.0);
+        assert!(sources(weighed(&spoofed).iter()) > 10_000.0);
         let few = packets(300, |i| sample(i % 10, 1, 17, 1, 50));
-        assert!((sources(few.iter()) - 10.0).abs() < 1e-9);
+        assert!((sources(weighed(&few).iter()) - 10.0).abs() < 1e-9);
+        // One source sends nearly everything.
+        let mut uneven = weighed(&spoofed);
+        uneven[0].1 = 100_000.0;
+        assert!(sources(uneven.iter()) < 1000.0);
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //! coarse | second | second | ... 32 of them: windows of 1, 3, 10 and 30 s; 128 once long flows
 //!                                arrived, which tell of seconds long gone
 //! ```
+//! Far below its thresholds a series keeps one slot and 14 seconds only: of what it then forgets
+//! nothing could have made an alarm certain.
 //! A sum over a window that is not over yet, or for which exports are still to come, is a lower
 //! bound: it may raise an alarm, never clear one.
 
@@ -16,6 +18,9 @@ use crate::metric::Test;
 pub(crate) const SLOTS_PER_SEC: u64 = 10;
 const FINE: usize = 10;
 const COARSE: usize = 32;
+/// Seconds kept far below the thresholds: ten to compare shapes by, and as many as watermarks lag
+/// where packets are reported at once.
+const COARSE_QUIET: usize = 14;
 /// Seconds kept where long flows are seen: an active timeout of 60 s, an inactive one of 15 s, and
 /// the windows that end there.
 const COARSE_LONG: usize = 128;
@@ -138,7 +143,11 @@ pub(crate) struct Window<C> {
     head: u64,
     /// Oldest second written to since the last look, for late exports.
     oldest: u64,
-    fine: [C; FINE],
+    /// Whether exports come late, so that more than the newest seconds must be kept.
+    late: bool,
+    /// The newest slot, while there is no `fine`.
+    slot: C,
+    fine: Option<Box<[C; FINE]>>,
     coarse: Box<[C]>,
 }
 
@@ -147,9 +156,51 @@ impl<C: Sum> Window<C> {
         Self {
             head: slot,
             oldest: u64::MAX,
-            fine: [C::default(); FINE],
-            coarse: vec![C::default(); COARSE].into_boxed_slice(),
+            late: false,
+            slot: C::default(),
+            fine: None,
+            coarse: vec![C::default(); COARSE_QUIET].into_boxed_slice(),
         }
+    }
+
+    /// Keeps slots from now on, and as many seconds as the longest window has.
+    pub(crate) fn refine(&mut self) {
+        if self.fine.is_some() {
+            return;
+        }
+        let mut fine = Box::new([C::default(); FINE]);
+        fine[ring(self.head, FINE)] = self.slot;
+        self.fine = Some(fine);
+        if self.coarse.len() < COARSE {
+            self.resize(COARSE);
+        }
+    }
+
+    /// Keeps no more than is needed far below the thresholds.
+    pub(crate) fn coarsen(&mut self) {
+        if let Some(fine) = self.fine.take() {
+            self.slot = fine[ring(self.head, FINE)];
+            if !self.late {
+                self.resize(COARSE_QUIET);
+            }
+        }
+    }
+
+    /// Octets on the heap.
+    pub(crate) fn heap(&self) -> usize {
+        let fine = if self.fine.is_some() { FINE } else { 0 };
+        (fine + self.coarse.len()) * size_of::<C>()
+    }
+
+    fn resize(&mut self, seconds: usize) {
+        let len = self.coarse.len();
+        let mut other = vec![C::default(); seconds].into_boxed_slice();
+        for back in 0..len.min(seconds) as u64 {
+            if let Some(second) = self.newest().checked_sub(back) {
+                other[ring(second, seconds)] = self.coarse[ring(second, len)];
+            }
+        }
+        self.coarse = other;
     }
 
     /// Reads the places that [`Window::add`] will write, for the cache's sake.
@@ -158,8 +209,8 @@ impl<C: Sum> Window<C> {
         C: Sum,
     {
         let len = self.coarse.len();
-        let (fine, coarse) =
-            (&self.fine[ring(slot, FINE)], &self.coarse[ring(slot / SLOTS_PER_SEC, len)]);
+        let fine = self.fine.as_ref().map_or(&self.slot, |fine| &fine[ring(slot, FINE)]);
+        let coarse = &self.coarse[ring(slot / SLOTS_PER_SEC, len)];
         self.head ^ fine.weight() ^ coarse.weight()
     }
 
@@ -168,8 +219,12 @@ impl<C: Sum> Window<C> {
         if slot <= self.head {
             return;
         }
-        for s in (self.head + 1..=slot).take(FINE) {
-            self.fine[ring(s, FINE)] = C::default();
+        if let Some(fine) = &mut self.fine {
+            for s in (self.head + 1..=slot).take(FINE) {
+                fine[ring(s, FINE)] = C::default();
+            }
+        } else {
+            self.slot = C::default();
         }
         let (from, to) = (self.head / SLOTS_PER_SEC, slot / SLOTS_PER_SEC);
         let len = self.coarse.len();
@@ -182,8 +237,10 @@ impl<C: Sum> Window<C> {
     /// Adds to a slot; false when it is too old to matter.
     pub(crate) fn add(&mut self, slot: u64, cell: &C) -> bool {
         self.forward(slot);
-        if slot + FINE as u64 > self.head {
-            self.fine[ring(slot, FINE)].add(cell);
+        match &mut self.fine {
+            Some(fine) if slot + FINE as u64 > self.head => fine[ring(slot, FINE)].add(cell),
+            None if slot == self.head => self.slot.add(cell),
+            _ => {}
         }
         self.add_second(slot / SLOTS_PER_SEC, cell)
     }
@@ -203,17 +260,18 @@ impl<C: Sum> Window<C> {
 
     /// Makes room for the seconds of long flows.
     pub(crate) fn lengthen(&mut self) {
-        let len = self.coarse.len();
-        if len == COARSE_LONG {
-            return;
+        self.late = true;
+        if self.coarse.len() < COARSE_LONG {
+            self.resize(COARSE_LONG);
         }
-        let mut longer = vec![C::default(); COARSE_LONG].into_boxed_slice();
-        for back in 0..len as u64 {
-            if let Some(second) = self.newest().checked_sub(back) {
-                longer[ring(second, COARSE_LONG)] = self.coarse[ring(second, len)];
-            }
+    }
+
+    /// Makes room for seconds that are reported late.
+    pub(crate) fn expect_late(&mut self) {
+        self.late = true;
+        if self.coarse.len() < COARSE {
+            self.resize(COARSE);
         }
-        self.coarse = longer;
     }
 
     /// The second of the newest slot.
@@ -223,10 +281,11 @@ impl<C: Sum> Window<C> {
 
     /// Sum of the last `slots` slots, at most one second.
     pub(crate) fn last_slots(&self, slots: usize) -> C {
+        let Some(fine) = &self.fine else { return self.slot };
         let mut sum = C::default();
         for back in 0..slots.min(FINE) as u64 {
             if let Some(slot) = self.head.checked_sub(back) {
-                sum.add(&self.fine[ring(slot, FINE)]);
+                sum.add(&fine[ring(slot, FINE)]);
             }
         }
         sum
@@ -278,28 +337,31 @@ pub(crate) const SHORT: [(usize, f64); 3] = [(1, 5.0), (2, 3.0), (3, 2.0)];
 /// Lengths of the long windows, seconds.
 pub(crate) const LONG: [usize; 4] = [1, 3, 10, 30];
 
-/// Calls `test` for each window that ends at the newest slot, then for each that ends at a second
-/// which late exports have just filled; stops at the first that answers.
+/// Calls `test` with each window that ends at the newest slot, then with each that ends at a second
+/// which late exports have just filled, and the second in which it ends; stops at the first that
+/// answers.
 pub(crate) fn scan<C: Sum, T>(
     window: &Window<C>,
     short: bool,
-    mut test: impl FnMut(&C, Test) -> Option<T>,
+    mut test: impl FnMut(&C, Test, u64) -> Option<T>,
 ) -> Option<T> {
     let (newest, oldest) = (window.newest(), window.oldest());
     if short {
         for (slots, guard) in SHORT {
-            let found = test(&window.last_slots(slots), Test { ms: slots as u64 * 100, guard });
+            let part = Test { ms: slots as u64 * 100, guard };
+            let found = test(&window.last_slots(slots), part, newest);
             if found.is_some() {
                 return found;
             }
         }
     }
-    if let Some(found) = test(&window.last_slots(FINE), Test { ms: 1000, guard: 1.0 }) {
+    if let Some(found) = test(&window.last_slots(FINE), Test { ms: 1000, guard: 1.0 }, newest) {
         return Some(found);
     }
     (oldest..=newest).rev().find_map(|last| {
         LONG.iter().find_map(|&seconds| {
-            test(&window.seconds(last, seconds), Test { ms: seconds as u64 * 1000, guard: 1.0 })
+            let whole = Test { ms: seconds as u64 * 1000, guard: 1.0 };
+            test(&window.seconds(last, seconds), whole, last)
         })
     })
 }
@@ -315,6 +377,7 @@ mod tests {
     #[test]
     fn windows_slide_and_forget() {
         let mut window = Window::new(1000);
+        window.refine();
         for slot in 1000..1025 {
             assert!(window.add(slot, &cell(1)));
         }
@@ -329,6 +392,8 @@ mod tests {
     #[test]
     fn late_cells_land_in_their_second_and_too_late_ones_are_refused() {
         let mut window = Window::new(10_000);
+        window.expect_late();
+        window.refine();
         window.add(10_000, &cell(1));
         assert!(window.add(9_900, &cell(7)));
         assert_eq!(window.second(990).packets, 7);
@@ -343,10 +408,31 @@ mod tests {
     }
 
     #[test]
+    fn far_below_its_thresholds_a_window_keeps_little() {
+        let mut window = Window::new(1000);
+        for slot in 1000..1300 {
+            window.add(slot, &cell(1));
+        }
+        let quiet = window.heap();
+        assert_eq!(window.last_slots(10).packets, 1, "the newest slot");
+        assert_eq!(window.seconds(129, 10).packets, 100);
+        window.refine();
+        assert!(window.heap() > 2 * quiet);
+        assert_eq!(window.last_slots(3).packets, 1);
+        window.add(1300, &cell(5));
+        assert_eq!(window.last_slots(2).packets, 6);
+        assert_eq!(window.seconds(129, 10).packets, 100);
+        window.coarsen();
+        assert_eq!(window.heap(), quiet);
+        assert_eq!((window.last_slots(2).packets, window.seconds(129, 10).packets), (5, 100));
+    }
+
+    #[test]
     fn order_of_additions_does_not_show() {
         let cells = [(100_u64, 3_u64), (95, 2), (120, 9), (101, 1), (70, 4)];
         let fill = |order: &[usize]| {
             let mut window = Window::new(60);
+            window.refine();
             for &i in order {
                 window.add(cells[i].0, &cell(cells[i].1));
             }

@@ -15,6 +15,7 @@ mod dns_amplification;
 mod dns_query;
 mod fragments;
 mod gre_flood;
+mod http_flood;
 mod icmp_echo;
 mod icmp_other;
 mod icmp_unreachable;
@@ -59,6 +60,8 @@ pub enum Packets {
         /// Bits that are on.
         set: u8,
     },
+    /// TCP with ACK to one of these ports, of which a fair share carries data (PSH).
+    RequestsTo(&'static [u16]),
     /// TCP with combinations of flags that no implementation sends.
     TcpOdd,
     /// ICMP of one of these (protocol, type); all when empty.
@@ -80,9 +83,18 @@ impl Packets {
             Self::UdpTo(ports) => {
                 packet.protocol == 17 && !later && ports.contains(&packet.dst_port)
             }
-            Self::Fragments => later,
+            // Flow records give the parts after the first no ports, and often nothing else.
+            Self::Fragments => {
+                later || (packet.protocol == 17 && packet.src_port == 0 && packet.dst_port == 0)
+            }
             Self::TcpFlags { mask, set } => {
                 packet.protocol == 6 && !later && packet.tcp_flags & mask == set
+            }
+            Self::RequestsTo(ports) => {
+                packet.protocol == 6
+                    && !later
+                    && packet.tcp_flags & 0x14 == 0x10
+                    && ports.contains(&packet.dst_port)
             }
             Self::TcpOdd => {
                 let flags = packet.tcp_flags & 0x3f;
@@ -97,6 +109,18 @@ impl Packets {
             }
             Self::Protocol(protocol) => packet.protocol == protocol && !later,
             Self::Any => true,
+        }
+    }
+}
+
+impl Packets {
+    /// The protocol of all such packets, where there is one.
+    pub(crate) const fn protocol(self) -> Option<u8> {
+        match self {
+            Self::AnswersFrom(_) | Self::UdpTo(_) => Some(17),
+            Self::TcpFlags { .. } | Self::TcpOdd | Self::RequestsTo(_) => Some(6),
+            Self::Protocol(protocol) => Some(protocol),
+            Self::Fragments | Self::Icmp(_) | Self::Any => None,
         }
     }
 }
@@ -153,6 +177,7 @@ pub const SIGNATURES: &[Signature] = &[
     syn_ack_reflection::SIGNATURE,
     xmas_null::SIGNATURE,
     rst_flood::SIGNATURE,
+    http_flood::SIGNATURE,
     ack_flood::SIGNATURE,
     gre_flood::SIGNATURE,
     icmp_unreachable::SIGNATURE,
