@@ -25,6 +25,7 @@ use weir_model::{
 };
 
 fn main() {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
     let mut args = std::env::args().skip(1);
     let file = args.next().expect("usage: speak CONFIG.json PREFIX...");
     let config: Config = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();

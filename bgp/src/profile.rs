@@ -5,7 +5,7 @@
 //! have it.
 
 use serde::{Deserialize, Serialize};
-use weir_model::{Action, Filter, FragmentMatch, IpNet, Match, Range, Redirect};
+use weir_model::{Action, Filter, FlagMatch, FragmentMatch, IpNet, Match, Range, Redirect};
 
 /// A peer's software by name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +54,8 @@ pub struct Capabilities {
     pub max_ranges: usize,
     /// Values and ranges in one list.
     pub max_values: usize,
+    /// Comparisons in one list: one for a value or an open range, two for any other range.
+    pub max_terms: usize,
     /// TCP control bits that may be looked at.
     pub tcp_flags: u8,
     /// A TCP flag match may ask for bits to be off without asking for one to be on.
@@ -93,6 +95,9 @@ pub enum Unsupported {
     /// Too many values in a list.
     #[error("takes {0} values in a list at most")]
     Values(usize),
+    /// Too many comparisons in a list.
+    #[error("takes {0} comparisons in a list at most")]
+    Terms(usize),
     /// TCP control bits that it cannot look at.
     #[error("cannot match these TCP flags")]
     Flags,
@@ -132,6 +137,7 @@ const STANDARD: Capabilities = Capabilities {
     components: ALL_COMPONENTS,
     max_ranges: usize::MAX,
     max_values: usize::MAX,
+    max_terms: usize::MAX,
     tcp_flags: 0xff,
     tcp_flags_off_only: true,
     fragments: ALL_FRAGMENTS,
@@ -150,6 +156,7 @@ const CONSERVATIVE: Capabilities = Capabilities {
     components: &[3, 5, 6, 10, 12],
     max_ranges: 2,
     max_values: 8,
+    max_terms: 5,
     fragments: &[FragmentMatch::IsFragment],
     strict_protocol: true,
     port_zero: false,
@@ -229,7 +236,10 @@ impl Profile {
                 ..STANDARD
             },
             Self::Bird => Capabilities { source: "measured with BIRD 2.0.12", ..STANDARD },
-            Self::Frr => Capabilities { source: "measured with FRR 8.4", ..STANDARD },
+            // A sixth comparison is answered with NOTIFICATION 3/9 and the end of the session.
+            Self::Frr => {
+                Capabilities { max_terms: 5, source: "measured with FRR 8.4.4", ..STANDARD }
+            }
             Self::Gobgp => Capabilities { source: "measured with GoBGP 3.10", ..STANDARD },
             Self::Exabgp => Capabilities { source: "measured with ExaBGP 4.2.21", ..STANDARD },
         }
@@ -265,6 +275,12 @@ impl Capabilities {
         let longest = lists.map(Vec::len).into_iter().chain(bytes.map(Vec::len)).max();
         if longest.unwrap_or(0) > self.max_values {
             return Err(Unsupported::Values(self.max_values));
+        }
+        let numbers = bytes.map(Vec::len).into_iter();
+        let numbers = numbers.chain(lists.iter().map(|l| l.iter().map(terms).sum()));
+        let bits = packets.tcp_flags.iter().map(flag_terms).sum();
+        if numbers.chain([bits]).max().unwrap_or(0) > self.max_terms {
+            return Err(Unsupported::Terms(self.max_terms));
         }
         let has_zero = |l: &[Range]| l.iter().any(|r| r.from == 0);
         if !self.port_zero && (has_zero(&packets.dst_ports) || has_zero(&packets.src_ports)) {
@@ -324,6 +340,24 @@ impl Capabilities {
     }
 }
 
+/// Comparisons that a range takes on the wire.
+const fn terms(range: &Range) -> usize {
+    match (range.from, range.to) {
+        (from, to) if from == to => 1,
+        (0, _) | (_, u16::MAX) => 1,
+        _ => 2,
+    }
+}
+
+/// Comparisons that a flag match takes on the wire: bits on, and bits off.
+const fn flag_terms(flags: &FlagMatch) -> usize {
+    let off = flags.mask & !flags.set;
+    match (flags.set, off) {
+        (0, _) | (_, 0) => 1,
+        _ => 2,
+    }
+}
+
 /// Component types of a match, without the destination.
 fn component_codes(packets: &Match) -> impl Iterator<Item = u8> {
     [
@@ -344,8 +378,6 @@ fn component_codes(packets: &Match) -> impl Iterator<Item = u8> {
 
 #[cfg(test)]
 mod tests {
-    use weir_model::FlagMatch;
-
     use super::*;
 
     fn filter(change: impl FnOnce(&mut Match)) -> Filter {
@@ -399,6 +431,11 @@ mod tests {
                 m.tcp_flags = vec![FlagMatch { mask, set }];
             })
         };
+        let values = |n: u16| (1..=n).map(Range::exact).collect();
+        let five = filter(|m| m.src_ports = values(5));
+        assert_eq!(Profile::Frr.capabilities().check(&five), Ok(()));
+        check(Profile::Frr, filter(|m| m.src_ports = values(6)), Unsupported::Terms(5));
+        check(Profile::Frr, filter(|m| m.src_ports = ranges(3)), Unsupported::Terms(5));
         check(Profile::Huawei, tcp(0x3f, 0), Unsupported::Flags);
         check(Profile::Extreme, tcp(0x42, 0x02), Unsupported::Flags);
         let with = |action| Filter { action, ..filter(|_| {}) };

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 #[serde(from = "Vec<IpNet>", into = "Vec<IpNet>")]
 pub struct PrefixSet {
     nets: Vec<IpNet>,
+    /// Lengths that occur, longest first, of IPv4 and of IPv6: a set has a handful of them, and
+    /// only those are worth a search.
+    lengths: [Vec<u8>; 2],
 }
 
 impl PrefixSet {
@@ -40,10 +43,9 @@ impl PrefixSet {
 
     /// The longest prefix that holds all of `net`.
     pub fn covering_net(&self, net: IpNet) -> Option<IpNet> {
-        // Try each length from the net's own upwards: at most 33 or 129 binary searches, and no
-        // index to build for a set that changes with the configuration only.
-        (0..=net.prefix_len()).rev().find_map(|len| {
-            let candidate = IpNet::new(net.addr(), len).ok()?.trunc();
+        let lengths = &self.lengths[family(net)];
+        lengths.iter().filter(|len| **len <= net.prefix_len()).find_map(|len| {
+            let candidate = IpNet::new(net.addr(), *len).ok()?.trunc();
             self.nets.binary_search(&candidate).is_ok().then_some(candidate)
         })
     }
@@ -71,7 +73,22 @@ impl FromIterator<IpNet> for PrefixSet {
         let mut nets: Vec<IpNet> = iter.into_iter().map(|n| n.trunc()).collect();
         nets.sort();
         nets.dedup();
-        Self { nets }
+        let mut lengths = [Vec::new(), Vec::new()];
+        for net in &nets {
+            lengths[family(*net)].push(net.prefix_len());
+        }
+        for list in &mut lengths {
+            list.sort_unstable_by(|a, b| b.cmp(a));
+            list.dedup();
+        }
+        Self { nets, lengths }
+    }
+}
+
+const fn family(net: IpNet) -> usize {
+    match net {
+        IpNet::V4(_) => 0,
+        IpNet::V6(_) => 1,
     }
 }
 
@@ -96,5 +113,11 @@ mod tests {
         check("::ffff:203.0.113.7", None);
         assert!(set.overlaps("203.0.0.0/16".parse().unwrap()));
         assert!(!set.overlaps("198.51.100.0/24".parse().unwrap()));
+        assert_eq!(set.lengths, [vec![26, 24], vec![32]]);
+        // What is wider than every prefix of the set is in none.
+        assert_eq!(set.covering_net("203.0.113.0/23".parse().unwrap()), None);
+        let all: PrefixSet = ["0.0.0.0/0", "::/0"].iter().map(|s| s.parse().unwrap()).collect();
+        assert!(all.contains("192.0.2.1".parse().unwrap()));
+        assert_eq!(all.covering_net("::/0".parse().unwrap()), "::/0".parse().ok());
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! The operator's own configuration defines the tables `weir4`, `weir6`, `weirf4` and `weirf6`,
 //! exports them to the routers with `next hop keep`, and includes the file. Everything in the file
-//! is weir's. It outlives weir: should weir be killed, the routes stay until it is back.
+//! is weir's, and a weir that starts writes and loads it anew. BIRD has no way to let a route
+//! expire: should weir be killed, the routes stay until it is back, or [`super::release`] is
+//! called. Below `/run` the file does not outlive a boot.
 
 use std::fmt::Write as _;
 use std::io;
@@ -21,8 +23,13 @@ use crate::wire::Family;
 /// Longest answer that is read, octets.
 const ANSWER_MAX: usize = 256 * 1024;
 
-/// Brings BIRD to what is wanted.
-pub(super) async fn converge(config: &AdapterConfig, wanted: &Wanted) -> Result<(), AdapterError> {
+/// Brings BIRD to what is wanted. `loaded` says that BIRD has read the file since it was written:
+/// a weir that was killed, or a BIRD that was away, may have left that undone.
+pub(super) async fn converge(
+    config: &AdapterConfig,
+    wanted: &Wanted,
+    loaded: &mut bool,
+) -> Result<(), AdapterError> {
     let Some(path) = &config.include else { return Ok(()) };
     let text = generate(config, wanted);
     let before = match std::fs::read_to_string(path) {
@@ -31,12 +38,16 @@ pub(super) async fn converge(config: &AdapterConfig, wanted: &Wanted) -> Result<
         Err(error) => return Err(error.into()),
     };
     let control = config.control();
-    if before.as_deref() == Some(&text) {
-        // BIRD read the file when it started; all that is to be known is that it runs.
+    let same = before.as_deref() == Some(&text);
+    if same && *loaded {
+        // A BIRD that was restarted has read it too; all that is to be known is that it runs.
         ask(&control, "show status").await?;
         return Ok(());
     }
-    replace(path, &text)?;
+    *loaded = false;
+    if !same {
+        replace(path, &text)?;
+    }
     if let Err(error) = ask(&control, "configure check").await {
         // Never leave a file that would keep BIRD from starting.
         if let (Some(before), AdapterError::Refused(_)) = (before, &error) {
@@ -45,6 +56,7 @@ pub(super) async fn converge(config: &AdapterConfig, wanted: &Wanted) -> Result<
         return Err(error);
     }
     ask(&control, "configure").await?;
+    *loaded = true;
     Ok(())
 }
 

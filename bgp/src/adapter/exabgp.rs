@@ -5,7 +5,7 @@
 //! weir's mark, a number made of its content: by it weir knows its own, wanted or not. ExaBGP is
 //! never reloaded: that would drop every route that came over the pipes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io;
 use std::net::IpAddr;
@@ -16,7 +16,9 @@ use tokio::net::unix::pipe;
 use tokio::time::timeout;
 use weir_model::{FlagMatch, FragmentMatch, IpNet, Match, Measure, Range};
 
-use super::{AdapterConfig, AdapterError, MARK, PATIENCE, Wanted, action_community};
+use super::{
+    AdapterConfig, AdapterError, MARK, PATIENCE, Refused, TAKEN, Wanted, action_community, number,
+};
 use crate::config::Community;
 use crate::rib::{Route, RouteKey};
 
@@ -30,37 +32,52 @@ const CHANGES_MAX: usize = 20_000;
 type Present = BTreeMap<u32, String>;
 
 /// Brings ExaBGP to what is wanted, and reads back that it is.
-pub(super) async fn converge(config: &AdapterConfig, wanted: &Wanted) -> Result<(), AdapterError> {
-    timeout(PATIENCE, exchange(config, wanted)).await.map_err(|_| AdapterError::Timeout)?
-}
-
-async fn exchange(config: &AdapterConfig, wanted: &Wanted) -> Result<(), AdapterError> {
+pub(super) async fn converge(
+    config: &AdapterConfig,
+    wanted: &Wanted,
+) -> Result<Refused, AdapterError> {
     let mut pipes = Pipes::open(config.control())?;
-    let mut left = true;
     // Twice: changes, and a look at what became of them.
     for _ in 0..2 {
         let text = pipes.ask("show adj-rib out extensive").await?;
-        left = false;
+        let (wanted, refused) = split(config, wanted, &text);
+        let mut left = false;
         for neighbor in &config.neighbors {
             let present = read(config, *neighbor, &text);
-            for command in changes(config, *neighbor, wanted, &present) {
+            for command in changes(config, *neighbor, &wanted, &present) {
                 left = true;
                 pipes.ask(&command).await?;
             }
         }
         if !left {
-            return Ok(());
+            return Ok(refused);
         }
     }
     let text = pipes.ask("show adj-rib out extensive").await?;
+    let (wanted, refused) = split(config, wanted, &text);
     let missing = config.neighbors.iter().find_map(|neighbor| {
         let present = read(config, *neighbor, &text);
-        changes(config, *neighbor, wanted, &present).into_iter().next()
+        changes(config, *neighbor, &wanted, &present).into_iter().next()
     });
     match missing {
-        Some(command) if left => Err(AdapterError::Refused(format!("not done: {command}"))),
-        _ => Ok(()),
+        Some(command) => Err(AdapterError::Refused(format!("not done: {command}"))),
+        None => Ok(refused),
     }
+}
+
+/// What can be had: a unicast route of the operator's to the same destination stays. Rules are not
+/// compared: ExaBGP prints them in words that are not weir's.
+pub(super) fn split(config: &AdapterConfig, wanted: &Wanted, text: &str) -> (Wanted, Refused) {
+    let mark = format!("{}:{MARK}:", config.local_as);
+    let operators: BTreeSet<IpNet> = text
+        .lines()
+        .filter(|l| !l.contains(&mark))
+        .filter_map(|l| l.split_once(" unicast ")?.1.split(' ').next()?.parse().ok())
+        .collect();
+    let taken = |key: &RouteKey| matches!(key, RouteKey::Unicast(net) if operators.contains(net));
+    let refused = wanted.keys().filter(|k| taken(k)).map(|k| (k.clone(), TAKEN.to_owned()));
+    let wanted = wanted.iter().filter(|(k, _)| !taken(k)).map(|(k, r)| (k.clone(), r.clone()));
+    (wanted.collect(), refused.collect())
 }
 
 struct Pipes {
@@ -87,6 +104,10 @@ impl Pipes {
 
     /// One command, and its answer up to `done` or `error`.
     async fn ask(&mut self, command: &str) -> Result<String, AdapterError> {
+        timeout(PATIENCE, self.exchange(command)).await.map_err(|_| AdapterError::Timeout)?
+    }
+
+    async fn exchange(&mut self, command: &str) -> Result<String, AdapterError> {
         self.commands.write_all(format!("{command}\n").as_bytes()).await?;
         let mut answer = Vec::new();
         let mut octets = vec![0; 64 * 1024];
@@ -107,18 +128,6 @@ impl Pipes {
         }
         Err(AdapterError::Refused("an answer without an end".to_owned()))
     }
-}
-
-/// A number made of all that a route says (FNV-1a); weir's mark carries it.
-fn number(config: &AdapterConfig, key: &RouteKey, route: &Route) -> u32 {
-    let said = match key {
-        RouteKey::Unicast(net) => {
-            format!("{net} {} {:?}", config.next_hop(*net), config.communities)
-        }
-        RouteKey::Flow(afi, nlri) => format!("{afi:?} {nlri:?} {:?}", action_community(route)),
-    };
-    said.bytes()
-        .fold(0x811c_9dc5, |hash, octet| (hash ^ u32::from(octet)).wrapping_mul(0x0100_0193))
 }
 
 /// What `show adj-rib out extensive` says of weir's own routes towards a neighbour.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use weir_model::IpNet;
 
-use super::{AdapterConfig, AdapterError, PATIENCE, Wanted};
+use super::{AdapterConfig, AdapterError, PATIENCE, Refused, TAKEN, Wanted};
 use crate::rib::RouteKey;
 
 const MAP4: &str = "WEIR-RTBH4";
@@ -26,15 +26,24 @@ const CHANGES_MAX: usize = 3 * 200;
 const ANSWER_MAX: u64 = 64 * 1024 * 1024;
 
 /// Brings FRR to what is wanted.
-pub(super) async fn converge(config: &AdapterConfig, wanted: &Wanted) -> Result<(), AdapterError> {
-    let wanted: BTreeSet<IpNet> = wanted
+pub(super) async fn converge(
+    config: &AdapterConfig,
+    wanted: &Wanted,
+) -> Result<Refused, AdapterError> {
+    let mut wanted: BTreeSet<IpNet> = wanted
         .keys()
         .filter_map(|key| match key {
             RouteKey::Unicast(net) => Some(*net),
             RouteKey::Flow(..) => None,
         })
         .collect();
-    let present = read(&vtysh(config, vec!["show running-config".to_owned()]).await?);
+    let running = vtysh(config, vec!["show running-config".to_owned()]).await?;
+    let (present, operators) = (read(&running), others(&running));
+    let refused = wanted
+        .intersection(&operators)
+        .map(|net| (RouteKey::Unicast(*net), TAKEN.to_owned()))
+        .collect();
+    wanted.retain(|net| !operators.contains(net));
     let mut commands = changes(&wanted, &present);
     while !commands.is_empty() {
         let rest = commands.split_off(commands.len().min(CHANGES_MAX));
@@ -47,21 +56,29 @@ pub(super) async fn converge(config: &AdapterConfig, wanted: &Wanted) -> Result<
         }
         commands = rest;
     }
-    Ok(())
+    Ok(refused)
 }
 
 /// weir's own networks in a running configuration.
 pub fn read(running: &str) -> BTreeSet<IpNet> {
-    running
-        .lines()
-        .filter_map(|line| {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            match words[..] {
-                ["network", net, "route-map", MAP4 | MAP6] => net.parse().ok(),
-                _ => None,
+    networks(running).filter(|(_, own)| *own).map(|(net, _)| net).collect()
+}
+
+/// The operator's networks: a `network` statement of weir's would take the place of theirs.
+pub(super) fn others(running: &str) -> BTreeSet<IpNet> {
+    networks(running).filter(|(_, own)| !own).map(|(net, _)| net).collect()
+}
+
+fn networks(running: &str) -> impl Iterator<Item = (IpNet, bool)> {
+    running.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            ["network", net, ref rest @ ..] => {
+                Some((net.parse().ok()?, matches!(rest, ["route-map", MAP4 | MAP6])))
             }
-        })
-        .collect()
+            _ => None,
+        }
+    })
 }
 
 /// Commands inside `router bgp`, the family before each; announcements first.

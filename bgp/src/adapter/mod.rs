@@ -5,10 +5,14 @@
 //! desired state changes and every [`RECONCILE`], so that a daemon that was restarted gets its
 //! routes again. What is said to a daemon and read from it is built by pure functions beside the
 //! code that carries it.
+//!
+//! Unlike a session, a daemon keeps what it was told when weir is killed. What is left over is
+//! found by its mark when weir starts again; [`release`] takes it out without a running weir.
 
 pub mod bird;
 pub mod exabgp;
 pub mod frr;
+pub mod gobgp;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -28,11 +32,15 @@ use crate::rib::{AdjRibOut, Refusal, Route, RouteKey};
 use crate::speaker::{Stop, wall};
 use crate::wire::{Families, Family};
 
-/// How often a daemon is looked at without a reason.
-const RECONCILE: Duration = Duration::from_secs(30);
+/// How often a daemon is looked at without a reason: for so long a restarted one may be without
+/// its routes.
+const RECONCILE: Duration = Duration::from_secs(10);
 
 /// Wait before a daemon that could not be reached is tried again.
-const RETRY: Duration = Duration::from_secs(5);
+const RETRY: Duration = Duration::from_secs(2);
+
+/// How long taking everything back may last when weir stops.
+pub(crate) const FAREWELL: Duration = Duration::from_secs(10);
 
 /// Longest wait for a daemon's answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -48,6 +56,8 @@ pub enum Kind {
     Bird,
     /// ExaBGP 4, by its named pipes.
     Exabgp,
+    /// GoBGP 3 or 4, by its gRPC interface.
+    Gobgp,
     /// FRRouting, by `vtysh`: black-hole routes only, because it cannot originate FlowSpec.
     Frr,
 }
@@ -61,7 +71,8 @@ pub struct AdapterConfig {
     /// Which daemon.
     pub kind: Kind,
     /// BIRD: its control socket (`/run/bird/bird.ctl`). ExaBGP: its pipes without `.in` and
-    /// `.out` (`/run/exabgp/exabgp`). FRR: its vty directory (`/var/run/frr`).
+    /// `.out` (`/run/exabgp/exabgp`). FRR: its vty directory (`/var/run/frr`). GoBGP: where it
+    /// listens for gRPC, an address and port or the path of a socket (`127.0.0.1:50051`).
     #[serde(default)]
     pub control: Option<PathBuf>,
     /// BIRD: the file that its configuration includes, written by weir.
@@ -116,6 +127,7 @@ impl AdapterConfig {
                 Kind::Bird => "/run/bird/bird.ctl",
                 Kind::Exabgp => "/run/exabgp/exabgp",
                 Kind::Frr => "/var/run/frr",
+                Kind::Gobgp => "127.0.0.1:50051",
             })
         })
     }
@@ -124,7 +136,7 @@ impl AdapterConfig {
     fn originates(&self) -> Families {
         let families: Families = self.families.iter().copied().collect();
         match self.kind {
-            Kind::Bird | Kind::Exabgp => families,
+            Kind::Bird | Kind::Exabgp | Kind::Gobgp => families,
             Kind::Frr => {
                 families.and([Family::Ipv4Unicast, Family::Ipv6Unicast].into_iter().collect())
             }
@@ -164,6 +176,47 @@ fn action_community(route: &Route) -> (Option<[u8; 8]>, Option<[u8; 20]>) {
 /// Routes by key: what is wanted of a daemon.
 pub(crate) type Wanted = BTreeMap<RouteKey, Route>;
 
+/// Routes that a daemon does not take although it works, and why.
+pub(crate) type Refused = BTreeMap<RouteKey, String>;
+
+/// Said where the operator has a route of the same key.
+const TAKEN: &str = "the daemon has a route to it that is not weir's";
+
+/// A number made of all that a route says (FNV-1a); weir's mark carries it, so that what a daemon
+/// holds can be compared with what is wanted.
+fn number(config: &AdapterConfig, key: &RouteKey, route: &Route) -> u32 {
+    let said = match key {
+        RouteKey::Unicast(net) => {
+            format!("{net} {} {:?}", config.next_hop(*net), config.communities)
+        }
+        RouteKey::Flow(afi, nlri) => format!("{afi:?} {nlri:?} {:?}", action_community(route)),
+    };
+    said.bytes()
+        .fold(0x811c_9dc5, |hash, octet| (hash ^ u32::from(octet)).wrapping_mul(0x0100_0193))
+}
+
+/// Brings a daemon to what is wanted. `loaded` is what BIRD's part remembers between calls.
+async fn converge(
+    config: &AdapterConfig,
+    wanted: &Wanted,
+    loaded: &mut bool,
+) -> Result<Refused, AdapterError> {
+    match config.kind {
+        Kind::Bird => bird::converge(config, wanted, loaded).await.map(|()| Refused::new()),
+        Kind::Exabgp => exabgp::converge(config, wanted).await,
+        Kind::Frr => frr::converge(config, wanted).await,
+        Kind::Gobgp => gobgp::converge(config, wanted).await,
+    }
+}
+
+/// Takes everything of weir's out of a daemon: for when weir was killed and is not to come back.
+///
+/// # Errors
+/// [`AdapterError`].
+pub async fn release(config: &AdapterConfig) -> Result<(), AdapterError> {
+    converge(config, &Wanted::new(), &mut false).await.map(drop)
+}
+
 /// Keeps one daemon as desired until stopped.
 pub async fn run(
     config: AdapterConfig,
@@ -178,7 +231,12 @@ pub async fn run(
         if stopping != Stop::Run {
             if stopping == Stop::Withdraw {
                 adapter.rib.want(&[]);
-                adapter.converge().await;
+                if tokio::time::timeout(FAREWELL, adapter.converge()).await.is_err() {
+                    tracing::error!(
+                        adapter = %adapter.config.name,
+                        "the BGP daemon did not give up its routes in time"
+                    );
+                }
             }
             return;
         }
@@ -207,8 +265,10 @@ struct Adapter {
     rib: AdjRibOut,
     /// What is known to be in the daemon.
     present: Wanted,
-    /// What was refused because the daemon has no words for it.
-    unsaid: BTreeSet<Measure>,
+    /// What was reported as refused and is still wanted.
+    told: BTreeSet<Measure>,
+    /// See [`converge`].
+    loaded: bool,
     status: PeerStatus,
     observed: mpsc::Sender<Observed>,
 }
@@ -227,7 +287,15 @@ impl Adapter {
             flaps: 0,
             last_error: None,
         };
-        Self { config, rib, present: Wanted::new(), unsaid: BTreeSet::new(), status, observed }
+        Self {
+            config,
+            rib,
+            present: Wanted::new(),
+            told: BTreeSet::new(),
+            loaded: false,
+            status,
+            observed,
+        }
     }
 
     async fn refuse(&self, refusals: Vec<Refusal>) {
@@ -239,20 +307,17 @@ impl Adapter {
 
     /// Whether the daemon now has what is wanted.
     async fn converge(&mut self) -> bool {
-        let (wanted, unsaid) = self.rib.routes().partition(|(_, route)| {
-            // Neither BIRD nor ExaBGP has words for attribute 25, and a rule without its action
-            // would let pass what it matches.
+        let (mut wanted, unsaid): (Wanted, Wanted) = self.rib.routes().partition(|(_, route)| {
+            // None of the daemons has words for attribute 25, and a rule without its action would
+            // let pass what it matches.
             action_community(route).1.is_none()
         });
-        self.refuse_unsaid(&unsaid).await;
-        let result = match self.config.kind {
-            Kind::Bird => bird::converge(&self.config, &wanted).await,
-            Kind::Exabgp => exabgp::converge(&self.config, &wanted).await,
-            Kind::Frr => frr::converge(&self.config, &wanted).await,
-        };
+        let result = converge(&self.config, &wanted, &mut self.loaded).await;
         let was = (self.status.state, self.status.announced);
         match result {
-            Ok(()) => {
+            Ok(refused) => {
+                wanted.retain(|key, _| !refused.contains_key(key));
+                self.refuse_routes(&unsaid, &refused).await;
                 self.report_changes(wanted).await;
                 self.status.state = PeerState::Established;
                 self.status.last_error = None;
@@ -277,14 +342,19 @@ impl Adapter {
         self.status.state == PeerState::Established
     }
 
-    async fn refuse_unsaid(&mut self, routes: &Wanted) {
-        let measures: BTreeSet<Measure> = routes.values().map(|r| r.measure.clone()).collect();
-        let refusals = measures.difference(&self.unsaid).map(|measure| Refusal {
-            measure: measure.clone(),
-            why: "the daemon cannot be told to redirect to an IPv6 address".to_owned(),
-        });
-        self.refuse(refusals.collect()).await;
-        self.unsaid = measures;
+    /// Reports once what the daemon has no words for, and what it does not take.
+    async fn refuse_routes(&mut self, unsaid: &Wanted, refused: &Refused) {
+        let wanted: Wanted = self.rib.routes().collect();
+        let unsaid = unsaid.keys().map(|k| (k, "it cannot be told to redirect to an IPv6 address"));
+        let refused = refused.iter().map(|(key, why)| (key, &why[..]));
+        let all: BTreeMap<Measure, String> = unsaid
+            .chain(refused)
+            .filter_map(|(key, why)| Some((wanted.get(key)?.measure.clone(), why.to_owned())))
+            .collect();
+        let new = all.iter().filter(|(measure, _)| !self.told.contains(*measure));
+        let new = new.map(|(measure, why)| Refusal { measure: measure.clone(), why: why.clone() });
+        self.refuse(new.collect()).await;
+        self.told = all.into_keys().collect();
     }
 
     async fn report_changes(&mut self, wanted: Wanted) {

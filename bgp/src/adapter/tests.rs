@@ -5,7 +5,7 @@ use weir_model::{
 
 use super::*;
 
-fn config(kind: Kind) -> AdapterConfig {
+pub(super) fn config(kind: Kind) -> AdapterConfig {
     let json = format!(
         r#"{{"name": "daemon", "kind": {}, "local_as": 65010, "include": "weir.conf",
             "neighbors": ["127.0.0.3"]}}"#,
@@ -44,7 +44,7 @@ fn wanted(measures: Vec<Measure>) -> Wanted {
     rib.routes().collect()
 }
 
-fn everything() -> Wanted {
+pub(super) fn everything() -> Wanted {
     wanted(vec![
         Measure::Blackhole("203.0.113.7/32".parse().unwrap()),
         Measure::Blackhole("2001:db8::7/128".parse().unwrap()),
@@ -148,6 +148,13 @@ fn exabgp_keeps_what_is_wanted_and_loses_only_weirs_own() {
 }
 
 #[test]
+fn exabgps_own_routes_are_not_replaced() {
+    let shown = "neighbor 127.0.0.3 x ipv4 unicast 203.0.113.7/32 next-hop 192.0.2.77\n";
+    let (wanted, refused) = exabgp::split(&config(Kind::Exabgp), &everything(), shown);
+    assert_eq!((wanted.len(), refused.len()), (4, 1));
+}
+
+#[test]
 fn frr_gets_black_holes_and_keeps_other_networks() {
     let running = " network 198.51.100.0/24\n  network 203.0.113.9/32 route-map WEIR-RTBH4\n  \
                    network 203.0.113.1/32 route-map OTHER\n network 2001:db8::9/128 route-map WEIR-RTBH6\n";
@@ -167,5 +174,8 @@ fn frr_gets_black_holes_and_keeps_other_networks() {
             "exit-address-family",
         ]
     );
+    let operators = frr::others(running);
+    let texts: Vec<_> = operators.iter().map(ToString::to_string).collect();
+    assert_eq!(texts, ["198.51.100.0/24", "203.0.113.1/32"]);
     assert!(!config(Kind::Frr).originates().contains(Family::Ipv4FlowSpec));
 }

@@ -17,7 +17,7 @@ mod peer;
 mod sockopt;
 
 use std::net::SocketAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -31,6 +31,9 @@ use crate::rpki;
 use listener::Route as ListenerRoute;
 use origin::OriginCheck;
 use peer::PeerTask;
+
+/// How long a stop may last: withdrawals, last words, and daemons that are slow to answer.
+pub const FAREWELL: Duration = adapter::FAREWELL.saturating_add(Duration::from_secs(2));
 
 /// Connections accepted for one peer and not yet looked at.
 const ACCEPTED_MAX: usize = 4;
