@@ -8,6 +8,10 @@ use super::{Table, Vrp};
 /// Timing until the cache says otherwise: refresh, retry, expire, seconds (RFC 8210 §6).
 const TIMING: [u64; 3] = [3_600, 600, 7_200];
 
+/// Longest wait before a cache is tried again while nothing is known, seconds: it may start after
+/// weir.
+const RETRY_EMPTY: u64 = 10;
+
 /// Bounds of what a cache may ask for, seconds (RFC 8210 §6).
 const BOUNDS: [(u64, u64); 3] = [(1, 86_400), (1, 7_200), (600, 172_800)];
 
@@ -60,6 +64,8 @@ pub struct Session {
     answer: Answer,
     /// Whether everything was asked for.
     whole: bool,
+    /// A query has no answer yet.
+    asked: bool,
     timing: [u64; 3],
     next: Option<Millis>,
     expires: Option<Millis>,
@@ -72,6 +78,7 @@ impl Default for Session {
             data: None,
             answer: Answer::None,
             whole: true,
+            asked: false,
             timing: TIMING,
             next: Some(Millis(0)),
             expires: None,
@@ -95,7 +102,14 @@ impl Session {
             Input::Closed => {
                 self.connected = false;
                 self.answer = Answer::None;
-                self.next = Some(now + self.timing[1] * 1000);
+                if self.asked {
+                    // A cache that was restarted may hang up on the numbers of its last session
+                    // (stayrtr 0.5.1 does): the next query asks for everything.
+                    self.data = None;
+                }
+                let retry = self.timing[1];
+                let retry = if self.expires.is_some() { retry } else { retry.min(RETRY_EMPTY) };
+                self.next = Some(now + retry * 1000);
             }
             Input::Pdu(pdu) => self.pdu(now, pdu, out),
             Input::Tick => self.tick(now, out),
@@ -116,6 +130,7 @@ impl Session {
 
     fn query(&mut self, now: Millis, out: &mut Vec<Output>) {
         self.answer = Answer::None;
+        self.asked = true;
         self.whole = self.data.is_none();
         out.push(Output::Send(match self.data {
             Some((session, serial)) => pdu::serial_query(pdu::VERSION, session, serial),
@@ -133,6 +148,7 @@ impl Session {
                 }
             }
             Pdu::CacheResponse { session } => {
+                self.asked = false;
                 if self.data.is_some_and(|(known, _)| known != session) {
                     // Another session's serial numbers mean nothing (RFC 8210 §5.5).
                     self.data = None;

@@ -77,6 +77,26 @@ fn messages_are_read_and_lies_are_named() {
     check(&pdu(1, 4, 0, &[1, 24, 20, 0, 0, 0, 0, 0, 0, 0, 0, 1]), PduError::Prefix);
 }
 
+#[test]
+fn a_cache_that_hangs_up_on_old_numbers_is_asked_for_everything() {
+    let mut s = Session::default();
+    step(&mut s, 0, Input::Tick);
+    // Not there yet: tried again soon.
+    step(&mut s, 0, Input::Closed);
+    assert_eq!(step(&mut s, 10, Input::Tick), "connect");
+    step(&mut s, 10, Input::Connected);
+    step(&mut s, 10, Input::Pdu(Pdu::CacheResponse { session: 7 }));
+    let end = Pdu::EndOfData { session: 7, serial: 5, timing: Some([60, 10, 600]) };
+    assert_eq!(step(&mut s, 10, Input::Pdu(end)), "replace 0");
+    // Restarted: a connection that ends without a query says nothing of the numbers.
+    step(&mut s, 20, Input::Closed);
+    step(&mut s, 30, Input::Tick);
+    assert_eq!(step(&mut s, 30, Input::Connected), "serial query 5");
+    step(&mut s, 30, Input::Closed);
+    step(&mut s, 40, Input::Tick);
+    assert_eq!(step(&mut s, 40, Input::Connected), "reset query");
+}
+
 /// A session, and what it did, in words.
 fn step(session: &mut Session, now: u64, input: Input) -> String {
     let mut out = Vec::new();
