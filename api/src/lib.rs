@@ -8,6 +8,7 @@ mod access;
 mod app;
 mod config;
 mod export;
+mod handles;
 mod limit;
 mod live;
 pub mod metrics;
@@ -19,29 +20,23 @@ pub mod settings;
 mod table;
 
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::{Request as HttpRequest, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
-use serde::Serialize;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
-use utoipa::ToSchema;
-use weir_model::{
-    Command, CommandError, DryRun, HostBaselines, HostRate, IpNet, Millis, MitigationId, Snapshot,
-};
-use weir_store::history::{Point, Step};
 
 pub use access::{Permission, Requirement};
 pub use app::{App, Clock, Records};
 pub use config::{Config, StatusPage, Tls};
+pub use handles::{
+    AgentView, Ask, Deliveries, Delivery, Facts, Handles, LadderStep, Later, Question, Request, Traffic,
+    TrafficSecond,
+};
 pub use metrics::Metrics;
 pub use table::Endpoint;
 
@@ -56,130 +51,6 @@ pub const BODY_MAX: usize = 64 * 1024;
 
 /// How long a request may take until its answer begins, its body included.
 pub const REQUEST_TIME: Duration = Duration::from_secs(30);
-
-/// A command and where its outcome goes.
-#[derive(Debug)]
-pub struct Request {
-    /// What is asked.
-    pub command: Command,
-    /// Receives the outcome; may have hung up.
-    pub reply: oneshot::Sender<Result<Option<MitigationId>, CommandError>>,
-}
-
-/// A question about hosts, and where its answer goes.
-#[derive(Debug)]
-pub enum HostRequest {
-    /// The busiest hosts, busiest first.
-    Busiest {
-        /// How many at most.
-        limit: usize,
-        /// By packets; by bits otherwise.
-        by_packets: bool,
-        /// Inside these prefixes; empty means anywhere.
-        within: Vec<IpNet>,
-        /// Receives the answer.
-        reply: oneshot::Sender<Vec<HostRate>>,
-    },
-    /// A host's baselines and thresholds.
-    Baselines {
-        /// The host.
-        host: IpAddr,
-        /// Receives the answer; `None` when the host was never seen.
-        reply: oneshot::Sender<Option<HostBaselines>>,
-    },
-    /// A host's series, oldest first.
-    Series {
-        /// The host.
-        host: IpAddr,
-        /// Grain.
-        step: Step,
-        /// First instant.
-        from: Millis,
-        /// End, not included.
-        to: Millis,
-        /// Receives the answer.
-        reply: oneshot::Sender<Vec<Point>>,
-    },
-}
-
-/// A question to what decides and what tells others, and where its answer goes.
-#[derive(Debug)]
-pub enum Ask {
-    /// What a command would change.
-    DryRun {
-        /// The command.
-        command: Box<Command>,
-        /// Receives the answer.
-        reply: oneshot::Sender<Result<DryRun, CommandError>>,
-    },
-    /// What webhooks were told.
-    Deliveries {
-        /// Receives the answer.
-        reply: oneshot::Sender<Deliveries>,
-    },
-    /// A test message to a webhook.
-    TestHook {
-        /// Its name.
-        name: String,
-        /// Receives the delivery's number; `None` when there is no such webhook.
-        reply: oneshot::Sender<Option<u64>>,
-    },
-}
-
-/// What webhooks were told, newest first.
-#[derive(Clone, Debug, Default, Serialize, ToSchema)]
-pub struct Deliveries {
-    /// Ended deliveries.
-    pub deliveries: Vec<Delivery>,
-    /// Deliveries that wait or are under way.
-    pub waiting: usize,
-    /// Deliveries dropped since the start because too many waited.
-    pub dropped: u64,
-    /// Scrubbing services and prefixes that they have not agreed about after all retries.
-    pub stuck: Vec<String>,
-}
-
-/// One delivery.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Delivery {
-    /// Its number.
-    pub id: u64,
-    /// To which webhook.
-    pub to: String,
-    /// What about.
-    pub event: String,
-    /// When it was queued.
-    pub queued: Millis,
-    /// When it ended.
-    pub ended: Millis,
-    /// Tries made.
-    pub tries: u32,
-    /// Whether the receiver took it.
-    pub taken: bool,
-    /// How the last try ended.
-    pub outcome: String,
-}
-
-/// The API's only handles on the rest of weir.
-#[derive(Clone, Debug)]
-pub struct Handles {
-    /// The latest snapshot, replaced whole by the core.
-    pub snapshot: Arc<ArcSwap<Snapshot>>,
-    /// Where commands go.
-    pub commands: mpsc::Sender<Request>,
-    /// What `/metrics` shows.
-    pub metrics: Arc<Metrics>,
-    /// Whether listeners are bound and the first desired state is out.
-    pub ready: Arc<AtomicBool>,
-    /// Where questions about hosts go; none where nobody can answer.
-    pub hosts: Option<mpsc::Sender<HostRequest>>,
-    /// Game panels; none where none is configured.
-    pub panels: Option<Arc<dyn panels::Desk>>,
-    /// What may be set while weir runs.
-    pub settings: Arc<dyn settings::Desk>,
-    /// Where other questions go; none where nobody can answer.
-    pub asks: Option<mpsc::Sender<Ask>>,
-}
 
 /// All routes. To add one: a handler in `routes/` and its name in `table.rs`.
 pub fn router(app: App) -> Router {
@@ -234,8 +105,8 @@ async fn dress(request: HttpRequest, next: Next) -> Response {
     const HEADERS: [(header::HeaderName, &str); 6] = [
         (
             header::CONTENT_SECURITY_POLICY,
-            "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; \
-             frame-ancestors 'none'; base-uri 'none'; form-action 'self'; object-src 'none'",
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+             connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
         ),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),

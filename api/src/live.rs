@@ -6,14 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, oneshot};
 use utoipa::ToSchema;
 use weir_model::{
-    Family, Incident, IncidentId, IncidentState, IpNet, Millis, Mitigation, MitigationId, Mode,
-    PeerState, Rate, Rung, Snapshot,
+    Family, Goodput, HostRate, Incident, IncidentId, IncidentState, IpNet, Millis, Mitigation,
+    MitigationId, Mode, PeerState, Rate, Reason, Rung, Snapshot,
 };
 
 use crate::app::App;
+use crate::routes::traffic::TOP;
+use crate::{Question, TrafficSecond};
 
 /// Events kept for readers that come back.
 pub(crate) const EVENTS_KEPT: usize = 4096;
@@ -58,6 +60,8 @@ topics! {
     Exporters = "exporters", true;
     /// A BGP peer changed.
     Peers = "peers", true;
+    /// Once a second: the newest second of traffic, and the busiest hosts.
+    Traffic = "traffic", true;
 }
 
 impl Topic {
@@ -184,6 +188,12 @@ pub(crate) struct Brief {
     rate: Rate,
     /// Highest so far.
     peak: Rate,
+    /// What routers say they discarded, on top of the traffic now.
+    discarded: Rate,
+    /// How the target's legitimate traffic fares.
+    legitimate: Option<Goodput>,
+    /// Why.
+    reason: Reason,
     /// The rung reached.
     rung: Option<Rung>,
     /// Held by an operator.
@@ -211,6 +221,9 @@ impl Brief {
             confidence: verdict.confidence,
             rate: verdict.rate,
             peak: verdict.peak,
+            discarded: verdict.discarded,
+            legitimate: verdict.legitimate,
+            reason: verdict.reason.clone(),
             rung: incident.rung,
             held: incident.held,
             proposed: proposed.map(|m| m.id).collect(),
@@ -274,9 +287,35 @@ impl Overview {
     }
 }
 
+/// A second of traffic as it is told.
+#[derive(Serialize)]
+struct Told<'a> {
+    second: &'a TrafficSecond,
+    top: &'a [HostRate],
+}
+
+/// Asks for the seconds that have passed and publishes them.
+async fn follow_traffic(app: &App, after: &mut Millis) {
+    let Some(questions) = &app.inner.handles.questions else { return };
+    let (reply, answer) = oneshot::channel();
+    let question = Question::Traffic { after: *after, hosts: TOP, reply };
+    // A queue that is full means a second that is told late.
+    if questions.try_send(question).is_err() {
+        return;
+    }
+    let Ok(traffic) = answer.await else { return };
+    for second in &traffic.seconds {
+        if *after > Millis(0) {
+            app.inner.live.publish(Topic::Traffic, None, &Told { second, top: &traffic.top });
+        }
+        *after = second.at;
+    }
+}
+
 /// Compares each snapshot with the one before and publishes what changed.
 pub(crate) async fn follow(app: App) {
     let mut glance = tokio::time::interval(GLANCE);
+    let mut told = Millis(0);
     let mut before = Arc::new(Snapshot::default());
     let mut known = HashMap::new();
     loop {
@@ -287,6 +326,7 @@ pub(crate) async fn follow(app: App) {
         }
         compare(&app.inner.live, &before, &now, &mut known);
         before = now;
+        follow_traffic(&app, &mut told).await;
     }
 }
 

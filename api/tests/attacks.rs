@@ -246,7 +246,7 @@ async fn every_answer_carries_the_security_headers() {
     for path in ["/healthz", "/nowhere", "/api/v1/me"] {
         let answer = ask("GET", path).send(&world).await;
         let csp = answer.headers["content-security-policy"].to_str().unwrap();
-        assert!(csp.starts_with("default-src 'self'"), "{path}");
+        assert!(csp.starts_with("default-src 'none'"), "{path}");
         assert_eq!(answer.headers["x-content-type-options"], "nosniff");
         assert_eq!(answer.headers["x-frame-options"], "DENY");
         assert!(answer.headers.contains_key("strict-transport-security"));

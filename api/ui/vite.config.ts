@@ -11,7 +11,7 @@ export default defineConfig({
     assetsInlineLimit: 0,
     // A tenth smaller than esbuild's after gzip.
     minify: "terser",
-    terserOptions: { ecma: 2020, module: true, compress: { passes: 3, pure_getters: true, unsafe_arrows: true }, format: { comments: false } },
+    terserOptions: { ecma: 2020, module: true, compress: { passes: 3, unsafe_arrows: true }, format: { comments: false } },
     reportCompressedSize: true,
     rollupOptions: {
       output: {

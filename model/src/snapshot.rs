@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DesiredState, ExporterStatus, Incident, IncidentId, Measure, Millis, Mitigation, MitigationId,
+    DesiredState, ExporterStatus, Incident, IncidentId, Inventory, Measure, Millis, Mitigation, MitigationId,
     Service,
 };
 
@@ -217,6 +217,31 @@ pub enum CommandError {
     Refused(String),
 }
 
+/// A sender of flow datagrams that no exporter entry names: what it sends is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct Unlisted {
+    /// Its address.
+    #[cfg_attr(feature = "schema", schema(value_type = String))]
+    pub address: IpAddr,
+    /// Datagrams it sent while remembered.
+    pub datagrams: u64,
+    /// When it last sent one.
+    pub last_seen: Millis,
+}
+
+/// What is lost or refused before anything is decoded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct Intake {
+    /// Datagrams that the kernel dropped because a receive buffer was full.
+    pub socket_drops: u64,
+    /// Slices of 100 ms lost because the core was slow.
+    pub lost_slices: u64,
+    /// The last senders that no exporter entry names, by address, at most 32 a receive thread.
+    pub unlisted: Vec<Unlisted>,
+}
+
 /// What the core lets everybody see, made anew once a second and replaced whole.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Snapshot {
@@ -234,4 +259,8 @@ pub struct Snapshot {
     pub exporters: Vec<ExporterStatus>,
     /// BGP peers.
     pub peers: Vec<PeerStatus>,
+    /// What is protected.
+    pub inventory: Arc<Inventory>,
+    /// What is lost or refused at the door.
+    pub intake: Intake,
 }

@@ -11,7 +11,7 @@ use weir_detector::Detector;
 use weir_mitigator::Mitigator;
 use weir_model::{
     Command, CommandError, Decision, ExporterId, ExporterStatus, HostBaseline, HostBaselines,
-    Incident, Inventory, Millis, Mitigation, MitigationId, Observed, PeerStatus, Slice, Snapshot,
+    Incident, Intake, Inventory, Millis, Mitigation, MitigationId, Observed, PeerStatus, Slice, Snapshot,
     Verdict,
 };
 
@@ -73,6 +73,7 @@ pub struct Core {
     verdicts: Vec<Verdict>,
     exporters: BTreeMap<u16, Vec<ExporterStatus>>,
     peers: BTreeMap<String, PeerStatus>,
+    inventory: Arc<Inventory>,
 }
 
 impl Core {
@@ -88,6 +89,7 @@ impl Core {
             verdicts: Vec::new(),
             exporters: BTreeMap::new(),
             peers: BTreeMap::new(),
+            inventory: Arc::clone(inventory),
         }
     }
 
@@ -120,6 +122,7 @@ impl Core {
     pub fn set_inventory(&mut self, inventory: &Arc<Inventory>) {
         self.detector.set_inventory(Arc::clone(inventory));
         self.mitigator.set_inventory(Arc::clone(inventory));
+        self.inventory = Arc::clone(inventory);
     }
 
     /// A shard sealed a slice.
@@ -240,6 +243,8 @@ impl Core {
             desired: self.mitigator.desired().as_ref().clone(),
             exporters: self.exporter_table(),
             peers: self.peers.values().cloned().collect(),
+            inventory: Arc::clone(&self.inventory),
+            intake: Intake::default(),
         }
     }
 

@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use weir_model::{HostBaselines, HostRate, IpNet, Millis};
 use weir_store::history::{POINTS_MAX, Step};
 
-use crate::HostRequest;
+use crate::Question;
 use crate::access::permission::{Allowed, needs};
 use crate::app::App;
 use crate::problem::{Params, Problem, Segment};
@@ -48,15 +48,16 @@ pub(crate) struct List {
     hosts: Vec<HostRate>,
 }
 
-async fn ask<T>(
+pub(super) async fn ask<T>(
     app: &App,
-    request: impl FnOnce(oneshot::Sender<T>) -> HostRequest,
+    request: impl FnOnce(oneshot::Sender<T>) -> Question,
 ) -> Result<T, Problem> {
-    let Some(hosts) = &app.inner.handles.hosts else {
-        return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "this weir keeps no history"));
+    let Some(questions) = &app.inner.handles.questions else {
+        return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "nobody here can answer this"));
     };
     let (reply, answer) = oneshot::channel();
-    hosts.try_send(request(reply)).map_err(|_| Problem::busy("too many questions are waiting"))?;
+    let question = request(reply);
+    questions.try_send(question).map_err(|_| Problem::busy("too many questions are waiting"))?;
     answer.await.map_err(|_| Problem::busy("nobody answered"))
 }
 
@@ -75,7 +76,7 @@ pub(crate) async fn list(
     let limit = usize::from(filter.limit.unwrap_or(50).clamp(1, 1000));
     let by_packets = filter.by.unwrap_or_default() == By::Packets;
     let hosts =
-        ask(&app, |reply| HostRequest::Busiest { limit, by_packets, within, reply }).await?;
+        ask(&app, |reply| Question::Busiest { limit, by_packets, within, reply }).await?;
     Ok(Json(List { hosts }))
 }
 
@@ -93,7 +94,7 @@ pub(crate) async fn one(
     Segment(host): Segment<IpAddr>,
 ) -> Result<Json<HostBaselines>, Problem> {
     check(&who, host)?;
-    let found = ask(&app, |reply| HostRequest::Baselines { host, reply }).await?;
+    let found = ask(&app, |reply| Question::Baselines { host, reply }).await?;
     found.map(Json).ok_or_else(|| Problem::missing("host"))
 }
 
@@ -159,7 +160,7 @@ pub(crate) async fn series(
             .find(|step| secs / step.secs() <= POINTS_MAX)
             .unwrap_or(Step::Hour),
     };
-    let points = ask(&app, |reply| HostRequest::Series { host, step, from, to, reply }).await?;
+    let points = ask(&app, |reply| Question::Series { host, step, from, to, reply }).await?;
     let points = points
         .into_iter()
         .map(|point| PointView {

@@ -30,7 +30,7 @@ const STREAM_TIME: Duration = Duration::from_secs(120);
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Wanted {
-    /// `status`, `incident`, `mitigation`, `exporters`, `peers`, joined by commas; all when absent.
+    /// `status`, `incident`, `mitigation`, `exporters`, `peers`, `traffic`, joined by commas; all when absent.
     topics: Option<String>,
     /// The last event seen, for readers that cannot send `Last-Event-ID`.
     after: Option<String>,

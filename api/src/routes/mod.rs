@@ -5,8 +5,11 @@
     reason = "what the path macro expands to names everything in full"
 )]
 
+pub(crate) mod about;
+pub(crate) mod agents;
 pub(crate) mod audit;
 pub(crate) mod backup;
+pub(crate) mod dashboard;
 pub(crate) mod deliveries;
 pub(crate) mod hosts;
 pub(crate) mod incidents;
@@ -18,6 +21,7 @@ pub(crate) mod panels;
 pub(crate) mod settings;
 pub(crate) mod status;
 pub(crate) mod tokens;
+pub(crate) mod traffic;
 pub(crate) mod users;
 
 use axum::Json;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use weir_model::{Direction, Family, Inventory};
 
-use crate::attack::{self, Reflector};
+use crate::attack::{Reflector, reflection};
 use crate::background::{self, Game};
 use crate::encode::template::SamplingStyle;
 use crate::exporter::{AgentConfig, CacheConfig, CacheVersion, ExporterSpec, Kind};
@@ -27,12 +27,6 @@ const SERVERS: &[(u8, Game, f64)] = &[
     (53, Game::Dns, 300.0),
 ];
 
-/// Seconds of peace before the attack.
-const PEACE_SECS: f64 = 8.0;
-/// Seconds of attack.
-const ATTACK_SECS: f64 = 12.0;
-/// Seconds of the whole.
-const TOTAL_SECS: f64 = 50.0;
 /// NTP answers a second: 320,000 of 468 octets are 1.2 Gbit/s.
 const ATTACK_PPS: f64 = 320_000.0;
 
@@ -42,7 +36,13 @@ impl Scene {
     /// 203.0.113.7, then quiet again; sFlow 1:1000 from one border router, NetFlow v9 1:100 from
     /// another.
     pub fn demo(seed: u64) -> Self {
-        let everywhen = |players| Rate::steady(0.0, TOTAL_SECS, players);
+        Self::evening(seed, 8.0, 12.0, 50.0)
+    }
+
+    /// The demonstration with times of one's own, seconds: of peace, then of attack, of the whole. The
+    /// attack is the last of [`Scene::sources`].
+    pub fn evening(seed: u64, peace: f64, attack: f64, total: f64) -> Self {
+        let everywhen = |players| Rate::steady(0.0, total, players);
         let mut services = Vec::new();
         let mut sources = Vec::new();
         for (octet, game, players) in SERVERS {
@@ -54,14 +54,14 @@ impl Scene {
         services.extend(Game::Minecraft.services(six, "minecraft-six"));
         sources.extend(background::server(Game::Minecraft, six, &everywhen(80.0)));
         let hosts = (1..=254).map(|o| IpAddr::V4(Ipv4Addr::new(203, 0, 113, o))).collect();
-        sources.push(background::scan_noise(hosts, 0.0, TOTAL_SECS, 400.0));
+        sources.push(background::scan_noise(hosts, 0.0, total, 400.0));
 
         let victim = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7));
-        sources.push(attack::reflection(
+        sources.push(reflection(
             Reflector::Ntp,
             Locals::List(vec![victim]),
             &Port::Fixed(30120),
-            Rate::steady(PEACE_SECS, PEACE_SECS + ATTACK_SECS, ATTACK_PPS),
+            Rate::steady(peace, peace + attack, ATTACK_PPS),
         ));
         let us = |secs: f64| crate::rng::whole(secs * SECOND_US as f64);
         let protected = ["203.0.113.0/24", "2001:db8:113::/48"]
@@ -78,14 +78,14 @@ impl Scene {
             attacks: vec![Attack {
                 target: IpNet::from(victim),
                 direction: Direction::Inbound,
-                start_us: us(PEACE_SECS),
-                end_us: us(PEACE_SECS + ATTACK_SECS),
+                start_us: us(peace),
+                end_us: us(peace + attack),
                 families: vec![Family::UdpFlood],
                 subtypes: vec![Reflector::Ntp.subtype().to_owned()],
                 inseparable: false,
             }],
-            duration_us: us(TOTAL_SECS),
-            learning_us: us(PEACE_SECS),
+            duration_us: us(total),
+            learning_us: us(peace),
             tick_us: 10_000,
             train: 4,
             link_bits_per_sec: 10_000_000_000,

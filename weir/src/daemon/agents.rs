@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use weir_agent::controller::rule_report;
 use weir_agent::protocol::RuleState;
 use weir_agent::server::{Config, Server};
+use weir_api::{AgentView, Later};
 use weir_bgp::guard::Admitted;
 use weir_collector::socket::SharedInventory;
 use weir_model::{Measure, Observed};
@@ -42,6 +43,7 @@ pub(crate) struct Parts {
     pub(crate) desired: watch::Receiver<Admitted>,
     pub(crate) control: Sender<Control>,
     pub(crate) stopping: watch::Receiver<bool>,
+    pub(crate) views: Later<Vec<AgentView>>,
 }
 
 pub(crate) fn spawn(
@@ -53,6 +55,8 @@ pub(crate) fn spawn(
         .with_context(|| format!("folder {}", parts.folder.display()))?;
     let server = Server::open(&parts.folder, now())?;
     server.set_bouncers(&config.bouncers);
+    let shown = server.clone();
+    parts.views.set(move || super::views::agents(&shown));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()

@@ -12,7 +12,9 @@ use tracing::{info, warn};
 use weir_api::Metrics;
 use weir_bgp::guard::Admitted;
 use weir_collector::Counters;
-use weir_model::{Incident, IncidentId, IncidentState, Millis, SLICE_MS, Slice, Snapshot};
+use weir_model::{
+    Incident, IncidentId, IncidentState, Intake, Millis, SLICE_MS, Slice, Snapshot, Unlisted,
+};
 
 use super::channels::{Control, SliceQueue};
 use super::history::Feed;
@@ -323,7 +325,9 @@ impl CoreThread {
     }
 
     fn publish(&mut self, state: &mut State) {
-        let snapshot = Arc::new(self.core.snapshot(state.judged));
+        let mut snapshot = self.core.snapshot(state.judged);
+        snapshot.intake = intake(&state.counters, self.queue.lost());
+        let snapshot = Arc::new(snapshot);
         metrics::update(&self.metrics, &snapshot, &state.counters, self.queue.lost());
         self.snapshot.store(snapshot);
         state.published = state.judged;
@@ -340,6 +344,22 @@ impl CoreThread {
 fn await_commit(wait: &Receiver<()>) {
     if wait.recv_timeout(COMMIT_PATIENCE) == Err(RecvTimeoutError::Timeout) {
         warn!("the store is slow; the measure goes out before it is written");
+    }
+}
+
+/// What all shards together lose or refuse.
+fn intake(counters: &BTreeMap<u16, Counters>, lost_slices: u64) -> Intake {
+    let mut senders: BTreeMap<IpAddr, Unlisted> = BTreeMap::new();
+    for sender in counters.values().flat_map(|c| &c.unlisted_senders) {
+        let (address, last_seen) = (sender.address, sender.last_seen);
+        let known = senders.entry(address).or_insert(Unlisted { address, datagrams: 0, last_seen });
+        known.datagrams = known.datagrams.saturating_add(sender.datagrams);
+        known.last_seen = known.last_seen.max(last_seen);
+    }
+    Intake {
+        socket_drops: counters.values().map(|c| c.socket_drops).sum(),
+        lost_slices,
+        unlisted: senders.into_values().collect(),
     }
 }
 

@@ -1,17 +1,18 @@
 //! What each host carried, second by second: the last five minutes in memory, everything before in the
 //! history file. A thread of its own, so that neither its arithmetic nor its disk delays a decision.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
 use tracing::{error, info};
-use weir_api::{HostRequest, Metrics};
+use weir_api::{Metrics, Question, Traffic};
 use weir_model::{ClassVolume, Expectation, HostRate, IpNet, LongFlow, Millis, Rate, Slice};
 use weir_store::history::{BLOCK_SECS, History, HostMinute, POINTS_MAX, Point, Retention, Step};
 
+use super::totals::Totals;
 use super::{now, spawn as spawn_thread};
 
 /// Seconds kept in memory.
@@ -43,6 +44,8 @@ pub(crate) struct Second {
     long: Vec<LongFlow>,
     /// What those that go on are expected to carry until they are exported again.
     expected: Vec<Expectation>,
+    /// Packets and octets towards all hosts.
+    totals: Totals,
 }
 
 impl Second {
@@ -71,6 +74,7 @@ impl Feed {
                 }
             }
         }
+        self.present.totals.slice(slice);
         for host in &slice.hosts {
             let total = host.total();
             let sum = self.present.hosts.entry(host.host).or_default();
@@ -140,29 +144,36 @@ struct Keeper {
     /// Next minute to be written.
     minute: u64,
     history: History,
+    /// The last seconds of everything.
+    totals: BTreeMap<u64, Totals>,
 }
 
 pub(crate) fn spawn(
     history: History,
     metrics: &std::sync::Arc<Metrics>,
     failed: &Sender<String>,
-) -> anyhow::Result<(Feed, Sender<HostRequest>, JoinHandle<()>)> {
+) -> anyhow::Result<(Feed, Sender<Question>, JoinHandle<()>)> {
     let (out, seconds) = bounded(WAITING_MAX);
     let (ask, questions) = bounded(QUESTIONS_MAX);
     let metrics = std::sync::Arc::clone(metrics);
     let thread = spawn_thread("history", failed, move || {
-        let mut keeper = Keeper { rings: HashMap::default(), second: 0, minute: 0, history };
+        let mut keeper = Keeper::new(history);
         keeper.run(&seconds, &questions, &metrics);
     })?;
     Ok((Feed { out, present: Second::default() }, ask, thread))
 }
 
 impl Keeper {
+    fn new(history: History) -> Self {
+        let totals = BTreeMap::new();
+        Self { rings: HashMap::default(), second: 0, minute: 0, history, totals }
+    }
+
     /// Ends when the core is gone, after a last write.
     fn run(
         &mut self,
         seconds: &Receiver<Second>,
-        asked: &Receiver<HostRequest>,
+        asked: &Receiver<Question>,
         metrics: &Metrics,
     ) {
         let sweep = crossbeam_channel::tick(SWEEP);
@@ -201,12 +212,19 @@ impl Keeper {
         if self.minute == 0 {
             self.minute = self.second / 60;
         }
+        self.totals.entry(second.second).or_default().add(&second.totals);
+        while self.totals.len() > RING_SECS {
+            self.totals.pop_first();
+        }
         for (host, (packets, bytes)) in second.hosts {
             self.add(host, second.second, number(packets), number(bytes));
         }
         for flow in second.long {
             for (at, volume, _) in flow.by_second() {
                 self.add_volume(flow.host, at, volume, 1.0);
+                if let Some(totals) = self.totals.get_mut(&at) {
+                    totals.long(&flow, number(volume.packets), number(volume.bytes));
+                }
             }
         }
         // A chart of the present shows them; what is exported later takes their place.
@@ -253,15 +271,22 @@ impl Keeper {
     }
 
     /// Whoever asked may have hung up.
-    fn answer(&self, question: HostRequest) {
+    fn answer(&self, question: Question) {
         match question {
-            HostRequest::Busiest { limit, by_packets, within, reply } => {
+            Question::Busiest { limit, by_packets, within, reply } => {
                 drop(reply.send(self.busiest(limit, by_packets, &within)));
             }
-            HostRequest::Series { host, step, from, to, reply } => {
+            Question::Series { host, step, from, to, reply } => {
                 drop(reply.send(self.series(host, step, from, to)));
             }
-            HostRequest::Baselines { reply, .. } => drop(reply),
+            Question::Traffic { after, hosts, reply } => {
+                let newer = self.totals.iter().filter(|(second, _)| **second > after.secs());
+                let seconds = newer.map(|(second, totals)| totals.told(*second)).collect();
+                let traffic = Traffic { seconds, top: self.busiest(hosts, false, &[]) };
+                drop(reply.send(traffic));
+            }
+            // The core knows.
+            Question::Baselines { .. } => {}
         }
     }
 
@@ -301,7 +326,7 @@ impl Keeper {
         let oldest = (ring.last + 1).saturating_sub(RING_SECS as u64);
         let first = from.secs().max(self.minute * 60).max(oldest);
         let end = to.secs().min(self.second + 1);
-        let mut fresh: std::collections::BTreeMap<u64, (u32, Point)> = Default::default();
+        let mut fresh: BTreeMap<u64, (u32, Point)> = Default::default();
         for second in first..end {
             let rate = if second > ring.last { Rate::default() } else { ring.rate(second) };
             let bucket = second / step.secs() * step.secs();
@@ -376,8 +401,7 @@ mod tests {
     const HOST: &str = "203.0.113.7";
 
     fn keeper() -> Keeper {
-        let history = History::in_memory().unwrap();
-        Keeper { rings: HashMap::default(), second: 0, minute: 0, history }
+        Keeper::new(History::in_memory().unwrap())
     }
 
     fn second(at: u64, packets: u64) -> Second {

@@ -30,6 +30,8 @@ mod panel_desk;
 mod panels;
 mod recorder;
 mod store_thread;
+mod totals;
+mod views;
 mod web;
 
 use std::net::SocketAddr;
@@ -44,14 +46,14 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use tokio::sync::watch;
 use tracing::{error, info};
-use weir_api::Metrics;
+use weir_api::{Facts, LadderStep, Later, Metrics};
 use weir_bgp::config::OnStop;
 use weir_bgp::guard::Admitted;
 use weir_bgp::speaker::Stop;
 use weir_collector::socket::SharedInventory;
 use weir_collector::{Registry, socket};
 use weir_config::Config;
-use weir_model::{Inventory, Snapshot};
+use weir_model::{Inventory, Millis, Snapshot};
 use weir_store::Store;
 use weir_store::history::History;
 
@@ -154,6 +156,7 @@ impl Daemon {
         let (stop_web, web_stopping) = watch::channel(false);
         let agents_stopping = web_stopping.clone();
 
+        let agent_views = Later::default();
         let (feed, ask, history) =
             history::spawn(open_history(&config.store.path)?, &metrics, &failed_tx)?;
         let in_force = Arc::clone(&inventory);
@@ -187,6 +190,8 @@ impl Daemon {
                 ready: Arc::clone(&ready),
                 control: control.clone(),
                 history: ask,
+                facts: facts(config, started, &flow_addresses)?,
+                agents: agent_views.clone(),
                 panels: desk.clone().map(|desk| desk as Arc<dyn weir_api::panels::Desk>),
                 inventory: Arc::clone(&inventory_desk),
                 notify: tell.clone(),
@@ -221,6 +226,7 @@ impl Daemon {
                 desired: agents_desired,
                 control: control.clone(),
                 stopping: agents_stopping,
+                views: agent_views,
             },
             &failed_tx,
         )?;
@@ -341,6 +347,22 @@ fn start_agents(
     failed: &Sender<String>,
 ) -> anyhow::Result<Option<agents::Agents>> {
     config.agents.as_ref().map(|c| agents::spawn(c, parts, failed)).transpose()
+}
+
+/// What the API tells of this run.
+fn facts(config: &Config, started: Millis, flows: &[SocketAddr]) -> anyhow::Result<Facts> {
+    let step = |step: &weir_mitigator::RungConfig| LadderStep {
+        rung: step.rung,
+        above_bits_per_sec: step.above_bits_per_sec,
+        above_packets_per_sec: step.above_packets_per_sec,
+        hold_secs: step.hold_secs,
+    };
+    Ok(Facts {
+        started,
+        flow_listeners: flows.to_vec(),
+        ladder: config.mitigator.ladder.iter().map(step).collect(),
+        config: weir_config::dump(config)?,
+    })
 }
 
 fn open_store(path: &Path) -> anyhow::Result<Store> {

@@ -14,7 +14,8 @@ use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 use weir_api::server::{Identity, Listeners, bind_local};
 use weir_api::{
-    App, Ask, COMMANDS_WAITING, Clock, Config, Handles, HostRequest, Metrics, Records, Request,
+    AgentView, App, Ask, COMMANDS_WAITING, Clock, Config, Facts, Handles, Later, Metrics, Question,
+    Records, Request,
 };
 use weir_model::Snapshot;
 
@@ -35,7 +36,9 @@ pub(crate) struct Parts {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) ready: Arc<AtomicBool>,
     pub(crate) control: Sender<Control>,
-    pub(crate) history: Sender<HostRequest>,
+    pub(crate) history: Sender<Question>,
+    pub(crate) facts: Facts,
+    pub(crate) agents: Later<Vec<AgentView>>,
     pub(crate) panels: Option<Arc<dyn weir_api::panels::Desk>>,
     pub(crate) inventory: Arc<Desk>,
     pub(crate) notify: Notify,
@@ -73,7 +76,9 @@ pub(crate) fn spawn(
         commands,
         metrics: parts.metrics,
         ready: parts.ready,
-        hosts: Some(hosts),
+        questions: Some(hosts),
+        facts: Arc::new(parts.facts),
+        agents: parts.agents,
         panels: parts.panels,
         settings: Arc::clone(&parts.inventory) as Arc<dyn weir_api::settings::Desk>,
         asks: Some(asks),
@@ -154,16 +159,16 @@ async fn carry(mut requests: mpsc::Receiver<Request>, control: Sender<Control>) 
     }
 }
 
-/// Carries questions about hosts to whoever knows: baselines the core, traffic the history.
+/// Carries questions about traffic to whoever knows: baselines the core, the rest the history.
 async fn forward(
-    mut questions: mpsc::Receiver<HostRequest>,
+    mut questions: mpsc::Receiver<Question>,
     control: Sender<Control>,
-    history: Sender<HostRequest>,
+    history: Sender<Question>,
 ) {
     while let Some(question) = questions.recv().await {
         // A full queue drops the question, which its asker sees as 503.
         match question {
-            HostRequest::Baselines { host, reply } => {
+            Question::Baselines { host, reply } => {
                 let _ = control.try_send(Control::Baselines { host, reply });
             }
             other => {

@@ -6,8 +6,8 @@ import { clock, si } from "./format";
 export interface Line {
   label: string;
   color: string;
-  /** Colour variable of the area under the line, or down to the line `to`. */
-  fill?: string;
+  /** Share of the line's colour that the area under it has, or down to the line `to`. */
+  fill?: number;
   /** The line at which the area ends; the axis when absent. */
   to?: number;
   dash?: number[];
@@ -114,8 +114,10 @@ export function draw(canvas: HTMLCanvasElement, data: Data, lines: Line[], marks
       ctx.stroke();
       if (line.fill) {
         for (let i = end - 1; i >= from; i -= 1) ctx.lineTo(px(xs[i]!), py(down?.[i] ?? 0));
-        ctx.fillStyle = css(line.fill);
+        ctx.globalAlpha = line.fill;
+        ctx.fillStyle = css(line.color);
         ctx.fill();
+        ctx.globalAlpha = 1;
       }
       from = end;
     }

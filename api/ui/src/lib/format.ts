@@ -98,11 +98,13 @@ const METRICS: Record<string, string> = {
   signature: "packets that fit a signature",
 };
 export const metric = (id: string) => METRICS[id] ?? id;
+const UNIT_OF: Record<string, string> = { "syns-per-sec": "SYN", "icmp-per-sec": "pkt", "fragments-per-sec": "frag", "sources-per-sec": "src" };
 /** A value of a metric with its unit. */
 export function measured(id: string, value: number): string {
   if (id === "bits-per-sec") return bits(value);
   if (id === "signature") return percent(value);
-  return id === "shape" || id === "cusum" ? si(value) : unit(value, "/s");
+  if (id === "packets-per-sec" || id === "udp-off-service-per-sec") return packets(value);
+  return id === "shape" || id === "cusum" ? si(value) : unit(value, (UNIT_OF[id] ?? "") + "/s");
 }
 
 export const PROTOCOLS: Record<number, string> = { 1: "ICMP", 6: "TCP", 17: "UDP", 47: "GRE", 50: "ESP", 58: "ICMPv6" };

@@ -333,3 +333,27 @@ export interface Session {
   agent: string;
   current: boolean;
 }
+export interface Agent {
+  name: string;
+  agent: string | null;
+  addresses: string[];
+  joined: number;
+  last_seen: number | null;
+  level: string | null;
+  current: boolean;
+  rules: number;
+  dropped_packets: number;
+  failures: string[];
+}
+export interface Panel {
+  name: string;
+  connection: string;
+  last_success: number | null;
+  error: string | null;
+  alarms: string[];
+  nodes: number;
+  servers: number;
+  services: number;
+  unmapped: number;
+  held: number;
+}

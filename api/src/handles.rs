@@ -1,0 +1,267 @@
+//! The API's only ways to the rest of weir: what it reads, what it sends, what it asks.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, OnceLock};
+use std::sync::atomic::AtomicBool;
+
+use arc_swap::ArcSwap;
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
+use utoipa::ToSchema;
+use weir_model::{
+    Class, Command, CommandError, DryRun, HostBaselines, HostRate, IpNet, Millis, MitigationId, Rate,
+    Rung, Snapshot,
+};
+use weir_store::history::{Point, Step};
+
+use crate::{Metrics, panels, settings};
+
+/// A command and where its outcome goes.
+#[derive(Debug)]
+pub struct Request {
+    /// What is asked.
+    pub command: Command,
+    /// Receives the outcome; may have hung up.
+    pub reply: oneshot::Sender<Result<Option<MitigationId>, CommandError>>,
+}
+
+/// A question about traffic, and where its answer goes.
+#[derive(Debug)]
+pub enum Question {
+    /// The busiest hosts, busiest first.
+    Busiest {
+        /// How many at most.
+        limit: usize,
+        /// By packets; by bits otherwise.
+        by_packets: bool,
+        /// Inside these prefixes; empty means anywhere.
+        within: Vec<IpNet>,
+        /// Receives the answer.
+        reply: oneshot::Sender<Vec<HostRate>>,
+    },
+    /// A host's baselines and thresholds.
+    Baselines {
+        /// The host.
+        host: IpAddr,
+        /// Receives the answer; `None` when the host was never seen.
+        reply: oneshot::Sender<Option<HostBaselines>>,
+    },
+    /// A host's series, oldest first.
+    Series {
+        /// The host.
+        host: IpAddr,
+        /// Grain.
+        step: Step,
+        /// First instant.
+        from: Millis,
+        /// End, not included.
+        to: Millis,
+        /// Receives the answer.
+        reply: oneshot::Sender<Vec<Point>>,
+    },
+    /// The last seconds of everything protected.
+    Traffic {
+        /// Only what is newer.
+        after: Millis,
+        /// Busiest hosts of the newest second, at most so many.
+        hosts: usize,
+        /// Receives the answer.
+        reply: oneshot::Sender<Traffic>,
+    },
+}
+
+/// A question to what decides and what tells others, and where its answer goes.
+#[derive(Debug)]
+pub enum Ask {
+    /// What a command would change.
+    DryRun {
+        /// The command.
+        command: Box<Command>,
+        /// Receives the answer.
+        reply: oneshot::Sender<Result<DryRun, CommandError>>,
+    },
+    /// What webhooks were told.
+    Deliveries {
+        /// Receives the answer.
+        reply: oneshot::Sender<Deliveries>,
+    },
+    /// A test message to a webhook.
+    TestHook {
+        /// Its name.
+        name: String,
+        /// Receives the delivery's number; `None` when there is no such webhook.
+        reply: oneshot::Sender<Option<u64>>,
+    },
+}
+
+/// What webhooks were told, newest first.
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
+pub struct Deliveries {
+    /// Ended deliveries.
+    pub deliveries: Vec<Delivery>,
+    /// Deliveries that wait or are under way.
+    pub waiting: usize,
+    /// Deliveries dropped since the start because too many waited.
+    pub dropped: u64,
+    /// Scrubbing services and prefixes that they have not agreed about after all retries.
+    pub stuck: Vec<String>,
+}
+
+/// One delivery.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Delivery {
+    /// Its number.
+    pub id: u64,
+    /// To which webhook.
+    pub to: String,
+    /// What about.
+    pub event: String,
+    /// When it was queued.
+    pub queued: Millis,
+    /// When it ended.
+    pub ended: Millis,
+    /// Tries made.
+    pub tries: u32,
+    /// Whether the receiver took it.
+    pub taken: bool,
+    /// How the last try ended.
+    pub outcome: String,
+}
+
+/// One second of traffic towards everything protected.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct TrafficSecond {
+    /// Its beginning.
+    pub at: Millis,
+    /// By class: TCP SYN, TCP SYN-ACK, TCP RST, other TCP, UDP, ICMP, later fragments, other.
+    #[schema(value_type = Vec<Rate>)]
+    pub classes: [Rate; Class::COUNT],
+    /// Of all this, what goes to declared services.
+    pub services: Rate,
+    /// What routers say they discarded, on top of all this.
+    pub discarded: Rate,
+}
+
+/// The last seconds of everything protected.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
+pub struct Traffic {
+    /// Oldest first.
+    pub seconds: Vec<TrafficSecond>,
+    /// The busiest hosts of the newest second, busiest first.
+    pub top: Vec<HostRate>,
+}
+
+/// What does not change while weir runs.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// When weir started.
+    pub started: Millis,
+    /// Sockets that take flows, as bound.
+    pub flow_listeners: Vec<SocketAddr>,
+    /// The steps of the ladder.
+    pub ladder: Vec<LadderStep>,
+    /// The configuration in force as TOML, secrets left out.
+    pub config: String,
+}
+
+/// A view that somebody else makes whenever it is asked for; set once, when they have started.
+pub struct Later<T>(Arc<OnceLock<Maker<T>>>);
+
+type Maker<T> = Box<dyn Fn() -> T + Send + Sync>;
+
+impl<T> Later<T> {
+    /// Says who makes it; the first to say so stays.
+    pub fn set(&self, make: impl Fn() -> T + Send + Sync + 'static) {
+        // Set twice only by a mistake that changes nothing.
+        let _ = self.0.set(Box::new(make));
+    }
+
+    /// The view as it is now, if there is anybody to make it.
+    pub(crate) fn now(&self) -> Option<T> {
+        self.0.get().map(|make| make())
+    }
+}
+
+impl<T> Clone for Later<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> Default for Later<T> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<T> fmt::Debug for Later<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Later")
+    }
+}
+
+/// A node with an agent, for people.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[schema(as = Agent)]
+pub struct AgentView {
+    /// Node.
+    pub name: String,
+    /// Version of the agent; none before its first report.
+    pub agent: Option<String>,
+    /// Addresses that the node has.
+    #[schema(value_type = Vec<String>)]
+    pub addresses: Vec<IpAddr>,
+    /// When it joined.
+    pub joined: Millis,
+    /// When it last said something.
+    pub last_seen: Option<Millis>,
+    /// Level of defence.
+    pub level: Option<String>,
+    /// Whether it has in force what it is to have.
+    pub current: bool,
+    /// Rules in force.
+    pub rules: usize,
+    /// Packets that its rules discarded.
+    pub dropped_packets: u64,
+    /// Rules that are not in force, and why.
+    pub failures: Vec<String>,
+}
+
+/// One step of the ladder.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct LadderStep {
+    /// What is done on this step.
+    pub rung: Rung,
+    /// Allowed when the traffic towards the target reaches this many bits a second.
+    pub above_bits_per_sec: u64,
+    /// Also allowed from this many packets a second.
+    pub above_packets_per_sec: Option<u64>,
+    /// How long the step is kept after the attack has ended, seconds.
+    pub hold_secs: u64,
+}
+
+/// The API's only handles on the rest of weir.
+#[derive(Clone, Debug)]
+pub struct Handles {
+    /// The latest snapshot, replaced whole by the core.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// Where commands go.
+    pub commands: mpsc::Sender<Request>,
+    /// What `/metrics` shows.
+    pub metrics: Arc<Metrics>,
+    /// Whether listeners are bound and the first desired state is out.
+    pub ready: Arc<AtomicBool>,
+    /// Where questions about traffic go; none where nobody can answer.
+    pub questions: Option<mpsc::Sender<Question>>,
+    /// What does not change while weir runs.
+    pub facts: Arc<Facts>,
+    /// Nodes with agents; never set where agents are not awaited.
+    pub agents: Later<Vec<AgentView>>,
+    /// Game panels; none where none is configured.
+    pub panels: Option<Arc<dyn panels::Desk>>,
+    /// What may be set while weir runs.
+    pub settings: Arc<dyn settings::Desk>,
+    /// Where other questions go; none where nobody can answer.
+    pub asks: Option<mpsc::Sender<Ask>>,
+}

@@ -1,0 +1,300 @@
+// The dashboard in a real browser, against a running weir that gets flows over loopback and has a session
+// with a real BGP daemon. `tests/tests/browser.rs` starts everything and this; by hand it is of no use.
+
+import assert from "node:assert/strict";
+import { execFileSync, spawn } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { createInterface } from "node:readline";
+import { chromium } from "playwright-core";
+
+const { WEIR_URL: url, WEIR_LOG: log, WEIR_PLAY: player, WEIR_FLOWS: flows, WEIR_SCREENS: screens, WEIR_CHROMIUM: browserPath } = process.env;
+// What a busy machine and an unoptimised build cannot miss; a release build is held to two seconds.
+const SHOWN_MS = Number(process.env.WEIR_SHOWN_MS ?? 15_000);
+const PASSWORD = "a long enough password";
+const VICTIM = "203.0.113.7";
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
+const started = Date.now();
+const say = (text) => console.log(`${((Date.now() - started) / 1000).toFixed(1).padStart(6)} ${text}`);
+
+// The traffic.
+const play = spawn(player, [flows], { stdio: ["pipe", "pipe", "inherit"] });
+const answers = createInterface({ input: play.stdout })[Symbol.asyncIterator]();
+async function traffic(word) {
+  play.stdin.write(word + "\n");
+  return Number((await answers.next()).value);
+}
+
+const gobgp = (...words) => execFileSync("gobgp", ["--host", "127.0.0.2", "--port", "50052", ...words], { encoding: "utf8" });
+const rules = () => Object.keys(JSON.parse(gobgp("global", "rib", "-a", "ipv4-flowspec", "-j").trim() || "{}"));
+async function until(what, look, ms = 15_000) {
+  const end = Date.now() + ms;
+  for (;;) {
+    if (look()) return;
+    assert.ok(Date.now() < end, `${what}: not within ${ms} ms`);
+    await new Promise((next) => setTimeout(next, 50));
+  }
+}
+
+const browser = await chromium.launch({
+  executablePath: browserPath,
+  args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--force-color-profile=srgb"],
+});
+
+const complaints = [];
+/** A page whose every complaint is kept. Refusals are the browser's to mention and ours to expect. */
+async function open(options) {
+  const context = await browser.newContext({ baseURL: url, reducedMotion: "reduce", timezoneId: "UTC", ...options });
+  const page = await context.newPage();
+  page.setDefaultTimeout(15_000);
+  page.on("console", (message) => {
+    const expected = /status of (401|403)/.test(message.text());
+    if (["error", "warning"].includes(message.type()) && !expected) complaints.push(`${page.url()}: ${message.text()}`);
+  });
+  page.on("pageerror", (error) => complaints.push(`${page.url()}: ${error.stack ?? error}`));
+  page.on("request", (request) => {
+    if (!request.url().startsWith(url) && !request.url().startsWith("data:")) complaints.push(`asks ${request.url()}`);
+  });
+  return page;
+}
+
+async function accessible(page, what) {
+  await page.evaluate(axe);
+  const { violations } = await page.evaluate(() => globalThis.axe.run(document, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"] }));
+  const serious = violations.filter((v) => v.impact === "serious" || v.impact === "critical");
+  const text = serious.map((v) => `${v.id}: ${v.help}\n    ${v.nodes.slice(0, 4).map((n) => `${n.target}: ${n.failureSummary?.split("\n").slice(1).join("; ")}`).join("\n    ")}`);
+  assert.equal(serious.length, 0, `axe on ${what}:\n  ${text.join("\n  ")}`);
+}
+
+async function fits(page, what) {
+  const [wide, window] = await page.evaluate(() => [document.scrollingElement.scrollWidth, innerWidth]);
+  assert.ok(wide <= window, `${what} is ${wide} wide in a window of ${window}`);
+}
+
+const shoot = (page, name) => page.screenshot({ path: `${screens}/${name}.png`, animations: "disabled" });
+const button = (page, name) => page.getByRole("button", { name, exact: true });
+
+async function signIn(page, name) {
+  await page.goto("/");
+  await page.getByLabel("Account").fill(name);
+  await page.getByLabel("Password").fill(PASSWORD);
+  await button(page, "Sign in").click();
+  await page.getByRole("heading", { name: "Overview" }).waitFor();
+}
+
+try {
+  // First run.
+  const page = await open({ viewport: { width: 1360, height: 860 }, colorScheme: "dark" });
+  await page.goto("/");
+  await page.getByLabel("Code from the log").waitFor();
+  await accessible(page, "the first step");
+  const code = /"?\bcode"?[=:]"?([^\s",]+)/.exec(readFileSync(log, "utf8"))?.[1];
+  assert.ok(code, "the log has a code");
+  await page.getByLabel("Code from the log").fill(code);
+  await page.getByLabel("Name").fill("olga");
+  await page.getByLabel("Password, at least 12 characters").fill(PASSWORD);
+  await page.getByLabel("The same again").fill(PASSWORD);
+  await button(page, "Make the account").click();
+  await page.getByText("203.0.113.0/24").first().waitFor();
+  await button(page, "Next: flows").click();
+  await page.getByText("Waiting for flows").waitFor();
+  await traffic("begin");
+  await page.getByText("Flows arrive.").waitFor();
+  await page.getByRole("cell", { name: "border-2" }).waitFor();
+  await shoot(page, "setup");
+  await accessible(page, "waiting for flows");
+  await button(page, "Next: BGP sessions").click();
+  await page.getByText("established").waitFor({ timeout: 30_000 });
+  await button(page, "Next: observe mode").click();
+  await page.getByText("observe", { exact: true }).waitFor();
+  await button(page, "To the overview").click();
+  await page.getByText("No attack at present.").waitFor();
+  await page.getByText("Observe mode.").waitFor();
+  say("first run");
+
+  // From observing to asking.
+  await page.goto("/#/settings");
+  await page.getByRole("row", { name: /Ask first/ }).getByRole("button").click();
+  await button(page, "Change").click();
+  await page.getByRole("row", { name: /Ask first.*in force/ }).waitFor();
+  await page.goto("/#/overview");
+
+  // An attack appears.
+  await page.getByText("203.0.113.10").first().waitFor();
+  const begun = await traffic("attack");
+  const article = page.getByRole("article").filter({ hasText: VICTIM });
+  await article.waitFor();
+  const shown = Date.now() - begun;
+  say(`the attack is on the overview ${shown} ms after its first packet`);
+  assert.ok(shown < SHOWN_MS, `${shown} ms`);
+  await article.getByText("the threshold of").waitFor();
+  await button(page, "Approve").first().waitFor();
+  await page.waitForTimeout(4000);
+  await shoot(page, "overview");
+  await accessible(page, "the overview");
+
+  // Its page explains it.
+  await article.getByRole("link", { name: new RegExp(VICTIM) }).first().click();
+  await page.getByRole("heading", { name: "Why weir says so" }).waitFor();
+  await page.getByRole("heading", { level: 1, name: new RegExp(`flood on ${VICTIM}`) }).waitFor();
+  await page.getByText("ntp amplification").first().waitFor();
+  await page.getByRole("heading", { name: "Timeline" }).waitFor();
+  await page.getByText("fivem-7").first().waitFor();
+  assert.match(await page.locator(".panel", { hasText: "Why weir says so" }).last().innerText(), /Threshold[\s\S]*Reported by[\s\S]*border-3/);
+  const drawn = () => page.evaluate(() => {
+    const canvas = document.querySelector("canvas");
+    const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+    return new Set(new Uint32Array(pixels.buffer)).size;
+  });
+  assert.ok((await drawn()) > 20, "the chart has lines");
+
+  // Approving announces to a real router.
+  assert.deepEqual(rules(), []);
+  await button(page, "Approve").first().click();
+  await page.getByText("Normal traffic hit").last().waitFor();
+  await page.getByText("Comes into force").waitFor();
+  await shoot(page, "approve");
+  await accessible(page, "the question before approving");
+  await page.getByRole("dialog").getByRole("button", { name: "Approve", exact: true }).click();
+  await until("a rule in gobgpd", () => rules().some((rule) => rule.includes(VICTIM)));
+  await page.getByRole("cell", { name: "edge", exact: true }).first().waitFor();
+  say("approved: " + rules()[0]);
+  await page.waitForTimeout(3000);
+  await shoot(page, "incident");
+  await accessible(page, "the incident");
+
+  await button(page, "Hold").click();
+  await page.locator("h1 ~ .tag", { hasText: "held" }).waitFor();
+  await button(page, "Release").click();
+  await button(page, "Hold").waitFor();
+  await page.getByLabel("Note").fill("Upstream knows. Ticket 4711.");
+  await button(page, "Add note").click();
+  await page.getByText("Ticket 4711").waitFor();
+
+  // Withdrawing removes it.
+  await button(page, "Withdraw").first().click();
+  await page.getByRole("dialog").getByRole("button", { name: "Withdraw", exact: true }).click();
+  await until("no rule in gobgpd", () => rules().length === 0);
+  await page.getByRole("cell", { name: /withdrawn/ }).first().waitFor();
+  say("withdrawn");
+
+  // Lists and the file.
+  await page.goto("/#/incidents");
+  await page.getByRole("row", { name: new RegExp(VICTIM) }).waitFor();
+  await accessible(page, "incidents");
+  const [download] = await Promise.all([page.waitForEvent("download"), page.getByRole("link", { name: "CSV" }).click()]);
+  const csv = readFileSync(await download.path(), "utf8");
+  assert.match(csv.split("\n")[0], /target/);
+  assert.ok(csv.includes(VICTIM), csv);
+  await page.getByLabel("Words").fill("no such words");
+  await page.getByText("No incident fits.").waitFor();
+
+  // Search without a mouse.
+  await page.keyboard.press("Escape");
+  await page.locator("main").focus();
+  await page.keyboard.press("/");
+  await page.keyboard.type("fivem-7");
+  await page.getByRole("option", { name: /fivem-7/ }).first().waitFor();
+  await page.keyboard.press("Enter");
+  await page.getByRole("heading", { level: 1, name: VICTIM }).waitFor();
+  await page.getByRole("row", { name: /packets\/s/ }).first().waitFor();
+
+  for (const name of ["live", "mitigations", "bgp", "hosts", `hosts/${VICTIM}`, "exporters", "nodes", "settings", "people", "audit", "account"]) {
+    await page.goto("/#/" + name);
+    await page.locator("main h1").waitFor();
+    await page.waitForTimeout(300);
+    await accessible(page, name);
+    if (name === "live") {
+      await page.waitForTimeout(1200);
+      await shoot(page, "live");
+    }
+    if (name === "exporters") await shoot(page, "exporters");
+  }
+  await page.goto("/#/audit");
+  await button(page, "Verify the chain").click();
+  await page.getByText("The chain is whole:").waitFor();
+  await page.getByRole("cell", { name: "mitigation.approve" }).first().waitFor();
+  say("every page");
+
+  // The order of the busiest hosts stands still under the pointer.
+  await page.goto("/#/live");
+  const list = page.getByRole("group", { name: "Busiest hosts" });
+  await list.getByRole("link").first().hover();
+  const order = await list.locator("td.mono > a:first-child").allInnerTexts();
+  await page.waitForTimeout(2500);
+  assert.deepEqual(await list.locator("td.mono > a:first-child").allInnerTexts(), order);
+
+  // Somebody who may only read.
+  await page.goto("/#/people");
+  await button(page, "New account").click();
+  const form = page.getByRole("dialog");
+  await form.getByLabel("Name").fill("rita");
+  await form.getByLabel("Role").selectOption("readonly");
+  await form.getByLabel("Password, at least 12 characters").fill(PASSWORD);
+  await form.getByRole("button", { name: "Make" }).click();
+  await page.getByRole("cell", { name: "rita" }).waitFor();
+  await button(page, "Sign out").click();
+  await page.getByLabel("Account").waitFor();
+  await accessible(page, "signing in");
+
+  const reader = await open({ viewport: { width: 1360, height: 860 }, colorScheme: "light" });
+  await signIn(reader, "rita");
+  await reader.getByRole("article").getByRole("link", { name: new RegExp(VICTIM) }).first().click();
+  await reader.getByRole("heading", { name: "Ladder" }).waitFor();
+  for (const act of ["Approve", "Skip", "Hold", "Withdraw", "Add note"]) assert.equal(await button(reader, act).count(), 0, act);
+  assert.equal(await reader.getByRole("link", { name: "Users and tokens" }).count(), 0);
+  const refused = await reader.evaluate(async () => {
+    const id = location.hash.split("/")[2];
+    const init = { method: "POST", headers: { "X-Weir-Request": "1", "Content-Type": "application/json" }, body: '{"on":true}' };
+    return (await fetch(`/api/v1/incidents/${id}/hold`, init)).status;
+  });
+  assert.equal(refused, 403);
+  await accessible(reader, "the incident, light");
+  await shoot(reader, "light");
+  for (const name of ["overview", "live", "exporters"]) {
+    await reader.goto("/#/" + name);
+    await reader.locator("main h1").waitFor();
+    await accessible(reader, name + ", light");
+  }
+  await reader.context().close();
+  say("a reader cannot act");
+
+  // On a phone.
+  const phone = await open({ viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true, colorScheme: "dark" });
+  await signIn(phone, "olga");
+  await fits(phone, "the overview");
+  await accessible(phone, "the overview on a phone");
+  await button(phone, "Menu").click();
+  await phone.getByRole("link", { name: /Incidents/ }).click();
+  await phone.getByRole("heading", { level: 1, name: "Incidents" }).waitFor();
+  await fits(phone, "incidents");
+  await phone.getByRole("row", { name: new RegExp(VICTIM) }).getByRole("link").first().click();
+  await phone.getByRole("heading", { name: "Ladder" }).waitFor();
+  await fits(phone, "the incident");
+  await button(phone, "Hold").tap();
+  await button(phone, "Release").tap();
+  await button(phone, "Hold").waitFor();
+  await phone.evaluate(() => scrollTo(0, 0));
+  await shoot(phone, "phone");
+
+  // It ends.
+  await traffic("calm");
+  await phone.goto("/#/overview");
+  await phone.getByText("No attack at present.").waitFor({ timeout: 40_000 });
+  say("the end of the attack is shown");
+
+  assert.deepEqual(complaints, []);
+  say("no complaint in the console");
+} catch (error) {
+  for (const [n, page] of browser.contexts().flatMap((context) => context.pages()).entries()) {
+    await page.screenshot({ path: `${screens}/failed-${n}.png` }).catch(() => null);
+    console.error(page.url(), await page.locator("main").last().innerText({ timeout: 1000 }).catch(() => ""));
+  }
+  console.error(complaints.join("\n"));
+  throw error;
+} finally {
+  await browser.close();
+  play.stdin.end();
+  play.kill();
+}
