@@ -348,12 +348,21 @@ export interface Agent {
 export interface Panel {
   name: string;
   connection: string;
-  last_success: number | null;
-  error: string | null;
   alarms: string[];
-  nodes: number;
-  servers: number;
-  services: number;
-  unmapped: number;
+  error: string | null;
+  last_success: number | null;
   held: number;
+  servers: number;
+  unmapped: number;
+  services: number;
+  conflicts: number;
+  nodes: { id: number; name: string; mapped: number; unmapped: number }[];
+}
+export interface PanelServer {
+  uuid: string;
+  name: string;
+  node: string;
+  customer: string | null;
+  game: string;
+  ports: { port: number; addresses: string[]; unmapped: string | null }[];
 }
