@@ -1,8 +1,9 @@
 //! HTTP: what weir sees and does, to whom it may concern, and what they ask of it.
 //!
-//! Reads [`Snapshot`]s and the store, and sends [`Command`]s; decides nothing and knows nothing of how
-//! flows are decoded or routes announced. A handler's first argument states the permission it needs, and
-//! a route whose handler lacks one does not compile. Read [`App`] and [`router`] first.
+//! Reads [`weir_model::Snapshot`]s and the store, and sends [`weir_model::Command`]s; decides nothing
+//! and knows nothing of how flows are decoded or routes announced. A handler's first argument states the
+//! permission it needs, and a route whose handler lacks one does not compile. Read [`App`] and
+//! [`router`] first.
 
 mod access;
 mod app;
