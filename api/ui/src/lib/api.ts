@@ -56,6 +56,12 @@ export function command<T = unknown>(path: string, body?: unknown): Promise<T> {
   return send<T>("POST", path, body, { "Idempotency-Key": key });
 }
 
+/** Reads a setting, changes it and writes it back; fails when somebody else was faster. */
+export async function change<T>(name: string, make: (value: T | null) => T): Promise<void> {
+  const found = await get<{ version: number; value: T | null }>("/settings/" + name);
+  await send("PUT", "/settings/" + name, make(found.value ?? null), { "If-Match": `"${found.version}"` });
+}
+
 /** `?a=1&b=2` of what is set. */
 export function query(values: Record<string, string | number | undefined | null>): string {
   const params = new URLSearchParams();
