@@ -18,7 +18,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut files = Vec::new();
     collect(&folder, &mut files)?;
     files.sort();
-    let mut table = format!("/// Every file, by name.\nstatic FILES: [File; {}] = [\n", files.len());
+    let mut table =
+        format!("/// Every file, by name.\nstatic FILES: [File; {}] = [\n", files.len());
     for (number, path) in files.iter().enumerate() {
         println!("cargo:rerun-if-changed={}", path.display());
         let name = path.strip_prefix(&folder)?.to_string_lossy().replace('\\', "/");

@@ -2,16 +2,16 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use utoipa::ToSchema;
 use weir_model::{
-    Class, Command, CommandError, DryRun, HostBaselines, HostRate, IpNet, Millis, MitigationId, Rate,
-    Rung, Snapshot,
+    Class, Command, CommandError, DryRun, HostBaselines, HostRate, IpNet, Millis, MitigationId,
+    Rate, Rung, Snapshot,
 };
 use weir_store::history::{Point, Step};
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DesiredState, ExporterStatus, Incident, IncidentId, Inventory, Measure, Millis, Mitigation, MitigationId,
-    Service,
+    DesiredState, ExporterStatus, Incident, IncidentId, Inventory, Measure, Millis, Mitigation,
+    MitigationId, Service,
 };
 
 /// How far weir acts by itself.

@@ -104,7 +104,14 @@ fn the_dashboard_shows_explains_and_obeys() {
     let gobgp = lab.write("gobgpd.toml", GOBGP);
     lab.spawn(
         "gobgpd",
-        &["gobgpd", "-f", gobgp.to_str().unwrap(), "--api-hosts", "127.0.0.2:50052", "--pprof-disable"],
+        &[
+            "gobgpd",
+            "-f",
+            gobgp.to_str().unwrap(),
+            "--api-hosts",
+            "127.0.0.2:50052",
+            "--pprof-disable",
+        ],
     );
     let store = lab.path("state.db");
     let config = format!("{WEIR}{}[store]\npath = {store:?}\n", services());

@@ -67,7 +67,15 @@ fn prometheus_scrapes_weir_and_knows_every_metric_asked_for() {
     lab.wait_for("weir", 30, |lab| lab.log("weir").contains("ready").then_some(()));
     lab.spawn(
         "flowgen",
-        &[flowgen.to_str().unwrap(), "sflow", "127.0.0.1:2055", "--rate", "2000", "--seconds", "60"],
+        &[
+            flowgen.to_str().unwrap(),
+            "sflow",
+            "127.0.0.1:2055",
+            "--rate",
+            "2000",
+            "--seconds",
+            "60",
+        ],
     );
     let rules = dashboards("alerts.yml").canonicalize().unwrap();
     let scrape = lab.write("prometheus.yml", &PROMETHEUS.replace("RULES", rules.to_str().unwrap()));

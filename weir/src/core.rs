@@ -11,8 +11,8 @@ use weir_detector::Detector;
 use weir_mitigator::Mitigator;
 use weir_model::{
     Command, CommandError, Decision, ExporterId, ExporterStatus, HostBaseline, HostBaselines,
-    Incident, Intake, Inventory, Millis, Mitigation, MitigationId, Observed, PeerStatus, Slice, Snapshot,
-    Verdict,
+    Incident, Intake, Inventory, Millis, Mitigation, MitigationId, Observed, PeerStatus, Slice,
+    Snapshot, Verdict,
 };
 
 /// Incidents that a snapshot shows at most.

@@ -44,10 +44,7 @@ pub(crate) struct About {
 /// Shows what this weir is, what it protects, and what is refused or lost at its door.
 #[utoipa::path(get, path = "/api/v1/about", tag = "status",
     responses((status = 200, description = "About", body = About)))]
-pub(crate) async fn about(
-    _who: Allowed<needs::ReadStatus>,
-    State(app): State<App>,
-) -> Json<About> {
+pub(crate) async fn about(_who: Allowed<needs::ReadStatus>, State(app): State<App>) -> Json<About> {
     let snapshot = app.inner.handles.snapshot.load();
     let facts = &app.inner.handles.facts;
     Json(About {

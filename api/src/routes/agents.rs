@@ -5,9 +5,9 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::AgentView;
 use crate::access::permission::{Allowed, needs};
 use crate::app::App;
-use crate::AgentView;
 
 /// Nodes with agents.
 #[derive(Serialize, ToSchema)]

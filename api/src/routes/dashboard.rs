@@ -118,7 +118,8 @@ mod tests {
         assert!(!text.contains("<style") && !text.contains("<script>"), "the policy forbids it");
         for file in &FILES {
             let text = String::from_utf8_lossy(file.content);
-            let foreign = text.split("https://").skip(1).filter(|rest| !rest.starts_with("svelte.dev/"));
+            let foreign =
+                text.split("https://").skip(1).filter(|rest| !rest.starts_with("svelte.dev/"));
             assert_eq!(foreign.count(), 0, "{} names another origin", file.name);
         }
     }

@@ -75,8 +75,7 @@ pub(crate) async fn list(
     }
     let limit = usize::from(filter.limit.unwrap_or(50).clamp(1, 1000));
     let by_packets = filter.by.unwrap_or_default() == By::Packets;
-    let hosts =
-        ask(&app, |reply| Question::Busiest { limit, by_packets, within, reply }).await?;
+    let hosts = ask(&app, |reply| Question::Busiest { limit, by_packets, within, reply }).await?;
     Ok(Json(List { hosts }))
 }
 

@@ -170,12 +170,7 @@ impl Keeper {
     }
 
     /// Ends when the core is gone, after a last write.
-    fn run(
-        &mut self,
-        seconds: &Receiver<Second>,
-        asked: &Receiver<Question>,
-        metrics: &Metrics,
-    ) {
+    fn run(&mut self, seconds: &Receiver<Second>, asked: &Receiver<Question>, metrics: &Metrics) {
         let sweep = crossbeam_channel::tick(SWEEP);
         let failed = |what: &str, error: &dyn std::fmt::Display| {
             metrics.store_errors.with_label_values::<&str>(&[]).inc();

@@ -27,8 +27,7 @@ pub(crate) fn agents(server: &Arc<Server>) -> Vec<AgentView> {
             joined: node.joined,
             last_seen: node.last_seen,
             level: report.map(|report| report.level.clone()),
-            current: report
-                .is_some_and(|r| (r.epoch, r.version) == (state.epoch, node.version)),
+            current: report.is_some_and(|r| (r.epoch, r.version) == (state.epoch, node.version)),
             rules: rules.iter().filter(|rule| rule.state == RuleState::Applied).count(),
             dropped_packets: rules.iter().map(|rule| rule.dropped.packets).sum(),
             failures: failed.take(FAILURES_MAX).map(failure).collect(),
