@@ -1,7 +1,5 @@
 //! Puts the built dashboard (`ui/dist`, checked in) into the binary. Never runs npm.
 
-#![expect(clippy::print_stdout, reason = "how a build script talks to cargo")]
-
 use std::error::Error;
 use std::fmt::Write as _;
 use std::fs;
