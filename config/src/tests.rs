@@ -63,3 +63,42 @@ fn a_peer_without_prefixes_is_refused() {
     );
     assert!(text.contains("protect.prefixes is empty"), "{text}");
 }
+
+/// Every key of a table and of the tables in it.
+fn keys(table: &toml::Table, found: &mut Vec<String>) {
+    for (key, value) in table {
+        found.push(key.clone());
+        let lists = value.as_array().into_iter().flatten();
+        for table in lists.chain([value]).filter_map(toml::Value::as_table) {
+            keys(table, found);
+        }
+    }
+}
+
+#[test]
+fn every_bgp_setting_is_documented_with_its_default() {
+    let document = include_str!("../../docs/bgp.md");
+    let (_, example) = document.split_once("```toml\n").unwrap();
+    let (example, rest) = example.split_once("```").unwrap();
+    let text = format!("[protect]\nprefixes = [\"203.0.113.0/24\"]\n{example}");
+    let (config, _) = parse(&text).unwrap();
+    // Settings without a default do not show in a dump unless they are set.
+    let mut bgp = config.bgp.unwrap();
+    bgp.listen = "0.0.0.0:179".parse().ok();
+    let peer = &mut bgp.peers[0];
+    (peer.local_as, peer.max_rules) = (Some(65011), Some(100));
+    peer.local_address = "192.0.2.10".parse().ok();
+    peer.password = Some(weir_bgp::config::Secret::new("secret".into()));
+    let adapter = &mut bgp.adapters[0];
+    adapter.control = Some("/run/bird/bird.ctl".into());
+    bgp.rpki.as_mut().unwrap().origin_as = Some(65010);
+    let mut found = Vec::new();
+    keys(&toml::Table::try_from(&bgp).unwrap(), &mut found);
+    assert!(found.len() > 40, "{found:?}");
+    for key in found {
+        assert!(
+            rest.contains(&format!("`{key}`")) || rest.contains(&format!("bgp.{key}]")),
+            "{key}"
+        );
+    }
+}

@@ -77,6 +77,12 @@ enum Command {
         #[arg(long, default_value = "/etc/weir/weir.toml")]
         config: PathBuf,
     },
+    /// Take weir's routes out of the BGP daemons it drives, after a weir that was killed
+    Release {
+        /// Configuration file
+        #[arg(long, default_value = "/etc/weir/weir.toml")]
+        config: PathBuf,
+    },
     #[command(flatten)]
     Ask(cli::Ask),
 }
@@ -177,6 +183,7 @@ fn main() -> ExitCode {
         Command::Inspect(options) => inspect_files(&options),
         Command::Panel(command) => cli::panel::run(&command),
         Command::Agents { config, token, json } => show_agents(&config, token, json),
+        Command::Release { config } => cli::release::run(&config),
         Command::Demo { seed } => demo::run(seed),
     };
     match outcome {

@@ -9,6 +9,7 @@ mod client;
 mod output;
 mod overview;
 pub mod panel;
+pub mod release;
 pub mod respond;
 pub mod state;
 

@@ -12,7 +12,7 @@ use weir_bgp::speaker::{self, Stop};
 use weir_model::Observed;
 
 use super::channels::Control;
-use super::{FAREWELL, spawn as spawn_thread};
+use super::spawn as spawn_thread;
 
 /// Reports that may wait for the core before a session is held up.
 const REPORTS_MAX: usize = 1024;
@@ -42,7 +42,7 @@ pub(crate) fn spawn(
             let farewell = async move {
                 let asked = stopped.wait_for(|stop| *stop != Stop::Run).await.is_ok();
                 if asked {
-                    tokio::time::sleep(FAREWELL).await;
+                    tokio::time::sleep(speaker::FAREWELL).await;
                 }
             };
             let outcome = tokio::select! {

@@ -65,9 +65,6 @@ use core_thread::CoreThread;
 pub use clock::now;
 pub(crate) use recorder::Line;
 
-/// How long a stop waits for the BGP sessions to say goodbye.
-const FAREWELL: Duration = Duration::from_secs(5);
-
 /// What a start may be told beyond the configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
