@@ -38,8 +38,8 @@ pub use slice::{
     Class, ClassVolume, Expectation, HostSlice, LongFlow, Sample, ServiceSlice, Slice,
 };
 pub use snapshot::{
-    Command, CommandError, DryRun, Intake, Mode, Observed, PeerState, PeerStatus, Snapshot,
-    Unlisted,
+    AGENT_PEER, Command, CommandError, DryRun, Intake, Mode, Observed, PeerState, PeerStatus,
+    Snapshot, Unlisted,
 };
 pub use time::{Millis, SLICE_MS};
 pub use verdict::{
