@@ -35,8 +35,8 @@ pub use access::{Permission, Requirement};
 pub use app::{App, Clock, Records};
 pub use config::{Config, StatusPage, Tls};
 pub use handles::{
-    AgentView, Ask, Deliveries, Delivery, Facts, Handles, LadderStep, Later, Question, Request, Traffic,
-    TrafficSecond,
+    AgentView, Ask, Deliveries, Delivery, Facts, Handles, LadderStep, Later, Question, Request,
+    Traffic, TrafficSecond,
 };
 pub use metrics::Metrics;
 pub use table::Endpoint;

@@ -21,7 +21,10 @@ use weir_model::{Decision, Incident, Measure, Millis, Mitigation};
 use weir_panel::client::{Sender as HttpSender, Timeouts};
 
 use super::channels::Control;
-use super::{FAREWELL, now, spawn as spawn_thread};
+use super::{now, spawn as spawn_thread};
+
+/// How long a stop waits for messages that are on their way.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Batches of decisions that may wait for this thread.
 pub(crate) const WAITING_MAX: usize = 256;
