@@ -1,6 +1,7 @@
 //! Settings of the collector.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,10 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// TCP addresses to listen on for IPFIX (RFC 7011 §10.4); none by default.
     pub listen_tcp: Vec<SocketAddr>,
+    /// TCP addresses to listen on for IPFIX over TLS (RFC 7011 §11), as a rule port 4740; needs `tls`.
+    pub listen_tls: Vec<SocketAddr>,
+    /// Certificates for `listen_tls`.
+    pub tls: Option<TlsConfig>,
     /// Who may send. A datagram from anybody else is counted and forgotten.
     pub exporters: Vec<ExporterConfig>,
     /// Receive buffer to ask the kernel for, octets a socket. The kernel caps it at
@@ -51,6 +56,8 @@ impl Default for Config {
         Self {
             listen: [2055, 4739, 6343].map(|port| SocketAddr::new(any, port)).to_vec(),
             listen_tcp: Vec::new(),
+            listen_tls: Vec::new(),
+            tls: None,
             exporters: Vec::new(),
             receive_buffer_bytes: 16 << 20,
             sockets_per_listener: 1,
@@ -78,6 +85,19 @@ impl Config {
     }
 }
 
+/// Certificates for IPFIX over TLS, all in PEM files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    /// weir's certificate, with those between it and the authority that exporters know.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// The authority whose certificate an exporter must show; without it, none has to.
+    #[serde(default)]
+    pub client_ca: Option<PathBuf>,
+}
+
 /// A router or a range of routers that may send.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -93,6 +113,10 @@ pub struct ExporterConfig {
     /// Sampling rate used when the router says nothing.
     #[serde(default)]
     pub default_sampling: Option<u32>,
+    /// Whether its NetFlow and IPFIX records count the octets of frames, Ethernet header included, in
+    /// fields that are for layer-3 octets, as Open vSwitch's NetFlow does.
+    #[serde(default)]
+    pub counts_frames: bool,
     /// Interface indexes by which traffic enters and leaves the network. When given, only records
     /// that touch one of them count, so that a packet which several routers saw counts once.
     #[serde(default)]
@@ -107,6 +131,7 @@ impl ExporterConfig {
             name: None,
             sampling: None,
             default_sampling: None,
+            counts_frames: false,
             external_interfaces: Vec::new(),
         }
     }

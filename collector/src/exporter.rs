@@ -4,7 +4,7 @@ use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 
 use rustc_hash::FxHashMap;
-use weir_model::{ExporterId, ExporterStatus, FlowProtocol, Millis, SamplingSource};
+use weir_model::{DropCount, ExporterId, ExporterStatus, FlowProtocol, Millis, SamplingSource};
 
 use crate::config::{Config, ExporterConfig};
 use crate::error::DecodeErrorKind;
@@ -13,7 +13,7 @@ use crate::roles::Roles;
 use crate::sampling::SamplingTable;
 use crate::source::Sources;
 use crate::template::{Definition, Dialect, Kind, Template};
-use crate::time::{Clock, Lag};
+use crate::time::{Clock, Lag, LearnedTimeouts};
 
 /// An observation domain (IPFIX) or source id (version 9). Numbers of templates are scoped by it,
 /// and not by the sender's port: routers change that, and send options from another one.
@@ -25,6 +25,8 @@ pub(crate) struct DomainKey {
     pub(crate) session: u32,
 }
 
+/// Octets of an Ethernet header, to bring layer-2 counts down to layer 3.
+pub(crate) const ETHERNET_HEADER: u64 = 14;
 /// Streams of sequence numbers remembered for one exporter.
 const MAX_STREAMS: usize = 256;
 /// A gap beyond this is a restart of the exporter, not a loss.
@@ -61,12 +63,19 @@ pub(crate) struct Exporter {
     pub(crate) lost: u64,
     /// Records of packets that other records had told of.
     pub(crate) duplicates: u64,
+    /// Records that tell of events, not of traffic.
+    pub(crate) not_traffic: u64,
+    /// Samples of packets that are not IP.
+    pub(crate) not_ip: u64,
     pub(crate) sampling: SamplingTable,
     pub(crate) sources: Sources,
     pub(crate) roles: Roles,
+    /// Octets of each packet that its records count and that are no part of the IP packet.
+    pub(crate) overhead: u64,
     pub(crate) pending: Pending,
     pub(crate) clock: Clock,
     pub(crate) lag: Lag,
+    pub(crate) timeouts: LearnedTimeouts,
     /// systemInitTimeMilliseconds from the options, 0 when not said.
     pub(crate) init_ms: u64,
     applied: (u32, SamplingSource),
@@ -103,12 +112,16 @@ impl Exporter {
             implausible_times: 0,
             lost: 0,
             duplicates: 0,
+            not_traffic: 0,
+            not_ip: 0,
             sampling: SamplingTable::new(operator, fallback),
             sources: Sources::default(),
+            overhead: entry.filter(|e| e.counts_frames).map_or(0, |_| ETHERNET_HEADER),
             roles: Roles::new(entry.map_or(&[], |e| &e.external_interfaces)),
             pending: Pending::new(config.max_pending_bytes),
             clock: Clock::default(),
             lag: Lag::default(),
+            timeouts: LearnedTimeouts::default(),
             applied: (1, SamplingSource::Unknown),
             init_ms: 0,
             sequences: FxHashMap::default(),
@@ -292,7 +305,23 @@ impl Exporter {
             sampling: self.applied.0,
             sampling_source: self.applied.1,
             lag_ms: self.lag.percentile(99),
+            lag_p50_ms: self.lag.percentile(50),
+            active_timeout_ms: u64::from(self.timeouts.known().active_ms),
+            duplicates: self.duplicates,
+            drops: self.drops(),
             clock_skew_ms: self.clock.skew_ms(),
         }
+    }
+
+    fn drops(&self) -> Vec<DropCount> {
+        let errors = DecodeErrorKind::ALL.iter().zip(self.errors).map(|(kind, n)| (kind.id(), n));
+        let others = [
+            ("unknown-template", self.unknown_templates),
+            ("duplicate", self.duplicates),
+            ("not-ip", self.not_ip),
+            ("not-traffic", self.not_traffic),
+        ];
+        let all = errors.chain(others).filter(|(_, count)| *count > 0);
+        all.map(|(reason, count)| DropCount { reason: reason.to_owned(), count }).collect()
     }
 }

@@ -25,7 +25,7 @@ mod template;
 mod time;
 
 pub use checkpoint::{Checkpoint, ExporterCheckpoint, SamplingCheckpoint, TemplateCheckpoint};
-pub use config::{Config, ExporterConfig, Tunnel};
+pub use config::{Config, ExporterConfig, TlsConfig, Tunnel};
 pub use decode::packet::LinkType;
 pub use error::{DecodeError, DecodeErrorKind};
 pub use registry::Registry;

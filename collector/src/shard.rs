@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
-use weir_model::{ExporterStatus, FlowRecord, Inventory, Millis, Slice};
+use weir_model::{ExporterId, ExporterStatus, FlowRecord, Inventory, Millis, Slice};
 
 use crate::accumulate::{Accumulator, Overflow, Router, Share};
 use crate::checkpoint::{Checkpoint, ExporterCheckpoint};
@@ -16,6 +16,7 @@ use crate::error::{DecodeError, DecodeErrorKind};
 use crate::exporter::Exporter;
 use crate::registry::Registry;
 use crate::source::InterfaceStatus;
+use crate::time::Timeouts;
 
 /// Unlisted senders remembered by address.
 const MAX_UNLISTED: usize = 32;
@@ -162,6 +163,11 @@ impl Shard {
     /// Records that wait for a worker.
     pub(crate) fn routed(&mut self, worker: usize) -> Option<&mut Vec<FlowRecord>> {
         self.router.as_mut()?.routed(worker)
+    }
+
+    /// Timeouts of exporters that the workers do not know of yet.
+    pub(crate) fn take_timeouts(&mut self) -> Vec<(ExporterId, Timeouts)> {
+        self.router.as_mut().map(Router::take_timeouts).unwrap_or_default()
     }
 
     pub(crate) fn set_worker_overflow(&mut self, overflow: Overflow) {
@@ -325,7 +331,7 @@ impl Shard {
     /// Fills `slice` with what came since the last seal and takes its vectors in exchange, so that
     /// recycled slices make sealing free of allocation. `slot` is the slot of arrival that ends.
     pub fn seal(&mut self, slot: u64, slice: &mut Slice) {
-        self.accumulator.seal(slice);
+        self.accumulator.seal(slot, slice);
         let end = Millis::from_slot(slot.saturating_add(1));
         if end >= self.next_watermark || end + 2 * WATERMARK_EVERY_MS < self.next_watermark {
             self.next_watermark = end + WATERMARK_EVERY_MS;

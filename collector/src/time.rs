@@ -61,6 +61,14 @@ impl Clock {
         }
     }
 
+    /// By how much absolute times are corrected. A header in whole seconds is up to a second low: a
+    /// reading that this explains is a clock that is right, and correcting it would move each record
+    /// by another fraction of a second, so that those of one flow leave gaps or overlap.
+    fn correction(&self) -> i64 {
+        let skew = self.skew_ms();
+        if (-1000..=0).contains(&skew) { 0 } else { skew }
+    }
+
     /// First and last packet on our clock, never after `now`. Tells also whether the times had to
     /// be corrected because they were implausible.
     #[inline]
@@ -68,7 +76,7 @@ impl Clock {
         let (age, duration) = match time {
             FlowTime::Age { end, duration } => (end, duration),
             FlowTime::Absolute { start, end } => {
-                let on_ours = signed(end).saturating_sub(self.skew_ms());
+                let on_ours = signed(end).saturating_sub(self.correction());
                 let age = signed(now.0).saturating_sub(on_ours).max(0);
                 (age.unsigned_abs(), end.saturating_sub(start))
             }
@@ -81,6 +89,80 @@ impl Clock {
 
 fn signed(ms: u64) -> i64 {
     i64::try_from(ms).unwrap_or(i64::MAX)
+}
+
+/// An exporter's cache timeouts, 0 when not known. Milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Timeouts {
+    /// After this long a running flow is told of.
+    pub(crate) active_ms: u32,
+    /// After this long a silent flow is told of.
+    pub(crate) inactive_ms: u32,
+}
+
+impl Timeouts {
+    /// How long after its end a record may come of a flow that did not end. Milliseconds.
+    pub(crate) const PROMPT_MS: u64 = 3000;
+}
+
+/// An exporter's timeouts: as its options say (IE 36, 37), else as its long flows show. No record is
+/// longer than the active timeout, and flows that last are as long.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LearnedTimeouts {
+    said: Timeouts,
+    /// The two longest records of this period, and of the one before: one alone may be a mistake
+    /// of the exporter's.
+    longest: [u32; 2],
+    before: [u32; 2],
+    period_end: Millis,
+}
+
+/// A timeout that no record reaches any more is forgotten after this long, at most twice over.
+/// Milliseconds.
+const TIMEOUT_PERIOD_MS: u64 = 600_000;
+
+impl LearnedTimeouts {
+    /// Takes note of a record's duration, milliseconds; tells the timeouts if that changes them.
+    pub(crate) fn lasted(&mut self, duration: u64, now: Millis) -> Option<Timeouts> {
+        let before = self.known();
+        if now >= self.period_end {
+            self.before = std::mem::take(&mut self.longest);
+            self.period_end = now + TIMEOUT_PERIOD_MS;
+        }
+        let duration = u32::try_from(duration).unwrap_or(u32::MAX);
+        if duration > self.longest[0] {
+            self.longest = [duration, self.longest[0]];
+        } else {
+            self.longest[1] = self.longest[1].max(duration);
+        }
+        self.changed(before)
+    }
+
+    /// Takes note of what an option says, seconds; 0 for nothing.
+    pub(crate) fn said(&mut self, active_secs: u64, inactive_secs: u64) -> Option<Timeouts> {
+        let before = self.known();
+        let ms = |secs: u64| u32::try_from(secs.min(MAX_DURATION_MS / 1000) * 1000).unwrap_or(0);
+        if active_secs > 0 {
+            self.said.active_ms = ms(active_secs);
+        }
+        if inactive_secs > 0 {
+            self.said.inactive_ms = ms(inactive_secs);
+        }
+        self.changed(before)
+    }
+
+    pub(crate) fn known(&self) -> Timeouts {
+        if self.said.active_ms > 0 {
+            return self.said;
+        }
+        let of = |longest: [u32; 2]| if longest[1] > 0 { longest[1] } else { longest[0] };
+        Timeouts { active_ms: of(self.longest).max(of(self.before)), ..self.said }
+    }
+
+    fn changed(&self, before: Timeouts) -> Option<Timeouts> {
+        let now = self.known();
+        (now != before).then_some(now)
+    }
 }
 
 /// Export lag of one exporter: how long after a flow's first packet its record arrived.

@@ -444,3 +444,40 @@ fn data_before_its_template_counts_at_its_own_time() {
     assert_eq!(slice.hosts.len(), 1);
     assert!(slice.hosts[0].slot.abs_diff(NOW.slot()) <= 10);
 }
+
+#[test]
+fn an_exporter_that_counts_frames_is_brought_down_to_packets() {
+    let mut config = config();
+    config.exporters[0].counts_frames = true;
+    let mut shard = shard(&config);
+    let record = v5_record(SRC, DST, 80, 5, 5);
+    let flow = records(&mut shard, &v5(5, 0, 1, &[record]), NOW)[0];
+    assert_eq!((flow.packets, flow.bytes, flow.length_max), (10, 860, 86));
+    let sets = [set(2, &template(256, &iana(&BASE))), set(256, &base().0)];
+    let flow = records(&mut shard, &ipfix(0, 1, &sets), NOW)[0];
+    assert_eq!((flow.packets, flow.bytes), (10, 860));
+}
+
+#[test]
+fn an_exporter_is_told_by_what_it_did() {
+    let mut shard = shard(&config());
+    let event = template(257, &iana(&[(8, 4), (12, 4), (233, 1)]));
+    let sets = [
+        set(2, &event),
+        set(257, &bytes().raw(&SRC).raw(&DST).u8(1).0),
+        set(300, &[1; 16]),
+        set(2, &bytes().u16(258).u16(100).u32(0x0001_0004).0),
+    ];
+    shard.datagram(router(), &ipfix(0, 1, &sets), NOW).unwrap();
+    let up = 1_000_000;
+    let flow = |end: u32, length: u32| v5_record(SRC, DST, 80, up - end - length, up - end);
+    for (end, length) in [(100, 10_000), (200, 10_000), (300, 9000)] {
+        shard.datagram(router(), &v5(up, 0, 1, &[flow(end, length)]), NOW).unwrap();
+    }
+    let status = &shard.exporters()[0];
+    let drops: Vec<_> = status.drops.iter().map(|d| (d.reason.as_str(), d.count)).collect();
+    assert_eq!(drops, [("bad-template", 1), ("unknown-template", 1), ("not-traffic", 1)]);
+    assert_eq!(status.active_timeout_ms, 10_000);
+    assert!((10_000..13_000).contains(&status.lag_ms), "{}", status.lag_ms);
+    assert!(status.lag_p50_ms <= status.lag_ms && status.lag_p50_ms > 0);
+}

@@ -10,7 +10,7 @@ use std::sync::{Arc, mpsc};
 
 use support::*;
 use weir_collector::socket::{SliceSink, bind};
-use weir_collector::{Config, Counters, ExporterConfig, Registry};
+use weir_collector::{Config, Counters, ExporterConfig, Registry, TlsConfig};
 use weir_model::{ExporterStatus, Slice};
 
 struct Sink(mpsc::Sender<Slice>, mpsc::Sender<Counters>);
@@ -182,4 +182,121 @@ fn workers_share_the_hosts_of_one_exporter() {
     assert!(slots.is_sorted_by(|a, b| a < b), "{slots:?}");
     let counters = counted.iter().last().unwrap();
     assert_eq!((counters.flows, counters.queue_drops), (3000, 0));
+}
+
+/// An authority, and certificates signed by it, as PEM files in a folder.
+struct Certificates {
+    folder: tempfile::TempDir,
+    authority: rcgen::Certificate,
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+}
+
+impl Certificates {
+    fn new() -> Self {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let authority = params.self_signed(&key).unwrap();
+        let issuer = rcgen::Issuer::new(params, key);
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("ca.pem"), authority.pem()).unwrap();
+        Self { folder, authority, issuer }
+    }
+
+    /// Signs a certificate and writes it with its key.
+    fn sign(&self, name: &str) -> (rcgen::Certificate, rcgen::KeyPair) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        std::fs::write(self.path(&format!("{name}.pem")), certificate.pem()).unwrap();
+        std::fs::write(self.path(&format!("{name}.key")), key.serialize_pem()).unwrap();
+        (certificate, key)
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A client's side, with a certificate or without.
+    fn client(&self, own: Option<(rcgen::Certificate, rcgen::KeyPair)>) -> rustls::ClientConfig {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.authority.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+        match own {
+            None => builder.with_no_client_auth(),
+            Some((certificate, key)) => {
+                let key = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
+                builder.with_client_auth_cert(vec![certificate.der().clone()], key.into()).unwrap()
+            }
+        }
+    }
+}
+
+#[test]
+fn ipfix_over_tls_takes_exporters_with_the_right_certificate() {
+    let certificates = Certificates::new();
+    certificates.sign("weir.example");
+    let tls = TlsConfig {
+        cert: certificates.path("weir.example.pem"),
+        key: certificates.path("weir.example.key"),
+        client_ca: Some(certificates.path("ca.pem")),
+    };
+    let config = Config {
+        listen: Vec::new(),
+        listen_tls: vec!["127.0.0.1:0".parse().unwrap()],
+        tls: Some(tls),
+        exporters: vec![ExporterConfig::new("127.0.0.1/32".parse().unwrap())],
+        ..Config::default()
+    };
+    let registry = Arc::new(Registry::default());
+    let none = Config { tls: None, ..config.clone() };
+    let error = bind(&none, &inventory(), &registry).unwrap_err();
+    assert!(error.to_string().contains("tls"), "{error}");
+    let receiver = bind(&config, &inventory(), &registry).unwrap().remove(0);
+    let to = receiver.local_addr();
+    let stop = Arc::new(AtomicBool::new(false));
+    let (slices, arrived) = mpsc::channel();
+    let (health, counted) = mpsc::channel();
+    let thread = {
+        let stop = Arc::clone(&stop);
+        std::thread::spawn(move || receiver.run(Sink(slices, health), &stop))
+    };
+    let connect = |own| {
+        let client = Arc::new(certificates.client(own));
+        let name = "weir.example".try_into().unwrap();
+        let tls = rustls::ClientConnection::new(client, name).unwrap();
+        rustls::StreamOwned::new(tls, TcpStream::connect(to).unwrap())
+    };
+    let define = ipfix(0, 1, &[set(2, &template(256, &iana(&[(8, 4), (12, 4), (1, 4), (2, 4)])))]);
+    let record = bytes().raw(&[198, 51, 100, 1, 203, 0, 113, 7]).u32(100).u32(1).0;
+    let many = vec![record; 1000].concat();
+    let data = || ipfix(0, 1, &[set(256, &many)]);
+    // Without a certificate, and without TLS: cut off.
+    let mut stranger = connect(None);
+    let _ = stranger.write_all(&define);
+    assert!(stranger.read(&mut [0; 16]).is_err());
+    let mut plain = TcpStream::connect(to).unwrap();
+    plain.write_all(&define).unwrap();
+    let mut answer = Vec::new();
+    let _ = plain.read_to_end(&mut answer);
+    assert!(answer.len() < 32, "an alert at most");
+    // More than one TLS record holds, in pieces.
+    let mut exporter = connect(Some(certificates.sign("router.example")));
+    for piece in [define, data(), data(), data()].concat().chunks(9001) {
+        exporter.write_all(piece).unwrap();
+    }
+    exporter.flush().unwrap();
+    let mut packets = 0;
+    while packets < 3000 {
+        let slice = arrived.recv().unwrap();
+        packets += slice.hosts.iter().map(|h| h.total().packets).sum::<u64>();
+    }
+    stop.store(true, Ordering::Relaxed);
+    thread.join().unwrap();
+    let counters = counted.iter().last().unwrap();
+    assert_eq!((counters.flows, counters.errors.iter().sum::<u64>()), (3000, 0));
 }

@@ -55,7 +55,7 @@ fn headers_of_every_kind_lead_to_the_packet() {
     let snap = bytes().raw(&[0xaa, 0xaa, 3, 0, 0, 0]).u16(0x0800).raw(&ip).0;
     check("snap", 1, ethernet(56, &snap));
     let wifi = bytes().raw(&[0x88, 0x01]).raw(&[0; 24]).raw(&snap).0;
-    check("802.11 qos data", 9, wifi);
+    check("802.11 qos data", 15, wifi);
 }
 
 #[test]

@@ -41,6 +41,9 @@ pub(crate) fn check(config: &Config) -> Result<Vec<Warning>, ConfigError> {
     if config.api.loopback_readonly && !config.api.trusted_proxies.is_empty() {
         errors.push("api.loopback_readonly and api.trusted_proxies do not go together".to_owned());
     }
+    if !config.collector.listen_tls.is_empty() && config.collector.tls.is_none() {
+        errors.push("collector.listen_tls needs collector.tls".to_owned());
+    }
     if let Err(error) = config.panel_section().check() {
         errors.push(error.to_string());
     }

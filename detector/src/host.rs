@@ -8,7 +8,8 @@ use weir_model::{Direction, IpNet, Metric, Millis};
 use crate::baseline::Baseline;
 use crate::config::Config;
 use crate::evidence::Profile;
-use crate::metric::{HOST_METRICS, METRICS, direction, is_bits, values};
+use crate::expected::Expected;
+use crate::metric::{BITS, HOST_METRICS, METRICS, OUTBOUND, PACKETS, direction, is_bits, values};
 use crate::season::Season;
 use crate::series::{Kind, Series};
 use crate::table::NONE;
@@ -57,6 +58,8 @@ pub(crate) struct Warm {
     pub(crate) profile: Profile,
     /// What goes out.
     pub(crate) sent: Profile,
+    /// What its long flows are expected to carry, where it has any.
+    pub(crate) expected: Option<Box<Expected>>,
     pub(crate) touched: bool,
     /// Whether packets are kept of what is normal for it.
     pub(crate) detailed: bool,
@@ -75,6 +78,7 @@ impl Warm {
             series: Series::new(kind, since, slot, config),
             profile: Profile::default(),
             sent: Profile::default(),
+            expected: None,
             touched: false,
             detailed: false,
             compared: 0,
@@ -180,10 +184,22 @@ pub struct HostView {
 }
 
 impl Warm {
+    /// Values of a second, with what is expected in it of flows not exported yet.
+    fn reading(&self, second: u64) -> [u64; METRICS] {
+        let mut sums = values(&self.series.window.second(second));
+        if let Some(expected) = &self.expected {
+            let at = [PACKETS, BITS, OUTBOUND + PACKETS, OUTBOUND + BITS];
+            for (index, more) in at.into_iter().zip(expected.second(second)) {
+                sums[index] = sums[index].saturating_add(more);
+            }
+        }
+        sums
+    }
+
     pub(crate) fn view(&self, config: &Config, now: Millis) -> HostView {
         let series = &self.series;
         let second = now.secs();
-        let newest = values(&series.window.second(series.window.newest().saturating_sub(1)));
+        let newest = self.reading(second.saturating_sub(1));
         let view = |i: usize| {
             let base = &series.baselines[i];
             #[expect(clippy::cast_precision_loss, reason = "for people")]

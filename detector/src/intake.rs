@@ -107,6 +107,7 @@ impl Detector {
         for flow in &slice.long_flows {
             self.long_flow(flow, slice.slot, arrival);
         }
+        self.expected.extend_from_slice(&slice.expected);
         for sample in &slice.samples {
             self.sample(sample, slice.slot, arrival);
         }
@@ -268,30 +269,45 @@ impl Detector {
 
     /// Spreads a long flow over its seconds.
     fn long_flow(&mut self, flow: &LongFlow, slot: u64, arrival: u64) {
-        let last = flow.end.slot().min(slot) / SLOTS_PER_SEC;
-        let first = (flow.start.slot() / SLOTS_PER_SEC).min(last);
-        let seconds = last - first + 1;
-        let mut cell = Cell::default();
-        let packets = saturate(flow.volume.packets / seconds);
-        if flow.outbound {
-            cell.out_packets = packets;
-            cell.out_bytes = flow.volume.bytes / seconds;
-        } else {
-            cell.packets[flow.class as usize] = packets;
-            cell.bytes = flow.volume.bytes / seconds;
-            cell.variance = flow.variance / seconds;
-            if flow.protocol == 17 && flow.service_port != 0 {
-                cell.service_udp = packets;
-            }
+        let newest = slot / SLOTS_PER_SEC;
+        if !flow.outbound {
             self.seen.0 = self.seen.0.saturating_add(flow.volume.packets);
             self.seen.1 = self.seen.1.saturating_add(flow.variance);
         }
-        // What is older than the windows need not be written at all.
-        for second in first.max(last.saturating_sub(128))..=last {
-            self.cell(flow.host, Time::Second(second), arrival, &cell);
+        for (second, volume, variance) in flow.by_second() {
+            // What is older than the windows need not be written at all.
+            if second + 128 < newest {
+                continue;
+            }
+            let mut cell = Cell::default();
+            let packets = saturate(volume.packets);
+            if flow.outbound {
+                cell.out_packets = packets;
+                cell.out_bytes = volume.bytes;
+            } else {
+                cell.packets[flow.class as usize] = packets;
+                cell.bytes = volume.bytes;
+                cell.variance = variance;
+                if flow.protocol == 17 && flow.service_port != 0 {
+                    cell.service_udp = packets;
+                }
+            }
+            let time = Time::Second(second.min(newest));
+            self.cell(flow.host, time, arrival, &cell);
             if flow.service_port != 0 {
                 let of = (flow.host, flow.protocol, flow.service_port);
-                self.service_cell(of, Time::Second(second), arrival, &cell);
+                self.service_cell(of, time, arrival, &cell);
+            }
+        }
+    }
+
+    /// Tells hosts what their long flows are expected to carry: those that are watched by now.
+    pub(crate) fn expect(&mut self) {
+        for expectation in std::mem::take(&mut self.expected) {
+            let place = self.table.get(expectation.host);
+            let Some(idle) = self.idle.get(place as usize) else { continue };
+            if let Some(Some(warm)) = self.warm.get_mut(idle.warm as usize) {
+                warm.expected.get_or_insert_default().note(&expectation);
             }
         }
     }

@@ -16,6 +16,7 @@ mod config;
 mod cusum;
 mod evidence;
 mod exhibit;
+mod expected;
 mod follow;
 mod hash;
 mod host;
@@ -44,8 +45,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use weir_model::{
-    Direction, ExporterStatus, Incident, IncidentId, IncidentState, Inventory, IpNet, Metric,
-    Millis, SLICE_MS, Verdict,
+    Direction, Expectation, ExporterStatus, Incident, IncidentId, IncidentState, Inventory, IpNet,
+    Metric, Millis, SLICE_MS, Verdict,
 };
 
 pub use config::{Capabilities, Config, Floors};
@@ -137,6 +138,7 @@ pub struct Detector {
     touched_services: Vec<ServiceKey>,
     cold: Vec<Cold>,
     pending: Vec<Pending>,
+    expected: Vec<Expectation>,
     prefixes: FastMap<IpNet, u32>,
     services: FastMap<ServiceKey, Box<Service>>,
     /// What came near a threshold in this slot, with the alarm where one is known already.
@@ -179,6 +181,7 @@ impl Detector {
             touched_services: Vec::new(),
             cold: Vec::new(),
             pending: Vec::new(),
+            expected: Vec::new(),
             prefixes: FastMap::default(),
             services: FastMap::default(),
             alarmed: Vec::new(),
@@ -212,6 +215,7 @@ impl Detector {
         self.watermark = self.watermark.max(now - 90_000);
         self.tally();
         self.wake();
+        self.expect();
         self.keep_samples();
         let mut touched = std::mem::take(&mut self.touched_warm);
         self.tend_all(&touched);

@@ -96,6 +96,30 @@ pub struct ExporterStatus {
     pub sampling_source: SamplingSource,
     /// Learned export lag, 99th percentile, milliseconds.
     pub lag_ms: u64,
+    /// Learned export lag, median, milliseconds.
+    #[serde(default)]
+    pub lag_p50_ms: u64,
+    /// Active timeout of its flow cache as its options say, else as its long flows show; 0 when there
+    /// were none. Milliseconds.
+    #[serde(default)]
+    pub active_timeout_ms: u64,
+    /// Records of packets that other records had told of: not counted again.
+    #[serde(default)]
+    pub duplicates: u64,
+    /// What was not counted as traffic, by reason, in a fixed order; reasons that never occurred are
+    /// left out.
+    #[serde(default)]
+    pub drops: Vec<DropCount>,
     /// Exporter's clock minus ours, milliseconds.
     pub clock_skew_ms: i64,
+}
+
+/// How often something of an exporter was not counted as traffic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct DropCount {
+    /// Why: a kind of decoding error, `unknown-template`, `duplicate`, `not-ip` or `not-traffic`.
+    pub reason: String,
+    /// Datagrams, sets, samples or records, as the reason has it.
+    pub count: u64,
 }

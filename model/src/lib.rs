@@ -23,7 +23,7 @@ mod time;
 mod verdict;
 
 pub use account::{Role, UnknownRole};
-pub use exporter::{ExporterId, ExporterStatus, FlowProtocol, SamplingSource};
+pub use exporter::{DropCount, ExporterId, ExporterStatus, FlowProtocol, SamplingSource};
 pub use flow::{Direction, FlowRecord, Forwarding, Fragment, tcp_flags};
 pub use host::{HostBaseline, HostBaselines, HostRate};
 pub use incident::{Decision, Incident, IncidentState, TimelineEntry};
@@ -34,7 +34,9 @@ pub use mitigation::{
 };
 pub use panel::{PanelNode, PanelOrder, PanelPort, PanelServer, PanelStatus};
 pub use prefix_set::PrefixSet;
-pub use slice::{Class, ClassVolume, HostSlice, LongFlow, Sample, ServiceSlice, Slice};
+pub use slice::{
+    Class, ClassVolume, Expectation, HostSlice, LongFlow, Sample, ServiceSlice, Slice,
+};
 pub use snapshot::{
     Command, CommandError, DryRun, Mode, Observed, PeerState, PeerStatus, Snapshot,
 };

@@ -195,6 +195,76 @@ pub struct LongFlow {
     pub variance: u64,
 }
 
+impl LongFlow {
+    /// Its volume and variance by second since the epoch.
+    pub fn by_second(&self) -> impl Iterator<Item = (u64, ClassVolume, u64)> + use<> {
+        let Self { volume, variance, .. } = *self;
+        seconds_of(self.start, self.end)
+            .map(move |(second, share)| (second, share.of_volume(volume), share.of(variance)))
+    }
+}
+
+/// What a live flow is expected to carry until its exporter speaks of it again: a reading of the
+/// present, where an exporter with an active timeout of a minute would leave a minute of silence.
+/// Nothing of it has been exported, so it must not raise an alarm, end one, or become normal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expectation {
+    /// The protected address.
+    pub host: IpAddr,
+    /// Towards or from it.
+    pub outbound: bool,
+    /// Takes back what was expected of this time: it has been exported by now, or did not come.
+    pub settled: bool,
+    /// From here ...
+    pub start: Millis,
+    /// ... to here, evenly.
+    pub end: Millis,
+    /// Packets and octets, scaled.
+    pub volume: ClassVolume,
+}
+
+impl Expectation {
+    /// Its volume by second since the epoch.
+    pub fn by_second(&self) -> impl Iterator<Item = (u64, ClassVolume)> + use<> {
+        let volume = self.volume;
+        seconds_of(self.start, self.end)
+            .map(move |(second, share)| (second, share.of_volume(volume)))
+    }
+}
+
+/// A part of a time span, in milliseconds from its start.
+#[derive(Clone, Copy, Debug)]
+struct Share {
+    from: u64,
+    to: u64,
+    of: u64,
+}
+
+impl Share {
+    /// This part's share of a number; the shares of all parts add up to it.
+    fn of(self, total: u64) -> u64 {
+        let until = |ms: u64| u128::from(total) * u128::from(ms) / u128::from(self.of);
+        u64::try_from(until(self.to) - until(self.from)).unwrap_or(u64::MAX)
+    }
+
+    fn of_volume(self, total: ClassVolume) -> ClassVolume {
+        ClassVolume { packets: self.of(total.packets), bytes: self.of(total.bytes) }
+    }
+}
+
+/// The seconds since the epoch that a time span touches, each with its share of it. By the
+/// millisecond: by whole seconds, the second in which one record ends and the next begins would
+/// count twice.
+fn seconds_of(start: Millis, end: Millis) -> impl Iterator<Item = (u64, Share)> {
+    let length = end.since(start).max(1);
+    let last = (start + (length - 1)).secs();
+    (start.secs()..=last).map(move |second| {
+        let from = Millis::from_secs(second).since(start);
+        let to = Millis::from_secs(second + 1).since(start).min(length);
+        (second, Share { from, to, of: length })
+    })
+}
+
 /// A record kept as evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Sample {
@@ -221,8 +291,39 @@ pub struct Slice {
     pub services: Vec<ServiceSlice>,
     /// Flows that span more than a second.
     pub long_flows: Vec<LongFlow>,
+    /// What live long flows are expected to carry, and what is no longer.
+    #[serde(default)]
+    pub expected: Vec<Expectation>,
     /// A bounded sample of the records about protected hosts.
     pub samples: Vec<Sample>,
     /// Slices that were dropped before this one because the core was slow.
     pub lost_slices: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expected(start: u64, end: u64, bytes: u64) -> Vec<(u64, u64)> {
+        let volume = ClassVolume { packets: bytes / 100, bytes };
+        let expectation = Expectation {
+            host: IpAddr::from([192, 0, 2, 1]),
+            outbound: false,
+            settled: false,
+            start: Millis(start),
+            end: Millis(end),
+            volume,
+        };
+        expectation.by_second().map(|(second, volume)| (second, volume.bytes)).collect()
+    }
+
+    #[test]
+    fn a_span_is_shared_out_by_the_millisecond() {
+        assert_eq!(expected(500, 2500, 2000), [(0, 500), (1, 1000), (2, 500)]);
+        // An end on the second does not touch it.
+        assert_eq!(expected(1000, 2000, 7), [(1, 7)]);
+        assert_eq!(expected(1500, 1500, 7), [(1, 7)]);
+        let sum: u64 = expected(17, 60_019, 1_000_003).iter().map(|(_, bytes)| bytes).sum();
+        assert_eq!(sum, 1_000_003);
+    }
 }

@@ -10,9 +10,11 @@ use weir::replay::{self, Kind, Options, Outcome, Player};
 use weir::{Core, Turn};
 use weir_collector::{ExporterConfig, Registry, Shard};
 use weir_config::Config;
+use weir_model::{Direction, Fragment, Metric};
 use weir_model::{Family, Millis, Slice};
 use weir_tests::corpus;
 use weir_traffic::Scene;
+use weir_traffic::encode::{Flow, netflow_v5};
 
 /// Plays a capture of raw packets as samples of 1:1000, as an operator would from the shell.
 fn play(test: &str, name: &str, protect: &str) -> Option<Outcome> {
@@ -166,4 +168,70 @@ fn a_recording_replays_byte_for_byte() {
 fn outputs(turn: &Turn) -> String {
     let desired = turn.desired.as_ref().map(|d| d.mitigations().to_vec());
     serde_json::to_string(&(&turn.decisions, desired, &turn.changed)).unwrap()
+}
+
+/// 200 Mbit/s through a router with an active timeout of a minute, sampled 1:1000, as the running
+/// appliance reads it: in every second after the first export, within a tenth, and no alarm.
+#[test]
+fn a_transfer_exported_once_a_minute_reads_true_in_every_second() {
+    const BYTES_PER_SEC: u64 = 25_000_000;
+    let mut config = Config::default();
+    let host: IpAddr = "203.0.113.9".parse().unwrap();
+    config.protect.prefixes = ["203.0.113.0/24".parse().unwrap()].into_iter().collect();
+    config.collector.exporters.push(ExporterConfig::new(exporter(0).ip().into()));
+    let mut player = Player::new(&config, EPOCH);
+    let (mut start, mut read) = (EPOCH + 250, 0);
+    for minute in 0..5 {
+        // The router looks for timed-out flows now and then, and sends a little later.
+        let end = EPOCH + 60_250 + minute * 60_700;
+        while player.now() < end + 400 {
+            let next = Millis::from_secs(player.now().secs() + 1).min(end + 400);
+            player.until(next);
+            if minute > 0 && next.0.is_multiple_of(1000) {
+                let view = player.core().detector().host_view(host).unwrap();
+                let of = |way| {
+                    let found = |b: &&weir_detector::BaselineView| {
+                        b.metric == Metric::BitsPerSec && b.direction == way
+                    };
+                    view.baselines.iter().find(found).unwrap().now
+                };
+                let ratio = of(Direction::Inbound) / (BYTES_PER_SEC * 8) as f64;
+                assert!((0.9..=1.1).contains(&ratio), "{ratio} at {}", next.since(EPOCH));
+                read += 1;
+            }
+        }
+        let bytes = BYTES_PER_SEC * end.since(start) / 1000 / 1000;
+        let header = netflow_v5::Header {
+            now_ms: player.now().0,
+            boot_ms: EPOCH.0 - 3_600_000,
+            sequence: u32::try_from(minute).unwrap(),
+            engine: 0,
+            sampling: 1000,
+        };
+        let flow = Flow {
+            src: "198.51.100.1".parse().unwrap(),
+            dst: host,
+            src_port: 443,
+            dst_port: 50_000,
+            protocol: 6,
+            tcp_flags: 0x18,
+            icmp_type: 0,
+            icmp_code: 0,
+            packets: bytes / 1400,
+            bytes,
+            length_min: 1400,
+            length_max: 1400,
+            ttl_min: 57,
+            ttl_max: 57,
+            fragment: Fragment::None,
+            first_ms: start.0,
+            last_ms: end.0,
+            input_if: 1,
+            output_if: 2,
+        };
+        player.datagram(exporter(0), &netflow_v5::datagram(&header, &[flow]));
+        start = end;
+    }
+    assert!(read >= 240, "{read} seconds");
+    assert!(player.finish().incidents.is_empty());
 }

@@ -273,4 +273,13 @@ fn merge(row: &mut ExporterStatus, other: &ExporterStatus) {
     row.lost += other.lost;
     row.templates = row.templates.max(other.templates);
     row.lag_ms = row.lag_ms.max(other.lag_ms);
+    row.lag_p50_ms = row.lag_p50_ms.max(other.lag_p50_ms);
+    row.active_timeout_ms = row.active_timeout_ms.max(other.active_timeout_ms);
+    row.duplicates += other.duplicates;
+    for drop in &other.drops {
+        match row.drops.iter_mut().find(|own| own.reason == drop.reason) {
+            Some(own) => own.count += drop.count,
+            None => row.drops.push(drop.clone()),
+        }
+    }
 }

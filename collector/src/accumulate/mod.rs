@@ -5,6 +5,7 @@
 //! come in small groups: the places of a whole group are looked up before any is used, so that
 //! their cache misses overlap.
 
+mod expect;
 mod hash;
 mod ranges;
 mod route;
@@ -15,12 +16,14 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use weir_model::{
-    Class, ClassVolume, FlowRecord, Forwarding, HostSlice, Inventory, LongFlow, Millis,
+    Class, ClassVolume, ExporterId, FlowRecord, Forwarding, HostSlice, Inventory, LongFlow, Millis,
     ServiceSlice, Slice, tcp_flags,
 };
 
 use crate::config::Config;
-use crate::decode::{Visit, packet};
+use crate::decode::{LONG_FLOW_MS, Visit, packet};
+use crate::time::Timeouts;
+use expect::Expected;
 use hash::source_bit;
 use ranges::{Place, Ranges};
 use samples::Reservoir;
@@ -29,8 +32,6 @@ pub(crate) use route::{Router, Share};
 
 /// Records looked up together.
 const GROUP: usize = 32;
-/// Flows longer than this are handed on as such, milliseconds.
-const LONG_FLOW_MS: u64 = 1000;
 /// Slots further back than this are added up by whole seconds, so that a host has a bounded
 /// number of entries in a slice however late its flows are exported.
 const FINE_SLOTS: u64 = 30;
@@ -87,6 +88,7 @@ pub(crate) struct Accumulator {
     service_sums: Vec<ServiceSlice>,
     service_next: Vec<u32>,
     long_flows: Vec<LongFlow>,
+    expected: Expected,
     samples: Reservoir,
     slot: u64,
     overflow: Overflow,
@@ -121,6 +123,10 @@ impl Visit for Accumulator {
             self.flush();
         }
     }
+
+    fn timeouts(&mut self, exporter: ExporterId, timeouts: Timeouts) {
+        self.expected.timeouts(exporter, timeouts);
+    }
 }
 
 impl Accumulator {
@@ -140,6 +146,7 @@ impl Accumulator {
             service_sums: Vec::new(),
             service_next: Vec::new(),
             long_flows: Vec::new(),
+            expected: Expected::new(config.max_long_flows_per_slice),
             samples: Reservoir::new(config.max_samples_per_slice),
             slot: 0,
             overflow: Overflow::default(),
@@ -160,6 +167,7 @@ impl Accumulator {
         accumulator.max_hosts = part(config.max_hosts_per_slice);
         accumulator.max_mapped = part(config.max_ipv6_hosts_per_slice);
         accumulator.max_long_flows = part(config.max_long_flows_per_slice);
+        accumulator.expected = Expected::new(accumulator.max_long_flows);
         accumulator.samples = Reservoir::new(part(config.max_samples_per_slice));
         accumulator
     }
@@ -450,10 +458,11 @@ impl Accumulator {
             volume,
             variance,
         });
+        self.expected.exported(record, volume, outbound, self.slot);
     }
 
     /// Fills `slice` with what came since the last time, and takes its emptied vectors in exchange.
-    pub(crate) fn seal(&mut self, slice: &mut Slice) {
+    pub(crate) fn seal(&mut self, slot: u64, slice: &mut Slice) {
         self.flush();
         slice.hosts.clear();
         slice.services.clear();
@@ -461,6 +470,7 @@ impl Accumulator {
         std::mem::swap(&mut slice.hosts, &mut self.hosts);
         std::mem::swap(&mut slice.services, &mut self.service_sums);
         std::mem::swap(&mut slice.long_flows, &mut self.long_flows);
+        self.expected.seal(slot, &mut slice.expected);
         self.samples.take(&mut slice.samples);
         self.host_next.clear();
         self.service_next.clear();

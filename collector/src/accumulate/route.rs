@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 
-use weir_model::{FlowRecord, PrefixSet};
+use weir_model::{ExporterId, FlowRecord, PrefixSet};
 
 use super::hash::address_hash;
 use super::ranges::Ranges;
 use crate::decode::Visit;
+use crate::time::Timeouts;
 
 /// A worker's share of the protected hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,13 +38,14 @@ pub(crate) struct Router {
     ranges: Ranges,
     workers: u32,
     routed: Vec<Vec<FlowRecord>>,
+    timeouts: Vec<(ExporterId, Timeouts)>,
 }
 
 impl Router {
     pub(crate) fn new(protected: &PrefixSet, workers: usize) -> Self {
         let count = u32::try_from(workers).unwrap_or(u32::MAX);
         let routed = (0..workers).map(|_| Vec::new()).collect();
-        Self { ranges: Ranges::new(protected), workers: count, routed }
+        Self { ranges: Ranges::new(protected), workers: count, routed, timeouts: Vec::new() }
     }
 
     pub(crate) fn set_protected(&mut self, protected: &PrefixSet) {
@@ -53,6 +55,11 @@ impl Router {
     /// What waits for one worker.
     pub(crate) fn routed(&mut self, worker: usize) -> Option<&mut Vec<FlowRecord>> {
         self.routed.get_mut(worker)
+    }
+
+    /// Timeouts learned since the last time, for every worker.
+    pub(crate) fn take_timeouts(&mut self) -> Vec<(ExporterId, Timeouts)> {
+        std::mem::take(&mut self.timeouts)
     }
 
     fn send(&mut self, worker: u32, record: &FlowRecord) {
@@ -75,5 +82,9 @@ impl Visit for Router {
         {
             self.send(worker, record);
         }
+    }
+
+    fn timeouts(&mut self, exporter: ExporterId, timeouts: Timeouts) {
+        self.timeouts.push((exporter, timeouts));
     }
 }

@@ -6,7 +6,7 @@ use weir_model::{FlowRecord, Forwarding, Fragment};
 
 use super::packet::{self, LinkType};
 use super::{Context, Visit, average_length, split_icmp};
-use crate::exporter::DomainKey;
+use crate::exporter::{DomainKey, ETHERNET_HEADER};
 use crate::fields::{BIFLOW, Raw, SECTION, Slot, ntp_ms};
 use crate::time::{FlowTime, uptime_age};
 
@@ -20,8 +20,6 @@ pub(super) struct Export {
     pub(super) unix_ms: u64,
 }
 
-/// Octets of an Ethernet header, to bring layer-2 counts down to layer 3.
-const ETHERNET_HEADER: u64 = 14;
 /// Largest usual packet, for records that count octets and not packets: the packets are then at
 /// least the octets by this.
 const FULL_PACKET: u64 = 1500;
@@ -40,9 +38,9 @@ pub(super) fn flows<V: Visit>(
         rare_flows(cx, export, raw, record, sampling);
         return;
     }
-    let (packets, bytes) = counts(raw);
+    let (packets, bytes) = counts(raw, cx.exporter.overhead);
     let (Some((src, dst)), 1..) = (addresses(raw), packets) else {
-        cx.tally.not_traffic = cx.tally.not_traffic.wrapping_add(1);
+        cx.not_traffic();
         return;
     };
     let (input_if, output_if) = (raw.u32(Slot::InputIf), raw.u32(Slot::OutputIf));
@@ -51,7 +49,7 @@ pub(super) fn flows<V: Visit>(
         return;
     }
     let (start, end) = cx.event(time(export, raw, cx.exporter.init_ms));
-    if !cx.admit(input_if, output_if, start) {
+    if !cx.admit(input_if, output_if, start, end) {
         return;
     }
     let exporter = cx.exporter.id;
@@ -81,8 +79,10 @@ fn rare_flows<V: Visit>(
     record: &[u8],
     sampling: u32,
 ) {
-    let Some(mut flow) = from_section(cx, raw, record).or_else(|| from_fields(raw)) else {
-        cx.tally.not_traffic = cx.tally.not_traffic.wrapping_add(1);
+    let Some(mut flow) =
+        from_section(cx, raw, record).or_else(|| from_fields(raw, cx.exporter.overhead))
+    else {
+        cx.not_traffic();
         return;
     };
     if raw.has(Slot::Direction) && repeated(cx, flow.input_if, raw.u64(Slot::Direction)) {
@@ -100,7 +100,7 @@ fn rare_flows<V: Visit>(
         cx.record(&reversed(&flow, raw));
     }
     if flow.packets == 0 && !answered {
-        cx.tally.not_traffic = cx.tally.not_traffic.wrapping_add(1);
+        cx.not_traffic();
     }
 }
 
@@ -116,9 +116,9 @@ fn repeated<V: Visit>(cx: &mut Context<'_, V>, input_if: u32, direction: u64) ->
 }
 
 /// Everything but time, rate and exporter.
-fn from_fields(raw: &Raw) -> Option<FlowRecord> {
+fn from_fields(raw: &Raw, overhead: u64) -> Option<FlowRecord> {
     let (src, dst) = addresses(raw)?;
-    let (packets, bytes) = counts(raw);
+    let (packets, bytes) = counts(raw, overhead);
     let mut flow = FlowRecord {
         packets,
         bytes,
@@ -177,18 +177,15 @@ fn addresses(raw: &Raw) -> Option<(IpAddr, IpAddr)> {
 }
 
 #[inline]
-fn counts(raw: &Raw) -> (u64, u64) {
+fn counts(raw: &Raw, overhead: u64) -> (u64, u64) {
     // One of the two is 0: a template's octets are settled to one field.
     let bytes = raw.u64(Slot::Bytes) | raw.u64(Slot::Layer2Bytes);
     let packets =
         if raw.has(Slot::Packets) { raw.u64(Slot::Packets) } else { bytes.div_ceil(FULL_PACKET) };
     // Octets without a packet are a rounding of the exporter's: there was at least one.
     let packets = if packets == 0 && bytes > 0 { 1 } else { packets };
-    if raw.has(Slot::Layer2Bytes) {
-        (packets, bytes.saturating_sub(packets.saturating_mul(ETHERNET_HEADER)))
-    } else {
-        (packets, bytes)
-    }
+    let overhead = if raw.has(Slot::Layer2Bytes) { ETHERNET_HEADER } else { overhead };
+    (packets, bytes.saturating_sub(packets.saturating_mul(overhead)))
 }
 
 #[inline]

@@ -11,14 +11,14 @@ pub(crate) mod packet;
 mod set;
 mod sflow;
 
-use weir_model::{FlowRecord, Millis, SamplingSource};
+use weir_model::{ExporterId, FlowRecord, Millis, SamplingSource};
 
 use crate::config::Tunnel;
 use crate::error::{DecodeError, DecodeErrorKind};
 use crate::exporter::{DomainKey, Exporter};
 use crate::read::{be16, be32};
 use crate::template::Template;
-use crate::time::FlowTime;
+use crate::time::{FlowTime, Timeouts};
 
 /// What decoding yields, as it goes. Only records matter to the receive path; the rest is for
 /// people who look on.
@@ -38,6 +38,10 @@ pub(crate) trait Visit {
     /// The sampling rate of the records that follow.
     #[inline]
     fn resolved(&mut self, _rate: u32, _source: SamplingSource) {}
+
+    /// An exporter's timeouts are known, or have changed.
+    #[inline]
+    fn timeouts(&mut self, _exporter: ExporterId, _timeouts: Timeouts) {}
 
     /// A template that is new or has changed.
     #[inline]
@@ -80,6 +84,9 @@ pub(crate) struct Tally {
     pub(crate) not_traffic: u64,
 }
 
+/// Flows longer than this are handed on as such, milliseconds.
+pub(crate) const LONG_FLOW_MS: u64 = 1000;
+
 /// Everything a decoder works with.
 #[derive(Debug)]
 pub(crate) struct Context<'a, V> {
@@ -96,14 +103,20 @@ impl<V: Visit> Context<'_, V> {
     /// Hands a record on.
     #[inline]
     pub(crate) fn record(&mut self, record: &FlowRecord) {
-        if self.admit(record.input_if, record.output_if, record.start) {
+        if self.admit(record.input_if, record.output_if, record.start, record.end) {
             self.visit.record(record);
         }
     }
 
     /// Whether a record counts, and takes note of it if so.
     #[inline]
-    pub(crate) fn admit(&mut self, input_if: u32, output_if: u32, start: Millis) -> bool {
+    pub(crate) fn admit(
+        &mut self,
+        input_if: u32,
+        output_if: u32,
+        start: Millis,
+        end: Millis,
+    ) -> bool {
         if !self.exporter.roles.counts(input_if, output_if) {
             self.duplicate();
             return false;
@@ -113,12 +126,35 @@ impl<V: Visit> Context<'_, V> {
             self.exporter.lag.add(self.now.since(start));
         }
         self.tally.flows = self.tally.flows.wrapping_add(1);
+        if end.since(start) > LONG_FLOW_MS {
+            self.long_flow(end.since(start));
+        }
         true
+    }
+
+    /// Long flows show when an exporter speaks of running ones.
+    #[cold]
+    fn long_flow(&mut self, duration: u64) {
+        if let Some(timeouts) = self.exporter.timeouts.lasted(duration, self.now) {
+            self.visit.timeouts(self.exporter.id, timeouts);
+        }
     }
 
     /// Counts a record that tells of packets which another record has told of.
     pub(crate) fn duplicate(&mut self) {
         self.exporter.duplicates = self.exporter.duplicates.wrapping_add(1);
+    }
+
+    /// Counts a record that tells of an event, not of traffic.
+    pub(crate) fn not_traffic(&mut self) {
+        self.tally.not_traffic = self.tally.not_traffic.wrapping_add(1);
+        self.exporter.not_traffic = self.exporter.not_traffic.wrapping_add(1);
+    }
+
+    /// Counts a sample of a packet that is not IP.
+    pub(crate) fn not_ip(&mut self) {
+        self.tally.not_ip = self.tally.not_ip.wrapping_add(1);
+        self.exporter.not_ip = self.exporter.not_ip.wrapping_add(1);
     }
 
     /// Takes note of the sampling rate of the records that follow.

@@ -58,12 +58,13 @@ fn flow<V: Visit>(r: &[u8; RECORD], uptime: u32, sampling: u32, cx: &mut Context
     let (start, end) = cx
         .event(FlowTime::Age { end: uptime_age(uptime, last), duration: uptime_age(last, first) });
     let (input_if, output_if) = (u32::from(short(12)), u32::from(short(14)));
-    if !cx.admit(input_if, output_if, start) {
+    if !cx.admit(input_if, output_if, start, end) {
         return;
     }
-    let exporter = cx.exporter.id;
+    let (exporter, overhead) = (cx.exporter.id, cx.exporter.overhead);
     cx.visit.make(|record| {
-        let (packets, bytes) = (u64::from(long(16)), u64::from(long(20)));
+        let packets = u64::from(long(16));
+        let bytes = u64::from(long(20)).saturating_sub(packets * overhead);
         let length = average_length(packets, bytes);
         *record = FlowRecord {
             src: IpAddr::V4(Ipv4Addr::from_bits(long(0))),

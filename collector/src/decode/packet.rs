@@ -26,11 +26,11 @@ pub enum LinkType {
     LinuxSll2,
     /// BSD loopback: an address family in the capturing machine's octet order (pcap 0, 108).
     Null,
-    /// PPP, with or without HDLC framing (pcap 9; sFlow 7).
+    /// PPP, with or without HDLC framing (pcap 9; sFlow 7 and 14).
     Ppp,
     /// An MPLS label stack (sFlow 13).
     Mpls,
-    /// IEEE 802.11 data frames (pcap 105; sFlow 9).
+    /// IEEE 802.11 data frames (pcap 105; sFlow 15).
     Ieee80211,
 }
 

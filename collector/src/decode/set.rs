@@ -365,7 +365,7 @@ fn one_record<V: Visit>(
             let sampling = rate.of(cx, export, template, raw);
             flows(cx, export, raw, record, sampling);
         }
-        Kind::Data => cx.tally.not_traffic = cx.tally.not_traffic.wrapping_add(1),
+        Kind::Data => cx.not_traffic(),
         Kind::Options { .. } => option(cx, export.domain, raw),
     }
 }
@@ -377,6 +377,10 @@ fn option<V: Visit>(cx: &mut Context<'_, V>, domain: DomainKey, raw: &Raw) {
         let scope = Scope { sampler: raw.get(Slot::Sampler), template };
         cx.exporter.sampling.learn(domain.domain, scope, rate);
         cx.visit.learned(domain, scope.sampler, scope.template, rate);
+    }
+    let (active, inactive) = (raw.u64(Slot::ActiveTimeout), raw.u64(Slot::InactiveTimeout));
+    if let Some(timeouts) = cx.exporter.timeouts.said(active, inactive) {
+        cx.visit.timeouts(cx.exporter.id, timeouts);
     }
     if raw.u64(Slot::Init) > 0 {
         cx.exporter.init_ms = raw.u64(Slot::Init);

@@ -144,7 +144,7 @@ fn flow_sample<V: Visit, const EXPANDED: bool>(
     };
     let mut flow = packet::EMPTY;
     if !best_packet(cx, &mut c, records, &mut flow)? {
-        cx.tally.not_ip = cx.tally.not_ip.wrapping_add(1);
+        cx.not_ip();
         return Some(());
     }
     if source.class == 0 && source.index == sample.input_if {
@@ -250,10 +250,10 @@ fn raw_header<V: Visit>(
     let header = c.opaque(len).unwrap_or_else(|| &body[c.at..]);
     let link = match protocol {
         1 => LinkType::Ethernet,
-        7 => LinkType::Ppp,
-        9 => LinkType::Ieee80211,
+        7 | 14 => LinkType::Ppp,
         11 | 12 => LinkType::Ip,
         13 => LinkType::Mpls,
+        15 => LinkType::Ieee80211,
         _ => return None,
     };
     // Stripped octets (usually the frame check sequence) are in frame_length but come last.

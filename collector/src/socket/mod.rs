@@ -5,6 +5,7 @@
 
 mod spread;
 mod tcp;
+mod tls;
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
@@ -45,7 +46,7 @@ const CHECKPOINT_SLOTS: u64 = 600;
 #[derive(Debug, Error)]
 #[error("cannot listen on {transport} {address}: {source}")]
 pub struct BindError {
-    /// `udp` or `tcp`.
+    /// `udp`, `tcp` or `tls`.
     pub transport: &'static str,
     /// The listener.
     pub address: SocketAddr,
@@ -152,9 +153,16 @@ pub fn bind(
             address = local;
         }
     }
-    for listener in &config.listen_tcp {
-        let failed = |source| BindError { transport: "tcp", address: *listener, source };
-        let tcp = Tcp::bind(*listener).map_err(failed)?;
+    let plain = config.listen_tcp.iter().map(|listener| (*listener, "tcp"));
+    let with_tls = config.listen_tls.iter().map(|listener| (*listener, "tls"));
+    for (listener, transport) in plain.chain(with_tls) {
+        let failed = |source| BindError { transport, address: listener, source };
+        let tls = (transport == "tls").then(|| match &config.tls {
+            Some(config) => tls::server(config),
+            None => Err(io::Error::new(io::ErrorKind::InvalidInput, "collector.tls is not set")),
+        });
+        let tls = tls.transpose().map_err(failed)?;
+        let tcp = Tcp::bind(listener, tls).map_err(failed)?;
         let local = tcp.local_addr().map_err(failed)?;
         let number = u16::try_from(receivers.len()).unwrap_or(u16::MAX);
         let shard = Shard::new(number, config, Arc::clone(inventory), Arc::clone(registry));

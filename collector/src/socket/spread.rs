@@ -15,11 +15,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::{Builder, JoinHandle};
 
-use weir_model::{FlowRecord, Inventory, Millis, Slice};
+use weir_model::{ExporterId, FlowRecord, Inventory, Millis, Slice};
 
 use crate::accumulate::{Accumulator, Overflow};
 use crate::decode::Visit;
 use crate::shard::Shard;
+use crate::time::Timeouts;
 
 /// Batches on their way to one worker at most.
 const QUEUE: usize = 256;
@@ -28,7 +29,8 @@ const BATCH: usize = 512;
 
 enum Work {
     Records { records: Vec<FlowRecord>, now: Millis },
-    Seal { slice: Slice },
+    Timeouts(ExporterId, Timeouts),
+    Seal { slot: u64, slice: Slice },
     Inventory(Arc<Inventory>),
 }
 
@@ -75,6 +77,12 @@ impl Spread {
 
     /// Sends on what has been routed since the last time: all of it, or what fills a batch.
     pub(super) fn forward(&mut self, shard: &mut Shard, now: Millis, all: bool) {
+        for (exporter, timeouts) in shard.take_timeouts() {
+            for worker in &self.workers {
+                // Lost when the queue is full: the flows of that exporter are seen in hindsight.
+                let _ = worker.work.try_send(Work::Timeouts(exporter, timeouts));
+            }
+        }
         for (index, worker) in self.workers.iter_mut().enumerate() {
             let Some(routed) = shard.routed(index) else { return };
             if routed.is_empty() || (routed.len() < BATCH && !all) {
@@ -106,9 +114,10 @@ impl Spread {
 
     /// Ends a slot: `slice` tells which one, and its vectors are used again.
     pub(super) fn seal(&mut self, shard: &mut Shard, now: Millis, slice: Box<Slice>) {
+        let slot = slice.slot;
         self.forward(shard, now, true);
         for (worker, part) in self.workers.iter().zip(self.parts.drain(..)) {
-            let _ = worker.work.send(Work::Seal { slice: part });
+            let _ = worker.work.send(Work::Seal { slot, slice: part });
         }
         self.waiting = Some(slice);
     }
@@ -130,6 +139,7 @@ impl Spread {
             whole.hosts.append(&mut part.hosts);
             whole.services.append(&mut part.services);
             whole.long_flows.append(&mut part.long_flows);
+            whole.expected.append(&mut part.expected);
             whole.samples.append(&mut part.samples);
             self.parts.push(part);
         }
@@ -170,8 +180,9 @@ fn run(
                 // No room: the receiver has spares enough.
                 let _ = empty.try_send(records);
             }
-            Work::Seal { mut slice } => {
-                accumulator.seal(&mut slice);
+            Work::Timeouts(exporter, timeouts) => accumulator.timeouts(exporter, timeouts),
+            Work::Seal { slot, mut slice } => {
+                accumulator.seal(slot, &mut slice);
                 if outbox.send(Done { slice, overflow: accumulator.overflow() }).is_err() {
                     return;
                 }

@@ -1,16 +1,19 @@
-//! IPFIX over TCP (RFC 7011 §10.4): a stream of messages, each with its length.
+//! IPFIX over TCP and TLS (RFC 7011 §10.4): a stream of messages, each with its length.
 //!
 //! Templates belong to their connection and go with it. One thread serves all connections of a
 //! listener; a peer that sends something else than IPFIX is cut off, since a stream that has lost
 //! its framing cannot find it again.
 
-use std::io::{self, ErrorKind, Read};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustls::ServerConfig;
 use weir_model::Millis;
 
+use super::tls::{Stream, later};
 use crate::read::be16;
 use crate::shard::Shard;
 
@@ -19,10 +22,13 @@ pub(super) const MAX_CONNECTIONS: usize = 64;
 /// An IPFIX message is at most this long (16 bits of length).
 const MESSAGE: usize = 65_536;
 const HEADER: usize = 16;
+/// A connection that has not agreed on keys after this long ends. Milliseconds.
+const HANDSHAKE_MS: u64 = 10_000;
 
 #[derive(Debug)]
 struct Connection {
-    stream: TcpStream,
+    stream: Stream,
+    since: Millis,
     from: SocketAddr,
     session: u32,
     buffer: Box<[u8]>,
@@ -33,15 +39,17 @@ struct Connection {
 #[derive(Debug)]
 pub(super) struct Tcp {
     listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
     connections: Vec<Connection>,
     next_session: u32,
 }
 
 impl Tcp {
-    pub(super) fn bind(address: SocketAddr) -> io::Result<Self> {
+    /// Listens, for connections with TLS if it is given what that takes.
+    pub(super) fn bind(address: SocketAddr, tls: Option<Arc<ServerConfig>>) -> io::Result<Self> {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
-        Ok(Self { listener, connections: Vec::new(), next_session: 1 })
+        Ok(Self { listener, tls, connections: Vec::new(), next_session: 1 })
     }
 
     pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -60,8 +68,11 @@ impl Tcp {
             // The listener first; places without a connection are not polled.
             let mut fds: [PollFd<'_>; MAX_CONNECTIONS + 1] = std::array::from_fn(|index| {
                 let connection = index.checked_sub(1).and_then(|i| self.connections.get(i));
-                let fd = connection.map_or_else(|| self.listener.as_fd(), |c| c.stream.as_fd());
-                PollFd::new(fd, PollFlags::POLLIN)
+                let listener = || self.listener.as_fd();
+                let fd = connection.map_or_else(listener, |c| c.stream.socket().as_fd());
+                let writes = connection.is_some_and(|c| c.stream.wants_write());
+                let out = if writes { PollFlags::POLLOUT } else { PollFlags::empty() };
+                PollFd::new(fd, PollFlags::POLLIN | out)
             });
             let used = &mut fds[..=self.connections.len()];
             if poll(used, PollTimeout::from(timeout_ms)).is_err() {
@@ -73,7 +84,10 @@ impl Tcp {
         }
         let now = now();
         for index in (0..self.connections.len()).rev() {
-            if ready[index + 1] && !self.connections[index].serve(shard, now) {
+            let connection = &mut self.connections[index];
+            let slow =
+                connection.stream.is_handshaking() && now.since(connection.since) > HANDSHAKE_MS;
+            if slow || (ready[index + 1] && !connection.serve(shard, now)) {
                 let gone = self.connections.swap_remove(index);
                 shard.close(gone.from, gone.session);
             }
@@ -89,26 +103,37 @@ impl Tcp {
             shard.counters_mut().refused_connections += 1;
             return;
         }
-        if stream.set_nonblocking(true).is_err() {
-            return;
-        }
+        let Ok(stream) = Stream::new(stream, self.tls.as_ref()) else { return };
         let session = self.next_session;
         self.next_session = session.wrapping_add(1).max(1);
         let buffer = vec![0; MESSAGE].into_boxed_slice();
-        self.connections.push(Connection { stream, from, session, buffer, filled: 0 });
+        self.connections.push(Connection { stream, since: now, from, session, buffer, filled: 0 });
     }
 }
 
 impl Connection {
-    /// Reads once and takes in the messages that are whole. `false` ends the connection.
+    /// Reads what has come and takes in the messages that are whole. `false` ends the connection.
     fn serve(&mut self, shard: &mut Shard, now: Millis) -> bool {
-        match self.stream.read(&mut self.buffer[self.filled..]) {
-            Ok(0) => return false,
-            Ok(read) => self.filled += read,
-            Err(error) => {
-                return matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted);
+        // What TLS has taken in before its end still counts.
+        let open = self.stream.fill().is_ok();
+        loop {
+            match self.stream.read(&mut self.buffer[self.filled..]) {
+                Ok(0) => return false,
+                Ok(read) => self.filled += read,
+                Err(error) => return open && later(&error),
+            }
+            if !self.take_in(shard, now) {
+                return false;
+            }
+            // A plain socket says by itself that there is more, and the others want their turn.
+            if matches!(self.stream, Stream::Plain(_)) {
+                return true;
             }
         }
+    }
+
+    /// Takes in the messages that are whole. `false` when it is no IPFIX.
+    fn take_in(&mut self, shard: &mut Shard, now: Millis) -> bool {
         let mut at = 0;
         while let Some(rest) = self.buffer.get(at..self.filled)
             && let (Some(version), Some(len)) = (be16(rest, 0), be16(rest, 2))

@@ -383,6 +383,10 @@ fn status(name: &str) -> weir_model::ExporterStatus {
         sampling: 1,
         sampling_source: weir_model::SamplingSource::Operator,
         lag_ms: 0,
+        lag_p50_ms: 0,
+        active_timeout_ms: 0,
+        duplicates: 0,
+        drops: Vec::new(),
         clock_skew_ms: 0,
     }
 }

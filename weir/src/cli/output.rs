@@ -45,6 +45,11 @@ impl Output {
         Self { form }
     }
 
+    /// Whether people read it, or a spreadsheet.
+    pub(super) fn is_text(&self) -> bool {
+        !matches!(self.form, Form::Json)
+    }
+
     /// Writes one thing: in a table, the given text.
     pub(super) fn one(&self, value: &Value, text: &str) -> anyhow::Result<()> {
         match self.form {

@@ -132,7 +132,12 @@ pub(super) fn baseline(client: &Client, output: &Output, host: IpAddr) -> anyhow
 }
 
 pub(super) fn exporters(client: &Client, output: &Output) -> anyhow::Result<()> {
-    let list = client.get("/api/v1/exporters")?;
+    let mut list = client.get("/api/v1/exporters")?;
+    if output.is_text() {
+        for exporter in list["exporters"].as_array_mut().into_iter().flatten() {
+            exporter["drops"] = drops(&exporter["drops"]).into();
+        }
+    }
     output.list(
         &list["exporters"],
         &[
@@ -144,10 +149,25 @@ pub(super) fn exporters(client: &Client, output: &Output) -> anyhow::Result<()> 
             ("records", "/records", As::Number),
             ("lost", "/lost", As::Number),
             ("errors", "/decode_errors", As::Number),
-            ("lag ms", "/lag_ms", As::Text),
+            ("duplicates", "/duplicates", As::Number),
+            ("drops", "/drops", As::Text),
+            ("templates", "/templates", As::Text),
+            ("timeout ms", "/active_timeout_ms", As::Text),
+            ("lag p50 ms", "/lag_p50_ms", As::Text),
+            ("p99 ms", "/lag_ms", As::Text),
+            ("skew ms", "/clock_skew_ms", As::Text),
             ("last seen", "/last_seen", As::Time),
         ],
     )
+}
+
+/// `bad-template 3, not-ip 17`.
+fn drops(drops: &Value) -> String {
+    let reason = |drop: &Value| {
+        let reason = drop["reason"].as_str().unwrap_or_default();
+        format!("{reason} {}", drop["count"])
+    };
+    drops.as_array().into_iter().flatten().map(reason).collect::<Vec<_>>().join(", ")
 }
 
 pub(super) fn peers(client: &Client, output: &Output) -> anyhow::Result<()> {

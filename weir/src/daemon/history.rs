@@ -9,7 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
 use tracing::{error, info};
 use weir_api::{HostRequest, Metrics};
-use weir_model::{HostRate, IpNet, LongFlow, Millis, Rate, Slice};
+use weir_model::{ClassVolume, Expectation, HostRate, IpNet, LongFlow, Millis, Rate, Slice};
 use weir_store::history::{BLOCK_SECS, History, HostMinute, POINTS_MAX, Point, Retention, Step};
 
 use super::{now, spawn as spawn_thread};
@@ -41,6 +41,14 @@ pub(crate) struct Second {
     hosts: HashMap<IpAddr, (u64, u64), rustc_hash::FxBuildHasher>,
     /// Flows too long for one second.
     long: Vec<LongFlow>,
+    /// What those that go on are expected to carry until they are exported again.
+    expected: Vec<Expectation>,
+}
+
+impl Second {
+    fn is_empty(&self) -> bool {
+        self.hosts.is_empty() && self.long.is_empty() && self.expected.is_empty()
+    }
 }
 
 /// Where the core puts what it sees. Full means that a second is lost to the charts, never that the core
@@ -57,7 +65,7 @@ impl Feed {
         if second > self.present.second {
             let full = std::mem::take(&mut self.present);
             self.present.second = second;
-            if !full.hosts.is_empty() || !full.long.is_empty() {
+            if !full.is_empty() {
                 match self.out.try_send(full) {
                     Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
                 }
@@ -71,6 +79,7 @@ impl Feed {
             sum.1 = sum.1.saturating_add(total.bytes).saturating_add(host.dropped.bytes);
         }
         self.present.long.extend(slice.long_flows.iter().filter(|flow| !flow.outbound));
+        self.present.expected.extend(slice.expected.iter().filter(|flow| !flow.outbound));
     }
 }
 
@@ -112,8 +121,9 @@ impl Ring {
     fn rate(&self, second: u64) -> Rate {
         let place = place(second);
         Rate {
-            packets_per_sec: f64::from(self.packets[place]),
-            bits_per_sec: f64::from(self.bytes[place]) * 8.0,
+            // Taking back what was expected leaves a rounding.
+            packets_per_sec: f64::from(self.packets[place].max(0.0)),
+            bits_per_sec: f64::from(self.bytes[place].max(0.0)) * 8.0,
         }
     }
 }
@@ -195,14 +205,15 @@ impl Keeper {
             self.add(host, second.second, number(packets), number(bytes));
         }
         for flow in second.long {
-            let (start, end) = (flow.start.secs(), flow.end.secs().max(flow.start.secs()));
-            // What lies before the ring is lost to the charts, not to the detector.
-            let span = (end - start + 1).min(RING_SECS as u64);
-            let share = 1.0 / number(end - start + 1);
-            let packets = number(flow.volume.packets) * share;
-            let bytes = number(flow.volume.bytes) * share;
-            for at in end + 1 - span..=end {
-                self.add(flow.host, at, packets, bytes);
+            for (at, volume, _) in flow.by_second() {
+                self.add_volume(flow.host, at, volume, 1.0);
+            }
+        }
+        // A chart of the present shows them; what is exported later takes their place.
+        for flow in second.expected {
+            let sign = if flow.settled { -1.0 } else { 1.0 };
+            for (at, volume) in flow.by_second() {
+                self.add_volume(flow.host, at, volume, sign);
             }
         }
         if second.second.is_multiple_of(60) {
@@ -218,6 +229,13 @@ impl Keeper {
         let ring = self.rings.entry(host).or_insert_with(|| Ring::new(self.second));
         ring.turn(self.second.max(at));
         ring.add(at, packets, bytes);
+    }
+
+    fn add_volume(&mut self, host: IpAddr, at: u64, volume: ClassVolume, sign: f32) {
+        // What lies before the ring is lost to the charts, not to the detector.
+        if at + RING_SECS as u64 > self.second {
+            self.add(host, at, sign * number(volume.packets), sign * number(volume.bytes));
+        }
     }
 
     fn write_until(&mut self, end: u64) -> Result<(), weir_store::StoreError> {
@@ -406,7 +424,7 @@ mod tests {
             protocol: 17,
             service_port: 0,
             start: Millis::from_secs(60_090),
-            end: Millis::from_secs(60_099),
+            end: Millis::from_secs(60_100),
             volume: ClassVolume { packets: 100, bytes: 1000 },
             variance: 0,
         };
