@@ -94,3 +94,53 @@ fn write(path: &Path, packets: impl Iterator<Item = Packet>) -> PathBuf {
     writer.finish().expect("a whole file");
     path.to_owned()
 }
+
+/// What a capture holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Packets.
+    pub packets: u64,
+    /// Their layer-3 octets.
+    pub bytes: u64,
+}
+
+/// Writes `packets` UDP packets of four lengths, in 300 flows from 200 sources towards 50 hosts of
+/// a /24, and says what they add up to.
+///
+/// # Panics
+/// When the file cannot be written.
+pub fn known(path: &Path, packets: u64, net: [u8; 3]) -> Totals {
+    let file = BufWriter::new(File::create(path).expect("a file"));
+    let mut writer = Writer::with_link_type(file, ETHERNET).expect("a header");
+    let mut totals = Totals::default();
+    let mut octets = Vec::new();
+    let octet = |n: u64, of: u64| u8::try_from(n % of + 1).expect("below 256");
+    for number in 0..packets {
+        let flow = number % 300;
+        let length: u16 = [60, 200, 576, 1400][((flow + number / 300) % 4) as usize];
+        let packet = Packet {
+            at_us: number * 100,
+            count: 1,
+            src: IpAddr::V4(Ipv4Addr::new(198, 51, 100, octet(flow, 200))),
+            dst: IpAddr::V4(Ipv4Addr::new(net[0], net[1], net[2], octet(flow, 50))),
+            src_port: u16::try_from(1024 + flow).expect("a port"),
+            dst_port: 30_120,
+            protocol: 17,
+            tcp_flags: 0,
+            icmp_type: 0,
+            icmp_code: 0,
+            length,
+            ttl: 57,
+            fragment: Fragment::None,
+            direction: Direction::Inbound,
+            origin: Origin::Benign,
+        };
+        octets.clear();
+        frame::ethernet(&mut octets, &packet, usize::MAX);
+        writer.frame(Millis::from_secs(1_800_000_000), packet.at_us, &octets).expect("a frame");
+        totals.packets += 1;
+        totals.bytes += u64::from(length);
+    }
+    writer.finish().expect("a whole file");
+    totals
+}

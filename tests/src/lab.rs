@@ -171,6 +171,17 @@ impl Lab {
         checked(Command::new("kill").args([&format!("-{signal}"), &id]));
     }
 
+    /// Has a daemon end in its own way, and waits for that.
+    ///
+    /// # Panics
+    /// When there is none of that name, or it does not end within ten seconds.
+    pub fn end(&mut self, name: &str) {
+        let index = self.children.iter().position(|(own, _)| own == name);
+        let pid = Pid(index.expect("a daemon of the laboratory"));
+        self.signal(pid, "TERM");
+        self.wait_for_end(pid, 10);
+    }
+
     /// The process number of a daemon.
     pub fn process_id(&self, pid: Pid) -> u32 {
         self.children[pid.0].1.id()
