@@ -13,7 +13,7 @@
 mod support;
 
 use std::hint::black_box;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::*;
 use weir_model::{Millis, Slice};
@@ -48,7 +48,7 @@ fn measure(records_per_datagram: usize, datagrams: &[Vec<u8>], mut f: impl FnMut
 }
 
 fn line(name: &str, value: f64, unit: &str, bar: &str) {
-    println!("{name} {value:.1} {unit} {bar}");
+    println!("{name} {value:.2} {unit} {bar}");
 }
 
 /// Spreads numbers as hosts and ports of real traffic would be spread.
@@ -223,10 +223,50 @@ fn bench_sflow() {
     line("oracle_sflow", oracle / decode, "times", ">=6");
 }
 
+/// Datagrams a shard takes in a second of the wall's clock, each of so many shards on a thread of its
+/// own: what a second core brings when exporters are several.
+fn rate_of_shards(shards: usize, datagrams: &[Vec<u8>]) -> f64 {
+    let run = || {
+        let (mut shard, mut slice, mut now) = (bench_shard(), Slice::default(), NOW);
+        let begin = Instant::now();
+        let mut count = 0_usize;
+        while begin.elapsed() < 4 * ROUND {
+            for datagram in datagrams {
+                shard.datagram(router(), datagram, now).unwrap();
+            }
+            count += datagrams.len();
+            if count.is_multiple_of(datagrams.len() * 64) {
+                shard.seal(now.slot(), &mut slice);
+                now = Millis(now.0 + 100);
+            }
+        }
+        count as f64 / begin.elapsed().as_secs_f64()
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..shards).map(|_| scope.spawn(run)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    })
+}
+
+fn bench_cores() {
+    for (name, datagrams) in [("v5", v5_cases()), ("sflow", sflow_cases())] {
+        let mut ratios: Vec<f64> = (0..ROUNDS)
+            .map(|_| rate_of_shards(2, &datagrams) / rate_of_shards(1, &datagrams))
+            .collect();
+        ratios.sort_by(f64::total_cmp);
+        line(&format!("two_cores_{name}"), ratios[ROUNDS / 2], "times", ">=1.7");
+    }
+}
+
 /// All cases, or those named: `-- v5 sflow`.
 fn main() {
-    let cases: [(&str, fn()); 4] =
-        [("v5", bench_v5), ("v9", bench_v9), ("ipfix", bench_ipfix), ("sflow", bench_sflow)];
+    let cases: [(&str, fn()); 5] = [
+        ("v5", bench_v5),
+        ("v9", bench_v9),
+        ("ipfix", bench_ipfix),
+        ("sflow", bench_sflow),
+        ("cores", bench_cores),
+    ];
     let named: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     for (name, case) in cases {
         if named.is_empty() || named.iter().any(|n| n == name) {

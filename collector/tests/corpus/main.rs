@@ -4,6 +4,7 @@
 
 mod differential;
 mod read;
+mod sflow;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -2,6 +2,9 @@
 #![allow(dead_code, unreachable_pub, reason = "each test target uses a part")]
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test may panic")]
 
+pub mod mutate;
+pub mod oracles;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
