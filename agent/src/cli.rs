@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 use crate::config::{Config, Identity, Token};
 use crate::daemon::{self, Ask, Status};
 use crate::doctor;
-use crate::enforcer::nft::Nft;
+use crate::enforcer;
 use crate::link::{Client, Url};
 use crate::protocol::{Join, Joined};
 
@@ -143,7 +143,7 @@ async fn flush(config: &Config, resume: bool) -> anyhow::Result<String> {
         return Ok(rules(&status));
     }
     anyhow::ensure!(!resume, "no agent is running");
-    Nft::open()?.clear()?;
+    enforcer::open(config.backend)?.clear()?;
     Ok("no agent is running; its table is gone".to_owned())
 }
 
@@ -159,7 +159,7 @@ async fn leave(config: &Config) -> anyhow::Result<String> {
     for file in ["identity.json", "snapshot.json", "events.jsonl"] {
         let _ = std::fs::remove_file(config.state.join(file));
     }
-    let cleared = Nft::open().and_then(|mut nft| nft.clear());
+    let cleared = enforcer::open(config.backend).and_then(|mut e| e.clear());
     let mut text =
         format!("{} has left; stop the service: systemctl disable --now weir-agent", identity.node);
     if let Err(error) = told {

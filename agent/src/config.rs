@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use weir_model::IpNet;
 
+use crate::enforcer::Backend;
+
 /// Where the configuration is looked for.
 pub const PATH: &str = "/etc/weir-agent/config.toml";
 
@@ -47,6 +49,18 @@ pub struct Config {
     pub management: Vec<IpNet>,
     /// Port of this host's SSH server.
     pub ssh_port: u16,
+    /// What puts rules in force.
+    pub backend: Backend,
+    /// Queue what servers send above an outbound limit in octets (tc) instead of dropping it.
+    pub shape: bool,
+    /// Docker's socket, for whose packets are whose; none: the agent does without. Who may use it is root in all
+    /// but name.
+    pub docker: Option<PathBuf>,
+    /// Packets a second that one game server's container may send; above it for some seconds it is held to it
+    /// for five minutes. None: only the appliance decides.
+    pub egress_limit: Option<u64>,
+    /// Keep the last thousand packets that came in, for the capture of an incident.
+    pub history: bool,
     /// Whether players are learned.
     pub learn: Learn,
     /// Interfaces whose packets are sampled; none: those of the default routes.
@@ -63,6 +77,11 @@ impl Default for Config {
             apply: Apply::Auto,
             management: Vec::new(),
             ssh_port: 22,
+            backend: Backend::Auto,
+            shape: false,
+            docker: None,
+            egress_limit: None,
+            history: true,
             learn: Learn::Auto,
             interfaces: Vec::new(),
             collector: None,

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::config::{Config, Identity};
-use crate::enforcer::nft::Nft;
+use crate::enforcer;
 use crate::eyes::host;
 
 /// Addresses of this host's interfaces, without loopback and link-local ones.
@@ -47,11 +47,11 @@ pub(crate) fn examine(config: &Config) -> anyhow::Result<String> {
     }
     match version("nft", &["--version"]) {
         Some(version) => say(true, "nft", &version),
-        None => say(false, "nft", "not installed: apt install nftables"),
+        None => say(true, "nft", "not installed (hint: apt install nftables)"),
     }
-    match Nft::open() {
-        Ok(_) => say(true, "nftables", "the kernel answers"),
-        Err(error) => say(false, "nftables", &format!("{error}; CAP_NET_ADMIN is needed")),
+    match enforcer::open(config.backend) {
+        Ok(enforcer) => say(true, "rules", &format!("put in force by {}", enforcer.name())),
+        Err(error) => say(false, "rules", &format!("{error}; CAP_NET_ADMIN is needed")),
     }
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let interfaces =
@@ -69,10 +69,8 @@ pub(crate) fn examine(config: &Config) -> anyhow::Result<String> {
         let hint = if good { String::new() } else { format!(" (hint: {wanted}, {why})") };
         say(true, path, &format!("{note}{hint}"));
     }
-    for (name, path) in NEIGHBOURS {
-        if Path::new(path).exists() {
-            say(true, name, "is here; weir keeps to its own table, before that of others");
-        }
+    for neighbour in neighbours(Path::new("/")) {
+        say(true, "beside", &neighbour);
     }
     if bad == 0 { Ok(text) } else { anyhow::bail!("{text}{bad} to be repaired") }
 }
@@ -83,15 +81,72 @@ const SYSCTLS: [(&str, &str, &str); 2] = [
     ("net.netfilter.nf_conntrack_tcp_loose", "0", "syn-proxy rules"),
 ];
 
-/// Other programs that write firewall rules, by what they leave on disk.
-const NEIGHBOURS: [(&str, &str); 6] = [
-    ("ufw", "/usr/sbin/ufw"),
-    ("firewalld", "/usr/sbin/firewalld"),
-    ("CSF", "/usr/sbin/csf"),
-    ("Docker", "/usr/bin/dockerd"),
-    ("fail2ban", "/usr/bin/fail2ban-server"),
-    ("CrowdSec's bouncer", "/usr/bin/crowdsec-firewall-bouncer"),
+/// Another program that writes firewall rules.
+struct Neighbour {
+    name: &'static str,
+    /// It is installed when this is there.
+    program: &'static str,
+    /// It is at work when this is there, and holds the text if there is one.
+    sign: (&'static str, &'static str),
+    /// What is to be known.
+    note: &'static str,
+}
+
+const NEIGHBOURS: [Neighbour; 6] = [
+    Neighbour {
+        name: "ufw",
+        program: "usr/sbin/ufw",
+        sign: ("etc/ufw/ufw.conf", "ENABLED=yes"),
+        note: "what it lets in or not is decided behind weir's table",
+    },
+    Neighbour {
+        name: "firewalld",
+        program: "usr/sbin/firewalld",
+        sign: ("run/firewalld.pid", ""),
+        note: "keeps to its own table; a reload leaves weir's alone",
+    },
+    Neighbour {
+        name: "CSF",
+        program: "usr/sbin/csf",
+        sign: ("etc/csf/csf.conf", "TESTING = \"0\""),
+        note: "flushes iptables when it restarts: weir's nftables table stays, its iptables chain is put back",
+    },
+    Neighbour {
+        name: "Docker",
+        program: "usr/bin/dockerd",
+        sign: ("run/docker.sock", ""),
+        note: "its NAT comes after weir's table",
+    },
+    Neighbour {
+        name: "fail2ban",
+        program: "usr/bin/fail2ban-server",
+        sign: ("run/fail2ban/fail2ban.sock", ""),
+        note: "bans in INPUT, which published container ports do not pass",
+    },
+    Neighbour {
+        name: "CrowdSec's bouncer",
+        program: "usr/bin/crowdsec-firewall-bouncer",
+        sign: ("run/crowdsec-firewall-bouncer.pid", ""),
+        note: "may read weir's decisions",
+    },
 ];
+
+/// Other programs that write firewall rules on a host with this root, in a sentence each.
+pub(crate) fn neighbours(root: &Path) -> Vec<String> {
+    let there = NEIGHBOURS.iter().filter(|n| root.join(n.program).exists());
+    let sentence = |n: &Neighbour| {
+        let (path, text) = n.sign;
+        let path = root.join(path);
+        let active = if text.is_empty() {
+            path.exists()
+        } else {
+            std::fs::read_to_string(path).is_ok_and(|t| t.contains(text))
+        };
+        let state = if active { "at work" } else { "installed" };
+        format!("{} is {state}: {}", n.name, n.note)
+    };
+    there.map(sentence).collect()
+}
 
 fn version(program: &str, arguments: &[&str]) -> Option<String> {
     let out = Command::new(program)
@@ -100,4 +155,31 @@ fn version(program: &str, arguments: &[&str]) -> Option<String> {
         .output()
         .ok()?;
     Some(String::from_utf8_lossy(&out.stdout).lines().next().unwrap_or_default().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_are_found_by_what_they_leave_on_disk() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(neighbours(root.path()), Vec::<String>::new());
+        let write = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        write("usr/sbin/ufw", "");
+        write("usr/sbin/firewalld", "");
+        write("run/firewalld.pid", "1");
+        write("usr/sbin/csf", "");
+        write("etc/csf/csf.conf", "TESTING = \"1\"");
+        write("etc/ufw/ufw.conf", "ENABLED=yes\n");
+        let found = neighbours(root.path());
+        assert_eq!(found.len(), 3);
+        assert!(found[0].starts_with("ufw is at work"), "{found:?}");
+        assert!(found[1].starts_with("firewalld is at work"), "{found:?}");
+        assert!(found[2].starts_with("CSF is installed"), "{found:?}");
+    }
 }

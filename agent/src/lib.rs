@@ -7,6 +7,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod contain;
 pub mod controller;
 pub mod daemon;
 mod doctor;

@@ -14,8 +14,8 @@ const WATCH_MS: u64 = 10_000;
 /// How long a rule that was taken out stays out.
 const OUT_MS: u64 = 600_000;
 
-/// Seconds of calm that make the picture of a service.
-const CALM_SECS: usize = 60;
+/// Looks in calm that make the picture of a service.
+const CALM_LOOKS: usize = 60;
 
 /// Answers a second below which a fall says nothing.
 const ANSWERS_MIN: u64 = 20;
@@ -41,7 +41,8 @@ pub struct RolledBack {
 /// while no rule touches the service, so an attack that it answered as well cannot pass for players.
 #[derive(Clone, Debug, Default)]
 pub struct Rollback {
-    answered: BTreeMap<Key, u64>,
+    /// Packets answered so far, and when that was counted.
+    answered: BTreeMap<Key, (u64, Millis)>,
     calm: BTreeMap<Key, VecDeque<u64>>,
     falling: BTreeMap<Key, u32>,
     started: BTreeMap<String, Millis>,
@@ -75,8 +76,9 @@ impl Rollback {
         for service in services {
             let key = (service.address, service.protocol, service.port);
             let total = service.answered.packets;
-            let before = self.answered.insert(key, total).unwrap_or(total);
-            let rate = total.saturating_sub(before);
+            let Some((before, at)) = self.answered.insert(key, (total, now)) else { continue };
+            // Looks are further apart while nothing is in force.
+            let rate = total.saturating_sub(before) * 1000 / now.since(at).max(1000);
             let mut touching = program
                 .rules
                 .iter()
@@ -85,7 +87,7 @@ impl Rollback {
             if touching.is_empty() {
                 let calm = self.calm.entry(key).or_default();
                 calm.push_back(rate);
-                if calm.len() > CALM_SECS {
+                if calm.len() > CALM_LOOKS {
                     calm.pop_front();
                 }
                 self.falling.remove(&key);

@@ -246,6 +246,15 @@ impl Admitted {
         Arc::clone(&self.mitigations)
     }
 
+    /// The same state less what is kept back: a part of what may be announced may be announced.
+    #[must_use]
+    pub fn only(&self, keep: impl Fn(&Mitigation) -> bool) -> Self {
+        Self {
+            mitigations: self.mitigations.iter().filter(|m| keep(m)).cloned().collect(),
+            ..self.clone()
+        }
+    }
+
     /// Rises by one whenever the list changes; 0 before the first admission.
     pub const fn generation(&self) -> u64 {
         self.generation

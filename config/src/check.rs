@@ -50,6 +50,9 @@ pub(crate) fn check(config: &Config) -> Result<Vec<Warning>, ConfigError> {
     if let Some(Err(error)) = config.owners.as_ref().map(weir_panel::config::Owners::check) {
         errors.push(error);
     }
+    if config.agents.as_ref().is_some_and(|a| !(1..=600).contains(&a.wait_secs)) {
+        errors.push("agents.wait_secs is outside 1-600".to_owned());
+    }
     if config.store.keep_days == 0 {
         errors.push("store.keep_days must be at least 1".to_owned());
     }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use weir_bgp::guard::route;
-use weir_model::{IncidentId, Measure, Millis, Mitigation, MitigationState, Observed, PeerState};
+use weir_model::{
+    AGENT_PEER, IncidentId, Measure, Millis, Mitigation, MitigationState, Observed, PeerState,
+};
 
 use crate::Mitigator;
 use crate::entry::Entry;
@@ -35,13 +37,17 @@ impl Mitigator {
             Observed::Announced { peer, measure, at } => {
                 let text = format!("{peer} has it: {measure}");
                 self.on_wire(measure, peer, true, ("announced", text), *at);
-                self.start_watch(measure, *at);
-                self.watch_manual(measure, Some(*at));
+                if !is_agent(peer) {
+                    self.start_watch(measure, *at);
+                    self.watch_manual(measure, Some(*at));
+                }
             }
             Observed::Withdrawn { peer, measure, at } => {
                 let text = format!("gone from {peer}: {measure}");
                 self.on_wire(measure, peer, false, ("withdrawn", text), *at);
-                self.pause_watch(measure, *at);
+                if !is_agent(peer) {
+                    self.pause_watch(measure, *at);
+                }
             }
             Observed::Refused { peer, measure, at, why } => {
                 let text = format!("{peer} refuses {measure}: {why}");
@@ -151,6 +157,12 @@ impl Mitigator {
 /// thousand rules, each report would otherwise look at all of them.
 fn may_concern(entry: &Entry, measure: &Measure) -> bool {
     entry.incident.verdict.target.contains(&measure.target())
+}
+
+/// A node drops what routers have let through and reported: their exports do not show what it does, so nothing
+/// is concluded from them. A black hole because a node's rule "has no effect" would finish the attack.
+fn is_agent(peer: &str) -> bool {
+    peer.starts_with(AGENT_PEER)
 }
 
 fn set_peer(m: &mut Mitigation, peer: &str, has: bool) {

@@ -38,7 +38,7 @@ pub use slice::{
     Class, ClassVolume, Expectation, HostSlice, LongFlow, Sample, ServiceSlice, Slice,
 };
 pub use snapshot::{
-    Command, CommandError, DryRun, Mode, Observed, PeerState, PeerStatus, Snapshot,
+    AGENT_PEER, Command, CommandError, DryRun, Mode, Observed, PeerState, PeerStatus, Snapshot,
 };
 pub use time::{Millis, SLICE_MS};
 pub use verdict::{

@@ -87,6 +87,9 @@ pub struct PeerStatus {
     pub last_error: Option<String>,
 }
 
+/// How agents on nodes are named among peers: this and the node's name.
+pub const AGENT_PEER: &str = "agent:";
+
 /// What an actuator reports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -30,9 +30,21 @@ pub fn skip(test: &str, why: &str) {
 /// # Panics
 /// When it is not there: build the workspace, not this crate alone.
 pub fn weir_binary() -> std::path::PathBuf {
+    binary("weir")
+}
+
+/// The agent's binary beside the test's own, as [`weir_binary`].
+///
+/// # Panics
+/// When it is not there: build the workspace, not this crate alone.
+pub fn agent_binary() -> std::path::PathBuf {
+    binary("weir-agent")
+}
+
+fn binary(name: &str) -> std::path::PathBuf {
     let own = std::env::current_exe().expect("a test has a file");
     let folder = own.parent().and_then(std::path::Path::parent).expect("target/<profile>/deps");
-    let binary = folder.join("weir");
-    assert!(binary.is_file(), "{} is not built: cargo build -p weir", binary.display());
+    let binary = folder.join(name);
+    assert!(binary.is_file(), "{} is not built: cargo build --workspace", binary.display());
     binary
 }

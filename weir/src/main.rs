@@ -365,10 +365,11 @@ fn show_agents(config: &std::path::Path, token: bool, json: bool) -> anyhow::Res
     let folder = daemon::agents_folder(&config);
     let mut out = std::io::stdout().lock();
     if token {
-        anyhow::ensure!(config.agents.is_some(), "there is no [agents] section: none are awaited");
+        let agents = config.agents.context("there is no [agents] section: none are awaited")?;
         std::fs::create_dir_all(&folder).with_context(|| format!("{}", folder.display()))?;
         let token = weir_agent::server::offer_token(&folder, daemon::now())?;
-        writeln!(out, "on the node: weir-agent join https://<this appliance> {token}")?;
+        let port = agents.listen.port();
+        writeln!(out, "on the node: weir-agent join https://<this appliance>:{port} {token}")?;
         return Ok(ExitCode::SUCCESS);
     }
     let state = weir_agent::server::stored(&folder)?;

@@ -24,6 +24,8 @@ pub(super) enum Taken {
 pub(super) struct Local {
     pub(super) management: Vec<IpNet>,
     pub(super) learn: bool,
+    /// Conntrack is in use.
+    pub(super) tracked: bool,
     pub(super) level: Level,
     /// Rules that were taken out here.
     pub(super) out: Vec<String>,
@@ -71,7 +73,9 @@ impl Desired {
                 Ok(if moved { Taken::New } else { Taken::Renewed })
             }
             Body::Snapshot(snapshot) => {
-                let same = before == self.verifier.version() && self.snapshot.stamp.version != 0;
+                // A restored appliance may count up to a number that was another content's.
+                let same =
+                    before == self.verifier.version() && same_content(&self.snapshot, &snapshot);
                 (self.rules, self.bad) = read_rules(&snapshot.rules);
                 self.snapshot = snapshot;
                 Ok(if same && !moved { Taken::Renewed } else { Taken::New })
@@ -89,6 +93,11 @@ impl Desired {
 
     pub(super) fn etag(&self) -> String {
         format!("\"{}.{}\"", self.snapshot.stamp.epoch, self.snapshot.stamp.version)
+    }
+
+    /// Names of all rules that were asked for.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.rules.iter().map(|r| r.id.as_str())
     }
 
     /// Rules that wait for the administrator.
@@ -142,9 +151,24 @@ impl Desired {
             blocked: blocked
                 .map(|b| Blocked { source: b.source, until: self.here(b.until) })
                 .collect(),
+            translated: local.tracked,
+            // Whoever knows them completes the program.
+            containers: Vec::new(),
             learn: local.learn,
         }
     }
+}
+
+/// Whether two snapshots ask for the same.
+fn same_content(a: &Snapshot, b: &Snapshot) -> bool {
+    let rules = |s: &Snapshot| s.rules.iter().map(|r| r.get().to_owned()).collect::<Vec<_>>();
+    a.stamp.version != 0
+        && rules(a) == rules(b)
+        && a.allow == b.allow
+        && a.services == b.services
+        && a.blocked == b.blocked
+        && (a.sampling, a.incident) == (b.sampling, b.incident)
+        && a.targets == b.targets
 }
 
 /// Whether the administrator has agreed with this already: a longer life is no new rule.
@@ -165,7 +189,7 @@ const fn is_limit(action: NodeAction) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controller::{Common, Controller, LEASE_MS, State};
+    use crate::controller::{Common, Controller, LEASE_MS, Situation, State};
     use crate::protocol::Join;
     use weir_model::{
         Action, Filter, IncidentId, Match, Measure, Mitigation, MitigationId, MitigationState,
@@ -203,7 +227,15 @@ mod tests {
             peers: Vec::new(),
             note: String::new(),
         };
-        controller.desire(&[mitigation], &[], &Common::default(), NOW);
+        let common = Common::default();
+        let situation = Situation {
+            mitigations: &[mitigation],
+            incidents: &[],
+            services: &[],
+            common: &common,
+            alone: true,
+        };
+        controller.desire(&situation, NOW);
     }
 
     #[test]
@@ -223,6 +255,21 @@ mod tests {
         assert_eq!(rules(&desired, LEASE_MS), 1);
         desired.paused = true;
         assert_eq!(rules(&desired, 0), 0);
+    }
+
+    #[test]
+    fn other_content_under_the_same_number_is_new() {
+        let (mut controller, mut desired) = world(false);
+        let old = controller.state().clone();
+        want(&mut controller, NOW + 60_000);
+        let taken = desired.take(&controller.snapshot("n", NOW).unwrap(), NOW);
+        assert_eq!(taken, Ok(Taken::New));
+        let again = controller.snapshot("n", NOW + 1).unwrap();
+        assert_eq!(desired.take(&again, NOW + 1), Ok(Taken::Renewed));
+        let mut restored = Controller::new(old, NOW).unwrap();
+        want(&mut restored, NOW + 90_000);
+        let other = restored.snapshot("n", NOW + 2).unwrap();
+        assert_eq!(desired.take(&other, NOW + 2), Ok(Taken::New));
     }
 
     #[test]

@@ -5,17 +5,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use crate::config::Config;
-use crate::enforcer::nft::Nft;
-use crate::enforcer::{Program, RuleCount, ServiceCount};
+use crate::enforcer::{Egress, EnforceError, Enforcer, Program, RuleCount, ServiceCount};
+use crate::eyes::history::Kept;
+use crate::eyes::ring::Seen;
 use crate::eyes::{Sampler, capture, host};
 use crate::levels::Pressure;
 use crate::protocol::{NodeStats, Service, ServiceStats};
 
 /// UDP port of sFlow.
 const SFLOW_PORT: u16 = 6343;
-
-/// Seconds between two looks at the host's files while nothing is in force.
-const HEALTH_SECS: u64 = 5;
 
 /// The last look.
 #[derive(Debug, Default)]
@@ -24,6 +22,7 @@ pub(super) struct Sight {
     pub(super) program: Program,
     pub(super) services: Vec<ServiceCount>,
     pub(super) rules: Vec<RuleCount>,
+    pub(super) egress: Vec<Egress>,
     pub(super) stats: NodeStats,
     softnet_before: Option<u64>,
     softnet_dropped: u64,
@@ -31,27 +30,42 @@ pub(super) struct Sight {
 
 impl Sight {
     /// Reads the kernel's counters. A look that fails shows the last one.
-    pub(super) fn count(&mut self, nft: &mut Nft, busy: bool) {
+    ///
+    /// # Errors
+    /// [`EnforceError::Gone`] when the rules are not there any more.
+    pub(super) fn count(
+        &mut self,
+        enforcer: &mut dyn Enforcer,
+        busy: bool,
+    ) -> Result<(), EnforceError> {
         if !self.program.services.is_empty()
-            && let Ok(services) = nft.service_counts()
+            && let Ok(services) = enforcer.service_counts()
         {
             self.services = services;
         }
-        if !busy {
-            self.rules.clear();
-        } else if let Ok(rules) = nft.rule_counts(&self.program) {
-            self.rules = rules;
+        if !self.program.containers.is_empty()
+            && let Ok(egress) = enforcer.egress()
+        {
+            self.egress = egress;
         }
+        if busy {
+            match enforcer.rule_counts(&self.program) {
+                Ok(rules) => self.rules = rules,
+                Err(EnforceError::Gone) => return Err(EnforceError::Gone),
+                Err(_) => (),
+            }
+        } else {
+            self.rules.clear();
+        }
+        Ok(())
     }
 
-    /// Reads the host's files: each second when something is going on, else now and then.
-    pub(super) fn health(&mut self, second: u64, busy: bool) {
-        if busy || second % HEALTH_SECS == 1 {
-            self.stats = host::read(Path::new("/"));
-            let dropped = self.stats.softnet_dropped;
-            self.softnet_dropped = dropped - self.softnet_before.unwrap_or(dropped).min(dropped);
-            self.softnet_before = Some(dropped);
-        }
+    /// Reads the host's files.
+    pub(super) fn health(&mut self) {
+        self.stats = host::read(Path::new("/"));
+        let dropped = self.stats.softnet_dropped;
+        self.softnet_dropped = dropped - self.softnet_before.unwrap_or(dropped).min(dropped);
+        self.softnet_before = Some(dropped);
     }
 
     #[expect(clippy::cast_precision_loss, reason = "connections are far below 2^52")]
@@ -95,7 +109,7 @@ pub(super) async fn sample(
 }
 
 /// Interfaces that packets come in by: those configured, else those of the default routes.
-fn interfaces(config: &Config) -> Vec<String> {
+pub(super) fn interfaces(config: &Config) -> Vec<String> {
     if !config.interfaces.is_empty() {
         return config.interfaces.clone();
     }
@@ -103,14 +117,20 @@ fn interfaces(config: &Config) -> Vec<String> {
     host::default_interfaces(&read("/proc/net/route"), &read("/proc/net/ipv6_route"))
 }
 
-/// Keeps the beginning of an attack; `None` when nothing came.
+/// Whether this agent may look at packets.
+pub(super) fn may_capture() -> bool {
+    socket2::Socket::new(socket2::Domain::PACKET, socket2::Type::RAW, None).is_ok()
+}
+
+/// Keeps the beginning of an attack behind what was before it; `None` when there is nothing.
 pub(super) async fn record(
     config: &Config,
     targets: &[IpAddr],
+    before: (Vec<Kept>, Seen),
     comment: &str,
 ) -> io::Result<Option<Vec<u8>>> {
     let names = interfaces(config);
     let name = names.first().ok_or_else(|| io::Error::other("no interface to capture on"))?;
     let number = nix::net::if_::if_nametoindex(name.as_str())?;
-    capture::capture((name, number), targets, comment).await
+    capture::capture((name, number), targets, before, comment).await
 }

@@ -7,8 +7,11 @@
 //! ```
 
 mod desired;
+mod force;
 mod local;
 mod look;
+mod recorder;
+mod say;
 mod uplink;
 
 pub use local::{Ask, Status, ask, path as socket_path};
@@ -18,21 +21,25 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 use weir_model::{IncidentId, IpNet, Millis};
 
-use self::desired::{Desired, Local, Taken};
+use self::desired::{Desired, Taken};
 use self::look::Sight;
+use self::recorder::Recorder;
+use self::say::Test;
 use self::uplink::Word;
-use crate::config::{Apply, Config, Identity, Learn, write_private};
-use crate::enforcer::Applied;
-use crate::enforcer::nft::{Nft, TABLE};
-use crate::levels::Levels;
+use crate::config::{Apply, Config, Identity, write_private};
+use crate::contain::{Containers, docker};
+use crate::enforcer::nft::TABLE;
+use crate::enforcer::shaper::Shaper;
+use crate::enforcer::{Applied, EnforceError, Enforcer};
+use crate::levels::{Level, Levels};
 use crate::link::EventRing;
 use crate::netlink::{Change, Watch};
-use crate::protocol::{Body, Envelope, Event, Report, RuleReport, RuleState, Verifier};
-use crate::safety::{Rollback, ssh_peers};
+use crate::protocol::{Body, Envelope, Event, Report, Verifier};
+use crate::safety::Rollback;
 
 /// Own transactions remembered, to tell them from others'.
 const PROCESSES_MAX: usize = 32;
@@ -40,14 +47,17 @@ const PROCESSES_MAX: usize = 32;
 /// Repairs in a row before the agent concludes that another program fights it and waits for the next second.
 const REPAIRS_MAX: u32 = 5;
 
-/// Seconds between reports while nothing is in force.
-const REPORT_SECS: u64 = 10;
+/// Longest time between reports while nothing is in force.
+const REPORT_EVERY: Duration = Duration::from_secs(10);
+
+/// Between two looks while something goes on.
+const BUSY_PACE: Duration = Duration::from_secs(1);
+
+/// Between two looks while nothing does.
+const IDLE_PACE: Duration = Duration::from_secs(5);
 
 /// Events in one report.
 const EVENTS_PER_REPORT: usize = 200;
-
-/// How long a test waits for its rule.
-const TEST_WAIT: Duration = Duration::from_secs(10);
 
 /// Milliseconds since the epoch.
 pub fn now() -> Millis {
@@ -55,19 +65,16 @@ pub fn now() -> Millis {
     Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// A test under way.
-struct Test {
-    rule: String,
-    since: Instant,
-    reply: oneshot::Sender<Status>,
-}
-
 struct Daemon {
     config: Config,
     identity: Identity,
-    nft: Option<Nft>,
+    enforcer: Option<Box<dyn Enforcer>>,
+    /// Shapes what it can express of what servers send, where that is configured.
+    shaper: Option<Shaper>,
     abilities: Vec<String>,
     missing: Vec<String>,
+    /// Other programs that write firewall rules here.
+    neighbours: Vec<String>,
     desired: Desired,
     applied: Applied,
     processes: VecDeque<u32>,
@@ -76,6 +83,7 @@ struct Daemon {
     levels: Levels,
     rollback: Rollback,
     sight: Sight,
+    containers: Containers,
     link: Option<String>,
     etag: watch::Sender<String>,
     reports: mpsc::Sender<Box<Report>>,
@@ -86,10 +94,12 @@ struct Daemon {
     test: Option<Test>,
     test_asked: Option<String>,
     appliance: Vec<IpNet>,
-    seconds: u64,
+    /// When the last report was handed over.
+    reported: Instant,
     sampler: Option<(u32, tokio::task::JoinHandle<()>)>,
     /// The incident whose packets were kept last.
     captured: Option<IncidentId>,
+    recorder: Recorder,
     words: mpsc::Sender<Word>,
 }
 
@@ -111,17 +121,18 @@ pub async fn run(config: Config, limited: bool) -> anyhow::Result<()> {
         tokio::net::UnixListener::bind(&socket).with_context(|| format!("{}", socket.display()))?;
     let mut daemon = Daemon::new(config, identity, limited, etag, reports, words_tx.clone())?;
     daemon.find_appliance().await;
-    let mut watch = match daemon.nft {
-        Some(_) => Some(Watch::open(TABLE)?),
-        None => None,
-    };
+    let tells = daemon.enforcer.as_ref().is_some_and(|e| e.is_told());
+    let mut watch = if tells { Some(Watch::open(TABLE)?) } else { None };
     daemon.restore();
+    daemon.recorder.send_left_over(&words_tx);
     tokio::spawn(local::serve(listener, asked_tx));
+    if let Some(socket) = daemon.config.docker.clone() {
+        tokio::spawn(containers(socket, words_tx.clone()));
+    }
     let listen = uplink::listen(uplink::client(&daemon.identity)?, etag_rx, words_tx.clone());
     tokio::spawn(listen);
     tokio::spawn(uplink::report(uplink::client(&daemon.identity)?, reports_rx, words_tx));
-    let mut tick = tokio::time::interval(Duration::from_secs(1));
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut looked = tokio::time::Instant::now();
     let mut stop = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     notify("READY=1");
     info!(node = %daemon.identity.node, abilities = ?daemon.abilities, "ready");
@@ -136,7 +147,10 @@ pub async fn run(config: Config, limited: bool) -> anyhow::Result<()> {
                 let Some((ask, reply)) = ask else { break };
                 daemon.asked(&ask, reply);
             }
-            _ = tick.tick() => daemon.second(),
+            () = tokio::time::sleep_until(looked + daemon.pace()) => {
+                looked = tokio::time::Instant::now();
+                daemon.look();
+            }
             _ = stop.recv() => break,
             _ = tokio::signal::ctrl_c() => break,
         }
@@ -145,6 +159,17 @@ pub async fn run(config: Config, limited: bool) -> anyhow::Result<()> {
     // Rules stay until their lease ends: a restart of the agent is no reason to let an attack in.
     info!("stopped; rules in force end with their lease");
     Ok(())
+}
+
+/// Passes on which containers there are.
+async fn containers(socket: std::path::PathBuf, words: mpsc::Sender<Word>) {
+    let (tell, mut told) = mpsc::channel(1);
+    tokio::spawn(docker::watch(socket, tell));
+    while let Some(list) = told.recv().await {
+        if words.send(Word::Containers(list)).await.is_err() {
+            return;
+        }
+    }
 }
 
 async fn next_change(watch: &mut Option<Watch>) -> Change {
@@ -181,30 +206,30 @@ impl Daemon {
     ) -> anyhow::Result<Self> {
         let mut missing = Vec::new();
         let mut abilities = vec!["counters".to_owned()];
-        let nft = if limited {
+        let (enforcer, shaper) = if limited {
             missing.push("rules: limited mode".to_owned());
-            None
+            (None, None)
         } else {
-            match Nft::open() {
-                Ok(nft) => {
-                    abilities.push("nft".to_owned());
-                    Some(nft)
-                }
-                Err(error) => {
-                    missing.push(format!("rules: {error}: needs CAP_NET_ADMIN"));
-                    None
-                }
-            }
+            force::open_enforcer(&config, &mut abilities, &mut missing)
         };
+        let eyes = !limited && look::may_capture();
+        if eyes {
+            abilities.extend(["sample".to_owned(), "capture".to_owned()]);
+        } else {
+            missing.push("samples and captures: CAP_NET_RAW is needed".to_owned());
+        }
+        let recorder = Recorder::new(&config, &identity, eyes);
         let verifier = Verifier::new(&identity.signing_key, &identity.node, None)?;
         let desired = Desired::new(verifier, config.apply == Apply::Staged);
         let ring = EventRing::open(&config.state);
         Ok(Self {
             config,
             identity,
-            nft,
+            enforcer,
+            shaper,
             abilities,
             missing,
+            neighbours: crate::doctor::neighbours(Path::new("/")),
             desired,
             applied: Applied::default(),
             processes: VecDeque::new(),
@@ -213,6 +238,7 @@ impl Daemon {
             levels: Levels::default(),
             rollback: Rollback::default(),
             sight: Sight::default(),
+            containers: Containers::default(),
             link: Some("not yet".to_owned()),
             etag,
             reports,
@@ -222,9 +248,10 @@ impl Daemon {
             test: None,
             test_asked: None,
             appliance: Vec::new(),
-            seconds: 0,
+            reported: Instant::now(),
             sampler: None,
             captured: None,
+            recorder,
             words,
         })
     }
@@ -270,6 +297,11 @@ impl Daemon {
             Word::Link(Err(why)) => self.link = Some(why),
             Word::Document(envelope) => self.document(&envelope),
             Word::Captured(text) => self.event("capture", text),
+            Word::Containers(list) => {
+                self.containers.set(list);
+                self.put_in_force(false);
+                self.report_due = true;
+            }
             Word::Reported(good) => {
                 let sent = self.sending.take().unwrap_or(0);
                 if good && let Err(error) = self.ring.forget(sent) {
@@ -310,76 +342,14 @@ impl Daemon {
                     return;
                 }
                 let program = self.program();
-                if let Some(nft) = &mut self.nft {
-                    if let Err(error) = nft.renew(&program, now()) {
+                if let Some(enforcer) = &mut self.enforcer {
+                    if let Err(error) = enforcer.renew(&program, now()) {
                         self.event("refused", format!("the lease could not be prolonged: {error}"));
                     }
                     self.remember_process();
                 }
             }
             Err(error) => self.event("refused", format!("a document was refused: {error}")),
-        }
-    }
-
-    fn local(&self) -> Local {
-        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-        let mut management = self.config.management.clone();
-        management.extend(&self.appliance);
-        management.extend(ssh_peers(&read("/proc/net/tcp"), self.config.ssh_port));
-        management.extend(ssh_peers(&read("/proc/net/tcp6"), self.config.ssh_port));
-        let tracked = || read("/proc/sys/net/netfilter/nf_conntrack_count");
-        let learn = match self.config.learn {
-            Learn::On => true,
-            Learn::Off => false,
-            Learn::Auto => tracked().trim().parse::<u64>().is_ok_and(|n| n > 0),
-        };
-        let now = now();
-        let out = self.desired.snapshot().rules.iter().filter_map(|raw| {
-            let rule: crate::rules::Rule = serde_json::from_str(raw.get()).ok()?;
-            self.rollback.is_out(&rule.id, now).then_some(rule.id)
-        });
-        Local { management, learn, level: self.levels.level(), out: out.collect() }
-    }
-
-    fn program(&self) -> crate::enforcer::Program {
-        self.desired.program(&self.local(), now())
-    }
-
-    /// Makes the kernel have what is wanted.
-    fn put_in_force(&mut self, repair: bool) {
-        let program = self.program();
-        self.sight.program = program.clone();
-        let Some(nft) = &mut self.nft else {
-            let refuse = |r: &crate::rules::Rule| crate::enforcer::Refusal {
-                rule: r.id.clone(),
-                why: "this agent may not change rules".to_owned(),
-            };
-            let refused = program.rules.iter().map(refuse).collect();
-            self.applied = Applied { rules: Vec::new(), refused };
-            return;
-        };
-        let outcome = nft.apply(&program, now(), repair);
-        self.remember_process();
-        match outcome {
-            Ok(applied) => {
-                self.rollback.in_force(&applied.rules, now());
-                for refusal in &applied.refused {
-                    if !self.applied.refused.contains(refusal) {
-                        self.event("refused", format!("rule {}: {}", refusal.rule, refusal.why));
-                    }
-                }
-                self.applied = applied;
-            }
-            Err(error) => self.event("refused", format!("nothing could be applied: {error}")),
-        }
-    }
-
-    fn remember_process(&mut self) {
-        if let Some(process) = self.nft.as_ref().and_then(Nft::last_process) {
-            self.processes.push_back(process);
-            if self.processes.len() > PROCESSES_MAX {
-                self.processes.pop_front();
-            }
         }
     }
 
@@ -408,9 +378,19 @@ impl Daemon {
         self.report_due = true;
     }
 
-    /// Once a second.
-    fn second(&mut self) {
-        self.seconds += 1;
+    /// How long until the next look: each one wakes a processor, so while nothing is in force there are few.
+    fn pace(&self) -> Duration {
+        let quiet = self.applied.rules.is_empty()
+            && self.test.is_none()
+            && self.repairs == 0
+            && !self.report_due
+            && !self.containers.is_busy()
+            && self.levels.level() == Level::Normal;
+        if quiet { IDLE_PACE } else { BUSY_PACE }
+    }
+
+    /// Looks at counters and health, once a second or so.
+    fn look(&mut self) {
         notify("WATCHDOG=1");
         if self.repairs > REPAIRS_MAX {
             self.put_in_force(true);
@@ -419,15 +399,18 @@ impl Daemon {
         self.repairs = 0;
         let now = now();
         let busy = !self.applied.rules.is_empty();
-        if let Some(nft) = &mut self.nft {
-            self.sight.count(nft, busy);
+        let counted = self.enforcer.as_mut().map_or(Ok(()), |e| self.sight.count(e.as_mut(), busy));
+        if let Err(EnforceError::Gone) = counted {
+            self.put_in_force(true);
+            self.event("repaired", "another program had removed the rules".to_owned());
         }
-        self.sight.health(self.seconds, busy);
+        self.held_back();
+        self.sight.health();
         let pressure = self.sight.pressure(busy);
         let before = self.levels.level();
         if let Some(step) = self.levels.look(&pressure, now) {
             self.event("level", format!("{} to {}: {}", step.from, step.to, step.why));
-            let constrained = crate::levels::Level::Constrained;
+            let constrained = Level::Constrained;
             if (before >= constrained) != (step.to >= constrained) {
                 self.put_in_force(false);
             }
@@ -441,12 +424,35 @@ impl Daemon {
             }
         }
         self.lapse(now);
-        if self.test.as_ref().is_some_and(|t| t.since.elapsed() > TEST_WAIT) {
+        if self.test.as_ref().is_some_and(Test::is_over) {
             self.finish_test();
         }
-        let due = if busy { 1 } else { REPORT_SECS };
-        self.report_due |= self.seconds.is_multiple_of(due);
+        self.report_due |= busy || self.reported.elapsed() >= REPORT_EVERY;
+        if !self.keeps_time() && !self.sight.program.blocked.is_empty() {
+            self.put_in_force(false);
+        }
         self.send_report();
+    }
+
+    /// Looks at what containers send.
+    fn held_back(&mut self) {
+        let limit = self.config.egress_limit;
+        let caught = self.containers.look(&self.sight.egress, limit, now());
+        if caught.is_empty() {
+            return;
+        }
+        self.put_in_force(false);
+        for c in caught {
+            let limit = limit.unwrap_or_default();
+            let text =
+                format!("{} sends {:.0} packets/s: held to {limit}", c.server, c.packets_per_sec);
+            self.event("egress", text);
+        }
+    }
+
+    /// Whether the backend ends what has an end by itself.
+    fn keeps_time(&self) -> bool {
+        self.enforcer.as_ref().is_none_or(|e| e.keeps_time())
     }
 
     /// What the kernel let lapse is cleared away.
@@ -460,131 +466,6 @@ impl Daemon {
         if lease_over || self.sight.program.rules.iter().any(gone) {
             self.put_in_force(false);
         }
-    }
-
-    fn rule_reports(&self) -> Vec<RuleReport> {
-        let mut reports = Vec::new();
-        let mut add = |id: &str, state, why: Option<String>| {
-            let count = self.sight.rules.iter().find(|c| c.rule == id);
-            reports.push(RuleReport {
-                id: id.to_owned(),
-                state,
-                why,
-                dropped: count.map(|c| c.dropped).unwrap_or_default(),
-                passed: count.map(|c| c.passed).unwrap_or_default(),
-            });
-        };
-        for id in &self.applied.rules {
-            add(id, RuleState::Applied, None);
-        }
-        for refusal in &self.applied.refused {
-            add(&refusal.rule, RuleState::Refused, Some(refusal.why.clone()));
-        }
-        for bad in &self.desired.bad {
-            add(&bad.id, RuleState::Refused, Some(bad.why.clone()));
-        }
-        for rule in self.desired.waiting() {
-            add(&rule.id, RuleState::Staged, Some("waits for weir-agent rules --apply".to_owned()));
-        }
-        for id in self.local().out {
-            add(&id, RuleState::RolledBack, Some("the service stopped answering".to_owned()));
-        }
-        reports
-    }
-
-    fn send_report(&mut self) {
-        if !self.report_due || self.sending.is_some() || self.link.is_some() {
-            return;
-        }
-        let events = self.ring.oldest(EVENTS_PER_REPORT);
-        let count = events.len();
-        let stamp = self.desired.stamp();
-        let report = Report {
-            node: self.identity.node.clone(),
-            agent: env!("CARGO_PKG_VERSION").to_owned(),
-            at: now(),
-            epoch: stamp.epoch,
-            version: stamp.version,
-            apply_ms: std::mem::take(&mut self.apply_ms),
-            level: self.levels.level().id().to_owned(),
-            abilities: self.abilities.clone(),
-            rules: self.rule_reports(),
-            services: self.sight.service_stats(),
-            stats: self.sight.stats,
-            events,
-            test: self.test_asked.take(),
-        };
-        if self.reports.try_send(Box::new(report)).is_ok() {
-            self.sending = Some(count);
-            self.report_due = false;
-        }
-    }
-
-    fn status(&mut self, answer: Option<String>) -> Status {
-        let stamp = self.desired.stamp().clone();
-        Status {
-            node: self.identity.node.clone(),
-            agent: env!("CARGO_PKG_VERSION").to_owned(),
-            appliance: self.identity.url.clone(),
-            link: self.link.clone(),
-            version: (stamp.epoch, stamp.version),
-            lease_secs: self.desired.lease_until().since(now()) / 1000,
-            level: self.levels.level().id().to_owned(),
-            abilities: self.abilities.clone(),
-            missing: self.missing.clone(),
-            paused: self.desired.paused,
-            rules: self.rule_reports(),
-            services: self.sight.service_stats(),
-            learned: self.nft.as_mut().and_then(|n| n.learned().ok()).unwrap_or(0),
-            stats: self.sight.stats,
-            unsent: self.ring.oldest(usize::MAX).len(),
-            answer,
-        }
-    }
-
-    fn asked(&mut self, ask: &Ask, reply: oneshot::Sender<Status>) {
-        match ask {
-            Ask::Status => (),
-            Ask::Apply => {
-                self.desired.approve();
-                self.put_in_force(false);
-                self.report_due = true;
-            }
-            Ask::Flush | Ask::Resume => {
-                self.desired.paused = *ask == Ask::Flush;
-                self.put_in_force(false);
-                let word = if self.desired.paused { "flushed" } else { "resumed" };
-                self.event("flush", format!("rules were {word} by this host's administrator"));
-            }
-            Ask::Test => {
-                let rule = format!("test-{}", now().0);
-                self.test_asked = Some(rule.clone());
-                self.test = Some(Test { rule, since: Instant::now(), reply });
-                self.report_due = true;
-                self.send_report();
-                return;
-            }
-        }
-        // Who hung up gets no answer.
-        let _ = reply.send(self.status(None));
-        self.send_report();
-    }
-
-    /// Answers a test whose rule has arrived, or whose time is over.
-    fn finish_test(&mut self) {
-        let Some(test) = self.test.take() else { return };
-        let took = test.since.elapsed();
-        let answer = if self.applied.rules.contains(&test.rule) {
-            format!("the rule was in force after {} ms", took.as_millis())
-        } else if took > TEST_WAIT {
-            let link = self.link.as_deref().unwrap_or("connected");
-            format!("no rule came within {} s (link: {link})", TEST_WAIT.as_secs())
-        } else {
-            self.test = Some(test);
-            return;
-        };
-        let status = self.status(Some(answer));
-        let _ = test.reply.send(status);
     }
 
     /// Starts, stops or changes sampling as the snapshot says.
@@ -609,37 +490,20 @@ impl Daemon {
         self.sampler = Some((rate, task));
     }
 
-    /// Keeps the beginning of an incident that is new, and sends it.
+    /// Keeps the packets of an incident that is new, and sends them.
     fn record(&mut self) {
-        let Some(incident) = self.desired.snapshot().incident else { return };
+        let snapshot = self.desired.snapshot();
+        let Some(incident) = snapshot.incident else { return };
         if self.captured >= Some(incident) {
             return;
         }
         self.captured = Some(incident);
         let hosts = |net: &IpNet| net.prefix_len() == net.max_prefix_len();
-        let targets = self.sight.program.rules.iter().map(|r| r.packets.dst).filter(hosts);
-        let targets: Vec<std::net::IpAddr> = targets.map(|net| net.addr()).collect();
-        let (config, identity) = (self.config.clone(), self.identity.clone());
-        let words = self.words.clone();
-        tokio::spawn(async move {
-            let comment = format!("weir incident {incident} on {}", identity.node);
-            let text = match look::record(&config, &targets, &comment).await {
-                Ok(None) => "no packet came".to_owned(),
-                Ok(Some(file)) => {
-                    let octets = file.len();
-                    let sent = async {
-                        let mut client = uplink::client(&identity)?;
-                        uplink::send_capture(&mut client, &incident.to_string(), file).await
-                    };
-                    match sent.await {
-                        Ok(()) => format!("{octets} octets sent"),
-                        Err(error) => format!("{octets} octets could not be sent: {error}"),
-                    }
-                }
-                Err(error) => format!("not possible: {error}"),
-            };
-            // The daemon has ended: nobody is left to know.
-            let _ = words.send(Word::Captured(format!("incident {incident}: {text}"))).await;
-        });
+        let of_rules = self.sight.program.rules.iter().map(|r| r.packets.dst).filter(hosts);
+        let mut targets: Vec<std::net::IpAddr> = of_rules.map(|net| net.addr()).collect();
+        targets.extend(&snapshot.targets);
+        targets.sort_unstable();
+        targets.dedup();
+        self.recorder.record(incident, targets, self.words.clone());
     }
 }

@@ -7,8 +7,10 @@ use tokio::sync::{mpsc, watch};
 use tracing::{debug, info};
 
 use crate::config::Identity;
-use crate::link::{Client, Events, LinkError, Url};
+use crate::contain::Container;
+use crate::link::{Client, Events, LinkError, Reply, Url};
 use crate::protocol::{Envelope, Report};
+use crate::server::Have;
 
 /// Silence after which a stream is dead: leases come every 20 s.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -27,6 +29,8 @@ pub(super) enum Word {
     Reported(bool),
     /// What came of a capture, for the log.
     Captured(String),
+    /// Containers have come or gone.
+    Containers(Vec<Container>),
 }
 
 pub(super) fn client(identity: &Identity) -> Result<Client, LinkError> {
@@ -116,16 +120,35 @@ pub(super) async fn report(
     }
 }
 
-/// Sends the capture of an incident.
+/// Octets of one piece of a capture.
+const PIECE: usize = 256 * 1024;
+
+/// Sends the capture of an incident, going on where the last try ended.
 pub(super) async fn send_capture(
     client: &mut Client,
     incident: &str,
-    file: Vec<u8>,
+    file: &[u8],
 ) -> Result<(), LinkError> {
     let path = format!("/v1/agents/capture/{incident}");
-    let reply = client.ask("PUT", &path, None, file).await?;
-    if reply.status < 300 {
-        return Ok(());
+    let mut have = here(client.ask("GET", &path, None, Vec::new()).await?)?;
+    while !have.whole {
+        let offset = usize::try_from(have.octets).unwrap_or(usize::MAX).min(file.len());
+        let piece = file.get(offset..).unwrap_or_default();
+        let piece = piece.get(..PIECE.min(piece.len())).unwrap_or_default();
+        let path = format!("{path}/{offset}/{}", file.len());
+        let before = have;
+        have = here(client.ask("PUT", &path, None, piece.to_vec()).await?)?;
+        if have == before {
+            return Err(LinkError::Http("the appliance has something else".to_owned()));
+        }
     }
-    Err(LinkError::Status(reply.status, String::from_utf8_lossy(&reply.body).into_owned()))
+    Ok(())
+}
+
+fn here(reply: Reply) -> Result<Have, LinkError> {
+    if reply.status >= 300 {
+        let text = String::from_utf8_lossy(&reply.body).into_owned();
+        return Err(LinkError::Status(reply.status, text));
+    }
+    serde_json::from_slice(&reply.body).map_err(|e| LinkError::Http(e.to_string()))
 }

@@ -1,15 +1,16 @@
-//! The packets of an incident: the first few thousand towards the attacked addresses, chosen by a classic BPF
-//! filter in the kernel. The socket is closed when there are enough, so a flood costs no more than they do.
+//! The packets of an incident: the last ones before it, then the first few thousand towards the attacked
+//! addresses, chosen by a classic BPF filter in the kernel. The ring is closed when there are enough, so a flood
+//! costs no more than they do.
 
 use std::io;
 use std::net::IpAddr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use socket2::SockFilter;
 
+use super::history::Kept;
 use super::pcapng::Pcapng;
-use super::sampler::packet_socket;
-use super::sflow::frame_length;
+use super::ring::{Ring, Seen};
 
 /// Octets kept of each packet.
 pub const SNAP: u32 = 128;
@@ -20,43 +21,53 @@ pub const PACKETS_MAX: usize = 5000;
 /// Longest capture.
 const TIME_MAX: Duration = Duration::from_secs(20);
 
+/// Blocks of 64 KiB of the ring: 2 MiB, more than a capture has.
+const BLOCKS: usize = 32;
+
+/// How long a packet may wait for others, milliseconds.
+const LINGER_MS: u32 = 100;
+
 /// Most addresses that a filter names.
 const TARGETS_MAX: usize = 16;
 
-/// Captures until there are [`PACKETS_MAX`] packets or the time is over. `None` when nothing came.
+/// Captures until there are [`PACKETS_MAX`] packets or the time is over, behind what was `before`. `None` when
+/// there is nothing at all.
 ///
 /// # Errors
 /// What the kernel says; CAP_NET_RAW is needed.
 pub async fn capture(
     interface: (&str, u32),
     targets: &[IpAddr],
+    before: (Vec<Kept>, Seen),
     comment: &str,
 ) -> io::Result<Option<Vec<u8>>> {
-    let packets = packet_socket(&filter(interface.1, targets))?;
+    let mut ring = Ring::open(interface.1, &filter(interface.1, targets), BLOCKS, LINGER_MS)?;
     let mut file = Pcapng::new(interface.0, SNAP, comment);
-    let mut buffer = [0; SNAP as usize];
+    let (before, seen_before) = before;
+    let mut last = 0;
+    for kept in &before {
+        last = kept.nanos;
+        file.packet(kept.nanos, kept.octets(), kept.length);
+    }
     let end = tokio::time::Instant::now() + TIME_MAX;
     let mut received = 0;
-    let mut last = 0;
     while received < PACKETS_MAX {
-        let Ok(length) = tokio::time::timeout_at(end, packets.recv(&mut buffer)).await else {
-            break;
-        };
-        let kept = buffer.get(..length?).unwrap_or_default();
-        last = nanos();
-        let whole = frame_length(kept).unwrap_or(0);
-        file.packet(last, kept, whole.max(u32::try_from(kept.len()).unwrap_or(0)));
-        received += 1;
+        let next = ring.next(|packet| {
+            if received < PACKETS_MAX {
+                received += 1;
+                last = packet.nanos.max(last);
+                file.packet(packet.nanos, packet.kept, packet.length);
+            }
+        });
+        let Ok(done) = tokio::time::timeout_at(end, next).await else { break };
+        done?;
     }
-    if received == 0 {
+    if received == 0 && before.is_empty() {
         return Ok(None);
     }
-    Ok(Some(file.finish(last, u64::try_from(received).unwrap_or(u64::MAX), 0)))
-}
-
-fn nanos() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    let seen = ring.seen()?;
+    let all = seen.packets + seen_before.packets;
+    Ok(Some(file.finish(last, all, seen.dropped + seen_before.dropped)))
 }
 
 /// Packets that come in by the interface for one of the targets. An Ethernet header has 14 octets, the

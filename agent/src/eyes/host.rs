@@ -24,7 +24,7 @@ pub fn read(root: &Path) -> NodeStats {
 }
 
 /// `some avg10=0.12 ...`, percent.
-fn pressure(text: &str) -> f64 {
+pub(crate) fn pressure(text: &str) -> f64 {
     let field = text.lines().find_map(|l| l.strip_prefix("some "));
     let value = field.and_then(|l| l.split(' ').find_map(|f| f.strip_prefix("avg10=")));
     value.and_then(|v| v.parse().ok()).unwrap_or(0.0)

@@ -1,8 +1,10 @@
 //! What the node sees beside its rules' counters.
 
 pub mod capture;
+pub mod history;
 pub mod host;
 pub mod pcapng;
+pub mod ring;
 mod sampler;
 pub mod sflow;
 

@@ -87,6 +87,9 @@ pub struct Snapshot {
     /// The incident under way on this node, if any: its packets are kept.
     #[serde(default)]
     pub incident: Option<IncidentId>,
+    /// Addresses under attack in it.
+    #[serde(default)]
+    pub targets: Vec<IpAddr>,
 }
 
 impl Default for Snapshot {
@@ -105,6 +108,7 @@ impl Default for Snapshot {
             blocked: Vec::new(),
             sampling: 0,
             incident: None,
+            targets: Vec::new(),
         }
     }
 }
@@ -298,12 +302,18 @@ pub struct Report {
     pub level: String,
     /// What this agent is able to do here: `nft`, `capture`, `sample`, ...
     pub abilities: Vec<String>,
+    /// Other programs there that write firewall rules, in a sentence each.
+    #[serde(default)]
+    pub neighbours: Vec<String>,
     /// Rules and their fate.
     #[serde(default)]
     pub rules: Vec<RuleReport>,
     /// Services and their traffic.
     #[serde(default)]
     pub services: Vec<ServiceStats>,
+    /// Game servers in containers and what they send.
+    #[serde(default)]
+    pub containers: Vec<crate::contain::ContainerStats>,
     /// The node's own health.
     #[serde(default)]
     pub stats: NodeStats,

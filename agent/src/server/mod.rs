@@ -4,10 +4,12 @@
 //! [`CONNECTIONS_MAX`] of them.
 
 mod authority;
+mod captures;
 mod config;
 mod routes;
 
 pub use authority::{Authority, AuthorityError};
+pub use captures::{CAPTURE_MAX, Have};
 pub use config::Config;
 
 use std::path::{Path, PathBuf};
@@ -29,9 +31,6 @@ use crate::protocol::{fingerprint, hex};
 
 /// Most connections at once: each node holds two.
 pub const CONNECTIONS_MAX: usize = 4096;
-
-/// Most captures kept: below a gigabyte.
-const CAPTURES_MAX: usize = 1000;
 
 /// How long a handshake or the head of a request may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -60,6 +59,8 @@ pub enum ServerError {
 pub struct Server {
     controller: Mutex<Controller>,
     path: PathBuf,
+    /// Held while the state is written: two writers would take each other's fresh file away.
+    writing: Mutex<()>,
     tls: Arc<ServerConfig>,
     authority: String,
     /// Rises whenever some node's snapshot may be new.
@@ -93,6 +94,7 @@ impl Server {
             reported: watch::Sender::new(0),
             bouncers: Mutex::new(Vec::new()),
             path: path.clone(),
+            writing: Mutex::new(()),
         };
         server.save().map_err(|e| failed(e.to_string()))?;
         Ok(Arc::new(server))
@@ -142,30 +144,14 @@ impl Server {
         }
     }
 
-    /// Keeps a capture. The oldest make room.
-    fn keep_capture(&self, node: &str, incident: IncidentId, file: &[u8]) -> std::io::Result<()> {
-        let folder = self.path.with_file_name("captures");
-        std::fs::create_dir_all(&folder)?;
-        let mut kept: Vec<(std::time::SystemTime, PathBuf)> = std::fs::read_dir(&folder)?
-            .filter_map(|entry| {
-                let entry = entry.ok()?;
-                Some((entry.metadata().ok()?.modified().ok()?, entry.path()))
-            })
-            .collect();
-        kept.sort();
-        let surplus = (kept.len() + 1).saturating_sub(CAPTURES_MAX);
-        for (_, path) in kept.iter().take(surplus) {
-            std::fs::remove_file(path)?;
-        }
-        write_private(&folder.join(format!("{incident}-{node}.pcapng")), file)
-    }
-
     /// The capture that a node sent of an incident, if it is still kept.
     pub fn capture(&self, node: &str, incident: IncidentId) -> Option<Vec<u8>> {
-        // A node's name has no slash: it was checked when it joined.
         self.controller().nodes().get(node)?;
-        let file = format!("{incident}-{node}.pcapng");
-        std::fs::read(self.path.with_file_name("captures").join(file)).ok()
+        self.captures().read(node, incident)
+    }
+
+    fn captures(&self) -> captures::Captures {
+        captures::Captures(self.path.with_file_name("captures"))
     }
 
     fn is_bouncer(&self, key: &str) -> bool {
@@ -187,6 +173,8 @@ impl Server {
     /// # Errors
     /// When it could not be written.
     pub fn save(&self) -> std::io::Result<()> {
+        // Taken first, so that the last writer writes the newest state.
+        let _one_at_a_time = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let octets = serde_json::to_vec(self.controller().state())?;
         write_private(&self.path, &octets)
     }

@@ -25,7 +25,7 @@ const BODY_MAX: usize = 1024 * 1024;
 /// How long a body may take.
 const BODY_TIME: Duration = Duration::from_secs(10);
 
-/// Where captures go; an incident's identifier follows.
+/// Where captures go; an incident's identifier follows, then offset and total of a piece.
 const CAPTURE: &str = "/v1/agents/capture/";
 
 type Body = Either<Full<Bytes>, Channel<Bytes, Infallible>>;
@@ -50,8 +50,8 @@ pub(super) async fn answer(
                 (Method::GET, "/v1/agents/state") => state(&server, &node, &request),
                 (Method::POST, "/v1/agents/report") => report(&server, &node, request).await,
                 (Method::POST, "/v1/agents/leave") => leave(&server, &node),
-                (Method::PUT, path) if path.starts_with(CAPTURE) => {
-                    capture(&server, &node, request).await
+                (method @ (Method::GET | Method::PUT), path) if path.starts_with(CAPTURE) => {
+                    capture(&server, &node, method == Method::PUT, request).await
                 }
                 _ => text(StatusCode::NOT_FOUND, "no such resource"),
             }
@@ -169,15 +169,24 @@ async fn report(server: &Server, node: &str, request: Request<Incoming>) -> Answ
     text(StatusCode::OK, "")
 }
 
-async fn capture(server: &Server, node: &str, request: Request<Incoming>) -> Answer {
-    let incident = request.uri().path().trim_start_matches(CAPTURE).parse::<IncidentId>();
-    let Ok(incident) = incident else { return text(StatusCode::BAD_REQUEST, "no incident") };
+/// How much of a capture is here, and more of it: `<incident>` and `<incident>/<offset>/<total>`.
+async fn capture(server: &Server, node: &str, more: bool, request: Request<Incoming>) -> Answer {
+    let mut words = request.uri().path().trim_start_matches(CAPTURE).split('/');
+    let incident = words.next().and_then(|word| word.parse::<IncidentId>().ok());
+    let Some(incident) = incident else { return text(StatusCode::BAD_REQUEST, "no incident") };
+    if !more {
+        return json(&server.captures().have(node, incident));
+    }
+    let mut number = || words.next()?.parse::<u64>().ok();
+    let (Some(offset), Some(total)) = (number(), number()) else {
+        return text(StatusCode::BAD_REQUEST, "no offset and total");
+    };
     let collected = Limited::new(request.into_body(), BODY_MAX).collect();
-    let Ok(Ok(file)) = tokio::time::timeout(BODY_TIME, collected).await else {
+    let Ok(Ok(piece)) = tokio::time::timeout(BODY_TIME, collected).await else {
         return text(StatusCode::PAYLOAD_TOO_LARGE, "too large, too slow, or cut off");
     };
-    match server.keep_capture(node, incident, &file.to_bytes()) {
-        Ok(()) => text(StatusCode::OK, ""),
+    match server.captures().take((node, incident), (offset, total), &piece.to_bytes()) {
+        Ok(have) => json(&have),
         Err(error) => text(StatusCode::INSUFFICIENT_STORAGE, &error.to_string()),
     }
 }

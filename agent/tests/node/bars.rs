@@ -3,13 +3,14 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use weir_agent::enforcer::Blocked;
+use weir_agent::enforcer::Enforcer as _;
 use weir_agent::enforcer::nft::Nft;
+use weir_agent::enforcer::{Blocked, Program};
 use weir_agent::protocol::Block;
 use weir_agent::rules::NodeAction;
 use weir_model::{Direction, IncidentId, IpNet, Match, Measure};
 
-use crate::live::{Live, mitigation};
+use crate::live::{Live, RELEASE, mitigation};
 use crate::packet::Packet;
 use crate::rules::{apply, attacker, program, rule, udp_rule};
 use crate::world::{NODE4, PLAYER4, PORT, World, inside, ip, now};
@@ -56,20 +57,23 @@ fn a_hundred_thousand_blocked_sources_take_a_second() {
     let odd = |n: u32| IpNet::from(std::net::IpAddr::from((0x0b00_0000 + n * 3).to_be_bytes()));
     wanted.blocked = (0..50_000).map(|n| Blocked { source: source(n), until }).collect();
     wanted.blocked.extend((0..50_000).map(|n| Blocked { source: odd(n), until }));
-    // The best of ten: other tests share the processors.
-    let time = |_| {
+    let mut nft = inside(&world.node, || Nft::open().unwrap());
+    let mut time = |wanted: &Program, repair: bool| {
         let start = Instant::now();
-        apply(&world, &wanted);
+        inside(&world.node, || nft.apply(wanted, now(), repair).unwrap());
         start.elapsed()
     };
-    let mut times = (0..10).map(time);
-    let first = times.next().unwrap();
-    let best = times.find(|t| *t <= Duration::from_secs(1)).map_or(first, |t| t.min(first));
-    eprintln!("100,000 blocked sources in {best:?}");
+    // The best of three: other tests share the processors.
+    let best = (0..3).map(|_| time(&wanted, true)).min().unwrap();
+    wanted.blocked.push(Blocked { source: "203.0.113.9/32".parse().unwrap(), until });
+    let one_more = (0..3).map(|_| time(&wanted, false)).max().unwrap();
+    eprintln!("100,000 blocked sources in {best:?}, one more in {one_more:?}");
     let over = Duration::from_millis(50);
     world.flood(500, over, |n| Packet::udp(attacker(NODE4, n * 97), ip(NODE4), PORT));
     assert_eq!(world.take_settled(), 0);
-    assert!(best <= Duration::from_secs(1), "{best:?}");
+    let (all_max, one_max) = if RELEASE { (1000, 150) } else { (8000, 3000) };
+    assert!(best <= Duration::from_millis(all_max), "{best:?}");
+    assert!(one_more <= Duration::from_millis(one_max), "{one_more:?}");
 }
 
 #[test]
@@ -249,6 +253,13 @@ nftables_hooks: [input]
 #[test]
 fn the_beginning_of_an_attack_is_kept_and_tshark_reads_it() {
     let Some(live) = Live::new("agent capture", "") else { return };
+    let early = |n| Packet { src_port: 50_000, ..Packet::udp(attacker(NODE4, n), ip(NODE4), PORT) };
+    live.world.flood(300, Duration::from_millis(30), early);
+    let sent = Instant::now();
+    // A packet is known a quarter of a second after it came.
+    live.world.node.wait_for("the ring's patience", 5, |_| {
+        (sent.elapsed() > Duration::from_millis(500)).then_some(())
+    });
     live.want_and_wait(&[mitigation(1, NODE4, 60_000)]);
     let over = Duration::from_millis(500);
     live.world.flood(8000, over, |n| Packet::udp(attacker(NODE4, n), ip(NODE4), PORT));
@@ -260,10 +271,16 @@ fn the_beginning_of_an_attack_is_kept_and_tshark_reads_it() {
         crate::skip("agent capture", "not installed: tshark");
         return;
     }
-    let filter = "udp.srcport == 40000 && udp.dstport == 27015 && ip.dst == 198.51.100.2";
-    let command =
-        ["tshark", "-r", path.to_str().unwrap(), "-Y", filter, "-T", "fields", "-e", "ip.len"];
-    let read = live.world.node.run(&command);
+    let show = |port: u16| {
+        let filter =
+            format!("udp.srcport == {port} && udp.dstport == 27015 && ip.dst == 198.51.100.2");
+        let file = path.to_str().unwrap();
+        let command = ["tshark", "-r", file, "-Y", &filter, "-T", "fields", "-e", "ip.len"];
+        live.world.node.run(&command)
+    };
+    let before = show(50_000);
+    assert_eq!(before.lines().count(), 300, "the last packets before the incident");
+    let read = show(40_000);
     // The agent's own link comes in by the same interface.
     assert!((4900..=5000).contains(&read.lines().count()), "{}", read.lines().count());
     assert!(read.lines().all(|l| l == "60"), "{}", &read[..100]);

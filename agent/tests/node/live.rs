@@ -6,12 +6,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use weir_agent::controller::Common;
+use weir_agent::controller::{Common, Situation};
 use weir_agent::protocol::{Block, RuleState, fingerprint};
 use weir_agent::server::Server;
 use weir_model::{
-    Action, Filter, IncidentId, Match, Measure, Millis, Mitigation, MitigationId, MitigationState,
-    Originator, Range, Rung, Service,
+    Action, Direction, Family, Filter, Incident, IncidentId, IncidentState, Match, Measure, Metric,
+    Millis, Mitigation, MitigationId, MitigationState, Originator, Phase, Range, Rate, Reason,
+    Rung, Service, Verdict,
 };
 
 use crate::lab::Pid;
@@ -19,12 +20,16 @@ use crate::packet::Packet;
 use crate::rules::attacker;
 use crate::world::{NODE4, NODE6, PLAYER4, PORT, World, inside, ip, now};
 
+/// A dev build on a busy machine is held to what shows a blunder, a release build to the promise.
+pub(crate) const RELEASE: bool = !cfg!(debug_assertions);
+
 /// The appliance and the agent that has joined it.
 pub(crate) struct Live {
     pub(crate) world: World,
     pub(crate) server: Arc<Server>,
     pub(crate) agent: Pid,
     pub(crate) common: Common,
+    pub(crate) incidents: Vec<Arc<Incident>>,
     serving: Option<JoinHandle<()>>,
     stop: watch::Sender<bool>,
     address: SocketAddr,
@@ -50,6 +55,7 @@ impl Live {
             server,
             agent,
             common: Common::default(),
+            incidents: Vec::new(),
             serving: Some(serving),
             stop,
             address,
@@ -67,7 +73,14 @@ impl Live {
             game: String::new(),
         };
         let services = [service(NODE4), service(NODE6)];
-        self.server.controller().desire(mitigations, &services, &self.common, now());
+        let situation = Situation {
+            mitigations,
+            incidents: &self.incidents,
+            services: &services,
+            common: &self.common,
+            alone: true,
+        };
+        self.server.controller().desire(&situation, now());
         self.server.publish().unwrap();
     }
 
@@ -110,12 +123,12 @@ impl Live {
     }
 
     /// The appliance goes away without a word.
-    fn appliance_dies(&mut self) {
+    pub(crate) fn appliance_dies(&mut self) {
         self.stop.send_replace(true);
         self.serving.take().unwrap().join().unwrap();
     }
 
-    fn appliance_returns(&mut self) {
+    pub(crate) fn appliance_returns(&mut self) {
         let (server, serving, stop, _) = appliance(&self.world, self.address);
         self.server = server;
         self.serving = Some(serving);
@@ -181,7 +194,57 @@ pub(crate) fn mitigation(id: u64, dst: &str, millis: u64) -> Mitigation {
     }
 }
 
-fn attack(world: &World, count: u32) -> u64 {
+/// An attack that the node's own address sends, or that no match tells from players.
+pub(crate) fn incident(direction: Direction) -> Arc<Incident> {
+    let rate = |n: f64| Rate { packets_per_sec: n, bits_per_sec: n * 800.0 };
+    let verdict = Verdict {
+        incident: IncidentId(7),
+        phase: Phase::Ongoing,
+        at: now(),
+        target: ip(NODE4).into(),
+        direction,
+        family: Family::UdpFlood,
+        vectors: Vec::new(),
+        confidence: 90,
+        evidence_groups: 3,
+        separable: false,
+        rate: rate(2000.0),
+        peak: rate(2000.0),
+        excess: rate(1990.0),
+        discarded: Rate::default(),
+        legitimate: None,
+        sources: 1.0,
+        reason: Reason {
+            metric: Metric::PacketsPerSec,
+            value: 2000.0,
+            baseline: 10.0,
+            multiplier: 3.0,
+            threshold: 100.0,
+            window_ms: 1000,
+            samples: 100.0,
+            sampling: 1.0,
+            exporters: Vec::new(),
+            service: None,
+        },
+        candidates: Vec::new(),
+        top_sources: Vec::new(),
+        summary: String::new(),
+    };
+    Arc::new(Incident {
+        id: verdict.incident,
+        state: IncidentState::Open,
+        opened: now(),
+        closed: None,
+        verdict,
+        rung: None,
+        held: false,
+        group: None,
+        mitigations: Vec::new(),
+        timeline: Vec::new(),
+    })
+}
+
+pub(crate) fn attack(world: &World, count: u32) -> u64 {
     let over = Duration::from_millis(u64::from(count) / 20);
     world.flood(count, over, |n| Packet::udp(attacker(NODE4, n), ip(NODE4), PORT));
     world.take_settled()
@@ -236,7 +299,8 @@ fn a_flushed_table_is_back_within_a_second() {
             let table = node.ask(&["nft", "list", "table", "inet", "weir"]);
             (table.contains("vmap @disp4") && table.contains("198.51.100.2 timeout")).then_some(())
         });
-        assert!(start.elapsed() < Duration::from_secs(1), "{command:?}: {:?}", start.elapsed());
+        let bar = Duration::from_secs(if RELEASE { 1 } else { 4 });
+        assert!(start.elapsed() < bar, "{command:?}: {:?}", start.elapsed());
     }
     assert!(live.wait_event("repaired").contains("changed table weir"));
 }
@@ -297,7 +361,8 @@ fn an_attack_is_dropped_within_150_ms_of_the_decision() {
     times.sort();
     let (median, p95) = (times[10], times[18]);
     eprintln!("decision to first dropped packet: median {median:?}, p95 {p95:?}");
-    assert!(p95 < Duration::from_millis(150), "{times:?}");
+    let bar = Duration::from_millis(if RELEASE { 150 } else { 1500 });
+    assert!(p95 < bar, "{times:?}");
 }
 
 #[test]
@@ -354,7 +419,7 @@ fn an_idle_agent_costs_next_to_nothing() {
     eprintln!("idle: {:.4} % of a core, {kib} KiB resident", share * 100.0);
     // The bar is a tenth of a percent, for the program that is shipped. A build for tests is several
     // times slower and shares its processor with other tests: there only a busy loop would show.
-    let bar = if cfg!(debug_assertions) { 0.005 } else { 0.001 };
+    let bar = if RELEASE { 0.001 } else { 0.005 };
     assert!(share <= bar, "{:.4} % of a core", share * 100.0);
     assert!(kib <= 15 * 1024, "{kib} KiB");
 }

@@ -4,13 +4,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod backends;
 mod bars;
+mod containers;
 #[allow(unreachable_pub, dead_code, reason = "shared with the other tests, used in part")]
 #[path = "../../../tests/src/lab.rs"]
 mod lab;
 mod live;
 mod packet;
+mod ring;
 mod rules;
+mod trust;
 mod world;
 
 use std::io::Write as _;

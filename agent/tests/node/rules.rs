@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
+use weir_agent::enforcer::Enforcer as _;
 use weir_agent::enforcer::nft::Nft;
 use weir_agent::enforcer::{Applied, Blocked, Program, RuleCount};
 use weir_agent::protocol::Service;

@@ -41,7 +41,11 @@ pub(crate) fn now() -> Millis {
 
 /// Runs something on a thread inside a namespace. Sockets made there stay there wherever they are used.
 pub(crate) fn inside<T: Send>(lab: &Lab, work: impl FnOnce() -> T + Send) -> T {
-    let path = format!("/run/netns/{}", lab.namespace());
+    within(&format!("/run/netns/{}", lab.namespace()), work)
+}
+
+/// The same by the path of the namespace.
+pub(crate) fn within<T: Send>(path: &str, work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let enter = move || {
             let file = std::fs::File::open(path).unwrap();

@@ -5,7 +5,7 @@
 //! | `rx/<n>` | a socket and its shard | `recvmmsg`, with a timeout at the slice's end |
 //! | `core` | detector, mitigator, ledger | slices and control messages |
 //! | `bgp` | sessions and timers | desired state, sockets |
-//! | `agents` | nodes: what each is to have, what each reports | desired state, sockets |
+//! | `agents` | nodes: what each is to have, what each reports; what is left for routers | desired state, sockets |
 //! | `web` | API | sockets |
 //! | `panels`, `panel/<name>` | synchronisation with game panels | their answers |
 //! | `owners`, `owners/mail` | pages for owners of servers | sockets |
@@ -154,6 +154,8 @@ impl Daemon {
         let (stop_web, web_stopping) = watch::channel(false);
         let agents_stopping = web_stopping.clone();
 
+        let nodes = config.agents.as_ref().map(|a| agents::open(a, &agents_folder(config)));
+        let nodes = nodes.transpose()?;
         let (feed, ask, history) =
             history::spawn(open_history(&config.store.path)?, &metrics, &failed_tx)?;
         let in_force = Arc::clone(&inventory);
@@ -210,15 +212,21 @@ impl Daemon {
         };
         let core = spawn("core", &failed_tx, move || core.run())?;
         let agents_desired = desired_rx.clone();
+        // Where agents are awaited, routers get what is not left to nodes.
+        let (routers, routers_rx) = watch::channel(Admitted::default());
+        let for_bgp = if config.agents.is_some() { routers_rx } else { desired_rx };
         let bgp =
-            bgp::spawn(config.bgp.clone(), desired_rx, control.clone(), bgp_stopping, &failed_tx)?;
+            bgp::spawn(config.bgp.clone(), for_bgp, control.clone(), bgp_stopping, &failed_tx)?;
         let stop_receiving = Arc::new(AtomicBool::new(false));
         let agents = start_agents(
             config,
+            nodes,
             agents::Parts {
-                folder: agents_folder(config),
                 inventory: Arc::clone(&inventory),
                 desired: agents_desired,
+                routers,
+                snapshot: Arc::clone(&snapshot),
+                mitigator: config.mitigator.clone(),
                 control: control.clone(),
                 stopping: agents_stopping,
             },
@@ -337,10 +345,12 @@ pub fn agents_folder(config: &Config) -> PathBuf {
 
 fn start_agents(
     config: &Config,
+    nodes: Option<Arc<weir_agent::server::Server>>,
     parts: agents::Parts,
     failed: &Sender<String>,
 ) -> anyhow::Result<Option<agents::Agents>> {
-    config.agents.as_ref().map(|c| agents::spawn(c, parts, failed)).transpose()
+    let both = config.agents.as_ref().zip(nodes);
+    both.map(|(config, nodes)| agents::spawn(config, nodes, parts, failed)).transpose()
 }
 
 fn open_store(path: &Path) -> anyhow::Result<Store> {

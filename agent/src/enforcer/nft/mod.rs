@@ -3,19 +3,21 @@
 //! Before conntrack and NAT (prerouting -450), so that rules name the addresses that routers and players know,
 //! fragments are still fragments, and what is dropped costs least. Nothing outside the table is touched.
 
+mod blocked;
 mod packets;
 mod script;
 mod skeleton;
 
-use std::io::Write as _;
 use std::net::IpAddr;
-use std::process::{Command, Stdio};
 
 use weir_model::Millis;
 
 use self::script::{Present, Script};
 pub use self::skeleton::TABLE;
-use super::{Applied, Count, EnforceError, Program, Refusal, RuleCount, ServiceCount};
+use super::{
+    Applied, Blocked, Count, Egress, EnforceError, Enforcer, Program, Refusal, RuleCount,
+    ServiceCount, spawn,
+};
 use crate::netlink::{Element, Netlink};
 use crate::rules::{NodeAction, Rule};
 
@@ -28,6 +30,8 @@ pub struct Nft {
     netlink: Netlink,
     /// The process of the last transaction, to tell own changes from others'.
     last_process: Option<u32>,
+    /// Blocked sources of the last transaction, sorted; `None` when nobody knows what is there.
+    blocked: Option<Vec<Blocked>>,
 }
 
 impl Nft {
@@ -38,21 +42,63 @@ impl Nft {
     pub fn open() -> Result<Self, EnforceError> {
         let mut netlink = Netlink::open()?;
         netlink.chains(TABLE)?;
-        Ok(Self { netlink, last_process: None })
+        Ok(Self { netlink, last_process: None, blocked: None })
     }
 
-    /// Puts the program in force, in one step. Rules that nft refuses are left out and named.
+    /// Passes it on when nft can make weir's frame here: on old kernels something of it is missing.
     ///
     /// # Errors
-    /// When nothing could be applied; what was in force still is.
-    pub fn apply(
+    /// What nft says.
+    pub fn tried(self) -> Result<Self, EnforceError> {
+        spawn("nft", &["-c", "-f", "-"], &skeleton::text())?;
+        Ok(self)
+    }
+
+    fn present(&mut self) -> Result<Present, EnforceError> {
+        let chains = self.netlink.chains(TABLE)?.into_iter().collect();
+        let sets = self.netlink.sets(TABLE)?.into_iter().collect();
+        let counters = self.netlink.counters(TABLE)?.into_iter().map(|(name, _)| name).collect();
+        let mut services = std::collections::BTreeSet::new();
+        for set in ["svc4", "svc6"] {
+            let elements = self.netlink.elements(TABLE, set)?;
+            let keys = elements.iter().filter_map(|e| service_of(&e.key));
+            services.extend(
+                keys.map(|(address, protocol, port)| format!("{address} . {protocol} . {port}")),
+            );
+        }
+        let mut containers = std::collections::BTreeSet::new();
+        for set in ["cst4", "cst6"] {
+            let elements = self.netlink.elements(TABLE, set)?;
+            containers
+                .extend(elements.iter().filter_map(|e| address_of(&e.key)).map(|a| a.to_string()));
+        }
+        Ok(Present { chains, sets, counters, services, containers, blocked: None })
+    }
+
+    fn load(&mut self, text: &str) -> Result<(), EnforceError> {
+        let (process, _) = spawn("nft", &["-f", "-"], text)?;
+        self.last_process = Some(process);
+        Ok(())
+    }
+}
+
+impl Enforcer for Nft {
+    fn name(&self) -> &'static str {
+        "nft"
+    }
+
+    fn apply(
         &mut self,
         program: &Program,
         now: Millis,
         repair: bool,
     ) -> Result<Applied, EnforceError> {
-        let present = self.present()?;
+        let mut present = self.present()?;
+        // Until it has gone well, nobody knows.
+        present.blocked = self.blocked.take().filter(|_| !repair);
         let mut program = program.clone();
+        program.blocked.sort_unstable();
+        program.blocked.dedup_by_key(|b| b.source);
         let mut refused = Vec::new();
         let proxied = |r: &Rule| matches!(r.action, NodeAction::SynProxy { .. });
         if program.rules.iter().any(proxied) && !strict_handshakes() {
@@ -65,9 +111,14 @@ impl Nft {
             let script = script::compile(&program, &present, now, repair);
             let Err(error) = self.load(&script.text) else {
                 refused.extend(script.refused);
+                self.blocked = Some(program.blocked);
                 return Ok(Applied { rules: script.rules, refused });
             };
             let EnforceError::Refused(text) = &error else { return Err(error) };
+            if present.blocked.take().is_some() {
+                // Perhaps an element that is not there any more: once more without any assumption.
+                continue;
+            }
             let Some(rule) = blamed(&script, text).map(str::to_owned) else { return Err(error) };
             refused.push(Refusal { rule: rule.clone(), why: first_error(text) });
             program.rules.retain(|r| r.id != rule);
@@ -75,34 +126,26 @@ impl Nft {
         Err(EnforceError::Refused(format!("more than {TRIES_MAX} rules refused")))
     }
 
-    /// Prolongs the lease of what is in force without touching anything else.
-    ///
-    /// # Errors
-    /// When it could not be prolonged.
-    pub fn renew(&mut self, program: &Program, now: Millis) -> Result<(), EnforceError> {
+    fn renew(&mut self, program: &Program, now: Millis) -> Result<(), EnforceError> {
         let present = self.present()?;
         let script = script::renew(program, &present, now);
         if script.text.is_empty() { Ok(()) } else { self.load(&script.text) }
     }
 
-    /// Removes the table and everything in it.
-    ///
-    /// # Errors
-    /// When it could not be removed.
-    pub fn clear(&mut self) -> Result<(), EnforceError> {
+    fn clear(&mut self) -> Result<(), EnforceError> {
+        self.blocked = None;
         self.load(&format!("add table inet {TABLE}\ndelete table inet {TABLE}\n"))
     }
 
-    /// The process that made weir's last transaction.
-    pub const fn last_process(&self) -> Option<u32> {
+    fn is_told(&self) -> bool {
+        true
+    }
+
+    fn last_process(&self) -> Option<u32> {
         self.last_process
     }
 
-    /// What each rule did so far.
-    ///
-    /// # Errors
-    /// When the kernel cannot be asked.
-    pub fn rule_counts(&mut self, program: &Program) -> Result<Vec<RuleCount>, EnforceError> {
+    fn rule_counts(&mut self, program: &Program) -> Result<Vec<RuleCount>, EnforceError> {
         let counters: std::collections::BTreeMap<String, Count> =
             self.netlink.counters(TABLE)?.into_iter().collect();
         let counts = program.rules.iter().filter_map(|rule| {
@@ -115,11 +158,7 @@ impl Nft {
         Ok(counts.collect())
     }
 
-    /// What services received and answered so far, in the order of their keys.
-    ///
-    /// # Errors
-    /// When the kernel cannot be asked.
-    pub fn service_counts(&mut self) -> Result<Vec<ServiceCount>, EnforceError> {
+    fn service_counts(&mut self) -> Result<Vec<ServiceCount>, EnforceError> {
         let mut counts = Vec::new();
         for v in ['4', '6'] {
             let answers: std::collections::BTreeMap<Vec<u8>, Count> = self
@@ -138,50 +177,26 @@ impl Nft {
         Ok(counts)
     }
 
-    /// How many sources are remembered as players.
-    ///
-    /// # Errors
-    /// When the kernel cannot be asked.
-    pub fn learned(&mut self) -> Result<usize, EnforceError> {
+    fn egress(&mut self) -> Result<Vec<Egress>, EnforceError> {
+        let mut found = Vec::new();
+        for v in ['4', '6'] {
+            let sent = self.netlink.elements(TABLE, &format!("cst{v}"))?;
+            if sent.is_empty() {
+                continue;
+            }
+            let fan = self.netlink.elements(TABLE, &format!("fan{v}"))?;
+            found.extend(sent.into_iter().filter_map(|Element { key, count }| {
+                let to = fan.iter().filter(|pair| pair.key.starts_with(&key)).count();
+                let destinations = u32::try_from(to).unwrap_or(u32::MAX);
+                Some(Egress { address: address_of(&key)?, sent: count, destinations })
+            }));
+        }
+        Ok(found)
+    }
+
+    fn learned(&mut self) -> Result<usize, EnforceError> {
         let v4 = self.netlink.elements(TABLE, "good4")?.len();
         Ok(v4 + self.netlink.elements(TABLE, "good6")?.len())
-    }
-
-    fn present(&mut self) -> Result<Present, EnforceError> {
-        let chains = self.netlink.chains(TABLE)?.into_iter().collect();
-        let sets = self.netlink.sets(TABLE)?.into_iter().collect();
-        let counters = self.netlink.counters(TABLE)?.into_iter().map(|(name, _)| name).collect();
-        let mut services = std::collections::BTreeSet::new();
-        for set in ["svc4", "svc6"] {
-            let elements = self.netlink.elements(TABLE, set)?;
-            let keys = elements.iter().filter_map(|e| service_of(&e.key));
-            services.extend(
-                keys.map(|(address, protocol, port)| format!("{address} . {protocol} . {port}")),
-            );
-        }
-        Ok(Present { chains, sets, counters, services })
-    }
-
-    fn load(&mut self, text: &str) -> Result<(), EnforceError> {
-        let failed = |error| EnforceError::Tool("nft", error);
-        let mut child = Command::new("nft")
-            .args(["-f", "-"])
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin")
-            .env("LC_ALL", "C")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(failed)?;
-        self.last_process = Some(child.id());
-        // nft reads all of it before it says anything, so this cannot wait for each other.
-        let written =
-            child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(text.as_bytes()));
-        let out = child.wait_with_output().map_err(failed)?;
-        if out.status.success() {
-            return written.map_err(failed);
-        }
-        Err(EnforceError::Refused(String::from_utf8_lossy(&out.stderr).into_owned()))
     }
 }
 
@@ -209,6 +224,12 @@ fn service_of(key: &[u8]) -> Option<(IpAddr, u8, u16)> {
         _ => return None,
     };
     Some((address, *rest.first()?, u16::from_be_bytes([*rest.get(4)?, *rest.get(5)?])))
+}
+
+/// The key of a set of addresses.
+fn address_of(key: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(key).map(IpAddr::from);
+    v4.ok().or_else(|| <[u8; 16]>::try_from(key).map(IpAddr::from).ok())
 }
 
 /// The rule that nft complains of: it names lines, `/dev/stdin:12:1-30: Error: ...`.

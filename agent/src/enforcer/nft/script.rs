@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use weir_model::{Direction, IpNet, Millis};
 
+use super::blocked::blocked;
 use super::packets::{alternatives, family, is_v4, single_ports};
 use super::skeleton::{self, FILLED, MARK, TABLE};
-use crate::enforcer::{MANAGEMENT_MAX, Program, Refusal};
+use crate::enforcer::{Blocked, MANAGEMENT_MAX, Program, Refusal, short_hash, written};
 use crate::rules::{NodeAction, Rule};
 
 /// Most ports that one syn-proxy rule may name.
@@ -26,6 +27,10 @@ pub(super) struct Present {
     pub(super) counters: BTreeSet<String>,
     /// Service keys in nft's words, in `svc4` and `svc6`.
     pub(super) services: BTreeSet<String>,
+    /// Containers' addresses in nft's words, in `cst4` and `cst6`.
+    pub(super) containers: BTreeSet<String>,
+    /// Blocked sources, sorted; `None` when nobody knows.
+    pub(super) blocked: Option<Vec<Blocked>>,
 }
 
 /// A transaction, and which rule each line belongs to.
@@ -46,7 +51,7 @@ impl Script {
         self.lines.extend(line.split('\n').map(|_| rule.map(str::to_owned)));
     }
 
-    fn add(&mut self, line: &str) {
+    pub(super) fn add(&mut self, line: &str) {
         self.line(None, line);
     }
 
@@ -62,11 +67,6 @@ pub(super) fn chain_of(rule: &Rule) -> String {
     let does =
         format!("{} {:?} {} {}", rule.id, rule.action, rule.spare_learned, is_v4(rule.packets.dst));
     format!("r_{}", short_hash(&does))
-}
-
-fn short_hash(text: &str) -> String {
-    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
-    digest.as_ref().iter().take(6).map(|b| format!("{b:02x}")).collect()
 }
 
 /// Where a rule is found from `pre`.
@@ -120,12 +120,6 @@ impl Door {
     fn chain_of(self, net: IpNet) -> String {
         format!("{}_{}", self.chain(), short_hash(&net.to_string()))
     }
-}
-
-/// A prefix as nft wants it: hosts without their length.
-pub(super) fn written(net: IpNet) -> String {
-    let host = net.prefix_len() == net.max_prefix_len();
-    if host { net.addr().to_string() } else { net.to_string() }
 }
 
 /// The address a rule is found by: whose traffic it is.
@@ -185,7 +179,7 @@ pub(super) fn compile(program: &Program, present: &Present, now: Millis, repair:
     clear(&mut script, present, &kept, repair, framed);
     management(&mut script, program);
     services(&mut script, program, present);
-    blocked(&mut script, program, now);
+    blocked(&mut script, program, present, now);
     for rule in doors.values().flatten() {
         if repair || !present.chains.contains(&chain_of(rule)) {
             rule_chain(&mut script, rule, present);
@@ -217,8 +211,10 @@ fn clear(
     for chain in present.chains.iter().filter(is_door) {
         script.add(&format!("flush chain inet {TABLE} {chain}"));
     }
+    let known = present.blocked.is_some();
     let volatile = |name: &str| {
-        ["disp", "keep", "out", "syn", "blk", "mgmt"].iter().any(|p| name.starts_with(p))
+        ["disp", "keep", "out", "syn", "mgmt"].iter().any(|p| name.starts_with(p))
+            || (name.starts_with("blk") && !known)
     };
     for set in present.sets.iter().filter(|s| volatile(s)) {
         let kind =
@@ -277,6 +273,13 @@ fn management(script: &mut Script, program: &Program) {
     ] {
         script.add(&format!("add rule inet {TABLE} pre {line}"));
     }
+    for (v, ip) in [('4', "ip"), ('6', "ip6")] {
+        if program.containers.iter().any(|a| a.is_ipv4() == (v == '4')) {
+            script.add(&format!(
+                "add rule inet {TABLE} pre {ip} saddr @cst{v} update @fan{v} {{ {ip} saddr . {ip} daddr }}"
+            ));
+        }
+    }
     for line in ["oif lo accept", "ip daddr @mgmt4 accept", "ip6 daddr @mgmt6 accept"] {
         script.add(&format!("add rule inet {TABLE} own {line}"));
     }
@@ -285,43 +288,31 @@ fn management(script: &mut Script, program: &Program) {
 /// Adds and removes only what differs: elements hold the counters.
 fn services(script: &mut Script, program: &Program, present: &Present) {
     let wanted: BTreeSet<String> = program.services.iter().map(service_key).collect();
+    differ(script, &["svc", "ans", "own"], &present.services, &wanted);
+    let wanted: BTreeSet<String> = program.containers.iter().map(ToString::to_string).collect();
+    differ(script, &["cst"], &present.containers, &wanted);
+}
+
+fn differ(
+    script: &mut Script,
+    sets: &[&str],
+    present: &BTreeSet<String>,
+    wanted: &BTreeSet<String>,
+) {
     let mut change = |verb: &str, keys: &mut dyn Iterator<Item = &String>| {
         for key in keys {
             let v = if key.contains(':') { '6' } else { '4' };
-            for set in ["svc", "ans", "own"] {
+            for set in sets {
                 script.add(&format!("{verb} element inet {TABLE} {set}{v} {{ {key} }}"));
             }
         }
     };
-    change("delete", &mut present.services.difference(&wanted));
-    change("add", &mut wanted.difference(&present.services));
+    change("delete", &mut present.difference(wanted));
+    change("add", &mut wanted.difference(present));
 }
 
 pub(super) fn service_key(s: &crate::protocol::Service) -> String {
     format!("{} . {} . {}", s.address, s.protocol, s.port)
-}
-
-fn blocked(script: &mut Script, program: &Program, now: Millis) {
-    const AT_ONCE: usize = 1000;
-    let mut sets: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for b in &program.blocked {
-        let host = b.source.prefix_len() == b.source.max_prefix_len();
-        let set = match (is_v4(b.source), host) {
-            (true, true) => "blk4",
-            (false, true) => "blk6",
-            (true, false) => "blkn4",
-            (false, false) => "blkn6",
-        };
-        let secs = b.until.since(now).div_ceil(1000);
-        if secs > 0 {
-            sets.entry(set).or_default().push(format!("{} timeout {secs}s", written(b.source)));
-        }
-    }
-    for (set, elements) in sets {
-        for chunk in elements.chunks(AT_ONCE) {
-            script.add(&format!("add element inet {TABLE} {set} {{ {} }}", chunk.join(", ")));
-        }
-    }
 }
 
 /// What a rule does to a packet that it matches. Ends in a verdict: the first rule that matches decides, as in
@@ -448,6 +439,11 @@ fn dispatch(
             script.add(&format!("add rule inet {TABLE} pre {line}"));
             if door == Door::Outbound {
                 script.add(&format!("add rule inet {TABLE} own {line}"));
+            }
+            if door == Door::Outbound && program.translated {
+                // A container's packets bear the node's address only here; others were counted at the door.
+                let line = format!("ct status snat,dnat {line}");
+                script.add(&format!("add rule inet {TABLE} answered {line}"));
             }
         }
     }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! pre (prerouting -450)   lo, @mgmt, neighbour discovery -> accept
-//!                         @svc counts what services receive
+//!                         @svc counts what services receive, @cst what containers send, @fan to how many
 //!                         @blk, @blkn -> drop
 //!                         dst vmap @disp  (leased: elements time out)  -> d_* -> r_*
 //!                         dst vmap @keep  (standing)                   -> s_* -> r_*
@@ -21,13 +21,19 @@
 pub const TABLE: &str = "weir";
 
 /// Present in the table exactly when the frame is the one below.
-pub(super) const MARK: &str = "frame_1";
+pub(super) const MARK: &str = "frame_2";
 
 /// Most sources remembered as players, per family.
 const GOOD_MAX: u32 = 65_535;
 
 /// How long a player is remembered after the last packet of an assured conversation.
 const GOOD_TIMEOUT: &str = "1h";
+
+/// Most pairs of container and destination counted, per family: who has more has too many.
+const FAN_MAX: u32 = 8192;
+
+/// How long a destination counts.
+const FAN_TIMEOUT: &str = "10s";
 
 /// The statements that make the table anew, whatever stood there.
 pub(super) fn text() -> String {
@@ -43,10 +49,15 @@ pub(super) fn text() -> String {
             ("svc", format!("{address} . inet_proto . inet_service"), "counter"),
             ("ans", format!("{address} . inet_proto . inet_service"), "counter"),
             ("own", format!("{address} . inet_proto . inet_service"), ""),
+            ("cst", address.to_owned(), "counter"),
         ];
         for (name, kind, rest) in sets {
             text += &format!(" set {name}{v} {{\n  type {kind}\n  {rest}\n }}\n");
         }
+        text += &format!(
+            " set fan{v} {{\n  type {address} . {address}\n  flags dynamic,timeout\n  \
+             timeout {FAN_TIMEOUT}\n  size {FAN_MAX}\n }}\n"
+        );
         text += &format!(
             " set good{v} {{\n  type {address} . inet_proto . {address} . inet_service\n  \
              flags dynamic,timeout\n  timeout {GOOD_TIMEOUT}\n  size {GOOD_MAX}\n }}\n"

@@ -3,18 +3,22 @@
 //! Pure: time and secrets are arguments, the state is data that its owner stores. Versions never fall: a state
 //! from a backup that meets a node which is ahead of it starts a new epoch.
 
+mod handover;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use weir_model::{
-    Direction, IpNet, Match, Measure, Millis, Mitigation, MitigationState, Originator, Service,
-};
+use weir_model::{Direction, IpNet, Match, Millis, Mitigation};
+
+pub use self::handover::{AWAY_MS, HandOver, Policy, Situation};
 
 use crate::protocol::{
-    Block, Body, Envelope, Event, Join, Joined, Lease, Refused, Report, RuleReport, Signer,
-    Snapshot, Stamp, fingerprint, hex, unhex,
+    Block, Body, Envelope, Event, Join, Joined, Lease, Refused, Report, RuleReport, RuleState,
+    Signer, Snapshot, Stamp, fingerprint, hex, unhex,
 };
 use crate::rules::{self, NodeAction, Rule};
 
@@ -35,6 +39,15 @@ pub const TOKENS_MAX: usize = 1000;
 
 /// Sources remembered after they were let in again, so that bouncers hear of it.
 const UNBLOCKED_MAX: usize = 10_000;
+
+/// Refusals remembered of each node.
+const REFUSED_MAX: usize = 256;
+
+/// How long a rule that a node refused is not tried again.
+const REFUSED_MS: u64 = 600_000;
+
+/// Abilities that put rules in force.
+const ENFORCERS: [&str; 2] = ["nft", "iptables"];
 
 /// Events kept of each node.
 const EVENTS_MAX: usize = 200;
@@ -94,6 +107,9 @@ pub struct Node {
     /// A test's rule and its end.
     #[serde(default)]
     pub test: Option<Rule>,
+    /// Rules in the place of a measure that the node refused, and until when they are not tried again.
+    #[serde(default)]
+    pub refused: BTreeMap<String, Millis>,
 }
 
 /// The content of a node's snapshot.
@@ -111,6 +127,9 @@ pub struct Wanted {
     pub sampling: u32,
     /// The incident under way there.
     pub incident: Option<weir_model::IncidentId>,
+    /// Addresses under attack.
+    #[serde(default)]
+    pub targets: Vec<IpAddr>,
 }
 
 /// What every node gets beside its own rules.
@@ -199,6 +218,7 @@ impl Controller {
             report: None,
             events: Vec::new(),
             test: None,
+            refused: BTreeMap::new(),
         };
         self.state.nodes.insert(join.name.clone(), node);
         Ok(Joined {
@@ -221,33 +241,44 @@ impl Controller {
     }
 
     /// Works out what each node is to have; returns the names of those for which it is new.
-    pub fn desire(
-        &mut self,
-        mitigations: &[Mitigation],
-        services: &[Service],
-        common: &Common,
-        now: Millis,
-    ) -> Vec<String> {
-        let kept_out = |b: &Block| common.blocked.iter().any(|c| c.source == b.source);
+    pub fn desire(&mut self, situation: &Situation<'_>, now: Millis) -> Vec<String> {
+        let blocked = situation.blocked(now);
+        let kept_out = |b: &Block| blocked.iter().any(|c| c.source == b.source);
         let gone = self.blocked.iter().filter(|b| b.until > now && !kept_out(b));
         self.unblocked.extend(gone.map(|b| Block { until: now, ..*b }));
         self.unblocked.retain(|b| !kept_out(b));
         let surplus = self.unblocked.len().saturating_sub(UNBLOCKED_MAX);
         self.unblocked.drain(..surplus);
-        self.blocked.clone_from(&common.blocked);
         let mut changed = Vec::new();
         for (name, node) in &mut self.state.nodes {
             if node.test.as_ref().is_some_and(|t| t.expires.is_none_or(|e| e <= now)) {
                 node.test = None;
             }
-            let wanted = wanted(node, mitigations, services, common);
+            let wanted = wanted(node, situation, &blocked, now);
             if wanted != node.wanted {
                 node.wanted = wanted;
                 node.version += 1;
                 changed.push(name.clone());
             }
         }
+        self.blocked = blocked;
         changed
+    }
+
+    /// Whether a node that is there has a measure in force, or is about to.
+    pub fn defends(&self, mitigation: &Mitigation, now: Millis) -> bool {
+        let Some(address) = handover::host(mitigation.measure.target()) else { return false };
+        self.state.nodes.values().any(|node| {
+            let here = node.last_seen.is_some_and(|at| now.since(at) < AWAY_MS);
+            let Some(report) = node.report.as_ref().filter(|_| here) else { return false };
+            let enforces = report.abilities.iter().any(|a| ENFORCERS.contains(&a.as_str()));
+            enforces
+                && node.addresses.contains(&address)
+                && match rule_report(report, mitigation) {
+                    Some(rule) => rule.state == RuleState::Applied,
+                    None => handover::in_grace(mitigation, now),
+                }
+        })
     }
 
     /// The snapshot for a node, signed.
@@ -267,6 +298,7 @@ impl Controller {
             blocked: w.blocked.clone(),
             sampling: w.sampling,
             incident: w.incident,
+            targets: w.targets.clone(),
         }))
     }
 
@@ -292,6 +324,7 @@ impl Controller {
         node.events.append(&mut report.events);
         let surplus = node.events.len().saturating_sub(EVENTS_MAX);
         node.events.drain(..surplus);
+        note_refusals(node, &report, now);
         let test = report.test.take();
         let ahead = (report.epoch, report.version) > (self.state.epoch, node.version);
         let epoch = report.epoch;
@@ -344,10 +377,25 @@ pub fn rule_id(mitigation: &Mitigation) -> String {
     format!("m{}", mitigation.id)
 }
 
-/// What a node reports of a mitigation's rule.
+/// What a node reports of a mitigation's rule, or of what it has in that rule's place.
 pub fn rule_report<'a>(report: &'a Report, mitigation: &Mitigation) -> Option<&'a RuleReport> {
     let id = rule_id(mitigation);
-    report.rules.iter().find(|r| r.id == id)
+    let is_it = |r: &&RuleReport| {
+        r.id.strip_prefix(&id).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    let of_it = || report.rules.iter().filter(is_it);
+    of_it().find(|r| r.state == RuleState::Applied).or_else(|| of_it().next())
+}
+
+/// Remembers what a node cannot do, so that it gets something else instead of the same every second.
+fn note_refusals(node: &mut Node, report: &Report, now: Millis) {
+    node.refused.retain(|_, until| *until > now);
+    let instead = |r: &&RuleReport| r.state == RuleState::Refused && r.id.contains('.');
+    for rule in report.rules.iter().filter(instead) {
+        if node.refused.len() < REFUSED_MAX {
+            node.refused.insert(rule.id.clone(), now + REFUSED_MS);
+        }
+    }
 }
 
 fn test_rule(id: String, now: Millis) -> Rule {
@@ -362,30 +410,14 @@ fn test_rule(id: String, now: Millis) -> Rule {
     }
 }
 
-fn wanted(
-    node: &Node,
-    mitigations: &[Mitigation],
-    services: &[Service],
-    common: &Common,
-) -> Wanted {
-    let mut rules = Vec::new();
-    let mut incident = None;
-    for m in mitigations.iter().filter(|m| m.state == MitigationState::Active) {
-        let Measure::FlowSpec(filter) = &m.measure else { continue };
-        if !node.addresses.iter().any(|a| filter.packets.dst.contains(a)) {
-            continue;
-        }
-        if let Originator::Incident(id) = m.originator {
-            incident = incident.max(Some(id));
-        }
-        if let Ok(rule) = Rule::from_filter(rule_id(m), filter, m.expires) {
-            rules.push(rule);
-        }
-    }
+fn wanted(node: &Node, situation: &Situation<'_>, blocked: &[Block], now: Millis) -> Wanted {
+    let refused = |id: &str| node.refused.get(id).is_some_and(|until| *until > now);
+    let work = situation.work(&node.addresses, &refused, now);
+    let mut rules = work.rules;
     rules.extend(node.test.clone());
     rules::sort(&mut rules);
     rules.truncate(rules::RULES_MAX);
-    let own = services.iter().filter(|s| node.addresses.contains(&s.address));
+    let own = situation.services.iter().filter(|s| node.addresses.contains(&s.address));
     let services = own.map(|s| crate::protocol::Service {
         address: s.address,
         protocol: s.protocol,
@@ -393,125 +425,11 @@ fn wanted(
     });
     Wanted {
         rules,
-        allow: common.allow.clone(),
+        allow: situation.common.allow.clone(),
         services: services.collect(),
-        blocked: common.blocked.clone(),
-        sampling: common.sampling,
-        incident,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::protocol::{NodeStats, Verifier, read_rules};
-    use weir_model::{Action, Filter, IncidentId, MitigationId, Rung};
-
-    const NOW: Millis = Millis(1_795_000_000_000);
-
-    fn joined() -> (Controller, Joined) {
-        let mut controller = Controller::new(State::default(), NOW).unwrap();
-        controller.add_token("t1", NOW + 1000, NOW);
-        let join = Join {
-            token: "t1".into(),
-            name: "node1".into(),
-            agent: "0".into(),
-            addresses: vec!["203.0.113.7".parse().unwrap()],
-        };
-        let joined = controller.join(&join, "secret", NOW).unwrap();
-        assert_eq!(controller.join(&join, "secret", NOW), Err(JoinError::Token), "used once");
-        (controller, joined)
-    }
-
-    impl PartialEq for Joined {
-        fn eq(&self, other: &Self) -> bool {
-            self.node == other.node
-        }
-    }
-
-    fn mitigation(id: u64, dst: &str) -> Mitigation {
-        let packets = Match::to(dst.parse().unwrap());
-        Mitigation {
-            id: MitigationId(id),
-            originator: Originator::Incident(IncidentId(5)),
-            measure: Measure::FlowSpec(Filter { packets, action: Action::Drop }),
-            rung: Rung::Drop,
-            state: MitigationState::Active,
-            since: NOW,
-            expires: NOW + 60_000,
-            ended: None,
-            peers: Vec::new(),
-            note: String::new(),
-        }
-    }
-
-    fn report(controller: &Controller, epoch: u64, version: u64) -> Report {
-        let _ = controller;
-        Report {
-            node: "node1".into(),
-            agent: "0".into(),
-            at: NOW,
-            epoch,
-            version,
-            apply_ms: 0,
-            level: "normal".into(),
-            abilities: Vec::new(),
-            rules: Vec::new(),
-            services: Vec::new(),
-            stats: NodeStats::default(),
-            events: Vec::new(),
-            test: None,
-        }
-    }
-
-    #[test]
-    fn a_node_gets_its_own_rules_and_no_others() {
-        let (mut controller, joined) = joined();
-        let mut verifier = Verifier::new(&joined.signing_key, "node1", None).unwrap();
-        let theirs = [mitigation(1, "203.0.113.7/32"), mitigation(2, "203.0.113.8/32")];
-        assert_eq!(controller.desire(&theirs, &[], &Common::default(), NOW), ["node1"]);
-        assert!(controller.desire(&theirs, &[], &Common::default(), NOW).is_empty());
-        let body = verifier.take(&controller.snapshot("node1", NOW).unwrap(), NOW).unwrap();
-        let Body::Snapshot(snapshot) = body else { panic!("{body:?}") };
-        let (rules, bad) = read_rules(&snapshot.rules);
-        assert_eq!(bad, []);
-        assert_eq!(rules.iter().map(|r| r.id.as_str()).collect::<Vec<_>>(), ["m1"]);
-        assert_eq!(snapshot.incident, Some(IncidentId(5)));
-        assert!(verifier.take(&controller.lease("node1", NOW + 1).unwrap(), NOW + 1).is_ok());
-        assert_eq!(controller.authenticate("secret").as_deref(), Some("node1"));
-        assert_eq!(controller.authenticate("Secret"), None);
-    }
-
-    #[test]
-    fn a_state_from_a_backup_starts_a_new_epoch() {
-        let (controller, joined) = joined();
-        let old = controller.state().clone();
-        let mut verifier = Verifier::new(&joined.signing_key, "node1", None).unwrap();
-        let mut controller = Controller::new(old.clone(), NOW).unwrap();
-        for n in 0..3 {
-            let theirs = [mitigation(n, "203.0.113.7/32")];
-            controller.desire(&theirs, &[], &Common::default(), NOW);
-        }
-        verifier.take(&controller.snapshot("node1", NOW).unwrap(), NOW).unwrap();
-        let (epoch, version) = verifier.version().unwrap();
-        let mut restored = Controller::new(old, NOW + 5000).unwrap();
-        let envelope = restored.snapshot("node1", NOW + 5000).unwrap();
-        assert!(matches!(verifier.take(&envelope, NOW + 5000), Err(Refused::Version { .. })));
-        let report = report(&restored, epoch, version);
-        assert!(restored.report("node1", report, NOW + 5000));
-        let envelope = restored.snapshot("node1", NOW + 5000).unwrap();
-        assert!(verifier.take(&envelope, NOW + 5000).is_ok());
-    }
-
-    #[test]
-    fn a_test_rule_comes_and_goes() {
-        let (mut controller, _) = joined();
-        let mut asked = report(&controller, 0, 0);
-        asked.test = Some("test-1".into());
-        assert!(controller.report("node1", asked, NOW));
-        assert_eq!(controller.nodes()["node1"].wanted.rules[0].id, "test-1");
-        assert!(controller.desire(&[], &[], &Common::default(), NOW).is_empty());
-        assert_eq!(controller.desire(&[], &[], &Common::default(), NOW + TEST_MS), ["node1"]);
-        assert!(controller.nodes()["node1"].wanted.rules.is_empty());
+        blocked: blocked.to_vec(),
+        sampling: situation.common.sampling,
+        incident: work.incident,
+        targets: work.targets,
     }
 }
