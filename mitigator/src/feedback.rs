@@ -13,6 +13,9 @@ use crate::memory::Memory;
 
 /// Samples of legitimate traffic that must be expected before their absence means anything.
 const SAMPLES_MIN: f64 = 15.0;
+/// Samples that must be expected for its level before an announcement to be known: beside a flood fewer are
+/// told apart, and a level misread is put right by what is asked of the silence after it.
+const BEFORE_SAMPLES_MIN: f64 = 5.0;
 /// Share of its normal level that legitimate traffic must have had before the announcement, 0-1:
 /// what the attack had already crushed, the rule cannot have harmed.
 const ALIVE_SHARE: f64 = 0.3;
@@ -91,7 +94,7 @@ pub(crate) enum Effect {
 
 impl Watch {
     pub(crate) fn new(verdict: &Verdict, from: Millis) -> Self {
-        let goodput = verdict.legitimate.filter(is_sound);
+        let goodput = verdict.legitimate.filter(|g| is_sound(g, BEFORE_SAMPLES_MIN));
         Self {
             from,
             on_wire: None,
@@ -120,7 +123,7 @@ impl Watch {
     /// What is seen before the first peer has it still belongs to the time before.
     fn keep_before(&mut self, verdict: &Verdict) {
         self.before = self.before.max(verdict.excess.bits_per_sec);
-        if let Some(goodput) = verdict.legitimate.filter(is_sound) {
+        if let Some(goodput) = verdict.legitimate.filter(|g| is_sound(g, BEFORE_SAMPLES_MIN)) {
             let now = usual(&goodput);
             self.legitimate = Some(self.legitimate.map_or(now, |before| before.max(now)));
             self.normal = goodput.normal.bits_per_sec;
@@ -248,7 +251,7 @@ impl Watch {
 
     /// What is left of the legitimate traffic, when that is a collapse that came with the rules.
     fn legitimate_left(&self, verdict: &Verdict) -> Option<f64> {
-        let goodput = verdict.legitimate.filter(is_sound)?;
+        let goodput = verdict.legitimate.filter(|g| is_sound(g, SAMPLES_MIN))?;
         let before = self.legitimate?;
         if before <= ALIVE_SHARE * self.normal || before <= 0.0 {
             return None;
@@ -269,6 +272,6 @@ fn usual(goodput: &Goodput) -> f64 {
     goodput.now.bits_per_sec.min(goodput.normal.bits_per_sec)
 }
 
-fn is_sound(goodput: &Goodput) -> bool {
-    goodput.expected_samples >= SAMPLES_MIN && goodput.now.bits_per_sec.is_finite()
+fn is_sound(goodput: &Goodput, samples_min: f64) -> bool {
+    goodput.expected_samples >= samples_min && goodput.now.bits_per_sec.is_finite()
 }

@@ -41,6 +41,8 @@ sampling = 20
 hand_over = "instead"
 [api]
 listen = "127.0.0.1:8080"
+socket = ""
+loopback_readonly = true
 "#;
 
 /// Appliance and attackers on one side, the node on the other.
@@ -111,14 +113,14 @@ impl Pair {
         self.node.ask(&[&[agent.to_str().unwrap(), "--config", "agent.toml"], command].concat())
     }
 
-    /// Plays a capture to the node for some seconds.
+    /// Plays a capture to the node for some seconds, above what a host may carry that weir has just met.
     fn attack(&mut self, capture: &std::path::Path, loops: u32) {
         let mac = self.node.run(&["cat", "/sys/class/net/vn0/address"]);
         let (mac, loops) = (format!("--enet-dmac={}", mac.trim()), format!("--loop={loops}"));
         let file = capture.to_str().unwrap();
         self.outside.spawn(
             "attack",
-            &["tcpreplay-edit", "-q", "-i", "va0", "--pps=20000", &loops, &mac, file],
+            &["tcpreplay-edit", "-q", "-i", "va0", "--pps=60000", &loops, &mac, file],
         );
     }
 }
@@ -135,7 +137,7 @@ fn dropped(rules: &str) -> u64 {
 fn an_attack_that_only_the_node_sees_is_dropped_on_the_node() {
     let Some(mut pair) = Pair::new("agent main job") else { return };
     let capture = capture::ntp_flood(&pair.outside.path("attack.pcap"));
-    pair.attack(&capture, 30);
+    pair.attack(&capture, 120);
     let rules = pair.node.wait_for("a rule that drops", 30, |_| {
         let rules = pair.ask(&["rules"]);
         (dropped(&rules) > 1000).then_some(rules)
