@@ -111,9 +111,10 @@ fn a_rule_that_silences_a_service_is_taken_out() {
     let player = live.world.player(PLAYER4);
     player.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
     let calm = Instant::now();
-    live.world.node.wait_for("some calm seconds", 30, |_| {
-        World::play(&player, NODE4, 10);
-        (calm.elapsed() > Duration::from_secs(8)).then_some(())
+    // Long enough for two looks at the pace of an idle agent, and lively enough on a busy machine.
+    live.world.node.wait_for("some calm seconds", 40, |_| {
+        World::play(&player, NODE4, 60);
+        (calm.elapsed() > Duration::from_secs(12)).then_some(())
     });
     let mut wrong = mitigation(9, NODE4, 60_000);
     if let Measure::FlowSpec(filter) = &mut wrong.measure {
