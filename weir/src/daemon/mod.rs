@@ -39,7 +39,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
@@ -53,7 +52,7 @@ use weir_bgp::speaker::Stop;
 use weir_collector::socket::SharedInventory;
 use weir_collector::{Registry, socket};
 use weir_config::Config;
-use weir_model::{Inventory, Millis, Snapshot};
+use weir_model::{Millis, Snapshot};
 use weir_store::Store;
 use weir_store::history::History;
 
@@ -85,8 +84,6 @@ pub struct Daemon {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// Names the thread that ended although nobody asked it to.
     pub failed: Receiver<String>,
-    /// What is protected, for the receive threads.
-    inventory: Arc<SharedInventory>,
     panels: Option<panels::Panels>,
     owners: Option<owners::Owners>,
     on_stop: OnStop,
@@ -265,7 +262,6 @@ impl Daemon {
             agents_address: agents.as_ref().map(|a| a.address),
             snapshot,
             failed,
-            inventory,
             panels,
             owners,
             on_stop: config.bgp.as_ref().map(|bgp| bgp.on_stop).unwrap_or_default(),
@@ -293,24 +289,6 @@ impl Daemon {
     /// The owners' listener, as bound; `None` when it is not configured.
     pub fn owners_address(&self) -> Option<SocketAddr> {
         self.owners.as_ref().map(|owners| owners.address)
-    }
-
-    /// Asks every panel, or one, to be polled soon.
-    pub fn poll_panels(&self, name: Option<&str>) {
-        if let Some(panels) = &self.panels {
-            panels.hint(name);
-        }
-    }
-
-    /// Replaces what is protected, for the core and the receive threads.
-    ///
-    /// # Errors
-    /// When the core is gone or busy for long.
-    pub fn set_inventory(&self, inventory: Arc<Inventory>) -> anyhow::Result<()> {
-        self.inventory.set(Arc::clone(&inventory));
-        self.control
-            .send_timeout(Control::Inventory(inventory), Duration::from_secs(1))
-            .context("the core does not take the inventory")
     }
 
     /// Stops in order: commands, receivers, core, BGP, store. Waits for each.

@@ -47,11 +47,6 @@ impl Panels {
         self.commands.clone()
     }
 
-    pub(crate) fn hint(&self, name: Option<&str>) {
-        // Full: a poll is about to come anyway.
-        let _ = self.commands.try_send(Command::Hint(name.map(str::to_owned)));
-    }
-
     pub(crate) fn stop(self) {
         // The thread may have ended already.
         let _ = self.commands.send(Command::Stop);
