@@ -12,6 +12,15 @@ pub(crate) const fn mix(hash: u64, word: u64) -> u64 {
     h ^ (h >> 29)
 }
 
+/// The content hash of what has come `before` times already; that of the first is its own.
+#[expect(clippy::cast_possible_truncation, reason = "half of a hash")]
+pub(crate) const fn nth(hash: u32, before: u32) -> u32 {
+    match before {
+        0 => hash,
+        _ => (mix(hash as u64, before as u64) >> 16) as u32,
+    }
+}
+
 /// [`mix`] as a hasher.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Mixer(u64);

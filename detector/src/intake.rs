@@ -6,7 +6,7 @@ use weir_model::{Direction, HostSlice, IpNet, LongFlow, Millis, Sample, ServiceS
 
 use crate::Detector;
 use crate::evidence::{NOW_MAX, NOW_QUIET_MAX, Packet};
-use crate::hash::mix;
+use crate::hash::{mix, nth};
 use crate::host::{Idle, Warm};
 use crate::metric::part_samples;
 use crate::pool;
@@ -410,7 +410,13 @@ impl Detector {
     pub(crate) fn keep_samples(&mut self) {
         let mut pending = std::mem::take(&mut self.pending);
         let now = self.clock.secs();
-        for Pending { host, packet } in pending.drain(..) {
+        let mut alike = std::mem::take(&mut self.alike);
+        for Pending { host, mut packet } in pending.drain(..) {
+            // Packets of one flow in one datagram have the same content. Kept or thinned out together
+            // they would tell no more than one of them.
+            let before = alike.entry(u64::from(host) << 32 | u64::from(packet.hash)).or_default();
+            packet.hash = nth(packet.hash, *before);
+            *before += 1;
             let Idle { prefix, warm, .. } = self.idle[host as usize];
             for at in [prefix, warm] {
                 if let Some(Some(warm)) = self.warm.get_mut(at as usize) {
@@ -421,6 +427,8 @@ impl Detector {
             }
         }
         self.pending = pending;
+        alike.clear();
+        self.alike = alike;
     }
 
     /// Thins the evidence of what was touched: after it was judged, so that the first slot of an

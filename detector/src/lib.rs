@@ -138,6 +138,8 @@ pub struct Detector {
     touched_services: Vec<ServiceKey>,
     cold: Vec<Cold>,
     pending: Vec<Pending>,
+    /// How often a slot has had a host's packets of each content hash.
+    alike: FastMap<u64, u32>,
     expected: Vec<Expectation>,
     prefixes: FastMap<IpNet, u32>,
     services: FastMap<ServiceKey, Box<Service>>,
@@ -181,6 +183,7 @@ impl Detector {
             touched_services: Vec::new(),
             cold: Vec::new(),
             pending: Vec::new(),
+            alike: FastMap::default(),
             expected: Vec::new(),
             prefixes: FastMap::default(),
             services: FastMap::default(),

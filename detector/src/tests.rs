@@ -277,3 +277,28 @@ fn a_checkpoint_brings_baselines_back() {
     assert!(!after.learning);
     assert_eq!(before.baselines[0].level, after.baselines[0].level);
 }
+
+#[test]
+fn players_beside_a_flood_are_kept_though_their_packets_are_alike() {
+    // One player's flow, sixteen packets a slot that differ in nothing: they must not share one fate.
+    let host: IpAddr = "203.0.113.7".parse().unwrap();
+    let kept: Vec<u32> = (0..24)
+        .map(|seed: u32| {
+            let mut world = World::new(1);
+            world.play(60);
+            for slot in 0..20 {
+                world.send(16, |_| sample(9, 40_000 + seed as u16, 17, 28_015, 128));
+                let first = seed * 100_000 + slot * 1000;
+                world.send(400, |i| sample(first + i, 123, 17, 4000, 468));
+                world.tick();
+            }
+            let warm = world.detector.warm_of(IpNet::from(host)).expect("a busy host");
+            let now = warm.profile.latest(world.slot, 20);
+            now.iter().filter(|p| p.dst_port == 28_015).count() as u32
+        })
+        .collect();
+    // About a twenty-second part of all is kept: of 320 packets, 15 in the mean.
+    let mean = f64::from(kept.iter().sum::<u32>()) / 24.0;
+    assert!((12.0..18.0).contains(&mean), "{kept:?}");
+    assert!(kept.iter().all(|n| (3..=30).contains(n)), "{kept:?}");
+}

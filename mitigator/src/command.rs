@@ -136,7 +136,8 @@ impl Mitigator {
             m.note = format!("approved by {by}; {}", m.note);
         }
         entry.generation_at = Some(now);
-        entry.watch = Some(Watch::new(&entry.incident.verdict, approved.since));
+        let verdict = &entry.incident.verdict;
+        entry.watch = Some(Watch::new(verdict, entry.legitimate, approved.since));
         self.show_rung(entry);
         self.ledger.dirty = true;
     }

@@ -10,7 +10,7 @@ use weir_model::{
 };
 
 use crate::Config;
-use crate::feedback::Watch;
+use crate::feedback::{Level, Watch};
 use crate::ledger::is_live;
 use crate::overlap::{covers, overlaps};
 use crate::plan::{Plan, Planned};
@@ -45,6 +45,8 @@ pub(crate) struct Entry {
     pub(crate) to_step: Option<usize>,
     /// When the set of rules last changed.
     pub(crate) generation_at: Option<Millis>,
+    /// How the players fare, by the verdicts on the living attack.
+    pub(crate) legitimate: Level,
     /// What that change did, as seen so far.
     pub(crate) watch: Option<Watch>,
     /// Whether the traffic fell, unexplained by discards, while measures were on the wire.
@@ -97,6 +99,7 @@ impl Entry {
             from_step: 0,
             to_step: None,
             generation_at: None,
+            legitimate: Level::default(),
             watch: None,
             fell: false,
             pushed: false,

@@ -16,6 +16,8 @@ const SAMPLES_MIN: f64 = 15.0;
 /// Samples that must be expected for its level before an announcement to be known: beside a flood fewer are
 /// told apart, and a level misread is put right by what is asked of the silence after it.
 const BEFORE_SAMPLES_MIN: f64 = 5.0;
+/// Weight that a verdict's samples keep in the level at the next verdict, 0-1: about five count.
+const LEVEL_KEEPS: f64 = 0.8;
 /// Share of its normal level that legitimate traffic must have had before the announcement, 0-1:
 /// what the attack had already crushed, the rule cannot have harmed.
 const ALIVE_SHARE: f64 = 0.3;
@@ -35,6 +37,35 @@ const PROMPT_MS: u64 = 3000;
 const ALL_GONE: f64 = 0.8;
 const NONE_GONE: f64 = 0.2;
 
+/// How legitimate traffic fares, from several verdicts together: beside a strong flood one alone tells too
+/// few samples of it apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Level {
+    /// Expected samples, those of older verdicts for less.
+    samples: f64,
+    /// Layer-3 bits a second, times those samples.
+    weighted: f64,
+    /// In normal times, layer-3 bits a second.
+    normal: f64,
+}
+
+impl Level {
+    pub(crate) fn take(&mut self, verdict: &Verdict) {
+        let Some(goodput) = verdict.legitimate.filter(|g| is_sound(g, f64::MIN_POSITIVE)) else {
+            return;
+        };
+        let samples = goodput.expected_samples;
+        self.samples = self.samples.mul_add(LEVEL_KEEPS, samples);
+        self.weighted = self.weighted.mul_add(LEVEL_KEEPS, usual(&goodput) * samples);
+        self.normal = goodput.normal.bits_per_sec;
+    }
+
+    /// Layer-3 bits a second, once enough has been seen of it.
+    fn known(&self) -> Option<f64> {
+        (self.samples >= BEFORE_SAMPLES_MIN).then(|| self.weighted / self.samples)
+    }
+}
+
 /// One generation of measures under observation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Watch {
@@ -44,10 +75,8 @@ pub(crate) struct Watch {
     pub(crate) on_wire: Option<Millis>,
     /// Excess before that, layer-3 bits a second: the highest seen.
     before: f64,
-    /// Legitimate traffic before that, layer-3 bits a second.
-    legitimate: Option<f64>,
-    /// Legitimate traffic in normal times, layer-3 bits a second.
-    normal: f64,
+    /// Legitimate traffic before that.
+    legitimate: Level,
     /// Verdicts in a row that saw legitimate traffic collapsed.
     collapsed: u8,
     /// Whether it once did its work: if the excess is back, the attack is another one.
@@ -93,14 +122,13 @@ pub(crate) enum Effect {
 }
 
 impl Watch {
-    pub(crate) fn new(verdict: &Verdict, from: Millis) -> Self {
-        let goodput = verdict.legitimate.filter(|g| is_sound(g, BEFORE_SAMPLES_MIN));
+    /// `legitimate` is its level up to and with this verdict.
+    pub(crate) fn new(verdict: &Verdict, legitimate: Level, from: Millis) -> Self {
         Self {
             from,
             on_wire: None,
             before: verdict.excess.bits_per_sec,
-            legitimate: goodput.map(|g| usual(&g)),
-            normal: goodput.map_or(0.0, |g| g.normal.bits_per_sec),
+            legitimate,
             collapsed: 0,
             worked: false,
             settled: false,
@@ -112,7 +140,7 @@ impl Watch {
     /// After a restart the numbers from before the announcement are gone: the peak stands in.
     pub(crate) fn resumed(verdict: &Verdict, from: Millis) -> Self {
         let before = verdict.peak.bits_per_sec;
-        Self { before, legitimate: None, telling: false, ..Self::new(verdict, from) }
+        Self { before, telling: false, ..Self::new(verdict, Level::default(), from) }
     }
 
     /// The attack is back while its measures stand: from now on it shows what they do to it.
@@ -123,10 +151,11 @@ impl Watch {
     /// What is seen before the first peer has it still belongs to the time before.
     fn keep_before(&mut self, verdict: &Verdict) {
         self.before = self.before.max(verdict.excess.bits_per_sec);
-        if let Some(goodput) = verdict.legitimate.filter(|g| is_sound(g, BEFORE_SAMPLES_MIN)) {
-            let now = usual(&goodput);
-            self.legitimate = Some(self.legitimate.map_or(now, |before| before.max(now)));
-            self.normal = goodput.normal.bits_per_sec;
+        let mut level = self.legitimate;
+        level.take(verdict);
+        // It may be on the wire before the peer's report of it: its effect is not the time before.
+        if level.known() >= self.legitimate.known() {
+            self.legitimate = level;
         }
     }
 
@@ -252,8 +281,8 @@ impl Watch {
     /// What is left of the legitimate traffic, when that is a collapse that came with the rules.
     fn legitimate_left(&self, verdict: &Verdict) -> Option<f64> {
         let goodput = verdict.legitimate.filter(|g| is_sound(g, SAMPLES_MIN))?;
-        let before = self.legitimate?;
-        if before <= ALIVE_SHARE * self.normal || before <= 0.0 {
+        let before = self.legitimate.known()?;
+        if before <= ALIVE_SHARE * self.legitimate.normal || before <= 0.0 {
             return None;
         }
         let left = goodput.now.bits_per_sec / before;

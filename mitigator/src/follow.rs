@@ -52,7 +52,7 @@ impl Mitigator {
         }
         entry.pushed = false;
         entry.generation_at = Some(now);
-        entry.watch = Some(Watch::new(verdict, now));
+        entry.watch = Some(Watch::new(verdict, entry.legitimate, now));
         self.show_rung(entry);
     }
 

@@ -81,6 +81,7 @@ impl Mitigator {
     fn goes_on(&mut self, entry: &mut Entry, verdict: &Verdict, now: Millis) {
         self.feel_manual(entry, verdict, now);
         self.take_in(entry, verdict, now);
+        entry.legitimate.take(verdict);
         entry.last_alive = now;
         if entry.life != Life::Alive {
             if matches!(entry.life, Life::Probing { .. }) {

@@ -62,7 +62,7 @@ impl Mitigator {
             let concerns = dst.contains(&target) || target.contains(&dst);
             if concerns && self.manual_watches.len() < WATCHES_MAX {
                 let verdict = &entry.incident.verdict;
-                let new = || Watch::new(verdict, verdict.at);
+                let new = || Watch::new(verdict, entry.legitimate, verdict.at);
                 let watch = self.manual_watches.entry(key).or_insert_with(new);
                 watch.on_wire = watch.on_wire.or(on_wire);
             }
