@@ -207,11 +207,71 @@ fn iana(number: u16) -> Slot {
 }
 
 /// A record's values by slot. Slots that the template lacks are 0.
+pub(crate) trait Fields {
+    /// The slots that the template has.
+    fn slots(&self) -> u64;
+
+    /// The value of a slot.
+    fn u64(&self, slot: Slot) -> u64;
+
+    /// The value, or the largest that fits.
+    #[inline]
+    fn u32(&self, slot: Slot) -> u32 {
+        u32::try_from(self.u64(slot)).unwrap_or(u32::MAX)
+    }
+
+    /// The value, or the largest that fits.
+    #[inline]
+    fn u16(&self, slot: Slot) -> u16 {
+        u16::try_from(self.u64(slot)).unwrap_or(u16::MAX)
+    }
+
+    /// The last octet: some exporters send one-octet values in wider fields.
+    #[inline]
+    fn u8(&self, slot: Slot) -> u8 {
+        self.u64(slot).to_be_bytes()[7]
+    }
+
+    #[inline]
+    fn u128(&self, high: Slot, low: Slot) -> u128 {
+        u128::from(self.u64(high)) << 64 | u128::from(self.u64(low))
+    }
+
+    #[inline]
+    fn has(&self, slot: Slot) -> bool {
+        self.slots() & slot.bit() != 0
+    }
+
+    /// The value if the template has it.
+    #[inline]
+    fn get(&self, slot: Slot) -> Option<u64> {
+        self.has(slot).then(|| self.u64(slot))
+    }
+
+    /// What the record says about sampling.
+    fn sampling(&self) -> SamplingFields {
+        let float = self.get(Slot::Probability).map(|bits| match u32::try_from(bits) {
+            Ok(bits) => f64::from(f32::from_bits(bits)),
+            Err(_) => f64::from_bits(bits),
+        });
+        SamplingFields {
+            interval: self.get(Slot::Interval),
+            algorithm: self.get(Slot::Algorithm),
+            packet_interval: self.get(Slot::PacketInterval),
+            packet_space: self.get(Slot::PacketSpace),
+            size: self.get(Slot::SampleSize),
+            population: self.get(Slot::Population),
+            probability: float,
+        }
+    }
+}
+
+/// A record's values, read out one by one: of records whose lengths vary, of options, and of what is
+/// rare.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Raw {
     slots: [u64; SLOTS],
-    /// The slots that the template has.
-    pub(crate) has: u64,
+    has: u64,
 }
 
 impl Raw {
@@ -229,45 +289,6 @@ impl Raw {
         self.slots[usize::from(slot) % SLOTS] = value;
     }
 
-    #[inline]
-    pub(crate) fn has(&self, slot: Slot) -> bool {
-        self.has & slot.bit() != 0
-    }
-
-    #[inline]
-    pub(crate) fn u64(&self, slot: Slot) -> u64 {
-        self.slots[slot as usize]
-    }
-
-    /// The value if the template has it.
-    #[inline]
-    pub(crate) fn get(&self, slot: Slot) -> Option<u64> {
-        self.has(slot).then(|| self.u64(slot))
-    }
-
-    /// The value, or the largest that fits.
-    #[inline]
-    pub(crate) fn u32(&self, slot: Slot) -> u32 {
-        u32::try_from(self.u64(slot)).unwrap_or(u32::MAX)
-    }
-
-    /// The value, or the largest that fits.
-    #[inline]
-    pub(crate) fn u16(&self, slot: Slot) -> u16 {
-        u16::try_from(self.u64(slot)).unwrap_or(u16::MAX)
-    }
-
-    /// The last octet: some exporters send one-octet values in wider fields.
-    #[inline]
-    pub(crate) fn u8(&self, slot: Slot) -> u8 {
-        self.u64(slot).to_be_bytes()[7]
-    }
-
-    #[inline]
-    pub(crate) fn u128(&self, high: Slot, low: Slot) -> u128 {
-        u128::from(self.u64(high)) << 64 | u128::from(self.u64(low))
-    }
-
     /// The part of `record` that a section slot points to.
     pub(crate) fn section<'a>(&self, slot: Slot, record: &'a [u8]) -> Option<&'a [u8]> {
         let value = self.get(slot)?;
@@ -275,22 +296,114 @@ impl Raw {
         let len = usize::try_from(value & 0xffff_ffff).ok()?;
         record.get(place..place.checked_add(len)?).filter(|section| !section.is_empty())
     }
+}
 
-    /// What the record says about sampling.
-    pub(crate) fn sampling(&self) -> SamplingFields {
-        let float = self.get(Slot::Probability).map(|bits| match u32::try_from(bits) {
-            Ok(bits) => f64::from(f32::from_bits(bits)),
-            Err(_) => f64::from_bits(bits),
-        });
-        SamplingFields {
-            interval: self.get(Slot::Interval),
-            algorithm: self.get(Slot::Algorithm),
-            packet_interval: self.get(Slot::PacketInterval),
-            packet_space: self.get(Slot::PacketSpace),
-            size: self.get(Slot::SampleSize),
-            population: self.get(Slot::Population),
-            probability: float,
+impl Fields for Raw {
+    #[inline]
+    fn slots(&self) -> u64 {
+        self.has
+    }
+
+    #[inline]
+    fn u64(&self, slot: Slot) -> u64 {
+        self.slots[slot as usize]
+    }
+}
+
+/// Octets loaded at once.
+pub(crate) const LOAD: usize = 8;
+
+/// Where the fields of records that are all alike are, by slot: a record is read where it lies, and
+/// only what is asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Places {
+    /// Octets from the record's start to the field's end, and what is left of the eight octets that
+    /// end there: nothing if there is no such field.
+    fields: [(u64, u16); SLOTS],
+    has: u64,
+}
+
+impl Places {
+    /// Nothing yet; `has` says which slots there will be.
+    pub(crate) fn new(has: u64) -> Self {
+        Self { fields: [(0, 0); SLOTS], has }
+    }
+
+    /// A field of `len` octets that ends at `end`. Says whether it can be read here: a number wider
+    /// than its kind would have to be cut to the largest that fits.
+    pub(crate) fn set(&mut self, slot: u8, end: u16, len: u8) -> bool {
+        let bits = u32::from(len.min(8)) * 8;
+        let mask = u64::MAX.checked_shr(64 - bits).unwrap_or(0);
+        let slot = usize::from(slot) % SLOTS;
+        self.fields[slot] = (mask, end);
+        mask <= WIDTHS[slot]
+    }
+
+    /// The record that `window` holds, with the eight octets before it.
+    #[inline]
+    pub(crate) fn record<'a>(&'a self, window: &'a [u8]) -> Placed<'a> {
+        Placed { places: self, window }
+    }
+}
+
+/// The largest value of each slot.
+const WIDTHS: [u64; SLOTS] = widths();
+
+const fn widths() -> [u64; SLOTS] {
+    use Slot::{
+        Dst4, DstPort, EndUptime, FragmentOffset, FrameSize, IcmpTypeCode, InputIf,
+        JuniperProperties, LengthMax, LengthMin, OutputIf, Src4, SrcPort, StartUptime,
+    };
+    let mut widths = [u64::MAX; SLOTS];
+    let long = [Src4, Dst4, InputIf, OutputIf, EndUptime, StartUptime, FrameSize];
+    let mut at = 0;
+    while at < long.len() {
+        widths[long[at] as usize] = u32::MAX as u64;
+        at += 1;
+    }
+    let short =
+        [SrcPort, DstPort, IcmpTypeCode, FragmentOffset, LengthMin, LengthMax, JuniperProperties];
+    at = 0;
+    while at < short.len() {
+        widths[short[at] as usize] = u16::MAX as u64;
+        at += 1;
+    }
+    widths
+}
+
+/// A record of a template whose places are known.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Placed<'a> {
+    places: &'a Places,
+    window: &'a [u8],
+}
+
+impl Fields for Placed<'_> {
+    #[inline]
+    fn slots(&self) -> u64 {
+        self.places.has
+    }
+
+    #[inline]
+    fn u64(&self, slot: Slot) -> u64 {
+        let (mask, end) = self.places.fields[slot as usize];
+        let from = usize::from(end);
+        // The eight octets that end with the field: no length needs a case of its own.
+        match self.window.get(from..from + LOAD).and_then(<[u8]>::first_chunk) {
+            Some(octets) => u64::from_be_bytes(*octets) & mask,
+            None => 0,
         }
+    }
+
+    /// The places are those of fields that fit.
+    #[inline]
+    fn u32(&self, slot: Slot) -> u32 {
+        u32::try_from(self.u64(slot) & u64::from(u32::MAX)).unwrap_or(0)
+    }
+
+    #[inline]
+    fn u16(&self, slot: Slot) -> u16 {
+        u16::try_from(self.u64(slot) & u64::from(u16::MAX)).unwrap_or(0)
     }
 }
 

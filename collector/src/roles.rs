@@ -31,10 +31,16 @@ impl Roles {
         Self { external, ..Self::default() }
     }
 
+    /// Whether every record counts, whatever its interfaces.
+    #[inline]
+    pub(crate) fn all_count(&self) -> bool {
+        self.external.is_empty()
+    }
+
     /// Whether a record between these interfaces counts. Interface 0 is "not said".
     #[inline]
     pub(crate) fn counts(&self, input: u32, output: u32) -> bool {
-        self.external.is_empty() || (input == 0 && output == 0) || self.touches(input, output)
+        self.all_count() || (input == 0 && output == 0) || self.touches(input, output)
     }
 
     fn touches(&self, input: u32, output: u32) -> bool {

@@ -26,12 +26,24 @@ const RESET: u32 = u32::MAX / 2;
 /// Octets of a frame that are no part of the IP packet: Ethernet header and check sequence.
 const FRAME_OVERHEAD: u64 = 18;
 
-/// Which data source: the agent and sub-agent by their hash, and the source's class and index.
+/// Which data source: the agent and sub-agent by their hash, and the port of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct SourceKey {
     pub(crate) stream: u64,
-    pub(crate) class: u32,
-    pub(crate) index: u32,
+    /// The source's class and index in one, so that the key travels in two registers.
+    port: u64,
+}
+
+impl SourceKey {
+    pub(crate) fn new(stream: u64, class: u32, index: u32) -> Self {
+        Self { stream, port: u64::from(class) << 32 | u64::from(index) }
+    }
+
+    /// Whether it is the interface of that index: class 0.
+    #[inline]
+    pub(crate) fn is_interface(self, index: u32) -> bool {
+        self.port == u64::from(index)
+    }
 }
 
 /// What a flow sample says of its source.
@@ -193,7 +205,7 @@ fn judge(header: u32, packets: u64, samples: u32) -> Option<u32> {
 mod tests {
     use super::*;
 
-    const KEY: SourceKey = SourceKey { stream: 1, class: 0, index: 3 };
+    const KEY: SourceKey = SourceKey { stream: 1, port: 3 };
     const NOW: Millis = Millis(1_700_000_000_000);
 
     #[test]

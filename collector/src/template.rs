@@ -4,7 +4,9 @@
 //! few that do makes reading a record a short walk over known places, about twenty times faster
 //! than reading field by field.
 
-use crate::fields::{Element, SECTION, Slot, section_place, slot_of};
+use crate::fields::{
+    BIFLOW, Element, Places, SAMPLING, SECTION, Slot, TRAFFIC, section_place, slot_of,
+};
 use crate::read::{be16, be32};
 
 /// Most fields of one template.
@@ -65,6 +67,8 @@ pub(crate) struct Template {
     pub(crate) record_len: usize,
     /// The slots that its records fill.
     pub(crate) has: u64,
+    /// Where the fields of plain flow records are, if that is all there is to them.
+    pub(crate) places: Option<Box<Places>>,
 }
 
 /// A definition on the wire: the template's number, its kind, and how long it is.
@@ -187,6 +191,18 @@ impl Template {
                 slot => self.op(end, len, slot as u8),
             }
         }
+        self.place();
+    }
+
+    /// Plain flows are read where they lie.
+    fn place(&mut self) {
+        const RARE: u64 = SECTION | BIFLOW | SAMPLING | Slot::Sampler.bit();
+        if self.kind != Kind::Data || self.has & TRAFFIC == 0 || self.has & RARE != 0 {
+            return;
+        }
+        let mut places = Places::new(self.has);
+        let fit = self.ops.iter().all(|op| places.set(op.slot, op.end, op.len));
+        self.places = fit.then(|| Box::new(places));
     }
 
     fn op(&mut self, end: usize, len: usize, slot: u8) {

@@ -8,7 +8,7 @@ use weir_model::Millis;
 /// Longest flow taken as it is; a longer one counts as having lasted this long. Milliseconds.
 pub(crate) const MAX_DURATION_MS: u64 = 300_000;
 /// Largest plausible age of a flow's end; beyond it the exporter's clock is broken. Milliseconds.
-const MAX_AGE_MS: u64 = 3_600_000;
+pub(crate) const MAX_AGE_MS: u64 = 3_600_000;
 
 /// What a record says about its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

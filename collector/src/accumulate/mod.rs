@@ -114,9 +114,10 @@ impl Visit for Accumulator {
     }
 
     #[inline]
-    fn make(&mut self, fill: impl FnOnce(&mut FlowRecord)) {
-        if let Some(place) = self.group.as_mut().and_then(|group| group.get_mut(self.grouped)) {
-            fill(place);
+    fn make_if(&mut self, fill: impl FnOnce(&mut FlowRecord) -> bool) {
+        let place = self.group.as_mut().and_then(|group| group.get_mut(self.grouped));
+        if !place.is_some_and(fill) {
+            return;
         }
         self.grouped += 1;
         if self.grouped >= GROUP {

@@ -2,12 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use weir_model::{FlowRecord, Forwarding, Fragment};
+use weir_model::{FlowRecord, Forwarding, Fragment, Millis};
 
 use super::packet::{self, LinkType};
 use super::{Context, Visit, average_length, split_icmp};
 use crate::exporter::{DomainKey, ETHERNET_HEADER};
-use crate::fields::{BIFLOW, Raw, SECTION, Slot, ntp_ms};
+use crate::fields::{BIFLOW, Fields, Raw, SECTION, Slot, ntp_ms};
 use crate::time::{FlowTime, uptime_age};
 
 /// The message a record came in.
@@ -34,10 +34,21 @@ pub(super) fn flows<V: Visit>(
     record: &[u8],
     sampling: u32,
 ) {
-    if raw.has & (SECTION | BIFLOW) != 0 {
+    if raw.slots() & (SECTION | BIFLOW) != 0 {
         rare_flows(cx, export, raw, record, sampling);
-        return;
+    } else {
+        plain_flow(cx, export, raw, sampling);
     }
+}
+
+/// Hands on the flow of a record with neither.
+#[inline]
+pub(super) fn plain_flow<V: Visit, F: Fields>(
+    cx: &mut Context<'_, V>,
+    export: &Export,
+    raw: &F,
+    sampling: u32,
+) {
     let (packets, bytes) = counts(raw, cx.exporter.overhead);
     let (Some((src, dst)), 1..) = (addresses(raw), packets) else {
         cx.not_traffic();
@@ -48,7 +59,7 @@ pub(super) fn flows<V: Visit>(
         cx.duplicate();
         return;
     }
-    let (start, end) = cx.event(time(export, raw, cx.exporter.init_ms));
+    let (start, end) = times(cx, export, raw);
     if !cx.admit(input_if, output_if, start, end) {
         return;
     }
@@ -89,7 +100,7 @@ fn rare_flows<V: Visit>(
         cx.duplicate();
         return;
     }
-    (flow.start, flow.end) = cx.event(time(export, raw, cx.exporter.init_ms));
+    (flow.start, flow.end) = times(cx, export, raw);
     flow.sampling = sampling;
     flow.exporter = cx.exporter.id;
     let answered = raw.u64(Slot::ReverseBytes) > 0 || raw.u64(Slot::ReversePackets) > 0;
@@ -134,7 +145,7 @@ fn from_fields(raw: &Raw, overhead: u64) -> Option<FlowRecord> {
 
 /// What a record says of its packets' headers.
 #[inline]
-fn described(raw: &Raw, src: IpAddr, dst: IpAddr, average: u16) -> FlowRecord {
+fn described(raw: &impl Fields, src: IpAddr, dst: IpAddr, average: u16) -> FlowRecord {
     let or_average = |slot| if raw.has(slot) { raw.u16(slot) } else { average };
     let protocol = raw.u8(Slot::Protocol);
     FlowRecord {
@@ -154,7 +165,7 @@ fn described(raw: &Raw, src: IpAddr, dst: IpAddr, average: u16) -> FlowRecord {
 }
 
 /// Type and code from their own fields, else from the destination port.
-fn icmp(flow: &mut FlowRecord, raw: &Raw) {
+fn icmp(flow: &mut FlowRecord, raw: &impl Fields) {
     if raw.has(Slot::IcmpTypeCode) {
         flow.dst_port = raw.u16(Slot::IcmpTypeCode);
     } else if raw.has(Slot::IcmpType) {
@@ -165,7 +176,7 @@ fn icmp(flow: &mut FlowRecord, raw: &Raw) {
 
 /// Some routers have both families in one template and fill in one: the other is zero.
 #[inline]
-fn addresses(raw: &Raw) -> Option<(IpAddr, IpAddr)> {
+fn addresses(raw: &impl Fields) -> Option<(IpAddr, IpAddr)> {
     let (src, dst) = (raw.u32(Slot::Src4), raw.u32(Slot::Dst4));
     if src != 0 || dst != 0 {
         return Some((IpAddr::V4(Ipv4Addr::from_bits(src)), IpAddr::V4(Ipv4Addr::from_bits(dst))));
@@ -177,7 +188,7 @@ fn addresses(raw: &Raw) -> Option<(IpAddr, IpAddr)> {
 }
 
 #[inline]
-fn counts(raw: &Raw, overhead: u64) -> (u64, u64) {
+fn counts(raw: &impl Fields, overhead: u64) -> (u64, u64) {
     // One of the two is 0: a template's octets are settled to one field.
     let bytes = raw.u64(Slot::Bytes) | raw.u64(Slot::Layer2Bytes);
     let packets =
@@ -189,9 +200,9 @@ fn counts(raw: &Raw, overhead: u64) -> (u64, u64) {
 }
 
 #[inline]
-fn fragment(raw: &Raw) -> Fragment {
+fn fragment(raw: &impl Fields) -> Fragment {
     const SAYS: u64 = Slot::FragmentOffset.bit() | Slot::FragmentFlags.bit();
-    if raw.has & SAYS == 0 {
+    if raw.slots() & SAYS == 0 {
         return Fragment::None;
     }
     // Some exporters send the header's word, flags and all.
@@ -208,9 +219,9 @@ fn fragment(raw: &Raw) -> Fragment {
 /// says it by commonPropertiesId instead (Junos, "Resiliency Exception Reporting"): six bits of kind,
 /// 2 being the exception code, and ten of value, 0 being none.
 #[inline]
-fn forwarding(raw: &Raw) -> Forwarding {
+fn forwarding(raw: &impl Fields) -> Forwarding {
     const SAYS: u64 = Slot::Forwarding.bit() | Slot::JuniperProperties.bit();
-    if raw.has & SAYS == 0 {
+    if raw.slots() & SAYS == 0 {
         return Forwarding::Unknown;
     }
     if raw.has(Slot::JuniperProperties) {
@@ -268,28 +279,40 @@ fn reversed(flow: &FlowRecord, raw: &Raw) -> FlowRecord {
     }
 }
 
-/// The most exact of the ways in which a record says its time.
+/// First and last packet, by the most exact of the ways in which a record says its time.
 #[inline]
-fn time(export: &Export, raw: &Raw, init_ms: u64) -> FlowTime {
+fn times<V: Visit>(
+    cx: &mut Context<'_, V>,
+    export: &Export,
+    raw: &impl Fields,
+) -> (Millis, Millis) {
     if raw.has(Slot::EndUptime) {
         let last = raw.u32(Slot::EndUptime);
         let first = if raw.has(Slot::StartUptime) { raw.u32(Slot::StartUptime) } else { last };
-        let duration = uptime_age(last, first);
         if let Some(uptime) = export.uptime {
-            return FlowTime::Age { end: uptime_age(uptime, last), duration };
+            return cx.event_by_uptime(uptime, first, last);
         }
-        return ipfix_uptime(export, raw, init_ms, last, duration);
+        let duration = uptime_age(last, first);
+        let time = ipfix_uptime(export, raw, cx.exporter.init_ms, last, duration);
+        return cx.event(time);
     }
     let (start, end) = (raw.u64(Slot::StartMillis), raw.u64(Slot::EndMillis));
     if start > 0 && end > 0 {
-        return FlowTime::Absolute { start, end };
+        return cx.event(FlowTime::Absolute { start, end });
     }
-    rare_time(export, raw)
+    let time = rare_time(export, raw);
+    cx.event(time)
 }
 
 /// IPFIX headers have no uptime: systemInitTimeMilliseconds, of the record or of an option, must
 /// say when it began. Without it only the duration is known.
-fn ipfix_uptime(export: &Export, raw: &Raw, init_ms: u64, last: u32, duration: u64) -> FlowTime {
+fn ipfix_uptime(
+    export: &Export,
+    raw: &impl Fields,
+    init_ms: u64,
+    last: u32,
+    duration: u64,
+) -> FlowTime {
     let own = raw.u64(Slot::Init);
     let init = if own > 0 { own } else { init_ms };
     if init == 0 {
@@ -302,7 +325,7 @@ fn ipfix_uptime(export: &Export, raw: &Raw, init_ms: u64, last: u32, duration: u
     FlowTime::Absolute { start: end.saturating_sub(duration), end }
 }
 
-fn rare_time(export: &Export, raw: &Raw) -> FlowTime {
+fn rare_time(export: &Export, raw: &impl Fields) -> FlowTime {
     let first = |millis, ntp, seconds| match (raw.u64(millis), raw.u64(ntp), raw.u64(seconds)) {
         (0, 0, seconds) => seconds.saturating_mul(1000),
         (0, ntp, _) => ntp_ms(ntp),

@@ -18,7 +18,7 @@ use crate::error::{DecodeError, DecodeErrorKind};
 use crate::exporter::{DomainKey, Exporter};
 use crate::read::{be16, be32};
 use crate::template::Template;
-use crate::time::{FlowTime, Timeouts};
+use crate::time::{FlowTime, MAX_AGE_MS, MAX_DURATION_MS, Timeouts, uptime_age};
 
 /// What decoding yields, as it goes. Only records matter to the receive path; the rest is for
 /// people who look on.
@@ -30,9 +30,19 @@ pub(crate) trait Visit {
     /// have to wait for its own small stores.
     #[inline]
     fn make(&mut self, fill: impl FnOnce(&mut FlowRecord)) {
+        self.make_if(|record| {
+            fill(record);
+            true
+        });
+    }
+
+    /// As [`Visit::make`], when `fill` finds that there is a record.
+    #[inline]
+    fn make_if(&mut self, fill: impl FnOnce(&mut FlowRecord) -> bool) {
         let mut record = packet::EMPTY;
-        fill(&mut record);
-        self.record(&record);
+        if fill(&mut record) {
+            self.record(&record);
+        }
     }
 
     /// The sampling rate of the records that follow.
@@ -87,6 +97,9 @@ pub(crate) struct Tally {
 /// Flows longer than this are handed on as such, milliseconds.
 pub(crate) const LONG_FLOW_MS: u64 = 1000;
 
+/// One record in so many shows the lag as well as all.
+pub(crate) const LAG_EVERY: usize = 16;
+
 /// Everything a decoder works with.
 #[derive(Debug)]
 pub(crate) struct Context<'a, V> {
@@ -121,15 +134,33 @@ impl<V: Visit> Context<'_, V> {
             self.duplicate();
             return false;
         }
-        // One record in sixteen shows the lag as well as all, for a sixteenth of the cost.
-        if self.tally.flows & 15 == 0 {
+        self.counted(start);
+        self.lasted(start, end);
+        true
+    }
+
+    /// Takes note of a record that counts and began at `start`.
+    #[inline]
+    pub(crate) fn counted(&mut self, start: Millis) {
+        if self.tally.flows.is_multiple_of(LAG_EVERY as u64) {
             self.exporter.lag.add(self.now.since(start));
         }
         self.tally.flows = self.tally.flows.wrapping_add(1);
+    }
+
+    /// Takes note of a run of records that all count, at most [`LAG_EVERY`], one of which began at
+    /// `start`.
+    pub(crate) fn admitted(&mut self, records: usize, start: Millis) {
+        self.tally.flows = self.tally.flows.wrapping_add(records as u64);
+        self.exporter.lag.add(self.now.since(start));
+    }
+
+    /// Takes note of how long a record lasted.
+    #[inline]
+    pub(crate) fn lasted(&mut self, start: Millis, end: Millis) {
         if end.since(start) > LONG_FLOW_MS {
             self.long_flow(end.since(start));
         }
-        true
     }
 
     /// Long flows show when an exporter speaks of running ones.
@@ -176,6 +207,23 @@ impl<V: Visit> Context<'_, V> {
         let count = count as u64;
         self.exporter.records = self.exporter.records.wrapping_add(count);
         self.tally.data_records = self.tally.data_records.wrapping_add(count);
+    }
+
+    /// First and last packet on weir's clock, of a record that tells both by its exporter's uptime.
+    #[inline]
+    pub(crate) fn event_by_uptime(
+        &mut self,
+        uptime: u32,
+        first: u32,
+        last: u32,
+    ) -> (Millis, Millis) {
+        let (age, duration) = (uptime.wrapping_sub(last), last.wrapping_sub(first));
+        if let (0..=MAX_AGE_MS, 0..=MAX_DURATION_MS) = (u64::from(age), u64::from(duration)) {
+            let end = self.now - u64::from(age);
+            return (end - u64::from(duration), end);
+        }
+        let (end, duration) = (uptime_age(uptime, last), uptime_age(last, first));
+        self.event(FlowTime::Age { end, duration })
     }
 
     /// First and last packet on weir's clock.

@@ -9,11 +9,13 @@ use std::ops::Range;
 
 use weir_model::SamplingSource;
 
-use super::flow::{Export, flows};
+use super::flow::{Export, flows, plain_flow};
 use super::{Context, Visit};
 use crate::error::{DecodeError, DecodeErrorKind};
 use crate::exporter::DomainKey;
-use crate::fields::{Raw, SAMPLING, SECTION, Slot, TRAFFIC, number, section_place};
+use crate::fields::{
+    Fields, LOAD, Places, Raw, SAMPLING, SECTION, Slot, TRAFFIC, number, section_place,
+};
 use crate::read::be16;
 use crate::sampling::Scope;
 use crate::template::{Definition, Dialect, Kind, Step, Template, VARIABLE};
@@ -80,8 +82,6 @@ impl<'a> Set<'a> {
     }
 }
 
-/// Octets loaded at once.
-const LOAD: usize = 8;
 /// What is left of eight octets by the length of the field that ends with them. A table, because
 /// shifting by a variable takes three operations on processors without BMI2.
 const MASKS: [u64; 16] = masks();
@@ -198,6 +198,8 @@ fn data_set<V: Visit>(
         0
     } else if template.variable {
         variable_records(cx, export, &template, set.body())
+    } else if let Some(places) = &template.places {
+        placed_records(cx, export, &template, places, set)
     } else {
         fixed_records(cx, export, &template, set)
     };
@@ -211,6 +213,27 @@ fn data_set<V: Visit>(
     cx.exporter.put_template(index, template);
 }
 
+/// Flow records that are all alike.
+fn placed_records<V: Visit>(
+    cx: &mut Context<'_, V>,
+    export: &Export,
+    template: &Template,
+    places: &Places,
+    set: Set<'_>,
+) -> usize {
+    let sampling = Rate::new(cx, export, template).rate;
+    let count = set.body().len() / template.record_len;
+    let mut start = set.start;
+    for _ in 0..count {
+        let next = start + template.record_len;
+        let Some(window) = set.payload.get(start - LOAD..next) else { break };
+        plain_flow(cx, export, &places.record(window), sampling);
+        start = next;
+    }
+    count
+}
+
+/// Records that are all alike and are not plain flows.
 fn fixed_records<V: Visit>(
     cx: &mut Context<'_, V>,
     export: &Export,

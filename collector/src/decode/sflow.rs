@@ -11,11 +11,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use weir_model::{FlowProtocol, FlowRecord, Forwarding, SamplingSource};
+use weir_model::{FlowProtocol, FlowRecord, Forwarding, Millis, SamplingSource};
 
 use super::packet::{self, Complete, LinkType};
 use super::{Context, Visit, split_icmp};
+use crate::config::Tunnel;
 use crate::error::{DecodeError, DecodeErrorKind};
+use crate::exporter::Exporter;
 use crate::read::{be32, be128};
 use crate::source::{InterfaceCounters, Pool, SourceKey};
 
@@ -59,6 +61,39 @@ struct FlowSample {
     dropped: bool,
 }
 
+/// What became of a flow sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    Damaged,
+    NotIp,
+    Duplicate,
+    Traffic,
+}
+
+/// The first words of `data`, and what follows them.
+#[inline]
+fn words<const N: usize>(data: &[u8]) -> Option<([u32; N], &[u8])> {
+    let head = data.as_chunks::<4>().0.first_chunk::<N>()?;
+    Some((head.map(u32::from_be_bytes), data.get(N * 4..)?))
+}
+
+/// The first `len` octets of `data`, and what follows them and their padding.
+#[inline]
+fn opaque(data: &[u8], len: u32) -> Option<(&[u8], &[u8])> {
+    let len = usize::try_from(len).ok()?;
+    let body = data.get(..len)?;
+    let after = data.get(len.checked_next_multiple_of(4)?..).unwrap_or_default();
+    Some((body, after))
+}
+
+/// A sample's or record's type and content, and what follows it.
+#[inline]
+fn record(data: &[u8]) -> Option<(u32, &[u8], &[u8])> {
+    let ([kind, len], rest) = words(data)?;
+    let (body, after) = opaque(rest, len)?;
+    Some((kind, body, after))
+}
+
 /// Decodes a whole datagram.
 pub(crate) fn decode<V: Visit>(cx: &mut Context<'_, V>, payload: &[u8]) -> Result<(), DecodeError> {
     cx.exporter.protocol = Some(FlowProtocol::Sflow);
@@ -78,13 +113,13 @@ pub(crate) fn decode<V: Visit>(cx: &mut Context<'_, V>, payload: &[u8]) -> Resul
         (hash ^ u64::from(*octet)).wrapping_mul(0x0100_0000_01b3)
     });
     cx.exporter.sequence(5 << 8, stream, sequence, 1);
+    let mut rest = payload.get(cursor.at..).unwrap_or_default();
     for _ in 0..count {
-        let start = cursor.at;
-        let truncated = DecodeError::new(DecodeErrorKind::Truncated, start);
-        let (Some(kind), Some(len)) = (cursor.u32(), cursor.u32()) else {
-            return Err(truncated);
+        let Some((kind, body, after)) = record(rest) else {
+            let at = payload.len() - rest.len();
+            return Err(DecodeError::new(DecodeErrorKind::Truncated, at));
         };
-        let body = cursor.opaque(len).ok_or(truncated)?;
+        rest = after;
         let sample = match kind {
             1 => flow_sample::<V, false>(cx, stream, body),
             3 => flow_sample::<V, true>(cx, stream, body),
@@ -101,19 +136,10 @@ pub(crate) fn decode<V: Visit>(cx: &mut Context<'_, V>, payload: &[u8]) -> Resul
 }
 
 /// A sample's source: class and index, packed into 8 and 24 bits unless expanded.
-#[inline]
 fn source(c: &mut Cursor<'_>, stream: u64, expanded: bool) -> Option<SourceKey> {
     let word = c.u32()?;
     let (class, index) = if expanded { (word, c.u32()?) } else { (word >> 24, word & 0xff_ffff) };
-    Some(SourceKey { stream, class, index })
-}
-
-/// An interface of a flow sample: two bits of format and thirty of value, unless expanded. Format
-/// 0 is an interface, 1 a reason of discard, 2 a number of interfaces.
-#[inline]
-fn interface(c: &mut Cursor<'_>, expanded: bool) -> Option<(u32, u32)> {
-    let word = c.u32()?;
-    Some(if expanded { (word, c.u32()?) } else { (word >> 30, word & 0x3fff_ffff) })
+    Some(SourceKey::new(stream, class, index))
 }
 
 #[inline]
@@ -122,44 +148,79 @@ fn flow_sample<V: Visit, const EXPANDED: bool>(
     stream: u64,
     body: &[u8],
 ) -> Option<()> {
-    let mut c = Cursor { data: body, at: 0 };
-    let _sequence = c.u32()?;
-    let source = source(&mut c, stream, EXPANDED)?;
-    let (rate, pool, _drops) = (c.u32()?, c.u32()?, c.u32()?);
-    let (in_format, input) = interface(&mut c, EXPANDED)?;
-    let (out_format, output) = interface(&mut c, EXPANDED)?;
-    let records = c.u32()?;
+    // An interface is two bits of format and thirty of value, unless expanded. Format 0 is an
+    // interface, 1 a reason of discard, 2 a number of interfaces.
+    let interface = |word: u32| (word >> 30, word & 0x3fff_ffff);
+    let ((class, index), pool, input, output, count, rest) = if EXPANDED {
+        let (w, rest) = words::<11>(body)?;
+        let pool = Pool { rate: w[3], pool: w[4] };
+        ((w[1], w[2]), pool, (w[6], w[7]), (w[8], w[9]), w[10], rest)
+    } else {
+        let (w, rest) = words::<8>(body)?;
+        let pool = Pool { rate: w[2], pool: w[3] };
+        ((w[1] >> 24, w[1] & 0xff_ffff), pool, interface(w[5]), interface(w[6]), w[7], rest)
+    };
+    let source = SourceKey::new(stream, class, index);
     cx.tally.flow_samples = cx.tally.flow_samples.wrapping_add(1);
     cx.data_records(1);
-    let (sampling, from) = match cx.exporter.sources.rate(source, Pool { rate, pool }, cx.now) {
+    let (sampling, from) = match cx.exporter.sources.rate(source, pool, cx.now) {
         Some((rate, from)) => cx.exporter.sampling.simple(Some(rate), from),
         None => cx.exporter.sampling.simple(None, SamplingSource::Record),
     };
     let sample = FlowSample {
         sampling,
         from,
-        input_if: if in_format == 0 { input } else { 0 },
-        output_if: if out_format == 0 { output } else { 0 },
-        dropped: out_format == 1,
+        input_if: if input.0 == 0 { input.1 } else { 0 },
+        output_if: if output.0 == 0 { output.1 } else { 0 },
+        dropped: output.0 == 1,
     };
-    let mut flow = packet::EMPTY;
-    if !best_packet(cx, &mut c, records, &mut flow)? {
-        cx.not_ip();
-        return Some(());
+    let mut seen = Seen::Damaged;
+    let Context { exporter, visit, tunnel, now, .. } = cx;
+    let (exporter, tunnel, now) = (&mut **exporter, *tunnel, *now);
+    visit.make_if(|flow| {
+        *flow = packet::EMPTY;
+        seen = match best_packet(tunnel, rest, count, flow) {
+            None => Seen::Damaged,
+            Some(false) => Seen::NotIp,
+            Some(true) => sampled(exporter, source, sample, flow, now),
+        };
+        seen == Seen::Traffic
+    });
+    match seen {
+        Seen::Damaged => return None,
+        Seen::NotIp => cx.not_ip(),
+        Seen::Duplicate => cx.duplicate(),
+        Seen::Traffic => {
+            cx.applied(sampling, from);
+            cx.counted(now);
+        }
     }
-    if source.class == 0 && source.index == sample.input_if {
-        cx.exporter.sources.received(source, flow.bytes, sampling);
-        cx.exporter.roles.ingress(sample.input_if, cx.now);
-    } else if source.class == 0
-        && source.index == sample.output_if
-        && cx.exporter.roles.seen_at_ingress(sample.input_if, cx.now)
+    Some(())
+}
+
+/// What a sample says of its packet, and whether it counts.
+#[inline]
+fn sampled(
+    exporter: &mut Exporter,
+    source: SourceKey,
+    sample: FlowSample,
+    flow: &mut FlowRecord,
+    now: Millis,
+) -> Seen {
+    if source.is_interface(sample.input_if) {
+        exporter.sources.received(source, flow.bytes, sample.sampling);
+        exporter.roles.ingress(sample.input_if, now);
+    } else if source.is_interface(sample.output_if)
+        && exporter.roles.seen_at_ingress(sample.input_if, now)
     {
         // Sampled on its way out by a port whose counterpart samples on the way in.
-        cx.duplicate();
-        return Some(());
+        return Seen::Duplicate;
     }
-    emit(cx, sample, &mut flow);
-    Some(())
+    if !exporter.roles.counts(sample.input_if, sample.output_if) {
+        return Seen::Duplicate;
+    }
+    complete(exporter, sample, flow, now);
+    Seen::Traffic
 }
 
 /// Counters of a port; of the many kinds of records only the generic interface counters matter.
@@ -173,8 +234,11 @@ fn counter_sample<V: Visit>(
     let mut c = Cursor { data: body, at: 0 };
     let _sequence = c.u32()?;
     let source = source(&mut c, stream, expanded)?;
-    for _ in 0..c.u32()? {
-        let (kind, body) = record(&mut c)?;
+    let count = c.u32()?;
+    let mut rest = body.get(c.at..)?;
+    for _ in 0..count {
+        let (kind, body, after) = record(rest)?;
+        rest = after;
         if kind == 1 {
             let mut c = Cursor { data: body, at: 0 };
             let (index, _type, speed_bps) = (c.u32()?, c.u32()?, c.u64()?);
@@ -201,8 +265,10 @@ fn drop_sample<V: Visit>(cx: &mut Context<'_, V>, body: &[u8]) -> Option<()> {
         dropped: true,
     };
     let mut flow = packet::EMPTY;
-    if best_packet(cx, &mut c, records, &mut flow)? {
-        emit(cx, sample, &mut flow);
+    if best_packet(cx.tunnel, body.get(c.at..)?, records, &mut flow)? {
+        cx.applied(sample.sampling, sample.from);
+        complete(cx.exporter, sample, &mut flow, cx.now);
+        cx.record(&flow);
     }
     Some(())
 }
@@ -211,19 +277,20 @@ fn drop_sample<V: Visit>(cx: &mut Context<'_, V>, body: &[u8]) -> Option<()> {
 /// transport header (as with stacked tags on some switches) and a parsed record says more. Says
 /// whether there was any; `None` when the records are damaged and held none before that.
 #[inline]
-fn best_packet<V: Visit>(
-    cx: &Context<'_, V>,
-    c: &mut Cursor<'_>,
+fn best_packet(
+    tunnel: Tunnel,
+    mut rest: &[u8],
     records: u32,
     best: &mut FlowRecord,
 ) -> Option<bool> {
     let mut found: Option<Complete> = None;
     for _ in 0..records {
-        let Some((kind, body)) = record(c) else {
+        let Some((kind, body, after)) = record(rest) else {
             return found.map(|_| true);
         };
+        rest = after;
         let more = match (kind, found) {
-            (1, None) => raw_header(cx, body, best),
+            (1, None) => raw_header(tunnel, body, best),
             (3 | 4, None | Some(false)) => sampled_ip(kind, body, best),
             _ => None,
         };
@@ -233,21 +300,9 @@ fn best_packet<V: Visit>(
 }
 
 #[inline]
-fn record<'a>(c: &mut Cursor<'a>) -> Option<(u32, &'a [u8])> {
-    let (kind, len) = (c.u32()?, c.u32()?);
-    Some((kind, c.opaque(len)?))
-}
-
-#[inline]
-fn raw_header<V: Visit>(
-    cx: &Context<'_, V>,
-    body: &[u8],
-    out: &mut FlowRecord,
-) -> Option<Complete> {
-    let mut c = Cursor { data: body, at: 0 };
-    let (protocol, frame_length, stripped) = (c.u32()?, c.u32()?, c.u32()?);
-    let len = c.u32()?;
-    let header = c.opaque(len).unwrap_or_else(|| &body[c.at..]);
+fn raw_header(tunnel: Tunnel, body: &[u8], out: &mut FlowRecord) -> Option<Complete> {
+    let ([protocol, frame_length, stripped, len], rest) = words(body)?;
+    let header = opaque(rest, len).map_or(rest, |(header, _)| header);
     let link = match protocol {
         1 => LinkType::Ethernet,
         7 | 14 => LinkType::Ppp,
@@ -257,7 +312,7 @@ fn raw_header<V: Visit>(
         _ => return None,
     };
     // Stripped octets (usually the frame check sequence) are in frame_length but come last.
-    packet::parse(link, header, frame_length.saturating_sub(stripped), cx.tunnel, out)
+    packet::parse(link, header, frame_length.saturating_sub(stripped), tunnel, out)
 }
 
 /// sampled_ipv4 and sampled_ipv6: what an agent that parses headers itself says of them.
@@ -289,14 +344,13 @@ fn sampled_ip(kind: u32, body: &[u8], out: &mut FlowRecord) -> Option<Complete> 
     Some(true)
 }
 
+/// Fills in what the headers do not say.
 #[inline]
-fn emit<V: Visit>(cx: &mut Context<'_, V>, sample: FlowSample, flow: &mut FlowRecord) {
-    cx.applied(sample.sampling, sample.from);
+fn complete(exporter: &Exporter, sample: FlowSample, flow: &mut FlowRecord, now: Millis) {
     flow.sampling = sample.sampling;
     flow.input_if = sample.input_if;
     flow.output_if = sample.output_if;
     flow.forwarding = if sample.dropped { Forwarding::Dropped } else { Forwarding::Forwarded };
-    (flow.start, flow.end) = (cx.now, cx.now);
-    flow.exporter = cx.exporter.id;
-    cx.record(flow);
+    (flow.start, flow.end) = (now, now);
+    flow.exporter = exporter.id;
 }
