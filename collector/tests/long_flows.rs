@@ -156,6 +156,25 @@ fn a_flow_that_has_ended_is_expected_no_longer() {
 }
 
 #[test]
+fn a_short_last_record_ends_a_flow() {
+    for (flags, last) in [(0x18, 60_800), (0x19, 61_200), (0x10, 60_301)] {
+        let mut world = World::new();
+        world.until(NOW + 60_400, |_, _| {});
+        world.export(300, 60_300, 0x10);
+        world.until(NOW + 65_000, |second, bytes| {
+            assert!(bytes > 0 || second <= NOW.secs(), "expected to go on in {second}");
+        });
+        // Told late, as a flow that fell silent is.
+        world.export(60_300, last, flags);
+        world.until(NOW + 300_000, |second, bytes| {
+            assert!(bytes < 100 || second < NOW.secs() + 62, "{bytes} in {second}");
+        });
+        let left: i64 = world.expected.values().map(|bytes| bytes.abs()).sum();
+        assert!(left < 1000, "{left} octets are still expected");
+    }
+}
+
+#[test]
 fn what_never_came_is_taken_back() {
     let mut world = World::new();
     world.until(NOW + 60_400, |_, _| {});

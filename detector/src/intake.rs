@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use weir_model::{Direction, HostSlice, IpNet, LongFlow, Millis, Sample, ServiceSlice, Slice};
+use weir_model::{
+    Direction, FINE_SLOTS, HostSlice, IpNet, LongFlow, Millis, Sample, ServiceSlice, Slice,
+};
 
 use crate::Detector;
 use crate::evidence::{NOW_MAX, NOW_QUIET_MAX, Packet};
@@ -33,12 +35,9 @@ pub(crate) enum Time {
     Second(u64),
 }
 
-/// Slots further back are added up by whole seconds before they come here: their share of a second
-/// says nothing.
-const FINE_SLOTS: u64 = 30;
-
 impl Time {
-    /// The time of what passed in `slot` and arrived in `now`.
+    /// The time of what passed in `slot` and arrived in `now`. Slots that were added up by whole seconds
+    /// say nothing of their share of one.
     fn of(slot: u64, now: u64) -> Self {
         let slot = slot.min(now);
         if now - slot < FINE_SLOTS { Self::Slot(slot) } else { Self::Late(slot / SLOTS_PER_SEC) }

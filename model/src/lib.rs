@@ -35,7 +35,7 @@ pub use mitigation::{
 pub use panel::{PanelNode, PanelOrder, PanelPort, PanelServer, PanelStatus};
 pub use prefix_set::PrefixSet;
 pub use slice::{
-    Class, ClassVolume, Expectation, HostSlice, LongFlow, Sample, ServiceSlice, Slice,
+    Class, ClassVolume, Expectation, FINE_SLOTS, HostSlice, LongFlow, Sample, ServiceSlice, Slice,
 };
 pub use snapshot::{
     AGENT_PEER, Command, CommandError, DryRun, Intake, Mode, Observed, PeerState, PeerStatus,

@@ -7,6 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{FlowRecord, Fragment, Millis, tcp_flags};
 
+/// Slots of arrival back to which sums are told slot by slot. What passed earlier is added up by whole
+/// seconds, so that a host has a bounded number of entries in a slice however late its flows are
+/// exported.
+pub const FINE_SLOTS: u64 = 30;
+
 /// Kind of packet as far as volume tests tell packets apart. Each packet belongs to exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -91,13 +96,22 @@ impl ClassVolume {
 }
 
 /// One protected host in one slot of event time.
+///
+/// What every record changes comes first, and a host begins at a pair of cache lines: adding a record to
+/// a host that is not in the cache then costs one trip to memory, not three.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[repr(align(128))]
 pub struct HostSlice {
     /// The protected address.
     pub host: IpAddr,
     /// The 100 ms slot (since the epoch) in which the packets passed the router; at most the
     /// slice's own.
     pub slot: u64,
+    /// Sum over inbound records of packets x rate^2: divides the square of the packets to give
+    /// the effective number of samples (see [`HostSlice::samples`]).
+    pub variance: u64,
+    /// Linear-counting bitmap of inbound source addresses: bit = hash mod 64.
+    pub sources: u64,
     /// Towards the host, by [`Class`] index. Packets that the router reported as dropped are not
     /// in here but in `dropped`.
     pub inbound: [ClassVolume; Class::COUNT],
@@ -107,11 +121,6 @@ pub struct HostSlice {
     pub outbound_syn: u64,
     /// Towards the host, reported as already discarded by the router.
     pub dropped: ClassVolume,
-    /// Sum over inbound records of packets x rate^2: divides the square of the packets to give
-    /// the effective number of samples (see [`HostSlice::samples`]).
-    pub variance: u64,
-    /// Linear-counting bitmap of inbound source addresses: bit = hash mod 64.
-    pub sources: u64,
 }
 
 impl HostSlice {

@@ -11,6 +11,7 @@ use std::net::IpAddr;
 
 use weir_model::{ClassVolume, Expectation, ExporterId, FlowRecord, Millis, SLICE_MS, tcp_flags};
 
+use super::hash::flow_hash;
 use crate::time::Timeouts;
 
 /// Which flow: who speaks of it, where it came in, and which of its ends is protected.
@@ -23,6 +24,20 @@ struct Key {
     exporter: ExporterId,
     input_if: u32,
     outbound: bool,
+}
+
+impl Key {
+    fn of(record: &FlowRecord, outbound: bool) -> Self {
+        Self {
+            src: record.src,
+            dst: record.dst,
+            ports: (record.src_port, record.dst_port),
+            protocol: record.protocol,
+            exporter: record.exporter,
+            input_if: record.input_if,
+            outbound,
+        }
+    }
 }
 
 /// A flow that goes on.
@@ -51,6 +66,18 @@ pub(super) struct Expected {
     timeouts: Vec<Timeouts>,
     out: Vec<Expectation>,
     limit: usize,
+    /// How many live flows fall to each place of a hash: nearly all short records are found here to
+    /// be of none, for a load instead of a look-up. Empty while there are none.
+    following: Vec<u16>,
+}
+
+/// Places in `following`.
+const PLACES: usize = 1 << 15;
+
+/// Where a flow falls.
+#[inline]
+fn place(src: IpAddr, dst: IpAddr, ports: (u16, u16)) -> usize {
+    usize::try_from(flow_hash(src, dst, ports)).unwrap_or(0) % PLACES
 }
 
 impl Expected {
@@ -68,6 +95,28 @@ impl Expected {
         self.timeouts[index] = timeouts;
     }
 
+    /// Whether a record may be of a flow that is followed; certain if not.
+    #[inline]
+    pub(super) fn may_follow(&self, record: &FlowRecord) -> bool {
+        !self.live.is_empty() && {
+            let ports = (record.src_port, record.dst_port);
+            self.following.get(place(record.src, record.dst, ports)).is_some_and(|n| *n > 0)
+        }
+    }
+
+    /// A short record came in `slot`: if its flow is followed, what was expected of it ends.
+    pub(super) fn exported_short(
+        &mut self,
+        record: &FlowRecord,
+        volume: ClassVolume,
+        outbound: bool,
+        slot: u64,
+    ) {
+        if self.by_key.contains_key(&Key::of(record, outbound)) {
+            self.exported(record, volume, outbound, slot);
+        }
+    }
+
     /// A long flow's record of scaled `volume` came in `slot`.
     pub(super) fn exported(
         &mut self,
@@ -76,15 +125,7 @@ impl Expected {
         outbound: bool,
         slot: u64,
     ) {
-        let key = Key {
-            src: record.src,
-            dst: record.dst,
-            ports: (record.src_port, record.dst_port),
-            protocol: record.protocol,
-            exporter: record.exporter,
-            input_if: record.input_if,
-            outbound,
-        };
+        let key = Key::of(record, outbound);
         let known = self.by_key.get(&key).copied();
         if let Some(index) = known {
             if record.end < self.live[index].end {
@@ -117,6 +158,7 @@ impl Expected {
             }
             None => {
                 self.by_key.insert(key, self.live.len());
+                self.count(place(key.src, key.dst, key.ports), u16::saturating_add);
                 self.live.push(live);
                 self.live.len() - 1
             }
@@ -160,9 +202,21 @@ impl Expected {
         }
     }
 
+    fn count(&mut self, place: usize, change: fn(u16, u16) -> u16) {
+        if self.following.is_empty() {
+            self.following = vec![0; PLACES];
+        }
+        // A place that is full stays so: its records are looked up, needlessly at worst.
+        if let Some(count) = self.following.get_mut(place).filter(|n| **n < u16::MAX) {
+            *count = change(*count, 1);
+        }
+    }
+
     fn forget(&mut self, index: usize) {
         let gone = self.live.swap_remove(index);
         self.by_key.remove(&gone.key);
+        let Key { src, dst, ports, .. } = gone.key;
+        self.count(place(src, dst, ports), u16::saturating_sub);
         if let Some(moved) = self.live.get(index) {
             self.by_key.insert(moved.key, index);
         }

@@ -39,6 +39,14 @@ pub(super) fn source_bit(source: IpAddr) -> u64 {
     1 << (mix(fold(source).wrapping_add(0x9e37_79b9_7f4a_7c15)) >> 58)
 }
 
+/// Hash of a flow by its ends.
+#[inline]
+pub(super) fn flow_hash(src: IpAddr, dst: IpAddr, ports: (u16, u16)) -> u64 {
+    let ports = u64::from(ports.0) << 16 | u64::from(ports.1);
+    mix((fold(src).rotate_left(32) ^ fold(dst))
+        .wrapping_add(ports.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+}
+
 /// Hash of what a record says, without who said it.
 #[inline]
 pub(super) fn record_hash(r: &FlowRecord) -> u64 {

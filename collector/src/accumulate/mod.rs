@@ -16,8 +16,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use weir_model::{
-    Class, ClassVolume, ExporterId, FlowRecord, Forwarding, HostSlice, Inventory, LongFlow, Millis,
-    ServiceSlice, Slice, tcp_flags,
+    Class, ClassVolume, ExporterId, FINE_SLOTS, FlowRecord, Forwarding, HostSlice, Inventory,
+    LongFlow, Millis, ServiceSlice, Slice, tcp_flags,
 };
 
 use crate::config::Config;
@@ -32,9 +32,6 @@ pub(crate) use route::{Router, Share};
 
 /// Records looked up together.
 const GROUP: usize = 32;
-/// Slots further back than this are added up by whole seconds, so that a host has a bounded
-/// number of entries in a slice however late its flows are exported.
-const FINE_SLOTS: u64 = 30;
 /// No entry.
 const NONE: u32 = u32::MAX;
 
@@ -189,7 +186,7 @@ impl Accumulator {
         let mut from = 0;
         while let Some(service) = inventory.services.get(from) {
             let count = inventory.services_of(service.address).len().max(1);
-            if let Some(Place::Dense(index)) = self.ranges.place(service.address) {
+            if let Some(Place::Dense(index)) = self.ranges.place(&service.address) {
                 let place = &mut self.places[index as usize];
                 place.services = u32::try_from(from).unwrap_or(NONE);
                 place.service_count = u32::try_from(count).unwrap_or(0);
@@ -215,7 +212,7 @@ impl Accumulator {
         let mut found = [(NONE, NONE); GROUP];
         // First all places, then all heads: independent loads, which the processor overlaps.
         for (record, found) in group.iter().zip(&mut found) {
-            *found = (self.place(record.dst), self.place(record.src));
+            *found = (self.place(&record.dst), self.place(&record.src));
         }
         let mut heads = 0_u64;
         for (record, (inbound, outbound)) in group.iter().zip(&found) {
@@ -241,15 +238,16 @@ impl Accumulator {
 
     /// The place of a protected address, made if it has none yet; [`NONE`] if it is not protected.
     #[inline]
-    fn place(&mut self, address: IpAddr) -> u32 {
+    fn place(&mut self, address: &IpAddr) -> u32 {
         match self.ranges.place(address) {
             None => NONE,
-            Some(_) if self.share.is_some_and(|share| !share.holds(address)) => NONE,
+            Some(_) if self.share.is_some_and(|share| !share.holds(*address)) => NONE,
             Some(Place::Dense(index)) => index,
-            Some(Place::Mapped) => self.mapped_place(address),
+            Some(Place::Mapped) => self.mapped_place(*address),
         }
     }
 
+    #[inline(never)]
     fn mapped_place(&mut self, address: IpAddr) -> u32 {
         if let Some(place) = self.mapped.get(&address) {
             return *place;
@@ -288,7 +286,7 @@ impl Accumulator {
         let variance = volume.packets.saturating_mul(u64::from(record.sampling));
         let class = Class::of(record);
         // Of a record that two shares see, the one with the destination keeps the evidence.
-        if inbound != NONE || self.share.is_none() || self.ranges.place(record.dst).is_none() {
+        if inbound != NONE || self.share.is_none() || self.ranges.place(&record.dst).is_none() {
             self.samples.offer(record);
         }
         let duration = record.end.since(record.start);
@@ -300,6 +298,7 @@ impl Accumulator {
             }
             return;
         }
+        self.settle(record, volume, inbound, outbound);
         // A short flow stands at its middle: at most half a second from where any of it was.
         let slot = self.grain((record.end - duration / 2).slot());
         if inbound != NONE {
@@ -339,6 +338,18 @@ impl Accumulator {
                     self.service_at(outbound, record.protocol, record.src_port, slot, record.src);
                 if let Some(service) = self.service_sums.get_mut(at) {
                     service.outbound.add(volume);
+                }
+            }
+        }
+    }
+
+    /// The last record of a long flow may be short: what was expected of that flow ends with it.
+    #[inline]
+    fn settle(&mut self, record: &FlowRecord, volume: ClassVolume, inbound: u32, outbound: u32) {
+        if self.expected.may_follow(record) && record.forwarding != Forwarding::Dropped {
+            for (place, outbound) in [(inbound, false), (outbound, true)] {
+                if place != NONE {
+                    self.expected.exported_short(record, volume, outbound, self.slot);
                 }
             }
         }

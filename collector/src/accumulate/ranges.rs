@@ -57,31 +57,35 @@ impl Ranges {
         self.dense
     }
 
-    /// The address with a number below [`Ranges::dense`].
+    /// The address with a number below [`Ranges::dense`]. Taken by reference: an address copied whole
+    /// just after it was written in parts waits for its parts.
     #[inline]
-    pub(super) fn place(&self, address: IpAddr) -> Option<Place> {
+    pub(super) fn place(&self, address: &IpAddr) -> Option<Place> {
         match address {
-            IpAddr::V4(address) => {
-                let address = address.to_bits();
-                let (first, last, base) = match self.v4.as_slice() {
-                    [only] => *only,
-                    ranges => {
-                        let after = ranges.partition_point(|(first, ..)| *first <= address);
-                        *ranges.get(after.checked_sub(1)?)?
-                    }
-                };
-                if address < first || address > last {
-                    return None;
-                }
-                Some(base.map_or(Place::Mapped, |base| Place::Dense(base + (address - first))))
-            }
-            IpAddr::V6(address) => {
-                let address = address.to_bits();
-                let after = self.v6.partition_point(|(first, _)| *first <= address);
-                let (_, last) = self.v6.get(after.checked_sub(1)?)?;
-                (address <= *last).then_some(Place::Mapped)
-            }
+            IpAddr::V4(address) => self.place_v4(address.to_bits()),
+            IpAddr::V6(address) => self.place_v6(address.to_bits()),
         }
+    }
+
+    #[inline]
+    fn place_v4(&self, address: u32) -> Option<Place> {
+        let (first, last, base) = match self.v4.as_slice() {
+            [only] => *only,
+            ranges => {
+                let after = ranges.partition_point(|(first, ..)| *first <= address);
+                *ranges.get(after.checked_sub(1)?)?
+            }
+        };
+        if address < first || address > last {
+            return None;
+        }
+        Some(base.map_or(Place::Mapped, |base| Place::Dense(base + (address - first))))
+    }
+
+    fn place_v6(&self, address: u128) -> Option<Place> {
+        let after = self.v6.partition_point(|(first, _)| *first <= address);
+        let (_, last) = self.v6.get(after.checked_sub(1)?)?;
+        (address <= *last).then_some(Place::Mapped)
     }
 }
 
@@ -108,7 +112,7 @@ mod tests {
         let set = nets.iter().map(|n| n.parse::<IpNet>().unwrap()).collect();
         let ranges = Ranges::new(&set);
         let check = |address: &str, place| {
-            assert_eq!(ranges.place(address.parse().unwrap()), place, "{address}");
+            assert_eq!(ranges.place(&address.parse().unwrap()), place, "{address}");
         };
         assert_eq!(ranges.dense(), 6);
         check("9.255.255.255", None);

@@ -72,7 +72,7 @@ impl Router {
 impl Visit for Router {
     #[inline]
     fn record(&mut self, record: &FlowRecord) {
-        let of = |host| self.ranges.place(host).map(|_| owner(host, self.workers));
+        let of = |host| self.ranges.place(&host).map(|_| owner(host, self.workers));
         let (inbound, outbound) = (of(record.dst), of(record.src));
         if let Some(worker) = inbound {
             self.send(worker, record);
