@@ -97,10 +97,9 @@ impl ClassVolume {
 
 /// One protected host in one slot of event time.
 ///
-/// What every record changes comes first, and a host begins at a pair of cache lines: adding a record to
-/// a host that is not in the cache then costs one trip to memory, not three.
+/// What every record changes stands together: adding a record to a host that is not in the cache costs
+/// two neighbouring cache lines, not three far apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[repr(align(128))]
 pub struct HostSlice {
     /// The protected address.
     pub host: IpAddr,

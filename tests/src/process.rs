@@ -1,5 +1,6 @@
 //! A weir of its own folder, asked over its local socket.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -83,6 +84,27 @@ impl Weir {
         let status = status.expect("it runs");
         let line = status.lines().find(|line| line.starts_with("VmHWM")).expect("a peak");
         line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number")
+    }
+
+    /// Processor time that its threads have taken, by their names.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn thread_times(&self) -> BTreeMap<String, Duration> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id()));
+        let of = |task: std::io::Result<std::fs::DirEntry>| {
+            // A thread may end while it is looked at.
+            let path = task.ok()?.path();
+            let name = std::fs::read_to_string(path.join("comm")).ok()?;
+            let times = std::fs::read_to_string(path.join("schedstat")).ok()?;
+            let nanos = times.split_whitespace().next()?.parse().ok()?;
+            Some((name.trim().to_owned(), Duration::from_nanos(nanos)))
+        };
+        let mut times = BTreeMap::new();
+        for (name, taken) in tasks.expect("it runs").filter_map(of) {
+            *times.entry(name).or_default() += taken;
+        }
+        times
     }
 
     /// Runs a command that asks it over its socket.

@@ -4,6 +4,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use weir_tests::process::{Weir, text, write_config};
 use weir_tests::weir_binary;
@@ -73,6 +74,20 @@ fn a_backup_of_a_running_weir_comes_back_once_it_is_stopped() {
     let store = weir_store::Store::open(&other.path().join("state.db")).unwrap();
     let names: Vec<String> = store.users().unwrap().into_iter().map(|user| user.name).collect();
     assert_eq!(names, ["eve"]);
+}
+
+/// A thread that turns without work would take what the receivers need.
+#[test]
+fn an_idle_weir_hardly_turns() {
+    let weir = Weir::start("");
+    let begin = Instant::now();
+    let before = weir.thread_times();
+    let pause = Duration::from_millis(1500);
+    weir.wait_for("pause", |_| (begin.elapsed() >= pause).then_some(()));
+    for (name, taken) in weir.thread_times() {
+        let taken = taken - before.get(&name).copied().unwrap_or_default().min(taken);
+        assert!(taken < begin.elapsed() / 8, "{name} turned for {taken:?} while nothing came");
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, never, select, unbounded};
 use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 use weir_api::{Deliveries, Delivery, Metrics};
@@ -238,11 +238,12 @@ impl Thread {
                     Err(_) => return,
                     Ok(notice) => self.notice(notice),
                 },
-                recv(self.senders.done) -> done => {
-                    if let Ok(done) = done {
-                        self.done(&done);
-                    }
-                }
+                recv(self.senders.done) -> done => match done {
+                    Ok(done) => self.done(&done),
+                    // Nobody sends: there are no receivers. A channel without senders is always
+                    // ready, and would keep this thread turning.
+                    Err(_) => self.senders.done = never(),
+                },
                 default(wait) => {}
             }
         }
