@@ -382,13 +382,12 @@ impl Guard {
     /// that works.
     pub fn admit(&mut self, desired: &DesiredState, now: Millis) -> Admitted {
         self.forget_old_changes(now);
-        let in_force = &self.admitted.mitigations;
-        let is_in_force =
-            |m: &Mitigation| in_force.binary_search_by(|own| own.measure.cmp(&m.measure)).is_ok();
         // By route, so that what would replace each other stands side by side.
         let mut wishes: Vec<&Mitigation> = desired.mitigations.iter().collect();
         wishes.sort_by(|a, b| by_route(&a.measure, &b.measure));
         let mut order: Vec<Turn<'_>> = Vec::with_capacity(wishes.len());
+        // What is in force stands in the same order, each route once: one walk beside it.
+        let mut in_force = self.admitted.mitigations.iter().map(|m| &m.measure).peekable();
         for (at, mitigation) in wishes.iter().enumerate() {
             let route = match (order.last(), at.checked_sub(1).map(|before| wishes[before])) {
                 (Some(last), Some(before))
@@ -398,7 +397,9 @@ impl Guard {
                 }
                 _ => at,
             };
-            order.push(Turn { is_new: !is_in_force(mitigation), mitigation, route });
+            while in_force.next_if(|own| by_route(own, &mitigation.measure).is_lt()).is_some() {}
+            let is_new = in_force.peek().is_none_or(|own| **own != mitigation.measure);
+            order.push(Turn { is_new, mitigation, route });
         }
         order.sort_by(|a, b| {
             let key = |t: &Turn<'_>| (t.is_new, t.mitigation.since, t.mitigation.id);
@@ -444,7 +445,14 @@ impl Guard {
         self.changes.extend(std::iter::repeat_n(now, changes));
         if resuming || !passed.iter().copied().eq(self.admitted.mitigations.iter()) {
             self.admitted.generation = self.admitted.generation.saturating_add(1);
-            self.admitted.mitigations = passed.into_iter().cloned().collect();
+            // Mostly nothing is refused, and the wish is what is admitted: one list serves both.
+            let whole = passed.len() == desired.mitigations.len()
+                && passed.iter().zip(desired.mitigations.iter()).all(|(a, b)| std::ptr::eq(*a, b));
+            self.admitted.mitigations = if whole {
+                Arc::clone(&desired.mitigations)
+            } else {
+                passed.into_iter().cloned().collect()
+            };
         }
         self.admitted.refused = refused.into();
         self.admitted.clone()
