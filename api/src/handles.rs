@@ -1,9 +1,8 @@
 //! The API's only ways to the rest of weir: what it reads, what it sends, what it asks.
 
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use serde::Serialize;
@@ -15,7 +14,7 @@ use weir_model::{
 };
 use weir_store::history::{Point, Step};
 
-use crate::{Metrics, panels, settings};
+use crate::{Metrics, nodes, panels, settings};
 
 /// A command and where its outcome goes.
 #[derive(Debug)]
@@ -165,69 +164,6 @@ pub struct Facts {
     pub config: String,
 }
 
-/// A view that somebody else makes whenever it is asked for; set once, when they have started.
-pub struct Later<T>(Arc<OnceLock<Maker<T>>>);
-
-type Maker<T> = Box<dyn Fn() -> T + Send + Sync>;
-
-impl<T> Later<T> {
-    /// Says who makes it; the first to say so stays.
-    pub fn set(&self, make: impl Fn() -> T + Send + Sync + 'static) {
-        // Set twice only by a mistake that changes nothing.
-        let _ = self.0.set(Box::new(make));
-    }
-
-    /// The view as it is now, if there is anybody to make it.
-    pub(crate) fn now(&self) -> Option<T> {
-        self.0.get().map(|make| make())
-    }
-}
-
-impl<T> Clone for Later<T> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
-}
-
-impl<T> Default for Later<T> {
-    fn default() -> Self {
-        Self(Arc::default())
-    }
-}
-
-impl<T> fmt::Debug for Later<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Later")
-    }
-}
-
-/// A node with an agent, for people.
-#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
-#[schema(as = Agent)]
-pub struct AgentView {
-    /// Node.
-    pub name: String,
-    /// Version of the agent; none before its first report.
-    pub agent: Option<String>,
-    /// Addresses that the node has.
-    #[schema(value_type = Vec<String>)]
-    pub addresses: Vec<IpAddr>,
-    /// When it joined.
-    pub joined: Millis,
-    /// When it last said something.
-    pub last_seen: Option<Millis>,
-    /// Level of defence.
-    pub level: Option<String>,
-    /// Whether it has in force what it is to have.
-    pub current: bool,
-    /// Rules in force.
-    pub rules: usize,
-    /// Packets that its rules discarded.
-    pub dropped_packets: u64,
-    /// Rules that are not in force, and why.
-    pub failures: Vec<String>,
-}
-
 /// One step of the ladder.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct LadderStep {
@@ -256,8 +192,8 @@ pub struct Handles {
     pub questions: Option<mpsc::Sender<Question>>,
     /// What does not change while weir runs.
     pub facts: Arc<Facts>,
-    /// Nodes with agents; never set where agents are not awaited.
-    pub agents: Later<Vec<AgentView>>,
+    /// Nodes with agents; none where agents are not awaited.
+    pub agents: Option<Arc<dyn nodes::Nodes>>,
     /// Game panels; none where none is configured.
     pub panels: Option<Arc<dyn panels::Desk>>,
     /// What may be set while weir runs.

@@ -13,6 +13,7 @@ mod handles;
 mod limit;
 mod live;
 pub mod metrics;
+pub mod nodes;
 pub mod panels;
 mod problem;
 mod routes;
@@ -35,10 +36,11 @@ pub use access::{Permission, Requirement};
 pub use app::{App, Clock, Records};
 pub use config::{Config, StatusPage, Tls};
 pub use handles::{
-    AgentView, Ask, Deliveries, Delivery, Facts, Handles, LadderStep, Later, Question, Request,
-    Traffic, TrafficSecond,
+    Ask, Deliveries, Delivery, Facts, Handles, LadderStep, Question, Request, Traffic,
+    TrafficSecond,
 };
-pub use metrics::Metrics;
+pub use metrics::{IntGaugeVec, Metrics};
+pub use nodes::JoinToken;
 pub use table::Endpoint;
 
 use problem::Problem;

@@ -105,6 +105,18 @@ families! {
     /// Requests to webhooks and scrubbing services, by receiver and what became of them: taken, failed,
     /// dropped.
     notify_requests: IntCounterVec, "weir_notify_requests_total", ["to", "outcome"];
+    /// Whether a node's agent said something lately (1) or not (0).
+    agent_up: IntGaugeVec, "weir_agent_up", ["node"];
+    /// Rules on a node by state (closed set).
+    agent_rules: IntGaugeVec, "weir_agent_rules", ["node", "state"];
+    /// A node's level of defence, 1 for the level it is at.
+    agent_level: IntGaugeVec, "weir_agent_level", ["node", "level"];
+    /// Share of the last 10 s in which some task on a node waited, by what for, 0-1.
+    agent_pressure: GaugeVec, "weir_agent_pressure_ratio", ["node", "resource"];
+    /// Share of a node's connection table in use, 0-1.
+    agent_conntrack: GaugeVec, "weir_agent_conntrack_ratio", ["node"];
+    /// Packets that the rules in force on a node have discarded so far.
+    agent_dropped: IntGaugeVec, "weir_agent_dropped_packets", ["node"];
     /// Store writes that failed.
     store_errors: IntCounterVec, "weir_store_errors_total", [];
     /// Version of this build, always 1.

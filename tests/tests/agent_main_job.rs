@@ -3,10 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+use serde_json::Value;
 use weir_tests::lab::Lab;
 use weir_tests::{agent_binary, capture, weir_binary};
 
-const PROGRAMS: &[&str] = &["ip", "nft", "tcpreplay-edit", "curl"];
+const PROGRAMS: &[&str] = &["ip", "nft", "tcpreplay-edit", "curl", "tshark"];
 
 /// The ladder begins at 1 Mbit/s, because the attack is played at the speed of a test machine.
 const WEIR: &str = r#"
@@ -41,7 +42,7 @@ sampling = 20
 hand_over = "instead"
 [api]
 listen = "127.0.0.1:8080"
-socket = ""
+socket = "@SOCKET@"
 loopback_readonly = true
 "#;
 
@@ -80,7 +81,9 @@ impl Pair {
 
     /// As the manual says: a token from the appliance, join, run.
     fn start(&mut self) {
-        let config = format!("{WEIR}[store]\npath = {:?}\n", self.outside.path("state.db"));
+        let socket = self.outside.path("api.sock");
+        let config = WEIR.replace("@SOCKET@", socket.to_str().unwrap());
+        let config = format!("{config}[store]\npath = {:?}\n", self.outside.path("state.db"));
         let config = self.outside.write("weir.toml", &config);
         let config = config.to_str().unwrap();
         let weir = weir_binary();
@@ -89,8 +92,9 @@ impl Pair {
         self.outside.wait_for("weir is ready", 20, |lab| {
             lab.log("weir").contains("awaiting agents").then_some(())
         });
-        let line = self.outside.run(&[weir, "agents", "--config", config, "--token"]);
-        let token = line.split_whitespace().last().unwrap().to_owned();
+        let made: Value = serde_json::from_str(&self.operator("POST", "/agents/tokens")).unwrap();
+        let token = made["token"].as_str().unwrap().to_owned();
+        assert_eq!(made["port"], 8443);
         let (state, run) = (self.node.path("state"), self.node.path("run"));
         self.node
             .write("agent.toml", &format!("state = {state:?}\nrun = {run:?}\nlearn = \"off\"\n"));
@@ -101,6 +105,18 @@ impl Pair {
         self.node.wait_for("the link", 15, |_| {
             self.ask(&["status"]).contains("(connected)").then_some(())
         });
+    }
+
+    /// The API as root on the appliance has it.
+    fn operator(&self, method: &str, path: &str) -> String {
+        let socket = self.outside.path("api.sock");
+        let url = format!("http://weir/api/v1{path}");
+        let socket = socket.to_str().unwrap();
+        self.outside.run(&["curl", "-sS", "-X", method, "--unix-socket", socket, &url])
+    }
+
+    fn get(&self, path: &str) -> Value {
+        serde_json::from_str(&self.operator("GET", path)).unwrap()
     }
 
     fn agent(&self, command: &[&str]) -> String {
@@ -133,6 +149,35 @@ fn dropped(rules: &str) -> u64 {
     counts.sum()
 }
 
+/// What the appliance shows of the node, and the packets that the node kept.
+fn shown_to_operators(pair: &Pair) {
+    let node = pair.outside.wait_for("the node's report", 15, |_| {
+        let node = pair.get("/agents/node1");
+        let rules = node["rules"].as_array()?;
+        let drops =
+            |r: &Value| r["state"] == "applied" && r["dropped_packets"].as_u64() > Some(1000);
+        rules.iter().any(drops).then_some(node)
+    });
+    assert_eq!(node["agent"]["connected"], true, "{node:#}");
+    let metrics = pair.outside.run(&["curl", "-s", "http://127.0.0.1:8080/metrics"]);
+    for line in
+        ["weir_agent_up{node=\"node1\"} 1", "weir_agent_level{level=\"normal\",node=\"node1\"}"]
+    {
+        assert!(metrics.contains(line), "{line} in {metrics}");
+    }
+    let incident = pair.get("/incidents")["incidents"][0]["id"].as_str().unwrap().to_owned();
+    let path = format!("/incidents/{incident}/captures");
+    pair.outside.wait_for("the node's capture", 30, |_| {
+        (pair.get(&path)["captures"][0]["node"] == "node1").then_some(())
+    });
+    let (socket, file) = (pair.outside.path("api.sock"), pair.outside.path("attack.pcapng"));
+    let url = format!("http://weir/api/v1{path}/node1");
+    let (socket, file) = (socket.to_str().unwrap(), file.to_str().unwrap());
+    pair.outside.run(&["curl", "-sSf", "-o", file, "--unix-socket", socket, &url]);
+    let seen = pair.outside.run(&["tshark", "-r", file, "-Y", "udp.srcport == 123", "-c", "100"]);
+    assert!(seen.lines().count() >= 100, "{seen}");
+}
+
 #[test]
 fn an_attack_that_only_the_node_sees_is_dropped_on_the_node() {
     let Some(mut pair) = Pair::new("agent main job") else { return };
@@ -143,8 +188,10 @@ fn an_attack_that_only_the_node_sees_is_dropped_on_the_node() {
         (dropped(&rules) > 1000).then_some(rules)
     });
     eprintln!("{rules}");
-    let incidents = pair.outside.run(&["curl", "-s", "http://127.0.0.1:8080/api/v1/incidents"]);
-    assert!(incidents.contains("agent:node1"), "{incidents}");
+    pair.outside.wait_for("the node among those that have the rule", 15, |_| {
+        pair.operator("GET", "/incidents").contains("agent:node1").then_some(())
+    });
+    shown_to_operators(&pair);
     pair.node.wait_for("the end of the rule", 40, |_| {
         pair.ask(&["rules"]).contains("no rules").then_some(())
     });

@@ -150,6 +150,17 @@ impl Server {
         self.captures().read(node, incident)
     }
 
+    /// Which nodes have sent a whole capture of an incident, and how many octets; by name.
+    pub fn captures_of(&self, incident: IncidentId) -> Vec<(String, u64)> {
+        let names: Vec<String> = self.controller().nodes().keys().cloned().collect();
+        let captures = self.captures();
+        let kept = |name: String| {
+            let have = captures.have(&name, incident);
+            have.whole.then_some((name, have.octets))
+        };
+        names.into_iter().filter_map(kept).collect()
+    }
+
     fn captures(&self) -> captures::Captures {
         captures::Captures(self.path.with_file_name("captures"))
     }

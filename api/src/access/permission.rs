@@ -68,6 +68,8 @@ permissions! {
     ReadMetrics = "metrics:read", Readonly, false;
     /// See settings.
     ReadSettings = "settings:read", Readonly, false;
+    /// Download packets that nodes kept, which may hold what players said.
+    ReadCaptures = "captures:read", Analyst, false;
     /// Write notes and say whether an incident was one.
     Comment = "incidents:comment", Analyst, false;
     /// Approve, hold, step, withdraw, add.

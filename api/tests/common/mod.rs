@@ -243,7 +243,7 @@ pub fn world_with(config: Config) -> World {
         ready: Arc::new(AtomicBool::new(true)),
         questions: None,
         facts: Arc::default(),
-        agents: weir_api::Later::default(),
+        agents: None,
         panels: Some(Arc::new(Panels::default())),
         settings: Arc::new(Settings),
         asks: Some(asks()),

@@ -21,7 +21,7 @@ use tracing::{info, warn};
 use weir_agent::controller::{Common, Policy, Situation, rule_report};
 use weir_agent::protocol::RuleState;
 use weir_agent::server::{Config, Server};
-use weir_api::{AgentView, Later};
+use weir_api::Metrics;
 use weir_bgp::guard::Admitted;
 use weir_collector::socket::SharedInventory;
 use weir_mitigator::Config as MitigatorConfig;
@@ -30,6 +30,7 @@ use weir_model::{
 };
 
 use super::channels::Control;
+use super::views::{self, View};
 use super::{now, spawn as spawn_thread};
 
 /// How often nodes' last reports are written down.
@@ -56,25 +57,24 @@ pub(crate) struct Parts {
     pub(crate) mitigator: MitigatorConfig,
     pub(crate) control: Sender<Control>,
     pub(crate) stopping: watch::Receiver<bool>,
-    pub(crate) views: Later<Vec<AgentView>>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// Opens the state of nodes.
-pub(crate) fn open(config: &Config, folder: &Path) -> anyhow::Result<Arc<Server>> {
+pub(crate) fn open(config: &Config, folder: &Path) -> anyhow::Result<Arc<View>> {
     std::fs::create_dir_all(folder).with_context(|| format!("folder {}", folder.display()))?;
     let server = Server::open(folder, now())?;
     server.set_bouncers(&config.bouncers);
-    Ok(server)
+    Ok(Arc::new(View::new(server)))
 }
 
 pub(crate) fn spawn(
     config: &Config,
-    server: Arc<Server>,
+    nodes: &View,
     parts: Parts,
     failed: &Sender<String>,
 ) -> anyhow::Result<Agents> {
-    let shown = Arc::clone(&server);
-    parts.views.set(move || super::views::agents(&shown));
+    let server = Arc::clone(nodes.server());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
@@ -84,6 +84,8 @@ pub(crate) fn spawn(
         .block_on(TcpListener::bind(config.listen))
         .with_context(|| format!("agents.listen {}", config.listen))?;
     let address = listener.local_addr().context("agents socket")?;
+    // Nobody else says so: it cannot be set already.
+    let _ = nodes.port.set(address.port());
     info!(%address, "awaiting agents");
     let (common, policy) = (config.common(), config.policy());
     let thread = spawn_thread("agents", failed, move || {
@@ -104,6 +106,7 @@ async fn keep(server: &Arc<Server>, parts: Parts, common: &Common, policy: Polic
     let (mut desired, mut stopping) = (parts.desired.clone(), parts.stopping.clone());
     let mut reports = server.reports();
     let mut has: BTreeSet<(String, Measure)> = BTreeSet::new();
+    let mut shown = BTreeSet::new();
     let mut save = tokio::time::interval(SAVE);
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -119,7 +122,10 @@ async fn keep(server: &Arc<Server>, parts: Parts, common: &Common, policy: Polic
                 parts.hand_over(server, &admitted, common, policy);
             }
             // Panels change services, time brings routers their turn, verdicts go on.
-            _ = look.tick() => parts.hand_over(server, &admitted, common, policy),
+            _ = look.tick() => {
+                parts.hand_over(server, &admitted, common, policy);
+                views::measure(&parts.metrics, server, &mut shown);
+            }
             _ = reports.changed() => {
                 for observed in observe(server, &admitted, &mut has) {
                     // A core that is busy hears of it with the next report.

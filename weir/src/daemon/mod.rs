@@ -45,7 +45,7 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use tokio::sync::watch;
 use tracing::{error, info};
-use weir_api::{Facts, LadderStep, Later, Metrics};
+use weir_api::{Facts, LadderStep, Metrics};
 use weir_bgp::config::OnStop;
 use weir_bgp::guard::Admitted;
 use weir_bgp::speaker::Stop;
@@ -150,7 +150,6 @@ impl Daemon {
         let (stop_web, web_stopping) = watch::channel(false);
         let agents_stopping = web_stopping.clone();
 
-        let agent_views = Later::default();
         let nodes = config.agents.as_ref().map(|a| agents::open(a, &agents_folder(config)));
         let nodes = nodes.transpose()?;
         let (feed, ask, history) =
@@ -187,7 +186,7 @@ impl Daemon {
                 control: control.clone(),
                 history: ask,
                 facts: facts(config, started, &flow_addresses)?,
-                agents: agent_views.clone(),
+                agents: nodes.clone().map(|nodes| nodes as Arc<dyn weir_api::nodes::Nodes>),
                 panels: desk.clone().map(|desk| desk as Arc<dyn weir_api::panels::Desk>),
                 inventory: Arc::clone(&inventory_desk),
                 notify: tell.clone(),
@@ -228,7 +227,7 @@ impl Daemon {
                 mitigator: config.mitigator.clone(),
                 control: control.clone(),
                 stopping: agents_stopping,
-                views: agent_views,
+                metrics: Arc::clone(&metrics),
             },
             &failed_tx,
         )?;
@@ -326,12 +325,12 @@ pub fn agents_folder(config: &Config) -> PathBuf {
 
 fn start_agents(
     config: &Config,
-    nodes: Option<Arc<weir_agent::server::Server>>,
+    nodes: Option<Arc<views::View>>,
     parts: agents::Parts,
     failed: &Sender<String>,
 ) -> anyhow::Result<Option<agents::Agents>> {
     let both = config.agents.as_ref().zip(nodes);
-    both.map(|(config, nodes)| agents::spawn(config, nodes, parts, failed)).transpose()
+    both.map(|(config, nodes)| agents::spawn(config, &nodes, parts, failed)).transpose()
 }
 
 /// What the API tells of this run.

@@ -1,37 +1,216 @@
-//! Agents as the API shows them.
+//! Agents on nodes as the API and monitoring show them.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
 
-use weir_agent::protocol::RuleState;
-use weir_agent::server::Server;
-use weir_api::AgentView;
+use weir_agent::controller::{AWAY_MS, Node, State};
+use weir_agent::protocol::{Report, RuleReport, RuleState};
+use weir_agent::server::{Server, TOKEN_MS};
+use weir_api::nodes::{
+    AgentContainer, AgentDetail, AgentEvent, AgentRule, AgentService, AgentView, JoinToken, Nodes,
+};
+use weir_api::{IntGaugeVec, Metrics};
+use weir_model::{IncidentId, Millis};
+
+use super::now;
 
 /// Failed rules that are named at most, a node.
 const FAILURES_MAX: usize = 20;
 
-/// Nodes with agents, by name.
-pub(crate) fn agents(server: &Arc<Server>) -> Vec<AgentView> {
-    let controller = server.controller();
-    let state = controller.state();
-    let view = |(name, node): (&String, &weir_agent::controller::Node)| {
-        let report = node.report.as_ref();
-        let rules = report.map(|report| report.rules.as_slice()).unwrap_or_default();
-        let failed = rules.iter().filter(|rule| rule.state != RuleState::Applied);
-        let failure = |rule: &weir_agent::protocol::RuleReport| {
-            format!("{}: {}", rule.id, rule.why.as_deref().unwrap_or("not in force"))
-        };
-        AgentView {
-            name: name.clone(),
-            agent: report.map(|report| report.agent.clone()),
-            addresses: node.addresses.clone(),
-            joined: node.joined,
-            last_seen: node.last_seen,
-            level: report.map(|report| report.level.clone()),
-            current: report.is_some_and(|r| (r.epoch, r.version) == (state.epoch, node.version)),
-            rules: rules.iter().filter(|rule| rule.state == RuleState::Applied).count(),
-            dropped_packets: rules.iter().map(|rule| rule.dropped.packets).sum(),
-            failures: failed.take(FAILURES_MAX).map(failure).collect(),
-        }
+/// Nodes as the API sees them.
+#[derive(Debug)]
+pub(crate) struct View {
+    server: Arc<Server>,
+    /// Port on which nodes are awaited, once it is bound.
+    pub(crate) port: OnceLock<u16>,
+}
+
+impl View {
+    pub(crate) const fn new(server: Arc<Server>) -> Self {
+        Self { server, port: OnceLock::new() }
+    }
+
+    pub(crate) const fn server(&self) -> &Arc<Server> {
+        &self.server
+    }
+}
+
+impl Nodes for View {
+    fn list(&self) -> Vec<AgentView> {
+        let (controller, at) = (self.server.controller(), now());
+        let state = controller.state();
+        state.nodes.iter().map(|(name, node)| view(state, name, node, at)).collect()
+    }
+
+    fn one(&self, name: &str) -> Option<AgentDetail> {
+        let (controller, at) = (self.server.controller(), now());
+        let state = controller.state();
+        let node = state.nodes.get(name)?;
+        Some(detail(view(state, name, node, at), node))
+    }
+
+    fn token(&self) -> Result<JoinToken, String> {
+        let port = *self.port.get().ok_or("nodes are not awaited yet")?;
+        let token = self.server.token(now()).map_err(|_| "no randomness")?;
+        Ok(JoinToken { token: token.to_string(), port, expires_in_secs: TOKEN_MS / 1000 })
+    }
+
+    fn captures(&self, incident: IncidentId) -> Vec<(String, u64)> {
+        self.server.captures_of(incident)
+    }
+
+    fn capture(&self, incident: IncidentId, node: &str) -> Option<Vec<u8>> {
+        self.server.capture(node, incident)
+    }
+}
+
+fn view(state: &State, name: &str, node: &Node, at: Millis) -> AgentView {
+    let report = node.report.as_ref();
+    let rules = report.map(|report| report.rules.as_slice()).unwrap_or_default();
+    let failed = rules.iter().filter(|rule| rule.state != RuleState::Applied);
+    let failure = |rule: &RuleReport| {
+        format!("{}: {}", rule.id, rule.why.as_deref().unwrap_or("not in force"))
     };
-    state.nodes.iter().map(view).collect()
+    AgentView {
+        name: name.to_owned(),
+        agent: report.map(|report| report.agent.clone()),
+        addresses: node.addresses.clone(),
+        joined: node.joined,
+        last_seen: node.last_seen,
+        connected: node.last_seen.is_some_and(|seen| at.since(seen) < AWAY_MS),
+        level: report.map(|report| report.level.clone()),
+        current: report.is_some_and(|r| (r.epoch, r.version) == (state.epoch, node.version)),
+        rules: rules.iter().filter(|rule| rule.state == RuleState::Applied).count(),
+        dropped_packets: rules.iter().map(|rule| rule.dropped.packets).sum(),
+        failures: failed.take(FAILURES_MAX).map(failure).collect(),
+    }
+}
+
+fn detail(agent: AgentView, node: &Node) -> AgentDetail {
+    let report = node.report.as_ref();
+    let stats = report.map(|r| r.stats).unwrap_or_default();
+    AgentDetail {
+        agent,
+        apply_ms: report.map(|r| r.apply_ms).filter(|ms| *ms > 0),
+        abilities: report.map(|r| r.abilities.clone()).unwrap_or_default(),
+        neighbours: report.map(|r| r.neighbours.clone()).unwrap_or_default(),
+        rules: rules(node),
+        services: report.map(services).unwrap_or_default(),
+        containers: report.map(containers).unwrap_or_default(),
+        conntrack_percent: conntrack(node).map(|share| share * 100.0),
+        softnet_dropped: stats.softnet_dropped,
+        pressure: pressure(node),
+        events: node.events.iter().map(event).collect(),
+    }
+}
+
+/// Share of the connection table in use, 0-1; none without one.
+fn conntrack(node: &Node) -> Option<f64> {
+    let stats = node.report.as_ref()?.stats;
+    #[expect(clippy::cast_precision_loss, reason = "connections are far below 2^52")]
+    let share = stats.conntrack as f64 / stats.conntrack_max as f64;
+    (stats.conntrack_max > 0).then_some(share)
+}
+
+fn pressure(node: &Node) -> [f64; 3] {
+    let stats = node.report.as_ref().map(|r| r.stats).unwrap_or_default();
+    [stats.cpu_pressure, stats.memory_pressure, stats.io_pressure]
+}
+
+const fn word(state: RuleState) -> &'static str {
+    match state {
+        RuleState::Applied => "applied",
+        RuleState::Staged => "staged",
+        RuleState::Refused => "refused",
+        RuleState::RolledBack => "rolled-back",
+    }
+}
+
+/// What a node says of its rules, and those it has said nothing of yet.
+fn rules(node: &Node) -> Vec<AgentRule> {
+    let said = node.report.as_ref().map(|r| r.rules.as_slice()).unwrap_or_default();
+    let told = said.iter().map(|r| AgentRule {
+        id: r.id.clone(),
+        state: word(r.state).to_owned(),
+        why: r.why.clone(),
+        dropped_packets: r.dropped.packets,
+        dropped_bytes: r.dropped.bytes,
+        passed_packets: r.passed.packets,
+    });
+    let untold = node.wanted.rules.iter().filter(|w| !said.iter().any(|r| r.id == w.id));
+    let pending = untold.map(|w| AgentRule {
+        id: w.id.clone(),
+        state: "pending".to_owned(),
+        why: None,
+        dropped_packets: 0,
+        dropped_bytes: 0,
+        passed_packets: 0,
+    });
+    told.chain(pending).collect()
+}
+
+fn services(report: &Report) -> Vec<AgentService> {
+    let services = report.services.iter().map(|s| AgentService {
+        address: s.service.address,
+        protocol: s.service.protocol,
+        port: s.service.port,
+        received_packets: s.received.packets,
+        answered_packets: s.answered.packets,
+    });
+    services.collect()
+}
+
+fn containers(report: &Report) -> Vec<AgentContainer> {
+    let containers = report.containers.iter().map(|c| AgentContainer {
+        server: c.server.clone(),
+        packets_per_sec: c.packets_per_sec,
+        destinations: c.destinations,
+        pressure: c.pressure,
+        limited: c.limited,
+    });
+    containers.collect()
+}
+
+fn event(event: &weir_agent::protocol::Event) -> AgentEvent {
+    AgentEvent { at: event.at, kind: event.kind.clone(), text: event.text.clone() }
+}
+
+/// Copies what nodes report to where monitoring finds it. `shown` are the nodes that are there already.
+pub(crate) fn measure(metrics: &Metrics, server: &Server, shown: &mut BTreeSet<String>) {
+    let (controller, at) = (server.controller(), now());
+    let nodes = &controller.state().nodes;
+    if !nodes.keys().eq(shown.iter()) {
+        metrics.agent_up.reset();
+        metrics.agent_rules.reset();
+        metrics.agent_level.reset();
+        metrics.agent_pressure.reset();
+        metrics.agent_conntrack.reset();
+        metrics.agent_dropped.reset();
+        *shown = nodes.keys().cloned().collect();
+    }
+    let set = |family: &IntGaugeVec, labels: &[&str], value: u64| {
+        family.with_label_values(labels).set(i64::try_from(value).unwrap_or(i64::MAX));
+    };
+    for (name, node) in nodes {
+        let name = name.as_str();
+        let up = node.last_seen.is_some_and(|seen| at.since(seen) < AWAY_MS);
+        set(&metrics.agent_up, &[name], u64::from(up));
+        let rules = rules(node);
+        for state in ["applied", "pending", "staged", "refused", "rolled-back"] {
+            let count = rules.iter().filter(|r| r.state == state).count();
+            set(&metrics.agent_rules, &[name, state], u64::try_from(count).unwrap_or(u64::MAX));
+        }
+        for level in ["normal", "elevated", "constrained", "emergency"] {
+            let is = node.report.as_ref().is_some_and(|r| r.level == level);
+            set(&metrics.agent_level, &[name, level], u64::from(is));
+        }
+        for (what, percent) in ["cpu", "memory", "io"].into_iter().zip(pressure(node)) {
+            metrics.agent_pressure.with_label_values(&[name, what]).set(percent / 100.0);
+        }
+        if let Some(share) = conntrack(node) {
+            metrics.agent_conntrack.with_label_values(&[name]).set(share);
+        }
+        // Rules come and go with their counters: the sum may fall, so it is no counter.
+        set(&metrics.agent_dropped, &[name], rules.iter().map(|r| r.dropped_packets).sum());
+    }
 }

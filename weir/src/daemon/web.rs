@@ -14,8 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 use weir_api::server::{Identity, Listeners, bind_local};
 use weir_api::{
-    AgentView, App, Ask, COMMANDS_WAITING, Clock, Config, Facts, Handles, Later, Metrics, Question,
-    Records, Request,
+    App, Ask, COMMANDS_WAITING, Clock, Config, Facts, Handles, Metrics, Question, Records, Request,
 };
 use weir_model::Snapshot;
 
@@ -38,7 +37,7 @@ pub(crate) struct Parts {
     pub(crate) control: Sender<Control>,
     pub(crate) history: Sender<Question>,
     pub(crate) facts: Facts,
-    pub(crate) agents: Later<Vec<AgentView>>,
+    pub(crate) agents: Option<Arc<dyn weir_api::nodes::Nodes>>,
     pub(crate) panels: Option<Arc<dyn weir_api::panels::Desk>>,
     pub(crate) inventory: Arc<Desk>,
     pub(crate) notify: Notify,
