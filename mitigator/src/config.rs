@@ -295,6 +295,15 @@ impl Config {
         self.ttl_secs.saturating_mul(1000)
     }
 
+    /// How long after an announcement its effect is judged, milliseconds.
+    pub(crate) const fn feedback_ms(&self, rung: Option<Rung>) -> u64 {
+        let secs = match rung {
+            Some(Rung::Scrub) => self.scrub_feedback_secs,
+            _ => self.feedback_secs,
+        };
+        secs.saturating_mul(1000)
+    }
+
     pub(crate) const fn step_ms(&self) -> u64 {
         self.step_secs.saturating_mul(1000)
     }

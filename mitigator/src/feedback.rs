@@ -196,14 +196,11 @@ impl Watch {
                 Harm::None | Harm::Over => {}
             }
         }
-        let feedback_secs = match rung {
-            Some(Rung::Scrub) => config.scrub_feedback_secs,
-            _ => config.feedback_secs,
-        };
-        if age < feedback_secs.saturating_mul(1000) || self.before <= 0.0 {
+        let due = config.feedback_ms(rung);
+        if age < due || self.before <= 0.0 {
             return Effect::Unknown;
         }
-        if age >= feedback_secs.saturating_mul(1000).saturating_add(PROMPT_MS) {
+        if age >= due.saturating_add(PROMPT_MS) {
             self.telling = false;
         }
         let gone = (1.0 - self.remains(verdict)).max(0.0);

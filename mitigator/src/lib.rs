@@ -18,6 +18,7 @@ mod life;
 mod manual;
 mod memory;
 pub mod notify;
+mod outlook;
 mod overlap;
 mod plan;
 mod preview;

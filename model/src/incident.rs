@@ -55,6 +55,31 @@ pub struct Incident {
     pub timeline: Vec<TimelineEntry>,
 }
 
+/// What comes next about an open incident by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub enum OutlookKind {
+    /// It is judged whether the rules in force help; if they do not, the next step follows.
+    Judge,
+    /// The attack is no longer seen: back to gentler rules.
+    StepDown,
+    /// The attack is no longer seen: everything is withdrawn.
+    Withdraw,
+    /// Nothing came back after everything was withdrawn: the incident is closed.
+    Close,
+}
+
+/// What comes next about an open incident unless the attack or an operator changes it, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct Outlook {
+    /// What.
+    pub kind: OutlookKind,
+    /// When, at the earliest.
+    pub at: Millis,
+}
+
 /// One decision with all that led to it: becomes one line of the log, one entry of the incident's
 /// timeline, one row of the audit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

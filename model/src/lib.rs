@@ -26,7 +26,7 @@ pub use account::{Role, UnknownRole};
 pub use exporter::{DropCount, ExporterId, ExporterStatus, FlowProtocol, SamplingSource};
 pub use flow::{Direction, FlowRecord, Forwarding, Fragment, tcp_flags};
 pub use host::{HostBaseline, HostBaselines, HostRate};
-pub use incident::{Decision, Incident, IncidentState, TimelineEntry};
+pub use incident::{Decision, Incident, IncidentState, Outlook, OutlookKind, TimelineEntry};
 pub use inventory::{Expected, ExpectedTraffic, HostGroup, Inventory, Service};
 pub use matches::{Action, Filter, FlagMatch, FragmentMatch, Match, Range, Redirect};
 pub use mitigation::{

@@ -1,5 +1,6 @@
 //! What goes back: reports and commands into the core, a snapshot out of it.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     DesiredState, ExporterStatus, Incident, IncidentId, Inventory, Measure, Millis, Mitigation,
-    MitigationId, Service,
+    MitigationId, Outlook, Service,
 };
 
 /// How far weir acts by itself.
@@ -254,6 +255,8 @@ pub struct Snapshot {
     pub mode: Mode,
     /// Open incidents and recent closed ones, newest first.
     pub incidents: Vec<Arc<Incident>>,
+    /// What comes next about those of them that are open, where that is known.
+    pub outlooks: BTreeMap<IncidentId, Outlook>,
     /// Mitigations of open incidents and operators, and recent ended ones, newest first.
     pub mitigations: Vec<Mitigation>,
     /// What is desired.

@@ -232,12 +232,15 @@ impl Core {
             self.mitigator.incidents().map(Arc::clone).collect();
         incidents.sort_by_key(|incident| std::cmp::Reverse(incident.id));
         incidents.truncate(SNAPSHOT_INCIDENTS_MAX);
+        let outlook = |i: &Arc<Incident>| Some((i.id, self.mitigator.outlook(i.id)?));
+        let outlooks = incidents.iter().filter_map(outlook).collect();
         let mut mitigations: Vec<Mitigation> = self.mitigator.mitigations().cloned().collect();
         mitigations.sort_by_key(|m| std::cmp::Reverse(m.id));
         mitigations.truncate(SNAPSHOT_MITIGATIONS_MAX);
         Snapshot {
             at: now,
             mode: self.mitigator.mode(),
+            outlooks,
             incidents,
             mitigations,
             desired: self.mitigator.desired().as_ref().clone(),

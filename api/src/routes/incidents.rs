@@ -11,7 +11,7 @@ use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use weir_model::{
-    Command, Family, Incident, IncidentId, IncidentState, IpNet, Match, Millis, Role,
+    Command, Family, Incident, IncidentId, IncidentState, IpNet, Match, Millis, Outlook, Role,
 };
 use weir_store::notes::{Feedback, Note};
 use weir_store::{IncidentFilter, PAGE_MAX, SEARCH_MAX};
@@ -291,6 +291,8 @@ pub(crate) struct Page {
     #[serde(flatten)]
     #[schema(value_type = Incident)]
     incident: Arc<Incident>,
+    /// What comes next by itself, where that is known.
+    next: Option<Outlook>,
     /// What operators noted, oldest first.
     notes: Vec<NoteView>,
     /// What was said of it.
@@ -333,6 +335,7 @@ pub(crate) async fn one(
     Ok(Json(Page {
         notes: notes.into_iter().filter(|_| own).map(NoteView::from).collect(),
         feedback: feedback.filter(|_| own).map(|feedback| feedback_view(&incident, feedback)),
+        next: app.inner.handles.snapshot.load().outlooks.get(&id).copied(),
         incident,
     }))
 }

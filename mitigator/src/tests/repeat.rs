@@ -1,6 +1,6 @@
 //! Ends, probes, and victims that are attacked again and again.
 
-use weir_model::{IncidentId, IncidentState, Millis, MitigationState, Mode, Verdict};
+use weir_model::{IncidentId, IncidentState, Millis, MitigationState, Mode, OutlookKind, Verdict};
 
 use super::{World, attack, candidate, drop_from, limit_from, net};
 
@@ -24,6 +24,39 @@ fn after_the_end_weir_steps_down_before_it_lets_go() {
     assert_eq!(world.desired(), [""; 0]);
     world.wait(10);
     assert_eq!(world.mitigator.incidents().next().unwrap().state, IncidentState::Closed);
+}
+
+#[test]
+fn what_comes_next_is_told_and_then_happens() {
+    let mut world = World::seeing();
+    let id = IncidentId(1);
+    let next = |world: &World| world.mitigator.outlook(id).map(|o| (o.kind, o.at));
+    assert_eq!(next(&world), None);
+    world.attack(1, 600.0, 1);
+    assert_eq!(next(&world), None, "nothing is judged before a peer has it");
+    let on_wire = world.now;
+    world.announce_all();
+    assert_eq!(next(&world), Some((OutlookKind::Judge, on_wire + 5000)));
+    world.attack(1, 600.0, 5);
+    assert_eq!(world.desired(), [limit_from(123, 300_000)]);
+    world.attack(1, 600.0, 1);
+    assert_eq!(world.desired(), [drop_from(123)]);
+    world.end(1);
+    // Each thing told of happens at the very time, and what follows is told then.
+    for (kind, left) in [
+        (OutlookKind::StepDown, Some(limit_from(123, 300_000))),
+        (OutlookKind::Withdraw, None),
+        (OutlookKind::Close, None),
+    ] {
+        let (said, at) = next(&world).expect("an open incident");
+        assert_eq!(said, kind);
+        let before = world.desired();
+        world.wait((at.since(world.now) - 100) / 1000);
+        assert_eq!(world.desired(), before);
+        world.wait(1);
+        assert_eq!(world.desired(), Vec::from_iter(left));
+    }
+    assert_eq!(next(&world), None, "closed");
 }
 
 #[test]

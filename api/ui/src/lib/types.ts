@@ -141,6 +141,7 @@ export interface Feedback {
   exclusion: { packets: Match[]; why: string; expires: number } | null;
 }
 export interface IncidentPage extends Incident {
+  next: { kind: "judge" | "step-down" | "withdraw" | "close"; at: number } | null;
   notes: Note[];
   feedback: Feedback | null;
 }
@@ -339,11 +340,23 @@ export interface Agent {
   addresses: string[];
   joined: number;
   last_seen: number | null;
+  connected: boolean;
   level: string | null;
   current: boolean;
   rules: number;
   dropped_packets: number;
   failures: string[];
+}
+export interface AgentDetail {
+  apply_ms: number | null;
+  neighbours: string[];
+  rules: { id: string; state: string; why: string | null; dropped_packets: number; passed_packets: number }[];
+  services: { address: string; protocol: number; port: number; received_packets: number; answered_packets: number }[];
+  containers: { server: string; packets_per_sec: number; destinations: number; limited: boolean }[];
+  conntrack_percent: number | null;
+  softnet_dropped: number;
+  pressure: [number, number, number];
+  events: { at: number; kind: string; text: string }[];
 }
 export interface Panel {
   name: string;
