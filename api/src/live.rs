@@ -85,6 +85,8 @@ pub(crate) struct Event {
 struct Ring {
     last: u64,
     recent: VecDeque<Arc<Event>>,
+    /// The last event that is no state and no longer here; 0 before the first.
+    forgotten: u64,
     latest: HashMap<Topic, Arc<Event>>,
 }
 
@@ -121,7 +123,7 @@ impl Hub {
             ring.latest.insert(topic, Arc::clone(&event));
         } else {
             if ring.recent.len() == EVENTS_KEPT {
-                ring.recent.pop_front();
+                ring.forgotten = ring.recent.pop_front().map_or(0, |event| event.seq);
             }
             ring.recent.push_back(Arc::clone(&event));
         }
@@ -144,9 +146,7 @@ impl Hub {
                     .and_then(|(_, seq)| seq.parse::<u64>().ok());
                 // Another run's id, or one that is not ours: begin anew and say so.
                 let after = seq.unwrap_or(ring.last);
-                let oldest = ring.recent.front().map_or(ring.last, |event| event.seq);
-                let full = ring.recent.len() == EVENTS_KEPT;
-                let lost = seq.is_none() || (full && after + 1 < oldest);
+                let lost = seq.is_none() || after < ring.forgotten;
                 let missed = ring.recent.iter().filter(|event| event.seq > after).cloned();
                 (
                     missed
@@ -397,5 +397,17 @@ mod tests {
         assert!(back.lost);
         assert_eq!(back.backlog.len(), EVENTS_KEPT);
         assert!(!hub.start(Some("7-10")).lost);
+        // Of states only the present one is kept, and nothing is lost by that.
+        let hub = Hub::new(Millis(7));
+        hub.publish(Topic::Incident, None, &0);
+        for n in 0..3 {
+            hub.publish(Topic::Peers, None, &n);
+        }
+        for n in 0..EVENTS_KEPT {
+            hub.publish(Topic::Incident, None, &n);
+        }
+        assert!(!hub.start(Some("7-1")).lost, "only what the reader has is gone");
+        hub.publish(Topic::Incident, None, &0);
+        assert!(hub.start(Some("7-1")).lost);
     }
 }

@@ -50,6 +50,13 @@ fn minute(at: Millis) -> Millis {
     Millis(at.0 / 60_000 * 60_000)
 }
 
+/// `2026-11-20 10:02 UTC`.
+fn words(at: Millis) -> String {
+    let full = at.to_string();
+    let (day, time) = full.split_at_checked(10).unwrap_or((&full, ""));
+    format!("{day} {} UTC", time.get(1..6).unwrap_or_default())
+}
+
 fn status(app: &App) -> Result<PublicStatus, Problem> {
     let page = &app.inner.config.status_page;
     if !page.enabled {
@@ -115,13 +122,13 @@ pub(crate) async fn page(
         .iter()
         .map(|incident| {
             let state = match (incident.closed, incident.mitigated) {
-                (Some(at), _) => format!("ended {at}"),
+                (Some(at), _) => format!("ended {}", words(at)),
                 (None, true) => "being filtered".to_owned(),
                 (None, false) => "being watched".to_owned(),
             };
             format!(
                 "<tr><td>{}</td><td>{}</td><td>{state}</td><td>{}</td></tr>",
-                incident.opened,
+                words(incident.opened),
                 incident.kind,
                 escape(incident.target.as_deref().unwrap_or_default())
             )
@@ -134,7 +141,7 @@ pub(crate) async fn page(
          <style>body{{font:16px system-ui;margin:2rem auto;max-width:50rem;padding:0 1rem}}\
          td{{padding:.3rem 1rem .3rem 0}}</style><h1>{title}</h1><p>{word} ({}).</p>\
          <table>{rows}</table></html>",
-        status.at
+        words(status.at)
     );
     Ok(cached(Html(body).into_response()))
 }

@@ -169,8 +169,7 @@ pub(super) fn changes(
     wanted: &Wanted,
     present: &Present,
 ) -> Vec<String> {
-    let numbered: BTreeMap<u32, (&RouteKey, &Route)> =
-        wanted.iter().map(|(key, route)| (number(config, key, route), (key, route))).collect();
+    let numbered = numbered(wanted, |key, route| number(config, key, route));
     let obsolete = present.iter().filter(|(n, _)| !numbered.contains_key(n));
     let mut commands: Vec<String> = obsolete.map(|(_, command)| command.clone()).collect();
     commands.sort();
@@ -179,6 +178,22 @@ pub(super) fn changes(
     }
     commands.truncate(CHANGES_MAX);
     commands
+}
+
+/// Routes by number. Two that come to the same one are told apart by their order: of thousands, some may.
+fn numbered(
+    wanted: &Wanted,
+    number: impl Fn(&RouteKey, &Route) -> u32,
+) -> BTreeMap<u32, (&RouteKey, &Route)> {
+    let mut numbered = BTreeMap::new();
+    for (key, route) in wanted {
+        let mut at = number(key, route);
+        while numbered.contains_key(&at) {
+            at = at.wrapping_add(1);
+        }
+        numbered.insert(at, (key, route));
+    }
+    numbered
 }
 
 fn announce(config: &AdapterConfig, neighbor: IpAddr, route: &Route, number: u32) -> String {
@@ -278,5 +293,21 @@ const fn fragment(f: FragmentMatch) -> &'static str {
         FragmentMatch::NotFragment => "!is-fragment&!first-fragment",
         FragmentMatch::First => "=first-fragment",
         FragmentMatch::Last => "=last-fragment",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_of_one_number_are_told_apart() {
+        let nets = ["203.0.113.1/32", "203.0.113.2/32", "203.0.113.3/32"];
+        let nets = nets.map(|net| net.parse::<weir_model::IpNet>().unwrap());
+        let route = |net| Route { measure: weir_model::Measure::Blackhole(net), incident: 0 };
+        let wanted: Wanted = nets.map(|net| (RouteKey::Unicast(net), route(net))).into();
+        let found = numbered(&wanted, |_, _| u32::MAX);
+        assert_eq!(found.keys().copied().collect::<Vec<_>>(), [0, 1, u32::MAX]);
+        assert_eq!(*found[&u32::MAX].0, RouteKey::Unicast(nets[0]));
     }
 }
