@@ -383,8 +383,7 @@ impl Guard {
     pub fn admit(&mut self, desired: &DesiredState, now: Millis) -> Admitted {
         self.forget_old_changes(now);
         // By route, so that what would replace each other stands side by side.
-        let mut wishes: Vec<&Mitigation> = desired.mitigations.iter().collect();
-        wishes.sort_by(|a, b| by_route(&a.measure, &b.measure));
+        let wishes = sort_by_route(desired.mitigations.iter().collect(), |m| &m.measure);
         let mut order: Vec<Turn<'_>> = Vec::with_capacity(wishes.len());
         // What is in force stands in the same order, each route once: one walk beside it.
         let mut in_force = self.admitted.mitigations.iter().map(|m| &m.measure).peekable();
@@ -399,11 +398,11 @@ impl Guard {
             };
             while in_force.next_if(|own| by_route(own, &mitigation.measure).is_lt()).is_some() {}
             let is_new = in_force.peek().is_none_or(|own| **own != mitigation.measure);
-            order.push(Turn { is_new, mitigation, route });
+            let key = (is_new, mitigation.since, mitigation.id);
+            order.push(Turn { key, mitigation, route });
         }
         order.sort_by(|a, b| {
-            let key = |t: &Turn<'_>| (t.is_new, t.mitigation.since, t.mitigation.id);
-            key(a).cmp(&key(b)).then_with(|| a.mitigation.measure.cmp(&b.mitigation.measure))
+            a.key.cmp(&b.key).then_with(|| a.mitigation.measure.cmp(&b.mitigation.measure))
         });
 
         let resuming = self.admitted.generation == 0;
@@ -411,7 +410,7 @@ impl Guard {
         // One place a route.
         let mut passed: Vec<Option<&Mitigation>> = vec![None; wishes.len()];
         let mut refused = Vec::new();
-        for Turn { is_new, mitigation, route } in order {
+        for Turn { key: (is_new, ..), mitigation, route } in order {
             let counts = is_new && !resuming;
             let verdict = self
                 .judge(mitigation)
@@ -498,7 +497,8 @@ impl Guard {
 
 /// A wish that waits for its turn.
 struct Turn<'a> {
-    is_new: bool,
+    /// Whether it is new, since when it is wished, its number.
+    key: (bool, Millis, MitigationId),
     mitigation: &'a Mitigation,
     /// The place of its route.
     route: usize,
@@ -563,6 +563,27 @@ pub fn by_route(a: &Measure, b: &Measure) -> Ordering {
         // The kinds differ, or there is no action to leave out.
         (a, b) => a.cmp(b),
     }
+}
+
+/// The beginning of [`by_route`]'s order in a few words: kind and destination.
+fn head(measure: &Measure) -> (u8, IpNet) {
+    let kind = match measure {
+        Measure::FlowSpec(_) => 0,
+        Measure::Blackhole(_) => 1,
+        Measure::Scrub(_) => 2,
+    };
+    (kind, measure.target())
+}
+
+/// Sorts by [`by_route`], stably. Thousands of rules are mostly told apart by their destinations, which are
+/// read once instead of at each comparison.
+pub fn sort_by_route<T>(list: Vec<T>, measure: impl Fn(&T) -> &Measure) -> Vec<T> {
+    let mut keyed: Vec<((u8, IpNet), T)> =
+        list.into_iter().map(|item| (head(measure(&item)), item)).collect();
+    keyed.sort_by(|(a, left), (b, right)| {
+        a.cmp(b).then_with(|| by_route(measure(left), measure(right)))
+    });
+    keyed.into_iter().map(|(_, item)| item).collect()
 }
 
 /// Whether a measure takes its destination off the network: a black hole, or a FlowSpec rule that

@@ -32,7 +32,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use weir_bgp::guard::{Admitted, Guard, Refusal, by_route};
+use weir_bgp::guard::{Admitted, Guard, Refusal, by_route, sort_by_route};
 use weir_model::{
     Decision, DesiredState, ExporterStatus, Incident, IncidentId, IncidentState, Inventory, Millis,
     Mitigation, MitigationId, MitigationState, Mode,
@@ -129,10 +129,9 @@ impl Mitigator {
     fn wanted(&self) -> Option<Arc<[Mitigation]>> {
         let of_incidents = self.entries.values().flat_map(|e| &e.incident.mitigations);
         let all = self.manual.iter().chain(of_incidents);
-        let mut list: Vec<&Mitigation> =
-            all.filter(|m| m.state == MitigationState::Active).collect();
+        let active = all.filter(|m| m.state == MitigationState::Active).collect();
         // Stable: of one route, the first stays. One a route, this is the order of measures.
-        list.sort_by(|a, b| by_route(&a.measure, &b.measure));
+        let mut list: Vec<&Mitigation> = sort_by_route(active, |m| &m.measure);
         list.dedup_by(|b, a| by_route(&a.measure, &b.measure).is_eq());
         let wished = &self.wished.mitigations;
         let same = list.len() == wished.len()

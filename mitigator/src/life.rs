@@ -172,7 +172,7 @@ impl Mitigator {
             to_step: entry.to_step,
             rules_tried: self.rules_tried(entry, now),
             without,
-            others_bits_per_sec: self.others_bits_per_sec(entry.incident.id),
+            others_bits_per_sec: &|| self.others_bits_per_sec(entry.incident.id),
             is_banned: &is_banned,
             is_useless: &is_useless,
         };

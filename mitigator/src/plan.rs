@@ -69,8 +69,8 @@ pub(crate) struct Situation<'a> {
     pub(crate) rules_tried: bool,
     /// Steps that are not for this plan.
     pub(crate) without: Option<Rung>,
-    /// Layer-3 bits a second that other incidents leave on the links.
-    pub(crate) others_bits_per_sec: f64,
+    /// Layer-3 bits a second that other incidents leave on the links: a sum over all of them.
+    pub(crate) others_bits_per_sec: &'a dyn Fn() -> f64,
     /// Measures that must not be used: harmful before, withdrawn by an operator, refused by peers.
     pub(crate) is_banned: &'a dyn Fn(&Measure) -> bool,
     /// Measures that were tried and cut next to nothing.
@@ -174,7 +174,7 @@ pub(crate) fn fits_host(verdict: &Verdict, config: &Config, residual: f64) -> bo
 fn fits_link(situation: &Situation<'_>, residual: f64) -> bool {
     #[expect(clippy::cast_precision_loss, reason = "limits are far below 2^52")]
     let link = situation.config.link_limit_bits_per_sec.map(|l| l as f64);
-    link.is_none_or(|link| residual + situation.others_bits_per_sec <= link)
+    link.is_none_or(|link| residual + (situation.others_bits_per_sec)() <= link)
 }
 
 fn residual_bits_per_sec(verdict: &Verdict, rung: Rung, measures: &[Planned]) -> f64 {

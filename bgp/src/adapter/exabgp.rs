@@ -303,8 +303,8 @@ mod tests {
     #[test]
     fn routes_of_one_number_are_told_apart() {
         let nets = ["203.0.113.1/32", "203.0.113.2/32", "203.0.113.3/32"];
-        let nets = nets.map(|net| net.parse::<weir_model::IpNet>().unwrap());
-        let route = |net| Route { measure: weir_model::Measure::Blackhole(net), incident: 0 };
+        let nets = nets.map(|net| net.parse::<IpNet>().unwrap());
+        let route = |net| Route { measure: Measure::Blackhole(net), incident: 0 };
         let wanted: Wanted = nets.map(|net| (RouteKey::Unicast(net), route(net))).into();
         let found = numbered(&wanted, |_, _| u32::MAX);
         assert_eq!(found.keys().copied().collect::<Vec<_>>(), [0, 1, u32::MAX]);
