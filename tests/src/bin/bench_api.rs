@@ -1,0 +1,199 @@
+//! The API under load: 2 million records a second, an attack, 200 dashboards, and some that have died.
+//! Run it through `tests/bench api`, which builds what it needs and makes a namespace of its own.
+//!
+//! One line a figure: name value unit bar.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Where weir takes flows, and where its API listens.
+const PORTS: (u16, u16) = (2055, 2080);
+/// Records a second: ordinary traffic, and the attack on one host beside it.
+const RATES: (f64, f64) = (2e6, 1e5);
+/// Open dashboards, and those whose browser has died without saying so.
+const CLIENTS: (usize, usize) = (200, 20);
+/// Seconds of each part.
+const SECONDS: u64 = 10;
+/// Requests whose time is taken, a twentieth of a second apart.
+const REQUESTS: usize = 200;
+
+/// A program that ends with the value.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn wait(time: Duration) {
+    // Nobody unparks this thread: a pause without a clock of its own.
+    std::thread::park_timeout(time);
+}
+
+fn tool(name: &str) -> io::Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    Ok(own.parent().unwrap_or_else(|| Path::new(".")).join(name))
+}
+
+fn connect(path: &str) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(("127.0.0.1", PORTS.1))?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    Ok(stream)
+}
+
+fn get(path: &str) -> io::Result<String> {
+    let mut text = String::new();
+    connect(path)?.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn weir(folder: &Path) -> io::Result<Running> {
+    let config = format!(
+        "[protect]\nprefixes = [\"10.0.0.0/16\"]\n[collector]\nlisten = [\"127.0.0.1:{}\"]\n\
+         receive_buffer_bytes = 16777216\n[[collector.exporters]]\naddress = \"127.0.0.0/8\"\n\
+         [api]\nlisten = \"127.0.0.1:{}\"\nloopback_readonly = true\nsocket = \"\"\n\
+         [store]\npath = {:?}\n[log]\nlevel = \"warn\"\n",
+        PORTS.0,
+        PORTS.1,
+        folder.join("state.db")
+    );
+    let path = folder.join("weir.toml");
+    std::fs::write(&path, config)?;
+    let log = std::fs::File::create(folder.join("weir.log"))?;
+    let mut command = Command::new(tool("weir")?);
+    command.args(["run", "--config"]).arg(path).stdin(Stdio::null()).stdout(log.try_clone()?);
+    let running = Running(command.stderr(log).spawn()?);
+    let end = Instant::now() + Duration::from_secs(30);
+    while get("/readyz").map_or(true, |text| !text.contains(" 200 ")) {
+        if Instant::now() > end {
+            return Err(io::Error::other("weir does not answer"));
+        }
+        wait(Duration::from_millis(100));
+    }
+    Ok(running)
+}
+
+fn flows(rate: f64, hosts: u32, seed: u32) -> io::Result<Running> {
+    let mut command = Command::new(tool("flowgen")?);
+    command.args(["netflow-v5", &format!("127.0.0.1:{}", PORTS.0)]);
+    command.args(["--rate", &rate.to_string(), "--hosts", &hosts.to_string()]);
+    command.args(["--seconds", "120", "--seed", &seed.to_string()]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().map(Running)
+}
+
+/// Processor time of the threads that serve the API, seconds.
+fn web_secs(pid: u32) -> f64 {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return 0.0 };
+    let is_web = |path: &Path| {
+        let name = std::fs::read_to_string(path.join("comm")).unwrap_or_default();
+        name.trim_end().starts_with("web")
+    };
+    let nanos: f64 = tasks
+        .flatten()
+        .filter(|task| is_web(&task.path()))
+        .filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok())
+        .filter_map(|text| text.split_whitespace().next()?.parse::<f64>().ok())
+        .sum();
+    nanos / 1e9
+}
+
+/// What is left over in metrics whose name contains `name`.
+fn metric(name: &str) -> io::Result<f64> {
+    let text = get("/metrics")?;
+    let lines = text.lines().filter(|line| line.starts_with("weir_") && line.contains(name));
+    Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+}
+
+/// Reads what has come on every stream, for so long; octets.
+fn follow(streams: &mut [TcpStream], time: Duration) -> io::Result<usize> {
+    let (end, mut octets) = (Instant::now() + time, 0);
+    let mut buffer = vec![0; 65_536];
+    while Instant::now() < end {
+        for stream in &mut *streams {
+            match stream.read(&mut buffer) {
+                Ok(0) => return Err(io::Error::other("a live stream ended")),
+                Ok(n) => octets += n,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        wait(Duration::from_millis(100));
+    }
+    Ok(octets)
+}
+
+fn streams(count: usize) -> io::Result<Vec<TcpStream>> {
+    let open = |_| {
+        let stream = connect("/api/v1/live")?;
+        stream.set_nonblocking(true)?;
+        Ok(stream)
+    };
+    (0..count).map(open).collect()
+}
+
+/// The 99th percentile of what a list of incidents takes, milliseconds.
+fn list_ms() -> io::Result<f64> {
+    let mut took = Vec::with_capacity(REQUESTS);
+    for _ in 0..REQUESTS {
+        let started = Instant::now();
+        let text = get("/api/v1/incidents")?;
+        took.push(started.elapsed().as_secs_f64() * 1e3);
+        if !text.starts_with("HTTP/1.1 200") {
+            return Err(io::Error::other(text.lines().next().unwrap_or_default().to_owned()));
+        }
+        wait(Duration::from_millis(50));
+    }
+    took.sort_by(f64::total_cmp);
+    Ok(took[REQUESTS * 99 / 100])
+}
+
+fn figure(name: &str, value: f64, unit: &str, bar: &str) -> io::Result<()> {
+    writeln!(io::stdout(), "{name} {value:.3} {unit} {bar}")
+}
+
+fn main() -> io::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let weir = weir(folder.path())?;
+    let pid = weir.0.id();
+    let part = Duration::from_secs(SECONDS);
+    let _ordinary = flows(RATES.0, 65_536, 1)?;
+    let _attack = flows(RATES.1, 1, 2)?;
+    let end = Instant::now() + Duration::from_secs(30);
+    while !get("/api/v1/incidents")?.contains("\"state\":\"open\"") {
+        if Instant::now() > end {
+            return Err(io::Error::other("the attack is not seen"));
+        }
+        wait(Duration::from_millis(200));
+    }
+    let records = metric("collector_records_total")?;
+    let (web, started) = (web_secs(pid), Instant::now());
+    wait(part);
+    let alone = (web_secs(pid) - web) / started.elapsed().as_secs_f64();
+    let lost = metric("lost_slices")?;
+    // Those that have died take nothing from now on, and nobody has told weir.
+    let _dead = streams(CLIENTS.1)?;
+    let mut live = streams(CLIENTS.0)?;
+    follow(&mut live, Duration::from_secs(2))?;
+    let (web, started) = (web_secs(pid), Instant::now());
+    let octets = follow(&mut live, part)?;
+    let busy = (web_secs(pid) - web) / started.elapsed().as_secs_f64();
+    let reader = std::thread::spawn(move || {
+        follow(&mut live, Duration::from_secs(SECONDS * 2)).map(|_| ())
+    });
+    let list = list_ms()?;
+    reader.join().map_err(|_| io::Error::other("the reader panicked"))??;
+    let took = started.elapsed().as_secs_f64() + SECONDS as f64 + 2.0;
+    let rate = (metric("collector_records_total")? - records) / took;
+    figure("api/records", rate, "records/s", ">=1900000")?;
+    figure("api/incidents-p99", list, "ms", "<50")?;
+    figure("api/live-clients", (busy - alone) * 100.0, "% of a core", "<10")?;
+    figure("api/live-octets", octets as f64 / CLIENTS.0 as f64 / SECONDS as f64, "B/s each", "-")?;
+    figure("api/lost-slices", metric("lost_slices")? - lost, "slices", "0")
+}
