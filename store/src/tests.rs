@@ -332,6 +332,11 @@ fn ten_thousand_incidents_are_searched_without_reading_their_bodies() {
     let started = std::time::Instant::now();
     assert!(store.incidents(&filter, 100).unwrap().is_empty());
     let took = started.elapsed();
-    // 50 ms is what an operator is promised; ten times that leaves room for a busy test machine.
-    assert!(took.as_millis() < 500, "{took:?}");
+    let started = std::time::Instant::now();
+    assert_eq!(store.incidents(&IncidentFilter::default(), 100).unwrap().len(), 100);
+    let listed = started.elapsed();
+    eprintln!("searched in {took:?}, listed in {listed:?}");
+    // 50 ms is what an operator is promised; ten times that leaves room for a build for tests on a busy machine.
+    let bar = if cfg!(debug_assertions) { 500 } else { 50 };
+    assert!(took.as_millis() < bar && listed.as_millis() < bar, "{took:?}, {listed:?}");
 }

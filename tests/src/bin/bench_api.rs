@@ -184,9 +184,8 @@ fn main() -> io::Result<()> {
     let (web, started) = (web_secs(pid), Instant::now());
     let octets = follow(&mut live, part)?;
     let busy = (web_secs(pid) - web) / started.elapsed().as_secs_f64();
-    let reader = std::thread::spawn(move || {
-        follow(&mut live, Duration::from_secs(SECONDS * 2)).map(|_| ())
-    });
+    let reader =
+        std::thread::spawn(move || follow(&mut live, Duration::from_secs(SECONDS * 2)).map(|_| ()));
     let list = list_ms()?;
     reader.join().map_err(|_| io::Error::other("the reader panicked"))??;
     let took = started.elapsed().as_secs_f64() + SECONDS as f64 + 2.0;
