@@ -6,6 +6,7 @@
 //! same core. Read [`Slice`] and [`DesiredState`] first.
 
 mod account;
+mod evidence;
 mod exporter;
 mod flow;
 mod host;
@@ -23,6 +24,7 @@ mod time;
 mod verdict;
 
 pub use account::{Role, UnknownRole};
+pub use evidence::{Bin, Evidence, Histogram};
 pub use exporter::{DropCount, ExporterId, ExporterStatus, FlowProtocol, SamplingSource};
 pub use flow::{Direction, FlowRecord, Forwarding, Fragment, tcp_flags};
 pub use host::{HostBaseline, HostBaselines, HostRate};
