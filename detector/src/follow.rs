@@ -3,9 +3,14 @@
 use weir_model::{IncidentId, Match, Phase, Rate, Verdict};
 
 use crate::Detector;
+use crate::host::Warm;
 use crate::incident::{Active, important};
 use crate::judge::{EVIDENCE_MIN, LOOK_AGAIN_MS, discarded, goodput, matched, present};
 use crate::metric::{BITS, OUTBOUND, PACKETS};
+use crate::table::carpet;
+
+/// How often evidence that changed is handed on to be kept, milliseconds.
+const EVIDENCE_KEPT_MS: u64 = 10_000;
 
 impl Detector {
     /// Follows open incidents: says what is new, ends what is over.
@@ -15,11 +20,15 @@ impl Detector {
             let Some(mut active) = self.incidents.remove(&id) else { continue };
             if self.over(&mut active) {
                 self.by_target.remove(&(active.target, active.way()));
+                self.evidence.extend(active.fresh(self.clock, 0));
                 let told = self.watermark.secs();
-                if let Some(at) = self.warm_at(active.target)
-                    && let Some(Some(warm)) = self.warm.get_mut(at as usize)
+                // What comes late of those seconds is no news to its prefix either.
+                let prefix = carpet(active.target.addr());
+                for at in [self.warm_at(active.target), self.warm_at(prefix)].into_iter().flatten()
                 {
-                    warm.told = told;
+                    if let Some(Some(warm)) = self.warm.get_mut(at as usize) {
+                        warm.told = warm.told.max(told);
+                    }
                 }
                 out.extend(active.ended(self.clock));
                 continue;
@@ -27,6 +36,7 @@ impl Detector {
             if self.clock.since(active.judged) >= LOOK_AGAIN_MS {
                 active.judged = self.clock;
                 self.judge_again(&mut active, out);
+                self.evidence.extend(active.fresh(self.clock, EVIDENCE_KEPT_MS));
             }
             self.incidents.insert(id, active);
         }
@@ -80,6 +90,7 @@ impl Detector {
         }
         let way = active.way();
         let Some(warm) = self.warm_of(active.target) else { return };
+        let silenced = self.silenced(active.target);
         let Some(last) = &mut active.last else { return };
         active.said = self.clock;
         last.phase = Phase::Ongoing;
@@ -97,7 +108,7 @@ impl Detector {
         last.discarded = discarded(warm);
         // Also when the attack is gone: a rule may have cut the players with it.
         last.legitimate =
-            last.legitimate.map(|_| goodput(warm, last.rate, last.excess, f64::INFINITY));
+            last.legitimate.map(|_| goodput(warm, last.rate, last.excess, f64::INFINITY, silenced));
         let now = warm.profile.latest(self.clock.slot(), self.back() * 10);
         for candidate in &mut last.candidates {
             candidate.rate = matched(&now, last.rate, &candidate.packets);
@@ -117,13 +128,20 @@ impl Detector {
         while active.open_second < watermark {
             let second = active.open_second;
             active.open_second += 1;
-            let loud = self.warm_of(active.target).is_some_and(|w| {
-                w.series.loud_then(second, active.way(), &active.limits, active.smooth)
-            }) || self.service_loud(active, second);
-            active.quiet = if loud { 0 } else { active.quiet + 1 };
+            active.quiet = if self.loud(active, second) { 0 } else { active.quiet + 1 };
         }
         let hold = self.config.end_quiet_secs;
-        active.quiet >= hold || active.doubted.is_some_and(|at| self.clock.since(at) >= hold * 1000)
+        // Where exports lag, the next pulse may be in sight before the silence is known for sure.
+        let again = || (watermark..=self.clock.secs()).any(|second| self.loud(active, second));
+        active.quiet >= hold && !again()
+            || active.doubted.is_some_and(|at| self.clock.since(at) >= hold * 1000)
+    }
+
+    /// Whether a second is above an incident's end condition.
+    fn loud(&self, active: &Active, second: u64) -> bool {
+        let of_target =
+            |w: &Warm| w.series.loud_then(second, active.way(), &active.limits, active.smooth);
+        self.warm_of(active.target).is_some_and(of_target) || self.service_loud(active, second)
     }
 
     /// Whether the service whose alarm opened an incident is still above its end condition.

@@ -1,9 +1,10 @@
 //! An open incident: what was last said of it, and how long it has been quiet.
 
-use weir_model::{Candidate, Direction, IncidentId, IpNet, Metric, Millis, Phase, Rate, Verdict};
+use weir_model::{
+    Candidate, Direction, Evidence, IncidentId, IpNet, Metric, Millis, Phase, Rate, Verdict,
+};
 
 use crate::config::Config;
-use crate::exhibit::Evidence;
 use crate::metric::{METRICS, PACKETS, floors, index_of};
 use crate::series::Alarm;
 
@@ -38,8 +39,12 @@ pub(crate) struct Active {
     pub(crate) open_second: u64,
     /// Quiet seconds in a row.
     pub(crate) quiet: u64,
-    /// What the last verdict rests on.
+    /// What the verdicts rest on: of the attack at its strongest.
     pub(crate) evidence: Evidence,
+    /// Largest excess so far, packets a second.
+    strongest: f64,
+    /// When evidence was last handed on to be kept.
+    kept: Millis,
     /// Highest confidence so far, 0-100.
     pub(crate) surest: u8,
     /// Since when what is left no longer looks like the attack that it was.
@@ -75,6 +80,8 @@ impl Active {
             open_second: 0,
             quiet: 0,
             evidence: Evidence::default(),
+            strongest: 0.0,
+            kept: Millis(0),
             surest: 0,
             doubted: None,
         }
@@ -86,6 +93,24 @@ impl Active {
         self.surest = self.surest.max(verdict.confidence);
         let doubtful = self.surest >= SURE && verdict.confidence < DOUBTFUL && !verdict.separable;
         self.doubted = doubtful.then(|| self.doubted.unwrap_or(verdict.at));
+    }
+
+    /// Takes up what a verdict rests on. While an attack wanes little is left to be learned of it, and
+    /// what shows then is no longer what it was.
+    pub(crate) fn learn(&mut self, evidence: Evidence, excess_packets_per_sec: f64) {
+        if excess_packets_per_sec * 2.0 >= self.strongest {
+            self.strongest = self.strongest.max(excess_packets_per_sec);
+            self.evidence = evidence;
+        }
+    }
+
+    /// The evidence, when it has changed and was last handed on at least `after_ms` ago.
+    pub(crate) fn fresh(&mut self, now: Millis, after_ms: u64) -> Option<(IncidentId, Evidence)> {
+        let due = self.evidence.at > self.kept && now.since(self.kept) >= after_ms;
+        due.then(|| {
+            self.kept = now;
+            (self.id, self.evidence.clone())
+        })
     }
 
     /// An incident of before a restart.
@@ -103,6 +128,7 @@ impl Active {
             last: 0,
             service: reason.service,
             direction: verdict.direction,
+            bare: false,
         };
         let single = verdict.target.prefix_len() == verdict.target.max_prefix_len();
         let low = if single { &config.floors } else { &config.prefix_floors };

@@ -3,11 +3,13 @@
 use std::net::IpAddr;
 
 use weir_model::{
-    Direction, FINE_SLOTS, HostSlice, IpNet, LongFlow, Millis, Sample, ServiceSlice, Slice,
+    Direction, ExpectedTraffic, FINE_SLOTS, HostSlice, IpNet, LongFlow, Millis, Sample,
+    ServiceSlice, Slice,
 };
 
 use crate::Detector;
 use crate::evidence::{NOW_MAX, NOW_QUIET_MAX, Packet};
+use crate::foreknown;
 use crate::hash::{mix, nth};
 use crate::host::{Idle, Warm};
 use crate::metric::part_samples;
@@ -224,8 +226,11 @@ impl Detector {
         let time = Time::of(slice.slot, slot);
         let packets = saturate(slice.inbound.packets);
         let (class, service_udp) = if slice.protocol == 17 {
-            let cell = Cell { service_udp: packets, ..Cell::default() };
-            self.cell(slice.host, time, arrival, &cell);
+            // What comes to a server that does not run is no service's traffic.
+            if self.runs(slice.host, slice.protocol, slice.port) {
+                let cell = Cell { service_udp: packets, ..Cell::default() };
+                self.cell(slice.host, time, arrival, &cell);
+            }
             (weir_model::Class::Udp, packets)
         } else {
             (weir_model::Class::TcpOther, 0)
@@ -243,6 +248,12 @@ impl Detector {
         self.service_cell((slice.host, slice.protocol, slice.port), time, arrival, &cell);
     }
 
+    /// Whether a declared service runs, as far as is known.
+    fn runs(&self, host: IpAddr, protocol: u8, port: u16) -> bool {
+        foreknown::of_service(&self.inventory, host, protocol, port)
+            != Some(ExpectedTraffic::Silence)
+    }
+
     /// Adds to a declared service's own series.
     fn service_cell(&mut self, of: (IpAddr, u8, u16), time: Time, arrival: u64, cell: &Cell) {
         let (host, protocol, port) = of;
@@ -254,7 +265,9 @@ impl Detector {
             }
             let since = self.since.unwrap_or(arrival);
             let slot = self.clock.slot().max(since * SLOTS_PER_SEC);
-            let series = Series::new(Kind::Service, since, slot, &self.config);
+            let mut series = Series::new(Kind::Service, since, slot, &self.config);
+            series.foreknown = foreknown::of_service(&self.inventory, host, protocol, port);
+            series.set_thresholds(&self.config, slot / SLOTS_PER_SEC);
             self.services.insert(key, Box::new(Service { series, touched: false }));
         }
         if let Some(service) = self.services.get_mut(&key) {
@@ -269,6 +282,9 @@ impl Detector {
     /// Spreads a long flow over its seconds.
     fn long_flow(&mut self, flow: &LongFlow, slot: u64, arrival: u64) {
         let newest = slot / SLOTS_PER_SEC;
+        let to_service = flow.protocol == 17
+            && flow.service_port != 0
+            && self.runs(flow.host, flow.protocol, flow.service_port);
         if !flow.outbound {
             self.seen.0 = self.seen.0.saturating_add(flow.volume.packets);
             self.seen.1 = self.seen.1.saturating_add(flow.variance);
@@ -287,7 +303,7 @@ impl Detector {
                 cell.packets[flow.class as usize] = packets;
                 cell.bytes = volume.bytes;
                 cell.variance = variance;
-                if flow.protocol == 17 && flow.service_port != 0 {
+                if to_service {
                     cell.service_udp = packets;
                 }
             }
@@ -385,8 +401,9 @@ impl Detector {
         let second = slot / SLOTS_PER_SEC;
         if warm.series.learning(&self.config, second) {
             warm.series.borrowed = self.pool.normal(pool::kinds(&self.inventory, warm.target));
-            warm.series.set_thresholds(&self.config, second);
         }
+        warm.series.foreknown = foreknown::of_host(&self.inventory, address);
+        warm.series.set_thresholds(&self.config, second);
         if !self.inventory.services_of(address).is_empty() {
             self.detail(&mut warm);
         }

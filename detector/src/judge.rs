@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use weir_model::{
-    Candidate, Direction, Goodput, IncidentId, IpNet, Match, Metric, Phase, Rate, Reason, Service,
-    Verdict,
+    Candidate, Direction, Evidence, Goodput, IncidentId, IpNet, Match, Metric, Millis, Phase, Rate,
+    Reason, Service, Verdict,
 };
 
 use crate::confidence::{Grounds, confidence, groups};
 use crate::evidence::{NOW_SLOTS_MAX, Packet};
-use crate::exhibit::Evidence;
 use crate::host::Warm;
 use crate::incident::Active;
 use crate::metric::{BITS, OUTBOUND, PACKETS, is_bits, values};
@@ -19,7 +18,7 @@ use crate::vectors::{
     Excess, Part, Traits, excess, family, parts, spread, top_sources, traits, vectors,
 };
 use crate::window::SLOTS_PER_SEC;
-use crate::{Detector, exhibit, summary};
+use crate::{Detector, exhibit, foreknown, summary};
 
 /// Share of the excess that rules must cover for it to be separable.
 const SEPARABLE_COVERAGE: f64 = 0.4;
@@ -37,6 +36,13 @@ const ODD_CONFIDENCE: u8 = 40;
 /// Hosts, counted by their share of a prefix's excess, from which the prefix is the target.
 const EFFECTIVE_HOSTS_MIN: f64 = 8.0;
 
+/// Share of a growth that no volume threshold backs which the excess must make up.
+const GROWN_MIN: f64 = 0.5;
+/// Share of the volume behind an alarm that the packets looked at must stand for.
+const TELLING: f64 = 0.2;
+/// Answers a packet from which an exchange is none with forged senders or reflectors.
+const ANSWERED_MAX: f64 = 0.3;
+
 /// What the packets say.
 #[derive(Default)]
 pub(crate) struct Findings {
@@ -48,6 +54,29 @@ pub(crate) struct Findings {
     pub(crate) parts: Vec<Part>,
     found: Found,
     rate: Rate,
+}
+
+impl Findings {
+    /// Whether the packets stand for a fair share of what was counted. What was exported late may have
+    /// left none, and what came in the meantime is something else.
+    #[expect(clippy::cast_precision_loss, reason = "a statistic, not an account")]
+    fn tells_of(&self, alarm: &Alarm) -> bool {
+        let volume = |p: &Packet| match is_bits(alarm.index) {
+            true => p.bytes as f64 * 8.0,
+            false => f64::from(p.packets),
+        };
+        let seen: f64 = self.now.iter().map(volume).sum();
+        let counted = alarm.value * alarm.window_ms as f64 / 1000.0;
+        self.now.is_empty() || seen >= TELLING * counted
+    }
+
+    /// Whether what needs no baseline to be told is above the threshold by itself, and nobody answers
+    /// it.
+    fn stands_alone(&self, alarm: &Alarm) -> bool {
+        self.excess.packets.len() >= EVIDENCE_MIN
+            && alarm.value * self.traits.standalone >= alarm.threshold
+            && self.traits.response.is_none_or(|r| r < ANSWERED_MAX)
+    }
 }
 
 impl Detector {
@@ -82,13 +111,20 @@ impl Detector {
         }
         let short = !warm.series.learning(&self.config, now.secs());
         let volume = warm.series.alarm(self.rule, way, short, self.sampling);
-        let Some(alarm) = volume.or(known) else { return };
-        if alarm.last <= warm.told || self.explained(target, &alarm) {
+        let bare =
+            || warm.series.bare_alarm(&self.config, now.secs(), self.rule, way, self.sampling);
+        let Some(alarm) = volume.or(known).or_else(bare) else { return };
+        // A window that reaches back into an incident that is over would tell of it again.
+        if alarm.first() <= warm.told || self.explained(target, &alarm) {
             return;
         }
         self.counters.alarms += 1;
         let findings = self.look(at, &alarm, &[]);
-        if !self.plausible(target, &findings) {
+        let telling = findings.tells_of(&alarm);
+        if !telling
+            || !self.plausible(target, &findings)
+            || alarm.bare && !findings.stands_alone(&alarm)
+        {
             self.unconvinced(at);
             return;
         }
@@ -103,7 +139,10 @@ impl Detector {
         let verdict = self.verdict(&mut active, findings, Phase::Opened);
         let odd = matches!(alarm.metric, Metric::Shape | Metric::Cusum);
         let convincing = if odd {
-            verdict.separable && verdict.confidence >= ODD_CONFIDENCE
+            // What was found must be what grew.
+            let grown = alarm.value - alarm.baseline;
+            let it = verdict.excess.packets_per_sec >= GROWN_MIN * grown;
+            it && verdict.separable && verdict.confidence >= ODD_CONFIDENCE
         } else {
             verdict.confidence >= self.config.report_confidence
         };
@@ -123,6 +162,7 @@ impl Detector {
         active.last = Some(verdict.clone());
         self.merge(&verdict, out);
         out.push(verdict);
+        self.evidence.extend(active.fresh(now, 0));
         self.by_target.insert((target, way), id);
         self.incidents.insert(id, active);
     }
@@ -181,7 +221,8 @@ impl Detector {
             .map(|a| a.id)
             .collect();
         for id in part {
-            if let Some(active) = self.incidents.remove(&id) {
+            if let Some(mut active) = self.incidents.remove(&id) {
+                self.evidence.extend(active.fresh(self.clock, 0));
                 self.by_target.remove(&(active.target, active.way()));
                 out.extend(active.ended(self.clock));
             }
@@ -300,14 +341,14 @@ impl Detector {
             discarded: warm.map_or_else(Rate::default, discarded),
             legitimate: warm
                 .filter(|_| grounds.known && way == Direction::Inbound)
-                .map(|w| goodput(w, rate, over, effective(&now))),
+                .map(|w| goodput(w, rate, over, effective(&now), self.silenced(active.target))),
             sources: traits.sources,
             reason: self.reason(&active.alarm, &excess),
             candidates,
             top_sources: top_sources(&excess),
             summary: String::new(),
         };
-        active.evidence = kept(&grounds, &excess, &normal);
+        active.learn(kept(&grounds, self.clock, &excess, &normal), over.packets_per_sec);
         verdict.summary = summary::sentence(&verdict, &self.inventory);
         verdict
     }
@@ -352,15 +393,17 @@ impl Detector {
     }
 }
 
-/// The declared services within a target, one for each protocol and port.
+/// The declared services within a target that run, one for each protocol and port.
 fn services_of(inventory: &weir_model::Inventory, target: IpNet) -> Vec<Service> {
     if target.prefix_len() == target.max_prefix_len() {
-        return inventory.services_of(target.addr()).to_vec();
+        let declared = inventory.services_of(target.addr()).iter();
+        return declared.filter(|s| foreknown::runs(inventory, s)).cloned().collect();
     }
     let all = &inventory.services;
     let from = all.partition_point(|s| s.address < target.network());
     let to = all.partition_point(|s| s.address <= target.broadcast());
-    let mut within: Vec<Service> = all[from..to].to_vec();
+    let running = all[from..to].iter().filter(|s| foreknown::runs(inventory, s));
+    let mut within: Vec<Service> = running.cloned().collect();
     within.sort_by_key(|s| (s.protocol, s.port));
     within.dedup_by_key(|s| (s.protocol, s.port));
     within
@@ -475,9 +518,10 @@ fn suspicion(parts: &[Part]) -> u8 {
 }
 
 /// The evidence as an incident keeps it.
-fn kept(grounds: &Grounds, excess: &Excess, normal: &[(Packet, f64)]) -> Evidence {
+fn kept(grounds: &Grounds, at: Millis, excess: &Excess, normal: &[(Packet, f64)]) -> Evidence {
     let t = &grounds.traits;
     Evidence {
+        at,
         ratio: grounds.ratio,
         coverage: grounds.coverage,
         samples: u32::try_from(t.samples).unwrap_or(u32::MAX),
@@ -506,12 +550,15 @@ fn effective(now: &[Packet]) -> f64 {
 }
 
 /// What is left of the present without the excess, against what is normal; at most `seen` packets
-/// a second tell one from the other.
-pub(crate) fn goodput(warm: &Warm, rate: Rate, over: Rate, seen: f64) -> Goodput {
+/// a second tell one from the other. What is `silenced` nobody expects any more.
+pub(crate) fn goodput(warm: &Warm, rate: Rate, over: Rate, seen: f64, silenced: Rate) -> Goodput {
     let series = &warm.series;
     let cell = series.window.seconds(series.window.newest(), 3);
     let sampling = cell.variance.checked_div(cell.total()).unwrap_or(1).max(1);
-    let normal = Rate { packets_per_sec: series.mean(PACKETS), bits_per_sec: series.mean(BITS) };
+    let normal = Rate {
+        packets_per_sec: (series.mean(PACKETS) - silenced.packets_per_sec).max(0.0),
+        bits_per_sec: (series.mean(BITS) - silenced.bits_per_sec).max(0.0),
+    };
     #[expect(clippy::cast_precision_loss, reason = "a statistic, not an account")]
     let sampled = normal.packets_per_sec / sampling as f64;
     // Beside a flood a thousand times as strong few packets of normal traffic are among those kept.

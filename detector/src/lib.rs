@@ -18,6 +18,7 @@ mod evidence;
 mod exhibit;
 mod expected;
 mod follow;
+mod foreknown;
 mod hash;
 mod host;
 mod incident;
@@ -45,12 +46,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use weir_model::{
-    Direction, Expectation, ExporterStatus, Incident, IncidentId, IncidentState, Inventory, IpNet,
-    Metric, Millis, SLICE_MS, Verdict,
+    Direction, Evidence, Expectation, ExporterStatus, Incident, IncidentId, IncidentState,
+    Inventory, IpNet, Metric, Millis, SLICE_MS, Verdict,
 };
 
 pub use config::{Capabilities, Config, Floors};
-pub use exhibit::{Bin, Evidence, Histogram};
 pub use host::{BaselineView, HostView};
 pub use memory::Memory;
 
@@ -147,6 +147,8 @@ pub struct Detector {
     alarmed: Vec<(IpNet, u32, Option<Alarm>)>,
     incidents: BTreeMap<IncidentId, Active>,
     by_target: BTreeMap<(IpNet, Direction), IncidentId>,
+    /// Evidence to be kept, of the last advance.
+    evidence: Vec<(IncidentId, Evidence)>,
     /// Packets and variance of this slot, for the average sampling rate.
     seen: (u64, u64),
     sampling: f64,
@@ -190,6 +192,7 @@ impl Detector {
             alarmed: Vec::new(),
             incidents: BTreeMap::new(),
             by_target: BTreeMap::new(),
+            evidence: Vec::new(),
             seen: (0, 0),
             sampling: 1.0,
             exporters: Vec::new(),
@@ -209,6 +212,7 @@ impl Detector {
 
     /// Ends a slot: call once per 100 ms after its slices. Appends what is to be said.
     pub fn advance(&mut self, now: Millis, out: &mut Vec<Verdict>) {
+        self.evidence.clear();
         self.clock = self.clock.max(now);
         self.since.get_or_insert_with(|| now.secs());
         if let Some(watermark) = self.next_watermark.take() {
@@ -244,6 +248,7 @@ impl Detector {
     /// Looks after watched hosts and prefixes that were touched.
     fn tend_all(&mut self, touched: &[u32]) {
         let (watermark, now, slot) = (self.watermark.secs(), self.clock.secs(), self.clock.slot());
+        let back = self.back();
         for &at in touched {
             let Some(warm) = self.warm[at as usize].as_deref_mut() else { continue };
             warm.touched = false;
@@ -259,7 +264,7 @@ impl Detector {
             let mut odd = None;
             if compare {
                 warm.compared = now;
-                odd = shape::alarm(warm, &self.config, self.rule, slot)
+                odd = shape::alarm(warm, &self.config, self.rule, slot, back)
                     .or_else(|| warm.series.ramp(&self.config));
             }
             if loud || odd.is_some() {
@@ -286,8 +291,17 @@ impl Detector {
                 series.window.coarsen();
             }
             if loud
-                && let Some(mut alarm) =
-                    series.alarm(self.rule, Direction::Inbound, short, self.sampling)
+                && let Some(mut alarm) = series
+                    .alarm(self.rule, Direction::Inbound, short, self.sampling)
+                    .or_else(|| {
+                        series.bare_alarm(
+                            &self.config,
+                            now,
+                            self.rule,
+                            Direction::Inbound,
+                            self.sampling,
+                        )
+                    })
             {
                 alarm.service = Some((key.1, key.2));
                 let at = self.idle[key.0 as usize].warm;
@@ -346,9 +360,15 @@ impl Detector {
         self.sweep[round] = list;
     }
 
-    /// What the last verdict on an open incident rests on.
+    /// What the verdicts on an open incident rest on, as it was when the attack was at its strongest.
     pub fn evidence(&self, incident: IncidentId) -> Option<&Evidence> {
         self.incidents.get(&incident).map(|active| &active.evidence)
+    }
+
+    /// Evidence of the last advance that is worth keeping: of incidents that opened, of those in
+    /// which it changed, every ten seconds at most, and of those that ended.
+    pub fn take_evidence(&mut self) -> Vec<(IncidentId, Evidence)> {
+        std::mem::take(&mut self.evidence)
     }
 
     /// Names of exporters by their number.
@@ -391,7 +411,8 @@ impl Detector {
             inventory.service(idle[*place as usize].address, *protocol, *port).is_some()
         });
         self.touched_services.clear();
-        self.inventory = inventory;
+        let before = std::mem::replace(&mut self.inventory, inventory);
+        self.foretell(&before);
     }
 
     /// What is worth keeping over a restart.

@@ -1,10 +1,11 @@
 //! Traffic over time of one host, prefix or service port: windows, baselines, thresholds, alarms.
 
-use weir_model::{Class, Direction, Metric};
+use weir_model::{Class, Direction, ExpectedTraffic, Metric};
 
 use crate::baseline::{Baseline, QUARANTINE_MAX, to_log};
 use crate::config::Config;
 use crate::cusum::{self, Cusum};
+use crate::foreknown::SURGE;
 use crate::metric::{
     BITS, HOST_METRICS, METRICS, OUTBOUND, PACKETS, Significance, Test, direction, floors, is_bits,
     part_samples, samples, values,
@@ -29,9 +30,16 @@ pub(crate) struct Alarm {
     pub(crate) last: u64,
     pub(crate) service: Option<(u8, u16)>,
     pub(crate) direction: Direction,
+    /// Only what needs no baseline can follow from it.
+    pub(crate) bare: bool,
 }
 
 impl Alarm {
+    /// First second of the window.
+    pub(crate) const fn first(&self) -> u64 {
+        (self.last + 1).saturating_sub(self.window_ms.div_ceil(1000))
+    }
+
     /// Value over threshold.
     pub(crate) fn ratio(&self) -> f64 {
         self.value / self.threshold.max(1.0)
@@ -40,6 +48,10 @@ impl Alarm {
 
 /// Share of the fortnight's highest that a threshold keeps.
 const HIGHEST_SHARE: f64 = 0.8;
+
+/// Share of its thresholds from which a second is worth a look: where any window is above, some second
+/// in it reaches half of it.
+const NEAR: f64 = 0.35;
 
 /// Times the average from which a ramp is looked at.
 const RAMP_MIN: f64 = 1.25;
@@ -109,6 +121,10 @@ pub(crate) struct Series {
     pub(crate) fixed: Vec<(usize, f64)>,
     /// Whether an operator has the baselines stand still.
     pub(crate) frozen: bool,
+    /// What is known beforehand of its traffic.
+    pub(crate) foreknown: Option<ExpectedTraffic>,
+    /// Share of its thresholds from which a second is worth a look.
+    near: f64,
 }
 
 impl Series {
@@ -134,6 +150,8 @@ impl Series {
             season: None,
             fixed: Vec::new(),
             frozen: false,
+            foreknown: None,
+            near: NEAR,
         };
         series.set_thresholds(config, second);
         series
@@ -169,6 +187,45 @@ impl Series {
                     (config.multiplier * level).clamp(known[index], low[index].max(known[index]));
             }
         }
+        self.thresholds = self.above_normal(low, config, second);
+        for index in [PACKETS, BITS] {
+            self.thresholds[index] *= self.lenience();
+        }
+        for (index, threshold) in &self.fixed {
+            self.thresholds[*index] = *threshold;
+        }
+        let strict = self.strict(config, second);
+        let ratio = |(t, s): (&f64, f64)| if t.is_finite() { t / s.max(1.0) } else { 1.0 };
+        let most =
+            strict.map_or(1.0, |s| self.thresholds.iter().zip(s).map(ratio).fold(1.0, f64::max));
+        self.near = NEAR / most;
+    }
+
+    /// Times its usual volume that are tolerated because a rush was foretold.
+    pub(crate) const fn lenience(&self) -> f64 {
+        match self.foreknown {
+            Some(ExpectedTraffic::Surge) => SURGE,
+            _ => 1.0,
+        }
+    }
+
+    /// Whether nobody is expected to use it.
+    const fn silent(&self) -> bool {
+        matches!(self.foreknown, Some(ExpectedTraffic::Silence))
+    }
+
+    /// Thresholds for what needs no baseline to be told, where those in force tolerate more: while it
+    /// is new, and in a rush.
+    fn strict(&self, config: &Config, second: u64) -> Option<[f64; METRICS]> {
+        let more = self.learning(config, second) || self.lenience() > 1.0;
+        more.then(|| self.above_normal(lowest(self.kind, false, config), config, second))
+    }
+
+    /// The higher of `low` and what is normal, with room above.
+    fn above_normal(&self, low: [f64; METRICS], config: &Config, second: u64) -> [f64; METRICS] {
+        if self.silent() {
+            return low;
+        }
         let mut normal: [f64; METRICS] = std::array::from_fn(|i| self.level(i));
         let mut highest = [0.0; METRICS];
         if let Some(season) = &self.season {
@@ -179,12 +236,9 @@ impl Series {
                 highest[index] = most[at] * unit;
             }
         }
-        self.thresholds = std::array::from_fn(|i| {
+        std::array::from_fn(|i| {
             low[i].max(config.multiplier * normal[i]).max(HIGHEST_SHARE * highest[i])
-        });
-        for (index, threshold) in &self.fixed {
-            self.thresholds[*index] = *threshold;
-        }
+        })
     }
 
     /// Forgets what is normal and learns anew.
@@ -237,7 +291,9 @@ impl Series {
             values[OUTBOUND + BITS] /= 8;
             let at = self.index(second);
             self.waiting[at] = values.map(to_log);
-            if self.kind == Kind::Host && second % cusum::STEP == cusum::STEP - 1 {
+            // While the average is being learned nothing can be added up against it.
+            let known = self.kind == Kind::Host && !self.learning(config, second);
+            if known && second % cusum::STEP == cusum::STEP - 1 {
                 self.add_up(second);
             }
             self.open_second += 1;
@@ -271,10 +327,11 @@ impl Series {
         }
         self.cusum.restart();
         let seconds = usize::try_from(cusum::STEP).unwrap_or(1);
-        let last = self.window.newest();
+        // The sum is of seconds whose exports are in.
+        let last = self.open_second.saturating_sub(1);
         let sum = self.window.seconds(last, seconds);
         let rate = sum.total() as f64 / cusum::STEP as f64;
-        let threshold = (mean * RAMP_MIN).max(config.shape_floor_packets_per_sec);
+        let threshold = (mean * RAMP_MIN * self.lenience()).max(config.shape_floor_packets_per_sec);
         (rate > threshold).then(|| Alarm {
             metric: Metric::Cusum,
             index: PACKETS,
@@ -287,6 +344,7 @@ impl Series {
             last,
             service: None,
             direction: Direction::Inbound,
+            bare: false,
         })
     }
 
@@ -314,7 +372,8 @@ impl Series {
     fn enter(&mut self, low: &[u8; METRICS]) {
         let second = self.entered;
         self.entered += 1;
-        if self.frozen || (self.suspect_from <= second && second <= self.suspect_until) {
+        let still = self.frozen || self.silent();
+        if still || (self.suspect_from <= second && second <= self.suspect_until) {
             return;
         }
         let logs = self.waiting[self.index(second)];
@@ -324,7 +383,7 @@ impl Series {
     }
 
     fn recompute(&mut self, elapsed: u64, now: u64, config: &Config) {
-        if self.frozen {
+        if self.frozen || self.silent() {
             return;
         }
         // A quarter more every ten minutes at most, except for what weeks past have shown.
@@ -408,7 +467,7 @@ impl Series {
         let near = |second: u64| {
             let values = values(&self.window.second(second));
             #[expect(clippy::cast_precision_loss, reason = "a comparison, not an account")]
-            let near = |(v, t): (&u64, f64)| *v as f64 > t * 0.35;
+            let near = |(v, t): (&u64, f64)| *v as f64 > t * self.near;
             values.iter().zip(self.thresholds).any(near)
         };
         (self.window.oldest()..=self.window.newest()).any(near)
@@ -423,7 +482,32 @@ impl Series {
         short: bool,
         sampling: f64,
     ) -> Option<Alarm> {
-        let thresholds = self.thresholds;
+        self.alarm_at(&self.thresholds, rule, way, short, sampling)
+    }
+
+    /// The same for thresholds that tolerate no more than usual, where those in force do: only what
+    /// needs no baseline can follow from it. Whole seconds are soon enough.
+    pub(crate) fn bare_alarm(
+        &self,
+        config: &Config,
+        second: u64,
+        rule: Significance,
+        way: Direction,
+        sampling: f64,
+    ) -> Option<Alarm> {
+        let strict = self.strict(config, second)?;
+        let alarm = self.alarm_at(&strict, rule, way, false, sampling)?;
+        Some(Alarm { bare: true, ..alarm })
+    }
+
+    fn alarm_at(
+        &self,
+        thresholds: &[f64; METRICS],
+        rule: Significance,
+        way: Direction,
+        short: bool,
+        sampling: f64,
+    ) -> Option<Alarm> {
         let levels: [f64; METRICS] = std::array::from_fn(|i| self.level(i));
         let range = match way {
             Direction::Inbound => 0..OUTBOUND,
@@ -457,6 +541,7 @@ impl Series {
                     last,
                     service: None,
                     direction: way,
+                    bare: false,
                 })
             })
         })

@@ -8,6 +8,7 @@ use crate::hash::FastMap;
 use crate::host::Warm;
 use crate::metric::{PACKETS, Significance, Test, part_samples};
 use crate::series::Alarm;
+use crate::window::SLOTS_PER_SEC;
 
 /// Jensen-Shannon divergence (bits, 0-1) from which two shapes differ.
 const DIVERGENCE_MIN: f64 = 0.2;
@@ -49,17 +50,26 @@ pub(crate) fn divergence(now: &[Packet], normal: &[(Packet, f64)]) -> f64 {
 
 /// An alarm when the last ten seconds are both more and of another shape than usual.
 #[expect(clippy::cast_precision_loss, reason = "a statistic, not an account")]
-pub(crate) fn alarm(warm: &Warm, config: &Config, rule: Significance, slot: u64) -> Option<Alarm> {
+pub(crate) fn alarm(
+    warm: &Warm,
+    config: &Config,
+    rule: Significance,
+    slot: u64,
+    back: u64,
+) -> Option<Alarm> {
     let series = &warm.series;
-    let sum = series.window.seconds(series.window.newest(), SECONDS);
+    // Where exports lag the newest seconds are never all there.
+    let lag = if back > 2 { back } else { 0 };
+    let last = series.window.newest().saturating_sub(lag);
+    let sum = series.window.seconds(last, SECONDS);
     let (total, mean) = (sum.total(), series.mean(PACKETS));
-    let threshold = (mean * GROWTH_MIN).max(config.shape_floor_packets_per_sec);
+    let threshold = (mean * GROWTH_MIN * series.lenience()).max(config.shape_floor_packets_per_sec);
     let samples = part_samples(total, total, sum.variance);
     let test = Test { ms: SECONDS as u64 * 1000, guard: 1.0 };
     if mean <= 0.0 || !rule.above(total as f64, threshold, samples, test) {
         return None;
     }
-    let now = warm.profile.latest(slot, NOW_SLOTS);
+    let now = warm.profile.latest(slot, NOW_SLOTS + lag * SLOTS_PER_SEC);
     let normal = warm.profile.normal();
     if now.len() < PACKETS_MIN
         || normal.len() < PACKETS_MIN
@@ -76,9 +86,10 @@ pub(crate) fn alarm(warm: &Warm, config: &Config, rule: Significance, slot: u64)
         window_ms: test.ms,
         samples,
         sampling: sum.variance as f64 / (total as f64).max(1.0),
-        last: series.window.newest(),
+        last,
         service: None,
         direction: Direction::Inbound,
+        bare: false,
     })
 }
 

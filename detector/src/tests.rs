@@ -2,6 +2,8 @@
 
 #![expect(clippy::cast_possible_truncation, reason = "made-up numbers")]
 
+mod foreknown;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 

@@ -169,8 +169,13 @@ fn attach_fragments(parts: &mut Vec<Part>) {
     let first = |part: &Part| -> f64 {
         // Flow records give the average of first parts and whole answers.
         let answers = matches!(part.signature.packets, crate::signature::Packets::AnswersFrom(_));
-        let long = if answers { 1000 } else { 1480 };
-        let is_first = |p: &Packet| p.fragment == Fragment::First || p.length() >= long;
+        // IPv6 hosts may cut at 1280 octets, which every path carries (RFC 8200 §5).
+        let long = |p: &Packet| match (answers, p.src >> 32 == 0xffff) {
+            (true, _) => 1000,
+            (false, true) => 1480,
+            (false, false) => 1280,
+        };
+        let is_first = |p: &Packet| p.fragment == Fragment::First || p.length() >= long(p);
         part.packets.iter().filter(|(p, _)| p.protocol == 17 && is_first(p)).map(|(_, w)| w).sum()
     };
     let best = (0..parts.len())
