@@ -7,9 +7,10 @@ mod common;
 use std::sync::Arc;
 
 use axum::http::StatusCode;
-use common::{ask, incident, world};
+use common::{ask, incident, world, world_on};
 use serde_json::{Value, json};
-use weir_model::{Command, Millis, Role, Snapshot};
+use weir_api::{Config, Records};
+use weir_model::{Command, Evidence, IncidentId, Millis, Role, Snapshot};
 
 fn ids(list: &Value) -> Vec<String> {
     let list = list["incidents"].as_array().unwrap();
@@ -37,6 +38,20 @@ async fn pages_follow_each_other_without_gap_or_repetition() {
     assert_eq!(ids(&search.send(&world).await.json()).len(), 7);
     let none = ask("GET", "/api/v1/incidents?search=nowhere").token(&token).send(&world).await;
     assert!(ids(&none.json()).is_empty());
+}
+
+#[tokio::test]
+async fn an_incident_comes_with_its_evidence() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state.db");
+    let world = world_on(Config::default(), Records::open(&state).unwrap());
+    let token = world.token(Role::Readonly).await;
+    let page = || ask("GET", "/api/v1/incidents/2").token(&token).send(&world);
+    assert_eq!(page().await.json()["evidence"], Value::Null);
+    let evidence = Evidence { samples: 300, coverage: 0.99, ..Evidence::default() };
+    let mut store = weir_store::Store::open(&state).unwrap();
+    store.put_evidence(&[(IncidentId(2), evidence.clone())]).unwrap();
+    assert_eq!(page().await.json()["evidence"], json!(evidence));
 }
 
 #[tokio::test]
@@ -173,7 +188,7 @@ async fn a_backup_is_a_tar_for_owners_alone() {
 async fn the_status_page_is_off_until_wanted_and_hides_addresses() {
     let world = world();
     assert_eq!(ask("GET", "/status").send(&world).await.status, StatusCode::NOT_FOUND);
-    let mut config = weir_api::Config::default();
+    let mut config = Config::default();
     config.status_page.enabled = true;
     config.status_page.title = "<b>".to_owned();
     let world = common::world_with(config.clone());
@@ -251,11 +266,8 @@ async fn steps_go_to_the_core_and_a_dry_run_does_not() {
     let world = world();
     let token = world.token(Role::Analyst).await;
     for (path, command) in [
-        ("skip", Command::Skip { incident: weir_model::IncidentId(2), by: "analyst".into() }),
-        (
-            "step-down",
-            Command::StepDown { incident: weir_model::IncidentId(2), by: "analyst".into() },
-        ),
+        ("skip", Command::Skip { incident: IncidentId(2), by: "analyst".into() }),
+        ("step-down", Command::StepDown { incident: IncidentId(2), by: "analyst".into() }),
     ] {
         let path = format!("/api/v1/incidents/2/{path}");
         let done = ask("POST", &path).token(&token).send(&world).await;

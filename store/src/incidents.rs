@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rusqlite::types::Value;
 use rusqlite::{OptionalExtension as _, params, params_from_iter};
 use serde::{Deserialize, Serialize};
-use weir_model::{Family, Incident, IncidentId, IncidentState, IpNet, Millis};
+use weir_model::{Evidence, Family, Incident, IncidentId, IncidentState, IpNet, Millis};
 
 use crate::{Store, StoreError, from_sql, to_sql};
 
@@ -97,6 +97,38 @@ impl Store {
         }
         transaction.commit()?;
         Ok(())
+    }
+
+    /// Keeps the evidence behind incidents, in one transaction; what was kept before is replaced.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`] or [`StoreError::Encode`]; then nothing of the batch is written.
+    pub fn put_evidence(&mut self, batch: &[(IncidentId, Evidence)]) -> Result<(), StoreError> {
+        let transaction = self.connection.transaction()?;
+        {
+            let mut row = transaction.prepare_cached(
+                "INSERT INTO evidence (incident, body) VALUES (?1, ?2)
+                 ON CONFLICT (incident) DO UPDATE SET body = excluded.body",
+            )?;
+            for (id, evidence) in batch {
+                row.execute(params![to_sql(id.0), serde_json::to_string(evidence)?])?;
+            }
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// The evidence behind an incident, if any was kept.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`] or [`StoreError::Encode`].
+    pub fn evidence(&self, id: IncidentId) -> Result<Option<Evidence>, StoreError> {
+        let body: Option<String> = self
+            .connection
+            .prepare_cached("SELECT body FROM evidence WHERE incident = ?1")?
+            .query_row([to_sql(id.0)], |row| row.get(0))
+            .optional()?;
+        body.map(|body| Ok(serde_json::from_str(&body)?)).transpose()
     }
 
     /// Incidents that had not ended when the last weir stopped, oldest first.
@@ -216,6 +248,7 @@ impl Store {
         for (table, column) in [
             ("notes", "incident"),
             ("feedback", "incident"),
+            ("evidence", "incident"),
             ("incident_bodies", "id"),
             ("incidents", "id"),
         ] {

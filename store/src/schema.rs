@@ -131,6 +131,7 @@ const STEPS: &[&str] = &[
     ) WITHOUT ROWID;
     CREATE INDEX answers_at ON answers (at_ms);
 ",
+    "CREATE TABLE evidence (incident INTEGER PRIMARY KEY, body TEXT NOT NULL);",
 ];
 
 /// Newest schema version this build knows.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rusqlite::Connection;
-use weir_model::{Incident, IncidentId, IncidentState, Millis, Role};
+use weir_model::{Evidence, Incident, IncidentId, IncidentState, Millis, Role};
 
 use super::*;
 use crate::accounts::{Session, Token, User};
@@ -280,6 +280,21 @@ fn entry(n: u64) -> AuditEntry {
         before: Some("\"observe\"".into()),
         after: None,
     }
+}
+
+#[test]
+fn evidence_is_kept_as_long_as_its_incident() {
+    let mut store = Store::in_memory().unwrap();
+    let id = IncidentId(7);
+    store.put_incidents(&[incident(7, IncidentState::Closed)]).unwrap();
+    assert_eq!(store.evidence(id).unwrap(), None);
+    for samples in [20, 300] {
+        let evidence = Evidence { samples, response: Some(0.5), ..Evidence::default() };
+        store.put_evidence(&[(id, evidence.clone())]).unwrap();
+        assert_eq!(store.evidence(id).unwrap(), Some(evidence));
+    }
+    assert_eq!(store.forget_before(Millis(1000)).unwrap(), 1);
+    assert_eq!(store.evidence(id).unwrap(), None);
 }
 
 #[test]

@@ -222,7 +222,24 @@ fn a_living_incident_is_announced_again_and_a_dead_one_is_not() {
         assert!(!matches!(e, Event::Announced(_)), "a rule of a dead incident came back: {e:?}");
         matches!(e, Event::EndOfRib(Family::Ipv4FlowSpec))
     });
+    let shown = show_last(folder.path());
     weir.kill();
+    for line in ["  evidence    ", "  src-port    123 ", "  during      from "] {
+        assert!(shown.contains(line), "{line:?} is not in\n{shown}");
+    }
+}
+
+/// What `weir incidents show` says of the last incident.
+fn show_last(folder: &Path) -> String {
+    let store = weir_store::Store::open(&folder.join("state.db")).unwrap();
+    let last = store.recent_incidents(1).unwrap().remove(0).id.to_string();
+    let socket = folder.join("api.sock");
+    let shown = Command::new(weir_binary())
+        .args(["incidents", "show", &last, "--socket", socket.to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert!(shown.status.success(), "{shown:?}");
+    String::from_utf8(shown.stdout).unwrap()
 }
 
 /// What the mitigator remembers, as it stands in the state file.

@@ -10,9 +10,9 @@ use weir_config::Config;
 use weir_detector::Detector;
 use weir_mitigator::Mitigator;
 use weir_model::{
-    Command, CommandError, Decision, ExporterId, ExporterStatus, HostBaseline, HostBaselines,
-    Incident, Intake, Inventory, Millis, Mitigation, MitigationId, Observed, PeerStatus, Slice,
-    Snapshot, Verdict,
+    Command, CommandError, Decision, Evidence, ExporterId, ExporterStatus, HostBaseline,
+    HostBaselines, Incident, IncidentId, Intake, Inventory, Millis, Mitigation, MitigationId,
+    Observed, PeerStatus, Slice, Snapshot, Verdict,
 };
 
 /// Incidents that a snapshot shows at most.
@@ -63,6 +63,8 @@ pub struct Turn {
     pub decisions: Vec<Decision>,
     /// Incidents that changed, for the store.
     pub changed: Vec<Arc<Incident>>,
+    /// Evidence behind incidents, for the store.
+    pub evidence: Vec<(IncidentId, Evidence)>,
 }
 
 /// The single writer of every decision.
@@ -185,6 +187,7 @@ impl Core {
             desired,
             decisions: self.mitigator.take_decisions(),
             changed: self.mitigator.take_changed(),
+            evidence: self.detector.take_evidence(),
         }
     }
 

@@ -11,7 +11,8 @@ use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use weir_model::{
-    Command, Family, Incident, IncidentId, IncidentState, IpNet, Match, Millis, Outlook, Role,
+    Command, Evidence, Family, Incident, IncidentId, IncidentState, IpNet, Match, Millis, Outlook,
+    Role,
 };
 use weir_store::notes::{Feedback, Note};
 use weir_store::{IncidentFilter, PAGE_MAX, SEARCH_MAX};
@@ -293,6 +294,8 @@ pub(crate) struct Page {
     incident: Arc<Incident>,
     /// What comes next by itself, where that is known.
     next: Option<Outlook>,
+    /// What the verdicts rest on, of the attack at its strongest; once the store has it.
+    evidence: Option<Evidence>,
     /// What operators noted, oldest first.
     notes: Vec<NoteView>,
     /// What was said of it.
@@ -328,14 +331,16 @@ pub(crate) async fn one(
     Segment(id): Segment<IncidentId>,
 ) -> Result<Json<Page>, Problem> {
     let incident = visible(&app, id, |target| who.sees(target)).await?;
-    let (notes, feedback) =
-        app.read(move |store| Ok((store.notes(id)?, store.feedback(id)?))).await?;
+    let (notes, feedback, evidence) = app
+        .read(move |store| Ok((store.notes(id)?, store.feedback(id)?, store.evidence(id)?)))
+        .await?;
     // What operators say to each other is not for their customers.
     let own = who.principal.role != Role::Tenant;
     Ok(Json(Page {
         notes: notes.into_iter().filter(|_| own).map(NoteView::from).collect(),
         feedback: feedback.filter(|_| own).map(|feedback| feedback_view(&incident, feedback)),
         next: app.inner.handles.snapshot.load().outlooks.get(&id).copied(),
+        evidence,
         incident,
     }))
 }

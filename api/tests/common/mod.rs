@@ -209,6 +209,10 @@ pub fn world() -> World {
 }
 
 pub fn world_with(config: Config) -> World {
+    world_on(config, Records::in_memory().unwrap())
+}
+
+pub fn world_on(config: Config, records: Records) -> World {
     let clock = Arc::new(AtomicU64::new(START));
     let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot {
         at: Millis(START),
@@ -250,7 +254,7 @@ pub fn world_with(config: Config) -> World {
     };
     let time = Arc::clone(&clock);
     let clock_of = Clock::new(move || Millis(time.load(Ordering::Relaxed)));
-    let app = App::new(config, handles, Records::in_memory().unwrap(), clock_of);
+    let app = App::new(config, handles, records, clock_of);
     let code = app.setup_code().unwrap().expect("there is no owner yet");
     World { router: weir_api::router(app.clone()), app, clock, code, asked, snapshot }
 }

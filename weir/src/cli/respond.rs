@@ -3,8 +3,8 @@
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use weir_model::{
-    Action, DryRun, Filter, Incident, IncidentId, IpNet, Match, Measure, Mitigation, Originator,
-    Range,
+    Action, DryRun, Evidence, Filter, Incident, IncidentId, IpNet, Match, Measure, Mitigation,
+    Originator, Range,
 };
 
 use super::client::{Client, escape};
@@ -216,6 +216,8 @@ pub(super) fn incidents(
             let page = client.get(&format!("/api/v1/incidents/{id}"))?;
             let incident: Incident = serde_json::from_value(page.clone())?;
             let mut words = text::incident(&incident, incident.opened);
+            let evidence: Option<Evidence> = serde_json::from_value(page["evidence"].clone())?;
+            words.extend(evidence.iter().map(text::evidence));
             for note in page["notes"].as_array().into_iter().flatten() {
                 let field = |name: &str| note[name].as_str().unwrap_or_default().to_owned();
                 words.push_str(&format!("note by {}: {}\n", field("who"), field("text")));

@@ -13,7 +13,8 @@ use weir_api::Metrics;
 use weir_bgp::guard::Admitted;
 use weir_collector::Counters;
 use weir_model::{
-    Incident, IncidentId, IncidentState, Intake, Millis, SLICE_MS, Slice, Snapshot, Unlisted,
+    Evidence, Incident, IncidentId, IncidentState, Intake, Millis, SLICE_MS, Slice, Snapshot,
+    Unlisted,
 };
 
 use super::channels::{Control, SliceQueue};
@@ -74,6 +75,8 @@ struct State {
     counters: BTreeMap<u16, Counters>,
     /// Incidents the store has not taken yet, the newest form of each.
     unsaved: BTreeMap<IncidentId, Arc<Incident>>,
+    /// Their evidence, likewise.
+    unkept: BTreeMap<IncidentId, Evidence>,
     /// When the baselines were last kept.
     kept: Millis,
     /// What was last kept of the mitigator's memory, and when it was looked at.
@@ -96,6 +99,7 @@ impl CoreThread {
             published: Millis(0),
             counters: BTreeMap::new(),
             unsaved: BTreeMap::new(),
+            unkept: BTreeMap::new(),
             kept: start,
             memory: self.core.mitigator().checkpoint(),
             remembered: start,
@@ -281,6 +285,7 @@ impl CoreThread {
             }
             state.unsaved.insert(incident.id, incident);
         }
+        state.unkept.extend(turn.evidence);
         match turn.desired {
             None => self.save(state, STORE_PATIENCE, None),
             Some(desired) => {
@@ -294,6 +299,7 @@ impl CoreThread {
                 self.notify.nudge();
             }
         }
+        self.keep_evidence(state);
     }
 
     /// Tells whoever is to be told of decisions.
@@ -308,6 +314,18 @@ impl CoreThread {
             .map(|d| News { decision: d.clone(), incident: d.incident.and_then(about) })
             .collect();
         self.notify.decisions(news);
+    }
+
+    /// After the incidents, which a measure may wait for.
+    fn keep_evidence(&self, state: &mut State) {
+        if state.unkept.is_empty() {
+            return;
+        }
+        let batch = state.unkept.iter().map(|(id, evidence)| (*id, evidence.clone())).collect();
+        // A store that is busy is asked again in the next turn.
+        if self.store.try_send(Work::Evidence(batch)).is_ok() {
+            state.unkept.clear();
+        }
     }
 
     fn save(&mut self, state: &mut State, patience: Duration, committed: Option<Sender<()>>) {

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use tracing::{error, info, warn};
 use weir_api::Metrics;
 use weir_config::Config;
-use weir_model::{Incident, Millis};
+use weir_model::{Evidence, Incident, IncidentId, Millis};
 use weir_panel::owner::{Hash, Share};
 use weir_store::Store;
 
@@ -28,6 +28,8 @@ const SWEEP: Duration = Duration::from_secs(3600);
 pub(crate) enum Work {
     /// Incidents that changed; who waits for the commit is told of it.
     Incidents(Vec<Arc<Incident>>, Option<Sender<()>>),
+    /// What incidents rest on.
+    Evidence(Vec<(IncidentId, Evidence)>),
     /// What the detector has learned.
     Baselines(Millis, Box<weir_detector::Checkpoint>),
     /// Templates and sampling that exporters have told.
@@ -110,6 +112,11 @@ fn run(mut store: Store, work: &Receiver<Work>, metrics: &Metrics, keep_ms: u64)
                 Ok(()) => say(committed),
                 Err(error) => failed("incidents", &error),
             },
+            Ok(Work::Evidence(batch)) => {
+                if let Err(error) = store.put_evidence(&batch) {
+                    failed("evidence", &error);
+                }
+            }
             Ok(Work::Memory(at, memory, committed)) => {
                 let written = serde_json::to_vec(&memory)
                     .map_err(anyhow::Error::from)
