@@ -360,6 +360,36 @@ pub fn rows(case: &CaseScore) -> String {
     out
 }
 
+/// The head of a table of [`line`]s, in Markdown.
+pub fn line_heading() -> &'static str {
+    "| feed, seed | attacks | recall | precision | wrong family | verdict after: median, 95 % | \
+     coverage: median | normal traffic hit: median, worst | flaps | false announcements | \
+     calibration error | not above null-routing | points |\n\
+     |---|---|---|---|---|---|---|---|---|---|---|---|---|"
+}
+
+/// The totals of some cases as one line of a table, in Markdown.
+pub fn line(name: &str, s: &Summary) -> String {
+    format!(
+        "| {name} | {} | {:.2} | {:.2} | {:.0} % | {:.2} s, {:.2} s | {:.1} % | {:.2} %, {:.2} % | {} | \
+         {} | {:.3} | {} | {:.1} |",
+        s.attacks,
+        s.recall,
+        s.precision,
+        s.wrong_family * 100.0,
+        s.delay_flow_ms.median / 1000.0,
+        s.delay_flow_ms.p95 / 1000.0,
+        s.coverage.median * 100.0,
+        s.collateral.median * 100.0,
+        s.collateral.worst * 100.0,
+        s.flaps_max,
+        s.false_announcements,
+        s.calibration_error,
+        s.not_above_rtbh,
+        s.points
+    )
+}
+
 /// The totals in words.
 pub fn totals(s: &Summary) -> String {
     let q = |name: &str, q: score::Quantiles, scale: f64, unit: &str| {
