@@ -321,7 +321,8 @@ fn five_thousand_servers_are_listed_quickly_with_few_requests() {
     assert_eq!(snapshot.allocations.len(), 10_000);
     let requests = driven.stub.world().requests.len();
     assert!(requests < 40, "{requests} requests");
-    // Generous here, where a stub shares the machine; the bar of 10 s is measured by the benchmark.
-    assert!(took.as_secs() < 60, "{took:?}");
+    // A build for tests on a busy machine has more time.
+    let bar = if cfg!(debug_assertions) { 60 } else { 10 };
+    assert!(took.as_secs() < bar, "{took:?}");
     println!("5,000 servers: {requests} requests, {took:?}");
 }
