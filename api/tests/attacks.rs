@@ -99,10 +99,11 @@ async fn guessed_tokens_wait_too() {
         let guess = ask("GET", "/api/v1/me").token(&format!("weir_{n:064}")).send(&world).await;
         assert_eq!(guess.status, StatusCode::UNAUTHORIZED);
     }
+    let more = ask("GET", "/api/v1/me").token(&format!("weir_{:064}", 5)).send(&world).await;
+    assert_eq!(more.status, StatusCode::TOO_MANY_REQUESTS);
+    // Whoever holds a right one is not locked out by a neighbour who guesses.
     let right = ask("GET", "/api/v1/me").token(&secret).send(&world).await;
-    assert_eq!(right.status, StatusCode::TOO_MANY_REQUESTS);
-    let elsewhere = ask("GET", "/api/v1/me").token(&secret).from("192.0.2.77").send(&world).await;
-    assert_eq!(elsewhere.status, StatusCode::OK);
+    assert_eq!(right.status, StatusCode::OK);
 }
 
 #[tokio::test]
