@@ -110,7 +110,7 @@ fn damage_and_newer_backups_are_refused() {
     refused(b"");
     refused(b"not an archive at all");
     let newer = String::from_utf8_lossy(&whole[..1024])
-        .replace("\"schema\": 2", "\"schema\": 9")
+        .replace(&format!("\"schema\": {}", made.manifest.schema), "\"schema\": 9")
         .into_bytes();
     let newer = [&newer, &whole[1024..]].concat();
     assert!(matches!(refused(&newer), StoreError::Newer { found: 9, .. }));

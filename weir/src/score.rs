@@ -360,7 +360,7 @@ pub fn rows(case: &CaseScore) -> String {
     out
 }
 
-/// The head of a table of [`line`]s, in Markdown.
+/// The head of a table of [`line()`]s, in Markdown.
 pub fn line_heading() -> &'static str {
     "| feed, seed | attacks | recall | precision | wrong family | verdict after: median, 95 % | \
      coverage: median | normal traffic hit: median, worst | flaps | false announcements | \
