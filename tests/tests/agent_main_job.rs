@@ -4,21 +4,15 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use serde_json::Value;
-use weir_tests::lab::Lab;
+use weir_tests::lab::{LADDER, LOBBY, Lab};
 use weir_tests::{agent_binary, capture, weir_binary};
 
 const PROGRAMS: &[&str] = &["ip", "nft", "tcpreplay-edit", "curl", "tshark"];
 
-/// The ladder begins at 1 Mbit/s, because the attack is played at the speed of a test machine.
+/// Beside [`LOBBY`] and [`LADDER`].
 const WEIR: &str = r#"
 [protect]
 prefixes = ["10.10.10.10/32"]
-[[protect.service]]
-address = "10.10.10.10"
-port = 25565
-protocol = "tcp"
-name = "lobby"
-game = "Minecraft"
 [collector]
 listen = ["10.10.10.1:6343"]
 [[collector.exporters]]
@@ -28,14 +22,6 @@ name = "node1"
 end_quiet_secs = 2
 [mitigator]
 mode = "auto"
-[[mitigator.ladder]]
-rung = "rate-limit"
-above_bits_per_sec = 1000000
-hold_secs = 1
-[[mitigator.ladder]]
-rung = "drop"
-above_bits_per_sec = 2000000
-hold_secs = 1
 [agents]
 listen = "10.10.10.1:8443"
 sampling = 20
@@ -83,7 +69,8 @@ impl Pair {
     fn start(&mut self) {
         let socket = self.outside.path("api.sock");
         let config = WEIR.replace("@SOCKET@", socket.to_str().unwrap());
-        let config = format!("{config}[store]\npath = {:?}\n", self.outside.path("state.db"));
+        let config =
+            format!("{config}{LOBBY}{LADDER}[store]\npath = {:?}\n", self.outside.path("state.db"));
         let config = self.outside.write("weir.toml", &config);
         let config = config.to_str().unwrap();
         let weir = weir_binary();
@@ -159,12 +146,15 @@ fn shown_to_operators(pair: &Pair) {
         rules.iter().any(drops).then_some(node)
     });
     assert_eq!(node["agent"]["connected"], true, "{node:#}");
-    let metrics = pair.outside.run(&["curl", "-s", "http://127.0.0.1:8080/metrics"]);
-    for line in
-        ["weir_agent_up{node=\"node1\"} 1", "weir_agent_level{level=\"normal\",node=\"node1\"}"]
-    {
-        assert!(metrics.contains(line), "{line} in {metrics}");
-    }
+    pair.outside.wait_for("the node among the metrics", 15, |lab| {
+        let metrics = lab.ask(&["curl", "-s", "http://127.0.0.1:8080/metrics"]);
+        let lines = [
+            "weir_agent_up{node=\"node1\"} 1",
+            "weir_agent_rules{node=\"node1\",state=\"applied\"}",
+            "weir_agent_level{level=\"normal\",node=\"node1\"}",
+        ];
+        lines.iter().all(|line| metrics.contains(line)).then_some(())
+    });
     let incident = pair.get("/incidents")["incidents"][0]["id"].as_str().unwrap().to_owned();
     let path = format!("/incidents/{incident}/captures");
     pair.outside.wait_for("the node's capture", 30, |_| {

@@ -36,6 +36,9 @@ use super::{now, spawn as spawn_thread};
 /// How often nodes' last reports are written down.
 const SAVE: Duration = Duration::from_secs(10);
 
+/// How often monitoring's numbers of nodes are made anew: more often than anybody scrapes them.
+const MEASURE: Duration = Duration::from_secs(5);
+
 /// How often incidents are looked at, and routers' turn to get what was left to nodes.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -107,6 +110,7 @@ async fn keep(server: &Arc<Server>, parts: Parts, common: &Common, policy: Polic
     let mut reports = server.reports();
     let mut has: BTreeSet<(String, Measure)> = BTreeSet::new();
     let mut shown = BTreeSet::new();
+    let mut measure = tokio::time::interval(MEASURE);
     let mut save = tokio::time::interval(SAVE);
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -122,10 +126,8 @@ async fn keep(server: &Arc<Server>, parts: Parts, common: &Common, policy: Polic
                 parts.hand_over(server, &admitted, common, policy);
             }
             // Panels change services, time brings routers their turn, verdicts go on.
-            _ = look.tick() => {
-                parts.hand_over(server, &admitted, common, policy);
-                views::measure(&parts.metrics, server, &mut shown);
-            }
+            _ = look.tick() => parts.hand_over(server, &admitted, common, policy),
+            _ = measure.tick() => views::measure(&parts.metrics, server, &mut shown),
             _ = reports.changed() => {
                 for observed in observe(server, &admitted, &mut has) {
                     // A core that is busy hears of it with the next report.

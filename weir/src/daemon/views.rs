@@ -66,7 +66,7 @@ impl Nodes for View {
 
 fn view(state: &State, name: &str, node: &Node, at: Millis) -> AgentView {
     let report = node.report.as_ref();
-    let rules = report.map(|report| report.rules.as_slice()).unwrap_or_default();
+    let rules = said(node);
     let failed = rules.iter().filter(|rule| rule.state != RuleState::Applied);
     let failure = |rule: &RuleReport| {
         format!("{}: {}", rule.id, rule.why.as_deref().unwrap_or("not in force"))
@@ -77,7 +77,7 @@ fn view(state: &State, name: &str, node: &Node, at: Millis) -> AgentView {
         addresses: node.addresses.clone(),
         joined: node.joined,
         last_seen: node.last_seen,
-        connected: node.last_seen.is_some_and(|seen| at.since(seen) < AWAY_MS),
+        connected: connected(node, at),
         level: report.map(|report| report.level.clone()),
         current: report.is_some_and(|r| (r.epoch, r.version) == (state.epoch, node.version)),
         rules: rules.iter().filter(|rule| rule.state == RuleState::Applied).count(),
@@ -104,6 +104,11 @@ fn detail(agent: AgentView, node: &Node) -> AgentDetail {
     }
 }
 
+/// Whether a node said something lately.
+fn connected(node: &Node, at: Millis) -> bool {
+    node.last_seen.is_some_and(|seen| at.since(seen) < AWAY_MS)
+}
+
 /// Share of the connection table in use, 0-1; none without one.
 fn conntrack(node: &Node) -> Option<f64> {
     let stats = node.report.as_ref()?.stats;
@@ -117,6 +122,12 @@ fn pressure(node: &Node) -> [f64; 3] {
     [stats.cpu_pressure, stats.memory_pressure, stats.io_pressure]
 }
 
+/// Of a rule that a node has said nothing of yet.
+const PENDING: &str = "pending";
+
+const STATES: [RuleState; 4] =
+    [RuleState::Applied, RuleState::Staged, RuleState::Refused, RuleState::RolledBack];
+
 const fn word(state: RuleState) -> &'static str {
     match state {
         RuleState::Applied => "applied",
@@ -126,10 +137,20 @@ const fn word(state: RuleState) -> &'static str {
     }
 }
 
+/// What a node says of its rules.
+fn said(node: &Node) -> &[RuleReport] {
+    node.report.as_ref().map(|r| r.rules.as_slice()).unwrap_or_default()
+}
+
+/// Names of the rules that a node has said nothing of yet.
+fn untold(node: &Node) -> impl Iterator<Item = &str> {
+    let names = node.wanted.rules.iter().map(|rule| rule.id.as_str());
+    names.filter(|id| !said(node).iter().any(|rule| rule.id == *id))
+}
+
 /// What a node says of its rules, and those it has said nothing of yet.
 fn rules(node: &Node) -> Vec<AgentRule> {
-    let said = node.report.as_ref().map(|r| r.rules.as_slice()).unwrap_or_default();
-    let told = said.iter().map(|r| AgentRule {
+    let told = said(node).iter().map(|r| AgentRule {
         id: r.id.clone(),
         state: word(r.state).to_owned(),
         why: r.why.clone(),
@@ -137,10 +158,9 @@ fn rules(node: &Node) -> Vec<AgentRule> {
         dropped_bytes: r.dropped.bytes,
         passed_packets: r.passed.packets,
     });
-    let untold = node.wanted.rules.iter().filter(|w| !said.iter().any(|r| r.id == w.id));
-    let pending = untold.map(|w| AgentRule {
-        id: w.id.clone(),
-        state: "pending".to_owned(),
+    let pending = untold(node).map(|id| AgentRule {
+        id: id.to_owned(),
+        state: PENDING.to_owned(),
         why: None,
         dropped_packets: 0,
         dropped_bytes: 0,
@@ -193,12 +213,14 @@ pub(crate) fn measure(metrics: &Metrics, server: &Server, shown: &mut BTreeSet<S
     };
     for (name, node) in nodes {
         let name = name.as_str();
-        let up = node.last_seen.is_some_and(|seen| at.since(seen) < AWAY_MS);
-        set(&metrics.agent_up, &[name], u64::from(up));
-        let rules = rules(node);
-        for state in ["applied", "pending", "staged", "refused", "rolled-back"] {
-            let count = rules.iter().filter(|r| r.state == state).count();
-            set(&metrics.agent_rules, &[name, state], u64::try_from(count).unwrap_or(u64::MAX));
+        set(&metrics.agent_up, &[name], u64::from(connected(node, at)));
+        let count = |state: &str, count: usize| {
+            let count = u64::try_from(count).unwrap_or(u64::MAX);
+            set(&metrics.agent_rules, &[name, state], count);
+        };
+        count(PENDING, untold(node).count());
+        for state in STATES {
+            count(word(state), said(node).iter().filter(|r| r.state == state).count());
         }
         for level in ["normal", "elevated", "constrained", "emergency"] {
             let is = node.report.as_ref().is_some_and(|r| r.level == level);
@@ -211,6 +233,6 @@ pub(crate) fn measure(metrics: &Metrics, server: &Server, shown: &mut BTreeSet<S
             metrics.agent_conntrack.with_label_values(&[name]).set(share);
         }
         // Rules come and go with their counters: the sum may fall, so it is no counter.
-        set(&metrics.agent_dropped, &[name], rules.iter().map(|r| r.dropped_packets).sum());
+        set(&metrics.agent_dropped, &[name], said(node).iter().map(|r| r.dropped.packets).sum());
     }
 }
