@@ -176,18 +176,9 @@ fn kernel_address(text: &str) -> Option<IpAddr> {
 mod tests {
     use super::*;
     use crate::enforcer::Count;
-    use crate::rules::NodeAction;
-    use weir_model::{Direction, Match};
 
     fn program() -> Program {
-        let rule = Rule {
-            id: "r".into(),
-            direction: Direction::Inbound,
-            packets: Match::to("203.0.113.7/32".parse().unwrap()),
-            action: NodeAction::Drop,
-            spare_learned: false,
-            expires: None,
-        };
+        let rule = Rule { id: "r".into(), ..crate::rules::tests::rule() };
         Program { rules: vec![rule], ..Program::default() }
     }
 

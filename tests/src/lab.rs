@@ -12,6 +12,28 @@ use std::time::{Duration, Instant};
 
 use crate::skip;
 
+/// What the attacked address of a laboratory runs, for weir's configuration.
+pub const LOBBY: &str = r#"
+[[protect.service]]
+address = "10.10.10.10"
+port = 25565
+protocol = "tcp"
+name = "lobby"
+game = "Minecraft"
+"#;
+
+/// A ladder that begins at 1 Mbit/s, because attacks are played at the speed of a test machine.
+pub const LADDER: &str = r#"
+[[mitigator.ladder]]
+rung = "rate-limit"
+above_bits_per_sec = 1000000
+hold_secs = 1
+[[mitigator.ladder]]
+rung = "drop"
+above_bits_per_sec = 2000000
+hold_secs = 1
+"#;
+
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// A process of the laboratory.

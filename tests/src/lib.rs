@@ -3,6 +3,7 @@
 //! Test files stand in `tests/tests/`. Helpers panic: a test that cannot be set up has failed, unless
 //! what it needs is not on the machine, which is reported as a skip by name.
 
+pub mod bench;
 pub mod capture;
 pub mod corpus;
 pub mod lab;

@@ -6,7 +6,8 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use weir_tests::{corpus, lab::Lab};
+use weir_tests::lab::{LADDER, LOBBY, Lab};
+use weir_tests::{corpus, weir_binary};
 
 const PROGRAMS: &[&str] =
     &["ip", "tcpreplay", "pmacctd", "softflowd", "gobgpd", "gobgp", "bird", "birdc", "curl"];
@@ -49,16 +50,10 @@ protocol bgp weir {
 }
 "#;
 
-/// The ladder begins at 1 Mbit/s, because the attack is played at the speed of a test machine.
+/// Beside [`LOBBY`] and [`LADDER`].
 const WEIR: &str = r#"
 [protect]
 prefixes = ["10.10.10.0/24"]
-[[protect.service]]
-address = "10.10.10.10"
-port = 25565
-protocol = "tcp"
-name = "lobby"
-game = "Minecraft"
 [collector]
 listen = ["127.0.0.1:2055"]
 [[collector.exporters]]
@@ -68,14 +63,6 @@ name = "edge"
 end_quiet_secs = 6
 [mitigator]
 mode = "auto"
-[[mitigator.ladder]]
-rung = "rate-limit"
-above_bits_per_sec = 1000000
-hold_secs = 1
-[[mitigator.ladder]]
-rung = "drop"
-above_bits_per_sec = 2000000
-hold_secs = 1
 [bgp]
 local_as = 65010
 router_id = "10.0.0.1"
@@ -103,10 +90,6 @@ fn attack(test: &str, lab: &Lab) -> PathBuf {
         .unwrap_or_else(|| weir_tests::capture::syn_flood(&lab.path("attack.pcap")))
 }
 
-fn weir_binary() -> PathBuf {
-    weir_tests::weir_binary()
-}
-
 /// Everything up to the moment at which the attack begins; then the checks.
 fn main_job(test: &str, exporter: fn(&mut Lab)) {
     let Some(mut lab) = Lab::new(test, PROGRAMS) else { return };
@@ -114,7 +97,7 @@ fn main_job(test: &str, exporter: fn(&mut Lab)) {
     lab.run(&["ip", "link", "set", "wan0", "up"]);
     lab.run(&["ip", "link", "set", "wan1", "up"]);
     start_peers(&mut lab);
-    let config = format!("{WEIR}[store]\npath = {:?}\n", lab.path("state.db"));
+    let config = format!("{WEIR}{LOBBY}{LADDER}[store]\npath = {:?}\n", lab.path("state.db"));
     let config = lab.write("weir.toml", &config);
     start_weir(&mut lab, &config);
     exporter(&mut lab);

@@ -152,14 +152,7 @@ mod tests {
 
     #[test]
     fn a_route_does_what_it_can_do_exactly_and_nothing_else() {
-        let rule = Rule {
-            id: "r".into(),
-            direction: Direction::Inbound,
-            packets: Match::to("203.0.113.7/32".parse().unwrap()),
-            action: NodeAction::Drop,
-            spare_learned: false,
-            expires: None,
-        };
+        let rule = crate::rules::tests::rule();
         let own = ["198.51.100.2".parse().unwrap()];
         assert_eq!(expressed(&rule, &own), Ok(rule.packets.dst));
         let check = |change: &dyn Fn(&mut Rule), why: &str| {

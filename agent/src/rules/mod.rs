@@ -224,11 +224,12 @@ impl Rule {
 pub const PORT_PROTOCOLS: [u8; 5] = [6, 17, 33, 132, 136];
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use weir_model::{FlagMatch, Range};
 
-    fn rule() -> Rule {
+    /// Everything to one host, dropped.
+    pub(crate) fn rule() -> Rule {
         Rule {
             id: "r1".into(),
             direction: Direction::Inbound,

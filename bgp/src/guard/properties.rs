@@ -156,6 +156,16 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
+    fn sorting_by_what_is_read_once_is_sorting_by_route(
+        measures in prop::collection::vec(any_measure(), 0..40),
+    ) {
+        let mut plain: Vec<&Measure> = measures.iter().collect();
+        plain.sort_by(|a, b| by_route(a, b));
+        let quick = sort_by_route(measures.iter().collect(), |m| *m);
+        prop_assert!(quick.iter().zip(&plain).all(|(a, b)| std::ptr::eq(*a, *b)));
+    }
+
+    #[test]
     fn nothing_leaves_that_breaks_a_rule(
         config in any_config(),
         wishes in prop::collection::vec(

@@ -9,9 +9,11 @@
 use std::fmt::Write as _;
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+use weir_tests::bench::{Running, cpu_secs, figure, tool, wait};
 
 /// Where collectors listen.
 const PORT: u16 = 2055;
@@ -34,19 +36,6 @@ const PROTOCOLS: [(&str, u64, f64); 4] = [
     ("sflow", 7, 1.5e6),
 ];
 
-/// A running collector.
-struct Collector {
-    child: Child,
-}
-
-impl Drop for Collector {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// One trial.
 #[derive(Clone, Copy, Debug)]
 struct Trial {
@@ -61,16 +50,6 @@ struct Trial {
 struct Best {
     records_per_sec: f64,
     cpu_secs_per_million: f64,
-}
-
-fn wait(why: Duration) {
-    // Nobody unparks this thread: a pause without a clock of its own.
-    std::thread::park_timeout(why);
-}
-
-fn tool(name: &str) -> io::Result<PathBuf> {
-    let own = std::env::current_exe()?;
-    Ok(own.parent().unwrap_or_else(|| Path::new(".")).join(name))
 }
 
 /// Kernel drops and octets queued at our port, from the tables of this namespace.
@@ -91,17 +70,6 @@ fn socket_state() -> (u64, u64) {
     (drops, queued)
 }
 
-/// Processor time of all threads of a process, seconds.
-fn cpu_secs(pid: u32) -> f64 {
-    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return 0.0 };
-    let nanos: f64 = tasks
-        .flatten()
-        .filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok())
-        .filter_map(|text| text.split_whitespace().next()?.parse::<f64>().ok())
-        .sum();
-    nanos / 1e9
-}
-
 fn listening() -> bool {
     let hex = format!(":{PORT:04X} ");
     ["/proc/self/net/udp", "/proc/self/net/udp6"]
@@ -109,14 +77,14 @@ fn listening() -> bool {
         .any(|t| std::fs::read_to_string(t).unwrap_or_default().contains(&hex))
 }
 
-fn start(mut command: Command, log: &Path) -> io::Result<Collector> {
+fn start(mut command: Command, log: &Path) -> io::Result<Running> {
     let log = std::fs::File::create(log)?;
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     let child = command.spawn()?;
-    let mut collector = Collector { child };
+    let mut collector = Running(child);
     let end = Instant::now() + Duration::from_secs(30);
     while !listening() {
-        if Instant::now() > end || collector.child.try_wait()?.is_some() {
+        if Instant::now() > end || collector.0.try_wait()?.is_some() {
             return Err(io::Error::other("the collector does not listen"));
         }
         wait(Duration::from_millis(50));
@@ -131,7 +99,7 @@ fn pinned(program: &Path) -> Command {
     command
 }
 
-fn weir(folder: &Path) -> io::Result<Collector> {
+fn weir(folder: &Path) -> io::Result<Running> {
     let config = format!(
         "[protect]\nprefixes = [\"10.0.0.0/16\"]\n\
          [[protect.service]]\naddress = \"10.0.0.1\"\nport = 25565\nprotocol = \"tcp\"\n\
@@ -161,7 +129,7 @@ fn lost_slices() -> u64 {
 }
 
 /// nfacctd or sfacctd with a table in memory behind.
-fn nfacctd(folder: &Path, sflow: bool) -> io::Result<Collector> {
+fn nfacctd(folder: &Path, sflow: bool) -> io::Result<Running> {
     let name = if sflow { "sfacctd" } else { "nfacctd" };
     let pipe = folder.join("nfacctd.pipe");
     let config = format!(
@@ -178,13 +146,13 @@ fn nfacctd(folder: &Path, sflow: bool) -> io::Result<Collector> {
     start(command, &folder.join("nfacctd.log"))
 }
 
-fn sink(folder: &Path) -> io::Result<Collector> {
+fn sink(folder: &Path) -> io::Result<Running> {
     let mut command = pinned(&tool("flowgen")?);
     command.arg("sink").arg(format!("127.0.0.1:{PORT}")).args(["--seconds", "290"]);
     start(command, &folder.join("sink.log"))
 }
 
-fn nfcapd(folder: &Path, sflow: bool) -> io::Result<Collector> {
+fn nfcapd(folder: &Path, sflow: bool) -> io::Result<Running> {
     let files = folder.join("nfcapd");
     std::fs::create_dir_all(&files)?;
     let mut command = pinned(Path::new(if sflow { "sfcapd" } else { "nfcapd" }));
@@ -194,7 +162,7 @@ fn nfcapd(folder: &Path, sflow: bool) -> io::Result<Collector> {
 }
 
 /// FastNetMon as fast as its settings make it: no connection tracking, nothing to announce.
-fn fastnetmon(folder: &Path, sflow: bool) -> io::Result<Collector> {
+fn fastnetmon(folder: &Path, sflow: bool) -> io::Result<Running> {
     let mut text = std::fs::read_to_string("/etc/fastnetmon.conf")?;
     let (on, off) = if sflow { ("sflow", "netflow") } else { ("netflow", "sflow") };
     let path = |name: &str| folder.join(name).display().to_string();
@@ -232,16 +200,16 @@ fn fastnetmon(folder: &Path, sflow: bool) -> io::Result<Collector> {
 
 /// Sends at a rate (0 = as fast as possible) and sees what is lost.
 fn trial(
-    collector: &Collector,
+    collector: &Running,
     protocol: &str,
     records: u64,
     rate: f64,
     seconds: f64,
 ) -> io::Result<Trial> {
-    let pid = collector.child.id();
+    let pid = collector.0.id();
     let slices = lost_slices();
     let (drops, _) = socket_state();
-    let cpu = cpu_secs(pid);
+    let cpu = cpu_secs(pid, "");
     let output = Command::new("taskset")
         .args(["-c", "0"])
         .arg(tool("flowgen")?)
@@ -257,7 +225,7 @@ fn trial(
     let slices = lost_slices().saturating_sub(slices) as f64;
     let lost = (socket_state().0 - drops) as f64 * records as f64
         + slices / 10.0 * number("records") / number("seconds").max(0.001);
-    let cpu = cpu_secs(pid) - cpu;
+    let cpu = cpu_secs(pid, "") - cpu;
     let taken = (number("records") - lost).max(0.0);
     Ok(Trial {
         offered_per_sec: number("records") / number("seconds").max(0.001),
@@ -268,7 +236,7 @@ fn trial(
 }
 
 /// The highest rate without loss, by bisection from what is taken at full blast.
-fn best(collector: &Collector, protocol: &str, records: u64) -> io::Result<Best> {
+fn best(collector: &Running, protocol: &str, records: u64) -> io::Result<Best> {
     trial(collector, protocol, records, 20_000.0, 1.0)?;
     let full = trial(collector, protocol, records, 0.0, SECONDS)?;
     let (mut low, mut high) = (10_000.0, full.offered_per_sec.min(full.taken_per_sec * 1.1));
@@ -293,13 +261,8 @@ fn best(collector: &Collector, protocol: &str, records: u64) -> io::Result<Best>
     Ok(best)
 }
 
-fn figure(name: &str, value: f64, unit: &str, bar: &str) -> io::Result<()> {
-    let digits = if value.abs() < 100.0 { 3 } else { 0 };
-    writeln!(io::stdout(), "{name} {value:.digits$} {unit} {bar}")
-}
-
 fn ingest(protocol: &str, records: u64, bar: f64, folder: &Path) -> io::Result<()> {
-    let of = |name: &str, started: io::Result<Collector>| -> io::Result<Best> {
+    let of = |name: &str, started: io::Result<Running>| -> io::Result<Best> {
         let best = match started.and_then(|c| best(&c, protocol, records)) {
             Ok(best) => best,
             Err(error) => {

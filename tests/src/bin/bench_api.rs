@@ -5,9 +5,11 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+use weir_tests::bench::{Running, cpu_secs, figure, tool, wait};
 
 /// Where weir takes flows, and where its API listens.
 const PORTS: (u16, u16) = (2055, 2080);
@@ -15,31 +17,12 @@ const PORTS: (u16, u16) = (2055, 2080);
 const RATES: (f64, f64) = (2e6, 1e5);
 /// Open dashboards, and those whose browser has died without saying so.
 const CLIENTS: (usize, usize) = (200, 20);
+/// How the threads that serve the API are named.
+const WEB: &str = "web";
 /// Seconds of each part.
 const SECONDS: u64 = 10;
 /// Requests whose time is taken, a twentieth of a second apart.
 const REQUESTS: usize = 200;
-
-/// A program that ends with the value.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn wait(time: Duration) {
-    // Nobody unparks this thread: a pause without a clock of its own.
-    std::thread::park_timeout(time);
-}
-
-fn tool(name: &str) -> io::Result<PathBuf> {
-    let own = std::env::current_exe()?;
-    Ok(own.parent().unwrap_or_else(|| Path::new(".")).join(name))
-}
 
 fn connect(path: &str) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect(("127.0.0.1", PORTS.1))?;
@@ -88,23 +71,7 @@ fn flows(rate: f64, hosts: u32, seed: u32) -> io::Result<Running> {
     command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().map(Running)
 }
 
-/// Processor time of the threads that serve the API, seconds.
-fn web_secs(pid: u32) -> f64 {
-    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return 0.0 };
-    let is_web = |path: &Path| {
-        let name = std::fs::read_to_string(path.join("comm")).unwrap_or_default();
-        name.trim_end().starts_with("web")
-    };
-    let nanos: f64 = tasks
-        .flatten()
-        .filter(|task| is_web(&task.path()))
-        .filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok())
-        .filter_map(|text| text.split_whitespace().next()?.parse::<f64>().ok())
-        .sum();
-    nanos / 1e9
-}
-
-/// What is left over in metrics whose name contains `name`.
+/// Sum of the metrics whose names contain `name`.
 fn metric(name: &str) -> io::Result<f64> {
     let text = get("/metrics")?;
     let lines = text.lines().filter(|line| line.starts_with("weir_") && line.contains(name));
@@ -154,10 +121,6 @@ fn list_ms() -> io::Result<f64> {
     Ok(took[REQUESTS * 99 / 100])
 }
 
-fn figure(name: &str, value: f64, unit: &str, bar: &str) -> io::Result<()> {
-    writeln!(io::stdout(), "{name} {value:.3} {unit} {bar}")
-}
-
 fn main() -> io::Result<()> {
     let folder = tempfile::tempdir()?;
     let weir = weir(folder.path())?;
@@ -172,23 +135,23 @@ fn main() -> io::Result<()> {
         }
         wait(Duration::from_millis(200));
     }
-    let records = metric("collector_records_total")?;
-    let (web, started) = (web_secs(pid), Instant::now());
+    let (records, measured) = (metric("collector_records_total")?, Instant::now());
+    let (web, started) = (cpu_secs(pid, WEB), Instant::now());
     wait(part);
-    let alone = (web_secs(pid) - web) / started.elapsed().as_secs_f64();
+    let alone = (cpu_secs(pid, WEB) - web) / started.elapsed().as_secs_f64();
     let lost = metric("lost_slices")?;
     // Those that have died take nothing from now on, and nobody has told weir.
     let _dead = streams(CLIENTS.1)?;
     let mut live = streams(CLIENTS.0)?;
     follow(&mut live, Duration::from_secs(2))?;
-    let (web, started) = (web_secs(pid), Instant::now());
+    let (web, started) = (cpu_secs(pid, WEB), Instant::now());
     let octets = follow(&mut live, part)?;
-    let busy = (web_secs(pid) - web) / started.elapsed().as_secs_f64();
+    let busy = (cpu_secs(pid, WEB) - web) / started.elapsed().as_secs_f64();
     let reader =
         std::thread::spawn(move || follow(&mut live, Duration::from_secs(SECONDS * 2)).map(|_| ()));
     let list = list_ms()?;
     reader.join().map_err(|_| io::Error::other("the reader panicked"))??;
-    let took = started.elapsed().as_secs_f64() + SECONDS as f64 + 2.0;
+    let took = measured.elapsed().as_secs_f64();
     let rate = (metric("collector_records_total")? - records) / took;
     figure("api/records", rate, "records/s", ">=1900000")?;
     figure("api/incidents-p99", list, "ms", "<50")?;
