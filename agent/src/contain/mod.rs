@@ -11,10 +11,10 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use weir_model::{Direction, IpNet, Match, Millis};
+use weir_model::{Direction, IpNet, Millis};
 
 use crate::enforcer::{Count, Egress, Program};
-use crate::rules::{NodeAction, Rule};
+use crate::rules::{NodeAction, Rule, host, sent_by};
 
 /// Most containers on a node.
 pub const CONTAINERS_MAX: usize = 512;
@@ -213,15 +213,11 @@ impl Containers {
         for (server, until) in &self.held {
             let Some(container) = self.list.iter().find(|c| c.server == *server) else { continue };
             for address in &container.addresses {
-                let everywhere = if address.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
-                let Ok(everywhere) = everywhere.parse() else { continue };
-                let mut packets = Match::to(everywhere);
-                packets.src = Some(IpNet::from(*address));
                 let v = if address.is_ipv4() { 4 } else { 6 };
                 let rule = Rule {
                     id: format!("egress{v}.{}", server.chars().take(36).collect::<String>()),
                     direction: Direction::Outbound,
-                    packets,
+                    packets: sent_by(IpNet::from(*address)),
                     action: NodeAction::RatePackets { packets_per_sec: limit.max(1) },
                     spare_learned: false,
                     expires: Some(*until),
@@ -261,10 +257,6 @@ impl Containers {
     }
 }
 
-fn host(net: IpNet) -> Option<IpAddr> {
-    (net.prefix_len() == net.max_prefix_len()).then(|| net.addr())
-}
-
 /// Pressure on a container's processor, memory and disk, from its control group; 0 where that is not known.
 fn pressure(root: &Path, id: &str) -> [f64; 3] {
     // As systemd and as Docker itself name the group.
@@ -300,8 +292,7 @@ mod tests {
     }
 
     fn limit_of_the_node() -> Program {
-        let mut packets = Match::to("0.0.0.0/0".parse().unwrap());
-        packets.src = Some(IpNet::from(NODE.parse::<IpAddr>().unwrap()));
+        let packets = sent_by(IpNet::from(NODE.parse::<IpAddr>().unwrap()));
         let rule = Rule {
             id: "i5.out".into(),
             direction: Direction::Outbound,

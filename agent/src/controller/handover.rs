@@ -15,7 +15,7 @@ use weir_model::{
 
 use super::{Common, rule_id};
 use crate::protocol::Block;
-use crate::rules::{NodeAction, Rule};
+use crate::rules::{NodeAction, Rule, host, sent_by};
 
 /// Sources that a per-source meter is good for: more do not fit, see the compiler's `METER_MAX`.
 const METERED_MAX: f64 = 20_000.0;
@@ -215,10 +215,7 @@ impl Situation<'_> {
     /// What a server of the node's own may send while it attacks others; its services go on answering.
     fn outbound(&self, incident: &Incident, address: IpAddr, expires: Millis) -> Vec<Rule> {
         let verdict = &incident.verdict;
-        let everywhere = if address.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
-        let Ok(everywhere) = everywhere.parse() else { return Vec::new() };
-        let mut packets = Match::to(everywhere);
-        packets.src = Some(verdict.target);
+        let mut packets = sent_by(verdict.target);
         packets.protocols = protocols(verdict, address);
         let normal = verdict.rate.packets_per_sec - verdict.excess.packets_per_sec;
         let limit = whole(normal * OUTBOUND_FACTOR).max(OUTBOUND_MIN);
@@ -310,11 +307,6 @@ impl Policy {
 /// Whether a node that has not confirmed a rule yet may still be about to.
 pub(super) fn in_grace(m: &Mitigation, now: Millis) -> bool {
     now.since(m.since) < GRACE_MS
-}
-
-/// The address of a prefix of one host.
-pub(super) fn host(net: IpNet) -> Option<IpAddr> {
-    (net.prefix_len() == net.max_prefix_len()).then(|| net.addr())
 }
 
 fn syn_proxy(id: String, dst: IpNet, ports: &[u16], expires: Millis) -> Rule {

@@ -267,7 +267,7 @@ impl Controller {
 
     /// Whether a node that is there has a measure in force, or is about to.
     pub fn defends(&self, mitigation: &Mitigation, now: Millis) -> bool {
-        let Some(address) = handover::host(mitigation.measure.target()) else { return false };
+        let Some(address) = rules::host(mitigation.measure.target()) else { return false };
         self.state.nodes.values().any(|node| {
             let here = node.last_seen.is_some_and(|at| now.since(at) < AWAY_MS);
             let Some(report) = node.report.as_ref().filter(|_| here) else { return false };

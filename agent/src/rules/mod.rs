@@ -7,14 +7,30 @@ mod order;
 
 pub use order::{flowspec_order, sort};
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
-use weir_model::{Action, Direction, Filter, Match, Millis};
+use weir_model::{Action, Direction, Filter, IpNet, Match, Millis};
 
 /// Longest rule identifier, octets.
 pub const ID_LEN_MAX: usize = 48;
 
 /// Most rules in one snapshot.
 pub const RULES_MAX: usize = 1000;
+
+/// The address of a prefix of one host.
+pub(crate) fn host(net: IpNet) -> Option<IpAddr> {
+    (net.prefix_len() == net.max_prefix_len()).then(|| net.addr())
+}
+
+/// All that an address sends, or the addresses of a prefix.
+pub(crate) fn sent_by(source: IpNet) -> Match {
+    let everywhere = match source {
+        IpNet::V4(_) => IpNet::V4(Default::default()),
+        IpNet::V6(_) => IpNet::V6(Default::default()),
+    };
+    Match { src: Some(source), ..Match::to(everywhere) }
+}
 
 /// What a node does with the packets of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
