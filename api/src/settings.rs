@@ -15,6 +15,21 @@ pub trait Desk: fmt::Debug + Send + Sync {
     /// In words.
     fn check(&self, name: &str, value: Option<&Value>) -> Result<(), String>;
 
+    /// What is to be kept when `given` takes the place of `before`: credentials that it leaves out stay.
+    ///
+    /// # Errors
+    /// In words.
+    fn complete(&self, name: &str, before: Option<&Value>, given: Value) -> Result<Value, String>;
+
+    /// What may be shown of a kept value: all but credentials.
+    fn shown(&self, name: &str, value: &Value) -> Value;
+
+    /// What the audit log keeps of a value that takes the place of another: no credentials either.
+    fn told(&self, name: &str, before: Option<&Value>, value: &Value) -> Value;
+
+    /// What the configuration file says, without credentials.
+    fn of_file(&self, name: &str) -> Value;
+
     /// Puts a checked value in force, once it is stored.
     fn apply(&self, name: &str, value: Option<&Value>);
 }

@@ -307,3 +307,30 @@ async fn webhooks_are_tested_by_name_and_their_log_is_shown() {
     let log = ask("GET", "/api/v1/deliveries").token(&owner).send(&world).await;
     assert_eq!(log.json(), json!({"deliveries": [], "waiting": 0, "dropped": 0, "stuck": []}));
 }
+
+#[tokio::test]
+async fn what_a_setting_hides_stays_when_it_is_left_out() {
+    let world = world();
+    let owner = world.token(Role::Admin).await;
+    let put = |version: u64, value: serde_json::Value| {
+        let (world, owner) = (&world, owner.clone());
+        async move {
+            ask("PUT", "/api/v1/settings/channels")
+                .token(&owner)
+                .header("if-match", &format!("\"{version}\""))
+                .json(&value)
+                .send(world)
+                .await
+        }
+    };
+    let first = put(0, json!([{"secret": "hunter2"}])).await;
+    assert_eq!((first.status, &first.json()["value"]), (StatusCode::OK, &json!(1)));
+    let kept = put(1, json!([])).await;
+    assert_eq!((&kept.json()["version"], &kept.json()["value"]), (&json!(2), &json!(1)));
+    assert_eq!(kept.headers["etag"], "\"2\"");
+    let list = ask("GET", "/api/v1/settings").token(&owner).send(&world).await;
+    let audit = ask("GET", "/api/v1/audit").token(&owner).send(&world).await;
+    for answer in [first, kept, list, audit] {
+        assert!(!answer.text.contains("hunter2"), "{}", answer.text);
+    }
+}

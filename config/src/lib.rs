@@ -4,6 +4,7 @@
 //! Parsing binds nothing and reads no file but the ones it is given. Read [`Config`] and [`parse`]
 //! first.
 
+mod channels;
 mod check;
 mod error;
 mod protect;

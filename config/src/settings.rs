@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_mitigator::RungConfig;
+use weir_mitigator::notify::WebhookConfig;
 use weir_model::{Inventory, IpNet, Millis, PrefixSet};
 
-use crate::{Config, Protect};
+use crate::{Config, Protect, channels};
 
 /// Exclusions at most.
 pub const EXCLUSIONS_MAX: usize = 1000;
@@ -36,11 +37,45 @@ pub struct Settings {
     pub prefixes: Option<PrefixSet>,
     /// In place of `mitigator.ladder`, from the next start on.
     pub ladder: Option<Vec<RungConfig>>,
+    /// Beside `mitigator.webhook`.
+    pub channels: Vec<WebhookConfig>,
 }
 
 impl Settings {
     /// Names of settings, sorted.
-    pub const NAMES: [&str; 3] = ["exclusions", "ladder", "prefixes"];
+    pub const NAMES: [&str; 4] = ["channels", "exclusions", "ladder", "prefixes"];
+
+    /// What is kept when `given` takes the place of `before`.
+    ///
+    /// # Errors
+    /// In words, when it has another form, or lacks what cannot be taken from before.
+    pub fn complete(name: &str, before: Option<&Value>, given: Value) -> Result<Value, String> {
+        if name == "channels" { channels::complete(before, &given) } else { Ok(given) }
+    }
+
+    /// What may be shown of a kept value: all but credentials.
+    pub fn shown(name: &str, value: &Value) -> Value {
+        if name == "channels" { channels::shown_list(value) } else { value.clone() }
+    }
+
+    /// What the audit log keeps of a value that takes the place of another.
+    pub fn told(name: &str, before: Option<&Value>, value: &Value) -> Value {
+        if name == "channels" { channels::told(before, value) } else { value.clone() }
+    }
+
+    /// What the configuration file says where a setting stands in for it or beside it.
+    pub fn of_file(name: &str, file: &Config) -> Value {
+        let value = match name {
+            "channels" => {
+                Ok(file.mitigator.webhooks.iter().map(channels::shown).collect::<Value>())
+            }
+            "exclusions" => serde_json::to_value(&file.protect.never_touch),
+            "ladder" => serde_json::to_value(&file.mitigator.ladder),
+            "prefixes" => serde_json::to_value(&file.protect.prefixes),
+            _ => Ok(Value::Null),
+        };
+        value.unwrap_or(Value::Null)
+    }
 
     /// Takes one setting; `None` lets the file decide.
     ///
@@ -54,6 +89,9 @@ impl Settings {
                 self.prefixes = list.map(|list| list.into_iter().collect());
             }
             "ladder" => self.ladder = read(value)?,
+            "channels" => {
+                self.channels = value.map(channels::read).transpose()?.unwrap_or_default();
+            }
             _ => return Err(format!("there is no setting {name:?}")),
         }
         Ok(())
@@ -70,8 +108,10 @@ impl Settings {
         if self.prefixes.as_ref().is_some_and(|prefixes| prefixes.len() > PREFIXES_MAX) {
             return Err(format!("at most {PREFIXES_MAX} prefixes"));
         }
+        channels::check(&self.channels)?;
         let mut config = file.clone();
         self.stand_in(&mut config);
+        config.mitigator.webhooks.extend(self.channels.iter().cloned());
         crate::check::check(&config).map(drop).map_err(|error| error.to_string())
     }
 
@@ -136,7 +176,11 @@ mod tests {
         assert!(check("prefixes", json!(["203.0.113.0/24", "2001:db8::/32"])).is_ok());
         assert!(check("exclusions", json!({"prefix": "203.0.113.9/32"})).is_err());
         assert!(check("ladder", json!([{"rung": "bounce", "above_bits_per_sec": 1}])).is_err());
-        assert!(check("groups", json!([])).is_err());
+        assert!(check("walls", json!([])).is_err());
+        let hook = |url: &str| json!([{"name": "ops", "url": url}]);
+        assert!(check("channels", hook("https://example.net")).is_ok());
+        assert!(check("channels", hook("ftp://example.net")).is_err());
+        assert!(check("channels", json!([hook("http://a")[0], hook("http://b")[0]])).is_err());
     }
 
     #[test]

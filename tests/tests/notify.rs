@@ -8,9 +8,9 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use weir_mitigator::notify::signature;
-use weir_tests::process::Weir;
+use weir_tests::process::{Weir, text};
 
 /// A request as it came.
 #[derive(Clone, Debug)]
@@ -236,4 +236,65 @@ fn scrubbing_services_are_asked_in_their_own_form_to_start_and_to_stop() {
     weir.wait_for("the start", |_| stub.to("PUT /odd/diversions/203.0.113.8").pop());
     weir.stop();
     assert_eq!(stub.to("DELETE /odd/diversions/203.0.113.8").len(), 1);
+}
+
+#[test]
+fn channels_are_set_while_weir_runs_and_their_credentials_never_come_back() {
+    let keys = tempfile::tempdir().unwrap();
+    let secret = keys.path().join("secret");
+    std::fs::write(&secret, "open sesame").unwrap();
+    let stub = Stub::start();
+    let weir = Weir::start(&configuration(&stub, secret.to_str().unwrap()));
+    let set = |weir: &Weir, value: &Value| {
+        let out = weir.tell(&["settings", "set", "channels", "-"], &value.to_string());
+        (out.status.success(), format!("{}{}", text(&out), String::from_utf8_lossy(&out.stderr)))
+    };
+    let test = |weir: &Weir, name: &str| weir.ask(&["webhooks", "test", name]).status.success();
+    assert!(!test(&weir, "night"), "there is none yet");
+
+    let url = format!("http://{}/night/t0ken", stub.address);
+    let night = json!({"name": "night", "url": url, "secret": "hunter2",
+        "headers": {"Authorization": "Bearer s3cret"}, "events": ["announce"]});
+    let (done, said) = set(&weir, &json!([night]));
+    assert!(done, "{said}");
+    assert!(!said.contains("hunter2") && !said.contains("t0ken"), "{said}");
+    assert!(test(&weir, "night"));
+    let heard = weir.wait_for("the test message", |_| stub.to("POST /night/t0ken").pop());
+    assert_eq!(heard.headers["x-weir-signature"], signature(b"hunter2", heard.body.as_bytes()));
+    assert_eq!(heard.headers["authorization"], "Bearer s3cret");
+
+    // Shown beside the file's, which stay as they are, and without what must stay secret.
+    let shown = weir.json(&["settings", "show", "channels"]);
+    assert_eq!(shown["value"][0]["secret_set"], true, "{shown}");
+    assert_eq!(shown["value"][0]["headers_set"], json!(["Authorization"]));
+    assert_eq!(shown["file"][0]["name"], "ops");
+    let audit = weir.json(&["audit"]).to_string();
+    for place in [shown.to_string(), audit, weir.log()] {
+        for credential in ["t0ken", "hunter2", "s3cret", "open sesame"] {
+            assert!(!place.contains(credential), "{place}");
+        }
+    }
+    let twice = json!([{"name": "ops", "url": url}]);
+    assert!(!set(&weir, &twice).0, "the file has one of that name");
+    let elsewhere = json!([{"name": "night", "url": "http://127.0.0.1:1/"}]);
+    assert!(!set(&weir, &elsewhere).0, "credentials do not follow to another address");
+
+    // As shown, but switched off: it hears of nothing, and a test reaches it with what it had.
+    let mut off = shown["value"].clone();
+    off[0]["enabled"] = false.into();
+    assert!(set(&weir, &off).0);
+    let rule = ["mitigate", "add", "203.0.113.7/32", "--protocol", "17", "--sport", "19"];
+    assert!(weir.ask(&rule).status.success());
+    weir.wait_for("what the file's hears", |_| stub.to("POST /ops").pop());
+    assert_eq!(stub.to("POST /night").len(), 1, "it is switched off");
+
+    // They outlive the process, and can be taken back.
+    let config = configuration(&stub, secret.to_str().unwrap());
+    let weir = Weir::start_in(weir.kill(), &config);
+    assert!(test(&weir, "night"));
+    let again = weir.wait_for("another test", |_| stub.to("POST /night/t0ken").into_iter().nth(1));
+    assert_eq!(again.headers["authorization"], "Bearer s3cret");
+    assert!(weir.ask(&["settings", "clear", "channels"]).status.success());
+    assert!(!test(&weir, "night"), "it is gone");
+    assert!(test(&weir, "ops"), "the file's stay");
 }

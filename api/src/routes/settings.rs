@@ -26,21 +26,30 @@ pub(crate) struct View {
     at: Option<Millis>,
     /// By whom.
     who: Option<String>,
-    /// The value in place of the configuration file's; absent when that decides.
+    /// The value in place of the configuration file's, or beside it for `channels` and `exclusions`, without
+    /// credentials; absent when the file decides.
     value: Option<Value>,
+    /// What the configuration file says, without credentials.
+    file: Value,
+}
+
+/// A value as it is kept, credentials and all.
+fn kept(name: &str, found: &[Setting]) -> Option<Value> {
+    let setting = found.iter().find(|setting| setting.name == name)?;
+    serde_json::from_str(setting.body.as_deref()?).ok()
 }
 
 impl View {
-    fn of(name: &'static str, found: &[Setting]) -> Self {
+    fn of(app: &App, name: &'static str, found: &[Setting]) -> Self {
+        let desk = &app.inner.handles.settings;
         let setting = found.iter().find(|setting| setting.name == name);
         Self {
             name,
             version: setting.map_or(0, |setting| setting.version),
             at: setting.map(|setting| setting.at),
             who: setting.map(|setting| setting.who.clone()),
-            value: setting
-                .and_then(|setting| setting.body.as_deref())
-                .and_then(|body| serde_json::from_str(body).ok()),
+            value: kept(name, found).map(|value| desk.shown(name, &value)),
+            file: desk.of_file(name),
         }
     }
 
@@ -81,7 +90,8 @@ pub(crate) async fn list(
     State(app): State<App>,
 ) -> Result<Json<List>, Problem> {
     let found = app.read(weir_store::Store::settings).await?;
-    Ok(Json(List { settings: names(&app).iter().map(|name| View::of(name, &found)).collect() }))
+    let settings = names(&app).iter().map(|name| View::of(&app, name, &found)).collect();
+    Ok(Json(List { settings }))
 }
 
 /// Shows a setting, with its version as `ETag`.
@@ -95,7 +105,7 @@ pub(crate) async fn one(
 ) -> Result<Response, Problem> {
     let name = known(&app, &name)?;
     let found = app.read(weir_store::Store::settings).await?;
-    Ok(View::of(name, &found).respond())
+    Ok(View::of(&app, name, &found).respond())
 }
 
 /// The version that whoever changes a setting has read.
@@ -121,17 +131,22 @@ async fn store(
     headers: &HeaderMap,
     value: Option<Value>,
 ) -> Result<Response, Problem> {
+    let desk = &app.inner.handles.settings;
     let version = if_match(headers)?;
-    app.inner.handles.settings.check(name, value.as_ref()).map_err(Problem::invalid)?;
-    let before = View::of(name, &app.read(weir_store::Store::settings).await?);
-    if before.version != version {
-        return Err(changed(&format!("{name} has version {} by now", before.version)));
+    let found = app.read(weir_store::Store::settings).await?;
+    let before = kept(name, &found);
+    let shown = View::of(app, name, &found);
+    if shown.version != version {
+        return Err(changed(&format!("{name} has version {} by now", shown.version)));
     }
+    let complete = |given| desk.complete(name, before.as_ref(), given);
+    let value = value.map(complete).transpose().map_err(Problem::invalid)?;
+    desk.check(name, value.as_ref()).map_err(Problem::invalid)?;
     let body = value.as_ref().map(Value::to_string);
     let (at, by) = (app.now(), who.principal.name.clone());
     let mut entry = app.entry(&who.principal, "setting.change", name);
-    entry.before = before.value.map(|value| value.to_string());
-    entry.after.clone_from(&body);
+    entry.before = shown.value.map(|value| value.to_string());
+    entry.after = value.as_ref().map(|value| desk.told(name, before.as_ref(), value).to_string());
     let written = app
         .change(move |change| {
             let version = change.put_setting(name, version, at, &by, body.as_deref())?;
@@ -141,9 +156,10 @@ async fn store(
         .await;
     match written {
         Ok(version) => {
-            app.inner.handles.settings.apply(name, value.as_ref());
+            desk.apply(name, value.as_ref());
             let who = Some(who.principal.name.clone());
-            Ok(View { name, version, at: Some(at), who, value }.respond())
+            let value = value.map(|value| desk.shown(name, &value));
+            Ok(View { name, version, at: Some(at), who, value, file: shown.file }.respond())
         }
         Err(problem) if problem.status() == StatusCode::CONFLICT => Err(changed(problem.detail())),
         Err(problem) => Err(problem),
@@ -151,7 +167,9 @@ async fn store(
 }
 
 /// Changes a setting that nobody has changed since it was read: `exclusions` (a list of `prefix`, `why`,
-/// `until`) and `prefixes` (a list) at once, `ladder` (as in the configuration file) with the next start.
+/// `until`), `prefixes` (a list) and `channels` (a list of `name`, `url`, `enabled`, `events`, `secret`,
+/// `headers`) at once, `ladder` (as in the configuration file) with the next start. Of a channel, `url`,
+/// `secret` and `headers` are never shown; what is left out of them stays as it is.
 #[utoipa::path(put, path = "/api/v1/settings/{name}", tag = "settings",
     params(("name" = String, Path, description = "Which"),
         ("If-Match" = String, Header, description = "The ETag that was read")),

@@ -84,12 +84,32 @@ pub struct Settings;
 
 impl weir_api::settings::Desk for Settings {
     fn names(&self) -> &'static [&'static str] {
-        &["exclusions", "ladder", "prefixes"]
+        &["channels", "exclusions", "ladder", "prefixes"]
     }
 
     fn check(&self, _name: &str, value: Option<&Value>) -> Result<(), String> {
         let short = value.and_then(Value::as_array).is_none_or(|list| list.len() < 10);
         short.then_some(()).ok_or_else(|| "too long".to_owned())
+    }
+
+    fn complete(&self, name: &str, before: Option<&Value>, given: Value) -> Result<Value, String> {
+        match (name, before) {
+            // One that is sent empty stays as it was.
+            ("channels", Some(before)) if given == Value::Array(Vec::new()) => Ok(before.clone()),
+            _ => Ok(given),
+        }
+    }
+
+    fn shown(&self, name: &str, value: &Value) -> Value {
+        if name == "channels" { value.as_array().map_or(0, Vec::len).into() } else { value.clone() }
+    }
+
+    fn told(&self, name: &str, _before: Option<&Value>, value: &Value) -> Value {
+        self.shown(name, value)
+    }
+
+    fn of_file(&self, _name: &str) -> Value {
+        Value::Array(Vec::new())
     }
 
     fn apply(&self, _name: &str, _value: Option<&Value>) {}

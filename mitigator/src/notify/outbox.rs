@@ -14,6 +14,9 @@ pub const DELIVERIES_MAX: usize = 1024;
 /// Entries of the delivery log.
 pub const LOG_MAX: usize = 256;
 
+/// What a test message is about.
+const TEST: &str = "test";
+
 /// Requests under way to one receiver at once: a slow one must not hold up the others.
 const UNDER_WAY_MAX: usize = 4;
 
@@ -64,6 +67,30 @@ impl Outbox {
         Self { hooks, ..Self::default() }
     }
 
+    /// Puts other webhooks in the place of those known. What waits for one that is gone or switched off
+    /// is dropped, and the log says so; what waits for a changed one goes where it is now.
+    pub fn set_hooks(&mut self, hooks: Vec<WebhookConfig>, now: Millis) {
+        let before = std::mem::replace(&mut self.hooks, hooks);
+        let place = |delivery: &Delivery| {
+            let is_it = |hook: &WebhookConfig| hook.name == before[delivery.hook].name;
+            let place = self.hooks.iter().position(is_it)?;
+            (self.hooks[place].enabled || delivery.event == TEST).then_some(place)
+        };
+        let mut gone = Vec::new();
+        for (id, delivery) in &mut self.waiting {
+            match place(delivery) {
+                Some(place) => delivery.hook = place,
+                None => gone.push((*id, before[delivery.hook].name.clone())),
+            }
+        }
+        for (id, to) in gone {
+            if let Some(delivery) = self.waiting.remove(&id) {
+                let outcome = Outcome::Failed("the webhook was removed or switched off".into());
+                self.note(id, delivery, to, outcome, now);
+            }
+        }
+    }
+
     /// Queues a decision for whoever wants it.
     pub fn decision(&mut self, decision: &Decision, incident: Option<&Incident>, now: Millis) {
         for hook in 0..self.hooks.len() {
@@ -80,7 +107,7 @@ impl Outbox {
             at: now,
             incident: None,
             target: IpNet::V4(weir_model::Ipv4Net::default()),
-            action: "test".into(),
+            action: TEST.into(),
             detail: "a test call".into(),
             reason: None,
         };
@@ -153,12 +180,24 @@ impl Outbox {
             return;
         }
         let Some(delivery) = self.waiting.remove(&id) else { return };
+        let to = self.hooks[delivery.hook].name.clone();
+        self.note(id, delivery, to, outcome, now);
+    }
+
+    fn note(
+        &mut self,
+        id: DeliveryId,
+        delivery: Delivery,
+        to: String,
+        outcome: Outcome,
+        now: Millis,
+    ) {
         if self.log.len() >= LOG_MAX {
             self.log.pop_front();
         }
         self.log.push_back(DeliveryRecord {
             id,
-            to: self.hooks[delivery.hook].name.clone(),
+            to,
             event: delivery.event,
             queued: delivery.queued,
             ended: now,
@@ -199,6 +238,7 @@ mod tests {
         WebhookConfig {
             name: name.into(),
             url: "https://example.net/hook".into(),
+            enabled: true,
             secret: Some(Secret::new("hunter2".into())),
             secret_file: None,
             events: events.iter().map(|e| (*e).to_owned()).collect(),
@@ -277,6 +317,29 @@ mod tests {
         assert_eq!(outbox.due(Millis(29_999)).len(), 0, "one try at a time");
         assert_eq!(outbox.due(Millis(30_000)).len(), 0);
         assert_eq!(outbox.due(Millis(32_000)).len(), 1);
+    }
+
+    #[test]
+    fn webhooks_come_change_and_go_while_messages_wait() {
+        let mut outbox = Outbox::new(vec![hook("a", &[]), hook("b", &[]), hook("c", &[])]);
+        outbox.decision(&decision("open"), None, Millis(0));
+        let mut moved = hook("c", &[]);
+        moved.url = "https://example.net/elsewhere".into();
+        let off = WebhookConfig { enabled: false, ..hook("b", &[]) };
+        outbox.set_hooks(vec![moved, off, hook("d", &[])], Millis(1));
+        let due = outbox.due(Millis(1));
+        assert_eq!(due.len(), 1, "a is gone, b is off, d came later");
+        assert_eq!((&*due[0].to, &*due[0].url), ("c", "https://example.net/elsewhere"));
+        let gone: Vec<&str> = outbox.log().map(|r| r.to.as_str()).collect();
+        assert_eq!(gone, ["a", "b"]);
+        outbox.decision(&decision("open"), None, Millis(2));
+        assert_eq!(outbox.due(Millis(2)).len(), 2, "c and d");
+        assert!(outbox.test("b", Millis(3)).is_some(), "one that is off can be tried");
+        assert_eq!(outbox.due(Millis(3))[0].to, "b");
+        // An answer for what is gone comes late and changes nothing.
+        outbox.set_hooks(Vec::new(), Millis(4));
+        outbox.done(due[0].id, Outcome::Status(200), Millis(5));
+        assert_eq!((outbox.waiting(), outbox.log().count()), (0, 6));
     }
 
     #[test]

@@ -42,6 +42,9 @@ pub struct WebhookConfig {
     pub name: String,
     /// Where messages are posted, `http://` or `https://`.
     pub url: String,
+    /// Whether it is told anything; a test message reaches it all the same.
+    #[serde(default = "enabled")]
+    pub enabled: bool,
     /// Key of the signature.
     #[serde(default, skip_serializing)]
     pub secret: Option<Secret>,
@@ -54,6 +57,10 @@ pub struct WebhookConfig {
     /// Headers sent along, such as credentials.
     #[serde(default, skip_serializing)]
     pub headers: BTreeMap<String, String>,
+}
+
+const fn enabled() -> bool {
+    true
 }
 
 /// What is wrong with a webhook or scrubber.
@@ -100,7 +107,8 @@ impl WebhookConfig {
     }
 
     pub(crate) fn wants(&self, action: &str) -> bool {
-        self.events.is_empty() || self.events.iter().any(|e| e == action)
+        let wanted = self.events.is_empty() || self.events.iter().any(|e| e == action);
+        self.enabled && wanted
     }
 
     /// The request that carries a body to this receiver.

@@ -41,8 +41,19 @@ impl Client {
         path: &str,
         body: Option<&Value>,
     ) -> anyhow::Result<Value> {
+        self.ask_if(method, path, None, body)
+    }
+
+    /// The same of what nobody has changed since this version was read.
+    pub(super) fn ask_if(
+        &self,
+        method: &str,
+        path: &str,
+        version: Option<u64>,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Value> {
         let bytes = self.wait(async {
-            let response = self.send(method, path, body).await?;
+            let response = self.send(method, path, version, body).await?;
             Ok(response.into_body().collect().await?.to_bytes())
         })?;
         if bytes.is_empty() {
@@ -58,7 +69,7 @@ impl Client {
         out: &mut impl std::io::Write,
     ) -> anyhow::Result<u64> {
         self.wait(async {
-            let mut body = self.send("GET", path, None).await?.into_body();
+            let mut body = self.send("GET", path, None, None).await?.into_body();
             let mut written = 0_u64;
             while let Some(frame) = body.frame().await {
                 if let Some(data) = frame?.data_ref() {
@@ -83,6 +94,7 @@ impl Client {
         &self,
         method: &str,
         path: &str,
+        version: Option<u64>,
         body: Option<&Value>,
     ) -> anyhow::Result<Response<Incoming>> {
         let socket = self.socket.display();
@@ -94,12 +106,15 @@ impl Client {
         // Its errors come out of the request, too.
         drop(tokio::spawn(connection));
         let text = body.map(Value::to_string).unwrap_or_default();
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header("host", "localhost")
-            .header("content-type", "application/json")
-            .body(Full::new(Bytes::from(text)))?;
+            .header("content-type", "application/json");
+        if let Some(version) = version {
+            request = request.header("if-match", format!("\"{version}\""));
+        }
+        let request = request.body(Full::new(Bytes::from(text)))?;
         let response = tokio::time::timeout(PATIENCE, sender.send_request(request))
             .await
             .with_context(|| format!("{socket}: no answer"))??;

@@ -11,6 +11,7 @@ mod overview;
 pub mod panel;
 pub mod release;
 pub mod respond;
+pub mod settings;
 pub mod state;
 
 use std::path::PathBuf;
@@ -93,6 +94,12 @@ pub enum Ask {
         #[command(subcommand)]
         action: Option<respond::Webhooks>,
     },
+    /// Show or change what may be set while weir runs: channels, exclusions, ladder, prefixes
+    Settings {
+        /// What exactly; lists when absent
+        #[command(subcommand)]
+        action: Option<settings::Settings>,
+    },
     /// Show or change how far weir acts by itself
     Mode {
         /// observe, approve or auto
@@ -156,6 +163,7 @@ pub fn run(ask: &Ask, common: &Common) -> anyhow::Result<ExitCode> {
         Ask::Incidents { action } => respond::incidents(&client, &output, action.as_ref())?,
         Ask::Mitigate { action } => respond::mitigate(&client, &output, action.as_ref())?,
         Ask::Webhooks { action } => respond::webhooks(&client, &output, action.as_ref())?,
+        Ask::Settings { action } => settings::settings(&client, &output, action.as_ref())?,
         Ask::Mode { mode } => respond::mode(&client, &output, mode.as_deref())?,
         Ask::Hosts { packets, limit } => overview::hosts(&client, &output, *packets, *limit)?,
         Ask::Baseline { host } => overview::baseline(&client, &output, *host)?,

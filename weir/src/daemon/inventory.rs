@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
+use serde_json::Value;
 use tracing::{info, warn};
 use weir_collector::socket::SharedInventory;
 use weir_config::{Config, Settings};
@@ -14,6 +15,7 @@ use weir_panel::runner::Update;
 use weir_store::notes::Setting;
 
 use super::channels::Control;
+use super::notify::Notify;
 use super::now;
 
 /// How long the core may take to accept a new inventory before the log says so.
@@ -25,6 +27,7 @@ pub(crate) struct Desk {
     file: Config,
     control: Sender<Control>,
     shared: Arc<SharedInventory>,
+    notify: Notify,
     state: Mutex<State>,
 }
 
@@ -56,9 +59,10 @@ impl Desk {
         in_force: Arc<Inventory>,
         control: Sender<Control>,
         shared: Arc<SharedInventory>,
+        notify: Notify,
     ) -> Self {
         let state = State { settings, panels: Update::default(), in_force };
-        Self { file: file.clone(), control, shared, state: Mutex::new(state) }
+        Self { file: file.clone(), control, shared, notify, state: Mutex::new(state) }
     }
 
     /// Panels said something.
@@ -99,7 +103,7 @@ impl weir_api::settings::Desk for Desk {
         &Settings::NAMES
     }
 
-    fn check(&self, name: &str, value: Option<&serde_json::Value>) -> Result<(), String> {
+    fn check(&self, name: &str, value: Option<&Value>) -> Result<(), String> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let mut trial = state.settings.clone();
         drop(state);
@@ -107,10 +111,29 @@ impl weir_api::settings::Desk for Desk {
         trial.check(&self.file)
     }
 
-    fn apply(&self, name: &str, value: Option<&serde_json::Value>) {
+    fn complete(&self, name: &str, before: Option<&Value>, given: Value) -> Result<Value, String> {
+        Settings::complete(name, before, given)
+    }
+
+    fn shown(&self, name: &str, value: &Value) -> Value {
+        Settings::shown(name, value)
+    }
+
+    fn told(&self, name: &str, before: Option<&Value>, value: &Value) -> Value {
+        Settings::told(name, before, value)
+    }
+
+    fn of_file(&self, name: &str) -> Value {
+        Settings::of_file(name, &self.file)
+    }
+
+    fn apply(&self, name: &str, value: Option<&Value>) {
         self.change(|state| {
             if let Err(why) = state.settings.take(name, value) {
                 warn!(setting = name, why, "a setting was not taken");
+            } else if name == "channels" {
+                // Under the lock, so that of two changes the later one holds.
+                self.notify.channels(state.settings.channels.clone());
             }
         });
     }

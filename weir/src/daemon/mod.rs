@@ -156,18 +156,12 @@ impl Daemon {
             history::spawn(open_history(&config.store.path)?, &metrics, &failed_tx)?;
         let in_force = Arc::clone(&inventory);
         let inventory = Arc::new(SharedInventory::new(inventory));
-        let inventory_desk = Arc::new(inventory::Desk::new(
-            file,
-            settings,
-            in_force,
-            control.clone(),
-            Arc::clone(&inventory),
-        ));
         let desk = (!config.panels.is_empty())
             .then(|| Arc::new(panel_desk::Desk::new(config, store_tx.clone())));
         let diverted = core.mitigator().mitigations().cloned().collect();
         let (tell, notify) = notify::spawn(
             &config.mitigator,
+            &settings.channels,
             notify::Parts {
                 desired: desired_rx.clone(),
                 control: control.clone(),
@@ -176,6 +170,14 @@ impl Daemon {
             },
             &failed_tx,
         )?;
+        let inventory_desk = Arc::new(inventory::Desk::new(
+            file,
+            settings,
+            in_force,
+            control.clone(),
+            Arc::clone(&inventory),
+            tell.clone(),
+        ));
         let web = web::spawn(
             &config.api,
             &config.store.path,

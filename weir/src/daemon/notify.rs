@@ -3,20 +3,21 @@
 //! [`Outbox`] and [`Scrubbers`] say what is due; this thread keeps their time, and a few threads a
 //! receiver send, so that a receiver that does not answer holds up nobody else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use crossbeam_channel::{Receiver, Sender, bounded, never, select, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 use tokio::sync::{oneshot, watch};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use weir_api::{Deliveries, Delivery, Metrics};
 use weir_bgp::config::Secret;
 use weir_bgp::guard::Admitted;
 use weir_mitigator::Config;
-use weir_mitigator::notify::{DeliveryId, Outbox, Outcome, Request, Scrubbers};
+use weir_mitigator::notify::{DeliveryId, Outbox, Outcome, Request, Scrubbers, WebhookConfig};
 use weir_model::{Decision, Incident, Measure, Millis, Mitigation};
 use weir_panel::client::{Sender as HttpSender, Timeouts};
 
@@ -50,6 +51,8 @@ pub(crate) struct News {
 #[derive(Debug)]
 pub(crate) enum Notice {
     Decisions(Vec<News>),
+    /// Other channels are set beside the configuration file's.
+    Channels(Vec<WebhookConfig>),
     /// Look at the desired state.
     Nudge,
     Log(oneshot::Sender<Deliveries>),
@@ -67,14 +70,25 @@ pub(crate) enum Notice {
 #[derive(Clone, Debug)]
 pub(crate) struct Notify {
     out: Sender<Notice>,
+    /// Whether the configuration file names webhooks.
     hooks: bool,
+    /// Whether an operator has set channels.
+    channels: Arc<AtomicBool>,
     metrics: Arc<Metrics>,
 }
 
 impl Notify {
     /// Whether anybody wants to hear of decisions.
-    pub(crate) const fn has_hooks(&self) -> bool {
-        self.hooks
+    pub(crate) fn has_hooks(&self) -> bool {
+        self.hooks || self.channels.load(Ordering::Relaxed)
+    }
+
+    /// Puts other channels in force beside the configuration file's.
+    pub(crate) fn channels(&self, channels: Vec<WebhookConfig>) {
+        self.channels.store(!channels.is_empty(), Ordering::Relaxed);
+        if self.out.send_timeout(Notice::Channels(channels), FAREWELL).is_err() {
+            warn!("who tells others does not take the channels; a restart does");
+        }
     }
 
     pub(crate) fn decisions(&self, news: Vec<News>) {
@@ -123,36 +137,52 @@ struct Done {
 
 /// The threads that send, by receiver.
 struct Senders {
+    client: HttpSender,
     queues: BTreeMap<String, Sender<Request>>,
     threads: Vec<JoinHandle<()>>,
+    answered: Sender<Done>,
     done: Receiver<Done>,
     /// Requests handed out and not yet answered.
     out: usize,
+    failed: Sender<String>,
 }
 
 impl Senders {
-    fn start<'a>(
-        names: impl Iterator<Item = &'a String>,
-        failed: &Sender<String>,
-    ) -> anyhow::Result<Self> {
+    fn new(failed: &Sender<String>) -> Self {
         let (answered, done) = unbounded();
-        let client = HttpSender::new(TIMEOUTS);
-        let mut queues = BTreeMap::new();
-        let mut threads = Vec::new();
+        Self {
+            client: HttpSender::new(TIMEOUTS),
+            queues: BTreeMap::new(),
+            threads: Vec::new(),
+            answered,
+            done,
+            out: 0,
+            failed: failed.clone(),
+        }
+    }
+
+    /// Starts what sends to those new here, and ends what sends to others once it has.
+    fn follow<'a>(&mut self, names: impl Iterator<Item = &'a str>) -> anyhow::Result<()> {
+        let names: BTreeSet<&str> = names.collect();
+        self.queues.retain(|name, _| names.contains(name.as_str()));
+        self.threads.retain(|thread| !thread.is_finished());
         for name in names {
+            if self.queues.contains_key(name) {
+                continue;
+            }
             // Bounded by its user: so many under way a webhook, one a diverted prefix.
             let (queue, requests) = unbounded();
             for number in 0..SENDERS {
-                let (requests, answered) = (Receiver::clone(&requests), answered.clone());
-                let client = client.clone();
+                let (requests, answered) = (Receiver::clone(&requests), self.answered.clone());
+                let client = self.client.clone();
                 let label = format!("notify/{number}");
-                threads.push(spawn_thread(&label, failed, move || {
+                self.threads.push(spawn_thread(&label, &self.failed, move || {
                     send_all(&client, &requests, &answered);
                 })?);
             }
-            queues.insert(name.clone(), queue);
+            self.queues.insert(name.to_owned(), queue);
         }
-        Ok(Self { queues, threads, done, out: 0 })
+        Ok(())
     }
 
     fn send(&mut self, request: Request) {
@@ -177,6 +207,8 @@ fn send_all(client: &HttpSender, requests: &Receiver<Request>, answered: &Sender
 }
 
 struct Thread {
+    /// The configuration file's.
+    own: Vec<WebhookConfig>,
     outbox: Outbox,
     scrubbers: Scrubbers,
     /// Names of the scrubbing services: all other receivers are webhooks.
@@ -200,29 +232,34 @@ pub(crate) struct Parts {
 /// Starts the thread; without receivers it only answers that there are none.
 pub(crate) fn spawn(
     config: &Config,
+    channels: &[WebhookConfig],
     parts: Parts,
     failed: &Sender<String>,
 ) -> anyhow::Result<(Notify, JoinHandle<()>)> {
     let config = with_secrets(config)?;
     let services: Vec<String> = config.scrubbers.iter().map(|s| s.name.clone()).collect();
-    let names = config.webhooks.iter().map(|h| &h.name).chain(&services);
-    let senders = Senders::start(names, failed)?;
     let (out, notices) = bounded(WAITING_MAX);
-    let notify =
-        Notify { out, hooks: !config.webhooks.is_empty(), metrics: Arc::clone(&parts.metrics) };
+    let notify = Notify {
+        out,
+        hooks: !config.webhooks.is_empty(),
+        channels: Arc::new(AtomicBool::new(!channels.is_empty())),
+        metrics: Arc::clone(&parts.metrics),
+    };
     let mut scrubbers = Scrubbers::new(config.scrubbers);
     let is_scrub = |m: &&Mitigation| matches!(m.measure, Measure::Scrub(_));
     scrubbers.resume(parts.diverted.iter().filter(is_scrub), now());
-    let thread = Thread {
-        outbox: Outbox::new(config.webhooks),
+    let mut thread = Thread {
+        own: config.webhooks,
+        outbox: Outbox::default(),
         scrubbers,
         services,
-        senders,
+        senders: Senders::new(failed),
         notices,
         desired: parts.desired,
         control: parts.control,
         metrics: parts.metrics,
     };
+    thread.channels(channels.to_vec())?;
     let thread = spawn_thread("notify", failed, move || thread.run())?;
     Ok((notify, thread))
 }
@@ -238,11 +275,8 @@ impl Thread {
                     Err(_) => return,
                     Ok(notice) => self.notice(notice),
                 },
-                recv(self.senders.done) -> done => match done {
-                    Ok(done) => self.done(&done),
-                    // Nobody sends: there are no receivers. A channel without senders is always
-                    // ready, and would keep this thread turning.
-                    Err(_) => self.senders.done = never(),
+                recv(self.senders.done) -> done => if let Ok(done) = done {
+                    self.done(&done);
                 },
                 default(wait) => {}
             }
@@ -259,6 +293,21 @@ impl Thread {
         due.for_each(|request| self.senders.send(request));
     }
 
+    /// Tells these beside the configuration file's from now on.
+    fn channels(&mut self, channels: Vec<WebhookConfig>) -> anyhow::Result<()> {
+        let hooks: Vec<WebhookConfig> = self.own.iter().cloned().chain(channels).collect();
+        let names = hooks.iter().map(|hook| &hook.name).chain(&self.services);
+        for gone in self.senders.queues.keys().filter(|known| !names.clone().any(|n| n == *known)) {
+            for outcome in ["taken", "failed"] {
+                // Names come and go; what is counted of one that is gone would stay for ever.
+                let _ = self.metrics.notify_requests.remove_label_values(&[gone, outcome]);
+            }
+        }
+        self.senders.follow(names.map(String::as_str))?;
+        self.outbox.set_hooks(hooks, now());
+        Ok(())
+    }
+
     fn wait(&self, at: Millis) -> Duration {
         let next = self.outbox.next_due().into_iter().chain(self.scrubbers.next_due()).min();
         let wait = next.map_or(IDLE, |next| Duration::from_millis(next.since(at)));
@@ -270,6 +319,11 @@ impl Thread {
             Notice::Decisions(list) => {
                 for News { decision, incident } in list {
                     self.outbox.decision(&decision, incident.as_deref(), now());
+                }
+            }
+            Notice::Channels(channels) => {
+                if let Err(error) = self.channels(channels) {
+                    error!(%error, "no thread for a channel");
                 }
             }
             Notice::Test { hook, reply } => {

@@ -293,6 +293,14 @@ export interface Setting {
   at: number | null;
   who: string | null;
   value: unknown;
+  file: unknown;
+}
+export interface Channel {
+  name: string;
+  address: string;
+  enabled: boolean;
+  events: string[];
+  secret_set: boolean;
 }
 export interface User {
   name: string;
