@@ -3,11 +3,9 @@
 use std::error::Error;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
+use zopfli::{Format, Options};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("ui/dist");
@@ -22,9 +20,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("cargo:rerun-if-changed={}", path.display());
         let name = path.strip_prefix(&folder)?.to_string_lossy().replace('\\', "/");
         let packed = out.join(format!("{number}.gz"));
-        let mut encoder = GzEncoder::new(fs::File::create(&packed)?, Compression::best());
-        encoder.write_all(&fs::read(path)?)?;
-        encoder.finish()?;
+        let content = fs::read(path)?;
+        zopfli::compress(Options::default(), Format::Gzip, &*content, fs::File::create(&packed)?)?;
         writeln!(
             table,
             "    File {{ name: {name:?}, content: include_bytes!({path:?}), gzip: include_bytes!({packed:?}) }},"

@@ -118,6 +118,23 @@ try {
   await page.getByRole("row", { name: /Ask first/ }).getByRole("button").click();
   await button(page, "Change").click();
   await page.getByRole("row", { name: /Ask first.*in force/ }).waitFor();
+
+  // A channel, set while weir runs: nobody listens there, and the key is never shown again.
+  await page.getByLabel("Name").fill("night");
+  await page.getByLabel("Webhook address").fill("http://127.0.0.1:9/t0ken");
+  await page.getByLabel("Key of the signature").fill("hunter2");
+  await page.getByLabel("Events, all when empty").fill("announce, withdraw");
+  await button(page, "Add").click();
+  const channel = page.getByRole("row", { name: /^night/ });
+  await channel.getByText("http://127.0.0.1:9, signed: announce, withdraw").waitFor();
+  assert.ok(!/t0ken|hunter2/.test(await page.content()), "credentials are not read back");
+  await channel.getByRole("button", { name: "Switch off" }).click();
+  await channel.getByText("off", { exact: true }).waitFor();
+  await channel.getByRole("button", { name: "Test" }).click();
+  await page.getByText("A test message is on its way.").waitFor();
+  await accessible(page, "settings with a channel");
+  await channel.getByRole("button", { name: "Remove" }).click();
+  await channel.waitFor({ state: "detached" });
   await page.goto("/#/overview");
 
   // An attack appears.
