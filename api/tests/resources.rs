@@ -312,7 +312,7 @@ async fn webhooks_are_tested_by_name_and_their_log_is_shown() {
 async fn what_a_setting_hides_stays_when_it_is_left_out() {
     let world = world();
     let owner = world.token(Role::Admin).await;
-    let put = |version: u64, value: serde_json::Value| {
+    let put = |version: u64, value: Value| {
         let (world, owner) = (&world, owner.clone());
         async move {
             ask("PUT", "/api/v1/settings/channels")
