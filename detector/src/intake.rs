@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use weir_model::{
     Direction, ExpectedTraffic, FINE_SLOTS, HostSlice, IpNet, LongFlow, Millis, Sample,
-    ServiceSlice, Slice,
+    ServiceSlice, Slice, prefetch,
 };
 
 use crate::Detector;
@@ -21,7 +21,7 @@ use crate::window::{Cell, SLOTS_PER_SEC, saturate};
 /// Cells of quiet hosts kept until the slot's end, so that a host that wakes up loses none.
 const COLD_CELLS_MAX: usize = 1 << 18;
 /// Hosts looked up together.
-const GROUP: usize = 16;
+const GROUP: usize = 32;
 /// Samples looked at in one slot.
 const SAMPLES_MAX: usize = 1 << 16;
 /// Slots in which all watched hosts are looked after once, however quiet.
@@ -120,22 +120,50 @@ impl Detector {
         let mut places = [NONE; GROUP];
         for (place, host) in places.iter_mut().zip(group) {
             *place = self.table.get(host.host);
+            if let Some(idle) = self.idle.get(*place as usize) {
+                prefetch(idle);
+            }
         }
-        let mut next = [(NONE, NONE); GROUP];
+        let mut next = [NONE; GROUP];
         for (next, place) in next.iter_mut().zip(places) {
             if let Some(idle) = self.idle.get(place as usize) {
-                *next = (idle.prefix, idle.warm);
+                *next = idle.warm;
+                self.fetch_place(idle.warm);
             }
         }
-        let mut heads = 0;
-        for ((prefix, warm), host) in next.into_iter().zip(group) {
-            for at in [prefix, warm] {
-                if let Some(Some(warm)) = self.warm.get(at as usize) {
-                    heads ^= warm.series.window.touch(host.slot);
-                }
+        for warm in next {
+            self.fetch_head(warm);
+        }
+        for (warm, host) in next.into_iter().zip(group) {
+            if let Some(Some(warm)) = self.warm.get(warm as usize) {
+                warm.series.window.fetch(host.slot);
             }
         }
-        std::hint::black_box(heads);
+    }
+
+    /// Has fetched what is looked at of a watched host when it is looked after.
+    pub(crate) fn fetch_series(&self, at: u32) {
+        if let Some(Some(warm)) = self.warm.get(at as usize) {
+            prefetch(&warm.touched);
+            prefetch(&warm.series.window);
+            prefetch(&warm.series.thresholds);
+            prefetch(&warm.series.last_traffic);
+        }
+    }
+
+    /// Has the place of a watched host fetched.
+    pub(crate) fn fetch_place(&self, at: u32) {
+        if let Some(place) = self.warm.get(at as usize) {
+            prefetch(place);
+        }
+    }
+
+    /// Has what is looked at first of a watched host fetched.
+    fn fetch_head(&self, at: u32) {
+        if let Some(Some(warm)) = self.warm.get(at as usize) {
+            prefetch(&warm.touched);
+            prefetch(&warm.series.window);
+        }
     }
 
     /// The place of a host, made when it is protected and there is room.

@@ -249,7 +249,8 @@ impl Detector {
     fn tend_all(&mut self, touched: &[u32]) {
         let (watermark, now, slot) = (self.watermark.secs(), self.clock.secs(), self.clock.slot());
         let back = self.back();
-        for &at in touched {
+        for (n, &at) in touched.iter().enumerate() {
+            self.fetch_ahead(touched, n);
             let Some(warm) = self.warm[at as usize].as_deref_mut() else { continue };
             warm.touched = false;
             if warm.series.due(watermark, now) {
@@ -273,6 +274,17 @@ impl Detector {
             } else {
                 warm.series.window.take_oldest();
             }
+        }
+    }
+
+    /// Has the watched hosts fetched whose turn it is soon: first where they are, then themselves.
+    #[inline]
+    fn fetch_ahead(&self, touched: &[u32], n: usize) {
+        if let Some(&at) = touched.get(n + 16) {
+            self.fetch_place(at);
+        }
+        if let Some(&at) = touched.get(n + 8) {
+            self.fetch_series(at);
         }
     }
 

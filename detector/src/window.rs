@@ -10,7 +10,7 @@
 //! A sum over a window that is not over yet, or for which exports are still to come, is a lower
 //! bound: it may raise an alarm, never clear one.
 
-use weir_model::{Class, HostSlice};
+use weir_model::{Class, HostSlice, prefetch};
 
 use crate::metric::Test;
 
@@ -29,8 +29,6 @@ const COARSE_LONG: usize = 128;
 pub(crate) trait Sum: Copy + Default {
     /// Adds, staying at the maximum on overflow: the order of additions never shows.
     fn add(&mut self, other: &Self);
-    /// Some number of it.
-    fn weight(&self) -> u64;
 }
 
 /// Traffic of a host or prefix in one slot or second.
@@ -59,10 +57,6 @@ pub(crate) struct Cell {
 }
 
 impl Sum for Cell {
-    fn weight(&self) -> u64 {
-        self.bytes ^ self.out_bytes
-    }
-
     fn add(&mut self, other: &Self) {
         for (mine, theirs) in self.packets.iter_mut().zip(other.packets) {
             *mine = mine.saturating_add(theirs);
@@ -124,10 +118,6 @@ pub(crate) struct PortCell {
 
 #[cfg(test)]
 impl Sum for PortCell {
-    fn weight(&self) -> u64 {
-        self.packets
-    }
-
     fn add(&mut self, other: &Self) {
         self.packets = self.packets.saturating_add(other.packets);
         self.bytes = self.bytes.saturating_add(other.bytes);
@@ -203,15 +193,11 @@ impl<C: Sum> Window<C> {
         self.coarse = other;
     }
 
-    /// Reads the places that [`Window::add`] will write, for the cache's sake.
-    pub(crate) fn touch(&self, slot: u64) -> u64
-    where
-        C: Sum,
-    {
+    /// Has the places fetched that [`Window::add`] will write.
+    pub(crate) fn fetch(&self, slot: u64) {
         let len = self.coarse.len();
-        let fine = self.fine.as_ref().map_or(&self.slot, |fine| &fine[ring(slot, FINE)]);
-        let coarse = &self.coarse[ring(slot / SLOTS_PER_SEC, len)];
-        self.head ^ fine.weight() ^ coarse.weight()
+        prefetch(self.fine.as_ref().map_or(&self.slot, |fine| &fine[ring(slot, FINE)]));
+        prefetch(&self.coarse[ring(slot / SLOTS_PER_SEC, len)]);
     }
 
     /// Makes `slot` the newest one, forgetting what falls out of the rings.

@@ -15,6 +15,7 @@ mod inventory;
 mod matches;
 mod mitigation;
 mod panel;
+mod prefetch;
 mod prefix_set;
 #[cfg(feature = "schema")]
 mod schema;
@@ -35,6 +36,7 @@ pub use mitigation::{
     DesiredState, Measure, Mitigation, MitigationId, MitigationState, Originator, Rung,
 };
 pub use panel::{PanelNode, PanelOrder, PanelPort, PanelServer, PanelStatus};
+pub use prefetch::prefetch;
 pub use prefix_set::PrefixSet;
 pub use slice::{
     Class, ClassVolume, Expectation, FINE_SLOTS, HostSlice, LongFlow, Sample, ServiceSlice, Slice,

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use weir_model::{
     Class, ClassVolume, ExporterId, FINE_SLOTS, FlowRecord, Forwarding, HostSlice, Inventory,
-    LongFlow, Millis, ServiceSlice, Slice, tcp_flags,
+    LongFlow, Millis, ServiceSlice, Slice, prefetch, tcp_flags,
 };
 
 use crate::config::Config;
@@ -56,6 +56,14 @@ struct HostPlace {
     service_count: u32,
 }
 
+/// Records that wait to be added up, and the places of the hosts they go to and come from.
+#[derive(Debug)]
+struct Group {
+    records: [FlowRecord; GROUP],
+    places: [(u32, u32); GROUP],
+    len: usize,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct ServicePlace {
     protocol: u8,
@@ -76,9 +84,8 @@ pub(crate) struct Accumulator {
     services: Vec<ServicePlace>,
     inventory: Arc<Inventory>,
     epoch: u32,
-    /// Records that wait, the first `grouped` of them; absent while they are being added up.
-    group: Option<Box<[FlowRecord; GROUP]>>,
-    grouped: usize,
+    /// Records that wait; absent while they are being added up.
+    group: Option<Box<Group>>,
     hosts: Vec<HostSlice>,
     /// For each of `hosts`, the same host's entry of another slot.
     host_next: Vec<u32>,
@@ -107,19 +114,35 @@ impl Overflow {
 impl Visit for Accumulator {
     #[inline]
     fn record(&mut self, record: &FlowRecord) {
-        self.make(|place| *place = *record);
+        self.make(|| *record);
+    }
+
+    #[inline]
+    fn make(&mut self, new: impl FnOnce() -> FlowRecord) {
+        self.make_if(|record| {
+            *record = new();
+            true
+        });
     }
 
     #[inline]
     fn make_if(&mut self, fill: impl FnOnce(&mut FlowRecord) -> bool) {
-        let place = self.group.as_mut().and_then(|group| group.get_mut(self.grouped));
-        if !place.is_some_and(fill) {
-            return;
+        let Some(mut group) = self.group.take() else { return };
+        let at = group.len;
+        if let Some(record) = group.records.get_mut(at)
+            && fill(record)
+        {
+            let places = (self.place(&record.dst), self.place(&record.src));
+            self.fetch_places(places);
+            if let Some(found) = group.places.get_mut(at) {
+                *found = places;
+            }
+            group.len += 1;
+            if group.len >= GROUP {
+                self.add_group(&mut group);
+            }
         }
-        self.grouped += 1;
-        if self.grouped >= GROUP {
-            self.flush();
-        }
+        self.group = Some(group);
     }
 
     fn timeouts(&mut self, exporter: ExporterId, timeouts: Timeouts) {
@@ -137,8 +160,11 @@ impl Accumulator {
             services: Vec::new(),
             inventory: Arc::default(),
             epoch: 1,
-            group: Some(Box::new([packet::EMPTY; GROUP])),
-            grouped: 0,
+            group: Some(Box::new(Group {
+                records: [packet::EMPTY; GROUP],
+                places: [(NONE, NONE); GROUP],
+                len: 0,
+            })),
             hosts: Vec::new(),
             host_next: Vec::new(),
             service_sums: Vec::new(),
@@ -207,47 +233,65 @@ impl Accumulator {
 
     /// Adds up the records waiting in the group.
     pub(crate) fn flush(&mut self) {
-        let Some(waiting) = self.group.take() else { return };
-        let group = &waiting[..std::mem::take(&mut self.grouped).min(GROUP)];
-        let mut found = [(NONE, NONE); GROUP];
-        // First all places, then all heads: independent loads, which the processor overlaps.
-        for (record, found) in group.iter().zip(&mut found) {
-            *found = (self.place(&record.dst), self.place(&record.src));
+        if let Some(mut group) = self.group.take() {
+            self.add_group(&mut group);
+            self.group = Some(group);
         }
-        let mut heads = 0_u64;
-        for (record, (inbound, outbound)) in group.iter().zip(&found) {
+    }
+
+    /// Has the places of a record's hosts fetched, long before they are looked at.
+    #[inline]
+    fn fetch_places(&self, (inbound, outbound): (u32, u32)) {
+        for place in [inbound, outbound] {
+            if let Some(place) = self.places.get(place as usize) {
+                prefetch(place);
+            }
+        }
+    }
+
+    fn add_group(&mut self, group: &mut Group) {
+        let waiting = std::mem::take(&mut group.len).min(GROUP);
+        let records = &group.records[..waiting];
+        // First all sums are fetched, so that their cache misses overlap, then added to.
+        for (record, (inbound, outbound)) in records.iter().zip(&group.places) {
             for place in [*inbound, *outbound] {
                 if let Some(place) = self.places.get(place as usize)
                     && place.epoch == self.epoch
                     && let Some(host) = self.hosts.get(place.head as usize)
                 {
-                    heads ^= host.slot
-                        ^ host.inbound[Class::of(record) as usize].packets
-                        ^ host.variance;
+                    prefetch(&host.slot);
+                    prefetch(&host.inbound[Class::of(record) as usize].packets);
                 }
             }
         }
-        std::hint::black_box(heads);
-        for (record, (inbound, outbound)) in group.iter().zip(&found) {
+        for (record, (inbound, outbound)) in records.iter().zip(&group.places) {
             if *inbound != NONE || *outbound != NONE {
                 self.add(record, *inbound, *outbound);
             }
         }
-        self.group = Some(waiting);
     }
 
     /// The place of a protected address, made if it has none yet; [`NONE`] if it is not protected.
-    #[inline]
+    #[inline(always)]
     fn place(&mut self, address: &IpAddr) -> u32 {
         match self.ranges.place(address) {
             None => NONE,
-            Some(_) if self.share.is_some_and(|share| !share.holds(*address)) => NONE,
-            Some(Place::Dense(index)) => index,
-            Some(Place::Mapped) => self.mapped_place(*address),
+            Some(Place::Dense(index)) if self.share.is_none() => index,
+            Some(place) => self.other_place(*address, place),
         }
     }
 
+    /// The place where it is not just a number: of a host that may be another share's, or that has no
+    /// place in the dense index.
     #[inline(never)]
+    fn other_place(&mut self, address: IpAddr, place: Place) -> u32 {
+        match place {
+            _ if self.share.is_some_and(|share| !share.holds(address)) => NONE,
+            Place::Dense(index) => index,
+            Place::Mapped => self.mapped_place(address),
+        }
+    }
+
     fn mapped_place(&mut self, address: IpAddr) -> u32 {
         if let Some(place) = self.mapped.get(&address) {
             return *place;

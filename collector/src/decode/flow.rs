@@ -64,8 +64,8 @@ pub(super) fn plain_flow<V: Visit, F: Fields>(
         return;
     }
     let exporter = cx.exporter.id;
-    cx.visit.make(|flow| {
-        *flow = FlowRecord {
+    cx.visit.make(|| {
+        let mut flow = FlowRecord {
             packets,
             bytes,
             sampling,
@@ -77,8 +77,9 @@ pub(super) fn plain_flow<V: Visit, F: Fields>(
             ..described(raw, src, dst, average_length(packets, bytes))
         };
         if matches!(flow.protocol, 1 | 58) {
-            icmp(flow, raw);
+            icmp(&mut flow, raw);
         }
+        flow
     });
 }
 

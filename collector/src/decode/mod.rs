@@ -29,14 +29,11 @@ pub(crate) trait Visit {
     /// A record made where it will stay: written field by field and then copied whole, it would
     /// have to wait for its own small stores.
     #[inline]
-    fn make(&mut self, fill: impl FnOnce(&mut FlowRecord)) {
-        self.make_if(|record| {
-            fill(record);
-            true
-        });
+    fn make(&mut self, new: impl FnOnce() -> FlowRecord) {
+        self.record(&new());
     }
 
-    /// As [`Visit::make`], when `fill` finds that there is a record.
+    /// As [`Visit::make`], when `fill` finds that there is a record: it gets one of no meaning.
     #[inline]
     fn make_if(&mut self, fill: impl FnOnce(&mut FlowRecord) -> bool) {
         let mut record = packet::EMPTY;

@@ -79,12 +79,12 @@ fn flow<V: Visit, const ALL: bool>(
     }
     let exporter = cx.exporter.id;
     let overhead = if ALL { 0 } else { cx.exporter.overhead };
-    cx.visit.make(|record| {
+    cx.visit.make(|| {
         let (packets, bytes) = (long(16), long(20));
         let bytes = u64::from(bytes).saturating_sub(u64::from(packets) * overhead);
         let packets = u64::from(packets);
         let length = average_length(packets, bytes);
-        *record = FlowRecord {
+        let mut record = FlowRecord {
             src: IpAddr::V4(Ipv4Addr::from_bits(long(0))),
             dst: IpAddr::V4(Ipv4Addr::from_bits(long(4))),
             src_port: short(32),
@@ -107,7 +107,8 @@ fn flow<V: Visit, const ALL: bool>(
             output_if,
             exporter,
         };
-        split_icmp(record);
+        split_icmp(&mut record);
+        record
     });
     start
 }

@@ -12,6 +12,7 @@ use weir_api::{Metrics, Question, Traffic};
 use weir_model::{ClassVolume, Expectation, HostRate, IpNet, LongFlow, Millis, Rate, Slice};
 use weir_store::history::{BLOCK_SECS, History, HostMinute, POINTS_MAX, Point, Retention, Step};
 
+use super::sums::Sums;
 use super::totals::Totals;
 use super::{now, spawn as spawn_thread};
 
@@ -39,7 +40,7 @@ pub(crate) struct Second {
     /// Which, since the epoch.
     second: u64,
     /// Packets and octets towards each host.
-    hosts: HashMap<IpAddr, (u64, u64), rustc_hash::FxBuildHasher>,
+    hosts: Sums,
     /// Flows too long for one second.
     long: Vec<LongFlow>,
     /// What those that go on are expected to carry until they are exported again.
@@ -74,13 +75,11 @@ impl Feed {
                 }
             }
         }
-        self.present.totals.slice(slice);
-        for host in &slice.hosts {
-            let total = host.total();
-            let sum = self.present.hosts.entry(host.host).or_default();
-            // What routers discarded arrived at the border all the same.
-            sum.0 = sum.0.saturating_add(total.packets).saturating_add(host.dropped.packets);
-            sum.1 = sum.1.saturating_add(total.bytes).saturating_add(host.dropped.bytes);
+        self.present.totals.take(&[], &slice.services);
+        // In groups that stay in the cache: all hosts of a slice do not.
+        for group in slice.hosts.chunks(Sums::GROUP) {
+            self.present.totals.take(group, &[]);
+            self.present.hosts.add(group);
         }
         self.present.long.extend(slice.long_flows.iter().filter(|flow| !flow.outbound));
         self.present.expected.extend(slice.expected.iter().filter(|flow| !flow.outbound));
@@ -211,7 +210,7 @@ impl Keeper {
         while self.totals.len() > RING_SECS {
             self.totals.pop_first();
         }
-        for (host, (packets, bytes)) in second.hosts {
+        for (host, (packets, bytes)) in second.hosts.iter() {
             self.add(host, second.second, number(packets), number(bytes));
         }
         for flow in second.long {
@@ -401,8 +400,14 @@ mod tests {
 
     fn second(at: u64, packets: u64) -> Second {
         let mut second = Second { second: at, ..Second::default() };
-        second.hosts.insert(HOST.parse().unwrap(), (packets, packets * 100));
+        second.hosts.add(&[seen(HOST.parse().unwrap(), packets)]);
         second
+    }
+
+    fn seen(host: IpAddr, packets: u64) -> HostSlice {
+        let mut slice = HostSlice::empty(host, 0);
+        slice.inbound[Class::Udp as usize] = ClassVolume { packets, bytes: packets * 100 };
+        slice
     }
 
     fn series(keeper: &Keeper, step: Step, from: u64, to: u64) -> Vec<(u64, f64)> {
@@ -418,17 +423,17 @@ mod tests {
         let mut keeper = keeper();
         let start = 60_000;
         for at in start..start + 600 {
-            keeper.take(second(at, at - start));
+            keeper.take(second(at, at - start + 1));
             keeper.write_until(keeper.second.saturating_sub(GRACE_SECS) / 60).unwrap();
         }
         let seconds = series(&keeper, Step::Second, start, start + 600);
         let expected: Vec<(u64, f64)> =
-            (0..600).map(|n| (start + n, f64::from(u32::try_from(n).unwrap()))).collect();
+            (0..600).map(|n| (start + n, f64::from(u32::try_from(n + 1).unwrap()))).collect();
         assert_eq!(seconds, expected);
         let minutes = series(&keeper, Step::Minute, start, start + 600);
         assert_eq!(minutes.len(), 10);
-        assert_eq!(minutes[9], (start + 540, 569.5));
-        assert_eq!(keeper.busiest(5, true, &[])[0].now.packets_per_sec, 599.0);
+        assert_eq!(minutes[9], (start + 540, 570.5));
+        assert_eq!(keeper.busiest(5, true, &[])[0].now.packets_per_sec, 600.0);
         assert!(keeper.busiest(5, true, &["192.0.2.0/24".parse().unwrap()]).is_empty());
     }
 
@@ -458,7 +463,7 @@ mod tests {
         let mut keeper = keeper();
         let mut many = Second { second: 60_000, ..Second::default() };
         for n in 0..u32::try_from(HOSTS_MAX + 100).unwrap() {
-            many.hosts.insert(IpAddr::from(n.to_be_bytes()), (1, 1));
+            many.hosts.add(&[seen(IpAddr::from(n.to_be_bytes()), 1)]);
         }
         keeper.take(many);
         assert_eq!(keeper.rings.len(), HOSTS_MAX);
@@ -478,7 +483,7 @@ mod tests {
             feed.slice(&Slice { slot, hosts: vec![host], ..Slice::default() });
         }
         let first = seconds.try_recv().unwrap();
-        assert_eq!(first.hosts.values().next(), Some(&(10, 600)));
+        assert_eq!(first.hosts.iter().next(), Some((HOST.parse().unwrap(), (10, 600))));
         assert!(seconds.try_recv().is_err());
     }
 }

@@ -30,6 +30,7 @@ mod panel_desk;
 mod panels;
 mod recorder;
 mod store_thread;
+mod sums;
 mod totals;
 mod views;
 mod web;

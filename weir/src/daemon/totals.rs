@@ -1,7 +1,7 @@
 //! One second of traffic towards everything protected, added up for the live charts.
 
 use weir_api::TrafficSecond;
-use weir_model::{Class, LongFlow, Millis, Rate, Slice};
+use weir_model::{Class, ClassVolume, HostSlice, LongFlow, Millis, Rate, ServiceSlice};
 
 /// Packets and octets. Charts need no exact sums, and `f64` never overflows.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -35,17 +35,30 @@ const fn number(value: u64) -> f64 {
 }
 
 impl Totals {
-    /// Takes a slice in.
-    pub(crate) fn slice(&mut self, slice: &Slice) {
-        for host in &slice.hosts {
-            for (sum, part) in self.classes.iter_mut().zip(&host.inbound) {
-                sum.add(number(part.packets), number(part.bytes));
+    /// Takes what hosts and services carried in: as whole numbers, which the processor adds several at
+    /// once, and made to floats once a call. No slice carries what overflows 64 bits, and a chart would
+    /// not mind.
+    pub(crate) fn take(&mut self, hosts: &[HostSlice], of_services: &[ServiceSlice]) {
+        let mut classes = [[0_u64; 2]; Class::COUNT];
+        let (mut discarded, mut services) = ([0_u64; 2], [0_u64; 2]);
+        let add = |sum: &mut [u64; 2], part: &ClassVolume| {
+            sum[0] = sum[0].wrapping_add(part.packets);
+            sum[1] = sum[1].wrapping_add(part.bytes);
+        };
+        for host in hosts {
+            for (sum, part) in classes.iter_mut().zip(&host.inbound) {
+                add(sum, part);
             }
-            self.discarded.add(number(host.dropped.packets), number(host.dropped.bytes));
+            add(&mut discarded, &host.dropped);
         }
-        for service in &slice.services {
-            self.services.add(number(service.inbound.packets), number(service.inbound.bytes));
+        for service in of_services {
+            add(&mut services, &service.inbound);
         }
+        for (sum, [packets, bytes]) in self.classes.iter_mut().zip(classes) {
+            sum.add(number(packets), number(bytes));
+        }
+        self.discarded.add(number(discarded[0]), number(discarded[1]));
+        self.services.add(number(services[0]), number(services[1]));
     }
 
     /// Takes in what a flow that lasted longer carried in this second.
@@ -80,7 +93,6 @@ impl Totals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weir_model::{ClassVolume, HostSlice, ServiceSlice};
 
     #[test]
     fn classes_services_and_discards_are_kept_apart() {
@@ -100,10 +112,9 @@ mod tests {
             variance: 0,
             sources: 0,
         };
-        let slice = Slice { hosts: vec![seen], services: vec![service], ..Slice::default() };
         let mut totals = Totals::default();
-        totals.slice(&slice);
-        totals.slice(&slice);
+        totals.take(&[seen], &[service]);
+        totals.take(&[seen], &[service]);
         let told = totals.told(1);
         assert_eq!(told.classes[Class::Udp as usize].packets_per_sec, 10.0);
         assert_eq!(told.classes[Class::TcpSyn as usize].bits_per_sec, 3200.0);
