@@ -94,12 +94,17 @@ impl Detector {
         let arrival = Millis::from_slot(slice.slot).secs();
         self.since.get_or_insert(arrival);
         for group in slice.hosts.chunks(GROUP) {
-            self.warm_cache(group);
-            for host in group {
+            let places = self.warm_cache(group);
+            for (host, place) in group.iter().zip(places) {
                 let cell = Cell::of_host(host);
                 self.seen.0 = self.seen.0.saturating_add(cell.total());
                 self.seen.1 = self.seen.1.saturating_add(cell.variance);
-                self.cell(host.host, Time::of(host.slot, slice.slot), arrival, &cell);
+                let time = Time::of(host.slot, slice.slot);
+                if place == NONE {
+                    self.cell(host.host, time, arrival, &cell);
+                } else {
+                    self.cell_at(place, time, arrival, &cell);
+                }
             }
         }
         for service in &slice.services {
@@ -115,8 +120,9 @@ impl Detector {
     }
 
     /// Looks at what a group of hosts will need, one level after the other, so that the cache misses
-    /// of a level overlap; one host at a time would wait for each.
-    fn warm_cache(&self, group: &[HostSlice]) {
+    /// of a level overlap; one host at a time would wait for each. Says where they are, [`NONE`] of those
+    /// not known yet.
+    fn warm_cache(&self, group: &[HostSlice]) -> [u32; GROUP] {
         let mut places = [NONE; GROUP];
         for (place, host) in places.iter_mut().zip(group) {
             *place = self.table.get(host.host);
@@ -139,6 +145,7 @@ impl Detector {
                 warm.series.window.fetch(host.slot);
             }
         }
+        places
     }
 
     /// Has fetched what is looked at of a watched host when it is looked after.
@@ -219,8 +226,15 @@ impl Detector {
     }
 
     fn cell(&mut self, address: IpAddr, time: Time, arrival: u64, cell: &Cell) {
+        if let Some(place) = self.place(address, arrival) {
+            self.cell_at(place, time, arrival, cell);
+        } else {
+            self.counters.cells += 1;
+        }
+    }
+
+    fn cell_at(&mut self, place: u32, time: Time, arrival: u64, cell: &Cell) {
         self.counters.cells += 1;
-        let Some(place) = self.place(address, arrival) else { return };
         let Idle { prefix, warm, .. } = self.idle[place as usize];
         self.add_warm(prefix, time, cell);
         if warm != NONE {

@@ -407,8 +407,20 @@ impl Accumulator {
     }
 
     /// The entry of a host and slot, made if need be; beyond all entries when there is no room.
-    #[inline]
+    #[inline(always)]
     fn host_at(&mut self, place: u32, slot: u64, address: IpAddr) -> usize {
+        // Nearly always it is the newest one.
+        if let Some(known) = self.places.get(place as usize)
+            && known.epoch == self.epoch
+            && self.hosts.get(known.head as usize).is_some_and(|host| host.slot == slot)
+        {
+            return known.head as usize;
+        }
+        self.other_host_at(place, slot, address)
+    }
+
+    #[inline(never)]
+    fn other_host_at(&mut self, place: u32, slot: u64, address: IpAddr) -> usize {
         let beyond = usize::MAX;
         let Some(place) = self.places.get_mut(place as usize) else { return beyond };
         if place.epoch != self.epoch {
