@@ -104,20 +104,11 @@ pub(crate) fn parse(
     out: &mut FlowRecord,
 ) -> Option<Complete> {
     let walk = Walk { whole: frame.len(), wire_len, tunnel, layers: 0 };
-    match link {
+    if link == LinkType::Ethernet && be16(frame, 12) == Some(ethertype::IPV4) {
         // By far the most: no tag, IPv4.
-        LinkType::Ethernet if be16(frame, 12) == Some(ethertype::IPV4) => {
-            walk.ipv4(frame.get(14..)?, out)
-        }
-        LinkType::Ethernet => walk.ethernet(frame, out),
-        LinkType::Ip => walk.ip(frame, out),
-        LinkType::LinuxSll => walk.ether_type(be16(frame, 14)?, frame.get(16..)?, out),
-        LinkType::LinuxSll2 => walk.ether_type(be16(frame, 0)?, frame.get(20..)?, out),
-        LinkType::Null => walk.ip(frame.get(4..)?, out),
-        LinkType::Ppp => walk.ppp(frame, out),
-        LinkType::Mpls => walk.mpls(frame, out),
-        LinkType::Ieee80211 => walk.ieee80211(frame, out),
+        return walk.ipv4(frame.get(14..)?, out);
     }
+    walk.frame(link, frame, out)
 }
 
 #[derive(Clone, Copy)]
@@ -131,6 +122,20 @@ struct Walk {
 impl Walk {
     fn deeper(self) -> Option<Self> {
         (self.layers < MAX_LAYERS).then_some(Self { layers: self.layers + 1, ..self })
+    }
+
+    #[inline(never)]
+    fn frame(self, link: LinkType, frame: &[u8], out: &mut FlowRecord) -> Option<Complete> {
+        match link {
+            LinkType::Ethernet => self.ethernet(frame, out),
+            LinkType::Ip => self.ip(frame, out),
+            LinkType::LinuxSll => self.ether_type(be16(frame, 14)?, frame.get(16..)?, out),
+            LinkType::LinuxSll2 => self.ether_type(be16(frame, 0)?, frame.get(20..)?, out),
+            LinkType::Null => self.ip(frame.get(4..)?, out),
+            LinkType::Ppp => self.ppp(frame, out),
+            LinkType::Mpls => self.mpls(frame, out),
+            LinkType::Ieee80211 => self.ieee80211(frame, out),
+        }
     }
 
     /// Octets on the wire from the beginning of `rest` on.
@@ -305,7 +310,7 @@ impl Walk {
             }),
             _ => true,
         };
-        if self.tunnel == Tunnel::Inner {
+        if self.tunnel == Tunnel::Inner && carries(out) {
             let mut inner = *out;
             if let Some(complete) = self.inner(body, &mut inner) {
                 *out = inner;
@@ -315,6 +320,7 @@ impl Walk {
         complete
     }
 
+    #[inline(never)]
     fn inner(self, body: &[u8], out: &mut FlowRecord) -> Option<Complete> {
         let next = self.deeper()?;
         match out.protocol {
@@ -346,6 +352,16 @@ impl Walk {
         }
         let header = 4 + word(0x8000) + word(0x2000) + word(0x1000);
         self.ether_type(be16(body, 2)?, body.get(header..)?, out)
+    }
+}
+
+/// Whether a packet may be a tunnel's, by protocol and port: see [`Walk::inner`].
+#[inline]
+const fn carries(packet: &FlowRecord) -> bool {
+    match packet.protocol {
+        4 | 41 | 47 | 137 | 143 => true,
+        17 => matches!(packet.dst_port, 4789 | 6081 | 8472),
+        _ => false,
     }
 }
 
