@@ -292,7 +292,7 @@ fn ingest(protocol: &str, records: u64, bar: f64, folder: &Path) -> io::Result<(
         figure(&format!("{protocol}/{name}/cpu"), cpu, "s/million", cpu_bar)?;
         Ok(best)
     };
-    of("socket", sink(folder))?;
+    let socket = of("socket", sink(folder))?;
     let sflow = protocol == "sflow";
     of("nfcapd", nfcapd(folder, sflow))?;
     of("nfacctd", nfacctd(folder, sflow))?;
@@ -302,6 +302,12 @@ fn ingest(protocol: &str, records: u64, bar: f64, folder: &Path) -> io::Result<(
         let ratio = own.records_per_sec / rival.records_per_sec;
         let bar = if protocol == "netflow-v5" { ">=1.2" } else { "-" };
         figure(&format!("{protocol}/weir-to-fastnetmon"), ratio, "ratio", bar)?;
+        let cpu = own.cpu_secs_per_million / rival.cpu_secs_per_million.max(1e-9);
+        figure(&format!("{protocol}/weir-to-fastnetmon/cpu"), cpu, "ratio", "-")?;
+    }
+    if socket.records_per_sec > 0.0 {
+        let ratio = own.records_per_sec / socket.records_per_sec;
+        figure(&format!("{protocol}/weir-to-socket"), ratio, "ratio", "-")?;
     }
     Ok(())
 }
