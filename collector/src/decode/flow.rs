@@ -144,8 +144,8 @@ fn from_fields(raw: &Raw, overhead: u64) -> Option<FlowRecord> {
     Some(flow)
 }
 
-/// What a record says of its packets' headers.
-#[inline]
+/// What a record says of its packets' headers. A call would write the record once to copy it after.
+#[inline(always)]
 fn described(raw: &impl Fields, src: IpAddr, dst: IpAddr, average: u16) -> FlowRecord {
     let or_average = |slot| if raw.has(slot) { raw.u16(slot) } else { average };
     let protocol = raw.u8(Slot::Protocol);
