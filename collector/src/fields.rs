@@ -164,7 +164,7 @@ fn iana(number: u16) -> Slot {
         36 => Slot::ActiveTimeout,
         37 => Slot::InactiveTimeout,
         48 | 302 => Slot::Sampler,
-        52 | 192 => Slot::Ttl,
+        52 | 53 | 192 => Slot::Ttl,
         61 => Slot::Direction,
         85 => Slot::TotalBytes,
         86 => Slot::TotalPackets,

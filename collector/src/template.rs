@@ -117,8 +117,18 @@ impl<'a> Definition<'a> {
         Some(Self { id, kind, bytes: rest.get(..end)?, specs, count })
     }
 
-    /// Whether it takes a template back (RFC 7011 §8.1).
+    /// Whether it takes a template back, or by the number of the set all of its kind (RFC 7011
+    /// §8.1). Zeros are neither: exporters fill sets up with them.
     pub(crate) fn is_withdrawal(&self) -> bool {
+        let all = match self.kind {
+            Kind::Data => 2,
+            Kind::Options { .. } => 3,
+        };
+        self.is_empty() && (self.id >= 256 || self.id == all)
+    }
+
+    /// Whether it has no fields.
+    pub(crate) fn is_empty(&self) -> bool {
         self.count == 0
     }
 

@@ -98,6 +98,8 @@ fn small_fields_mean_what_they_mean() {
     let ttl = flow_of(&[(52, 1), (25, 2), (26, 2)], bytes().u8(57).u16(40).u16(1400));
     assert_eq!((ttl.ttl, ttl.length_min, ttl.length_max), (57, 40, 1400));
     assert_eq!(flow_of(&[(192, 1)], bytes().u8(3)).ttl, 3);
+    assert_eq!(flow_of(&[(53, 1)], bytes().u8(4)).ttl, 4);
+    assert_eq!(flow_of(&[(52, 1), (53, 1)], bytes().u8(5).u8(6)).ttl, 5);
     assert_eq!(flow_of(&[], bytes()).length_max, 100);
     let check = |status, wanted| {
         assert_eq!(flow_of(&[(89, 1)], bytes().u8(status)).forwarding, wanted);
@@ -147,6 +149,7 @@ fn times_of_every_kind() {
     check(&[(150, 4), (151, 4)], bytes().u32(1_699_999_990).u32(1_699_999_995), -10_000, -5000);
     let ntp = |ms: u64| ((ms / 1000 + 2_208_988_800) << 32) + ((ms % 1000) << 32) / 1000 + 1;
     check(&[(156, 8), (157, 8)], bytes().u64(ntp(now - 250)).u64(ntp(now - 250)), -250, -250);
+    check(&[(154, 8), (155, 8)], bytes().u64(ntp(now - 900)).u64(ntp(now - 250)), -900, -250);
     check(&[(158, 4), (159, 4)], bytes().u32(3_000_000).u32(1_000_000), -3000, -1000);
     check(&[(153, 8), (161, 4)], bytes().u64(now - 100).u32(2000), -2100, -100);
     check(&[(323, 8)], bytes().u64(now - 70), -70, -70);
@@ -167,6 +170,13 @@ fn v9_uptime_wraps_between_flow_and_export() {
     let record = base().u32(u32::MAX - 2999).u32(u32::MAX - 999).0;
     let sets = [set(0, &template(256, &iana(&fields))), set(256, &record)];
     let flow = records(&mut shard(&config()), &v9(1000, 1, 1, &sets), NOW)[0];
+    assert_eq!((flow.start, flow.end), (NOW - 4000, NOW - 2000));
+}
+
+#[test]
+fn v5_uptime_wraps_between_flow_and_export() {
+    let record = v5_record(SRC, DST, 80, u32::MAX - 2999, u32::MAX - 999);
+    let flow = records(&mut shard(&config()), &v5(1000, 0, 1, &[record]), NOW)[0];
     assert_eq!((flow.start, flow.end), (NOW - 4000, NOW - 2000));
 }
 
@@ -226,6 +236,45 @@ fn lengths_that_vary_may_be_nothing_at_all() {
 }
 
 #[test]
+fn v9_has_vendors_numbers_lengths_that_vary_and_fields_of_no_length() {
+    // Numbers beyond 0x8000 carry no enterprise in version 9 (Cisco ASA, Palo Alto); a length of
+    // 65535 means what it does in IPFIX (H3C); a field may have no length at all.
+    let of = |fields: &[(u16, u16)], values: Bytes| {
+        let all = [fields, &BASE[..]].concat();
+        let sets = [set(0, &template(256, &iana(&all))), set(256, &values.raw(&base().0).0)];
+        records(&mut shard(&config()), &v9(1, 1, 1, &sets), NOW)
+    };
+    for flows in [
+        of(&[(33_000, 4), (0xffff, 2)], bytes().u32(7).u16(7)),
+        of(&[(82, 65_535), (83, 65_535)], bytes().u8(2).u16(7).u8(0)),
+        of(&[(82, 0), (8, 0)], bytes()),
+    ] {
+        let [flow] = flows.as_slice() else { panic!("{flows:?}") };
+        assert_eq!((flow.dst.to_string(), flow.bytes), ("203.0.113.7".to_owned(), 1000));
+    }
+}
+
+#[test]
+fn enterprises_fields_of_any_length_are_passed_over() {
+    let fields = [(1, 65_535, 9), (8, 4, 9), (12, 65_535, 35_632)];
+    let values = bytes().u8(255).u16(300).raw(&[1; 300]).u32(1).u8(3).raw(b"abc").0;
+    let flows = flows_of(&fields, &values);
+    assert_eq!((flows.len(), flows[0].bytes), (1, 1000));
+}
+
+#[test]
+fn a_message_length_that_lies_costs_no_good_set() {
+    let sets = [set(2, &template(256, &iana(&BASE))), set(256, &base().0)];
+    for stated in [0_u16, 15, 2000] {
+        let mut datagram = ipfix(0, 1, &sets);
+        datagram[2..4].copy_from_slice(&stated.to_be_bytes());
+        let mut shard = shard(&config());
+        assert_eq!(records(&mut shard, &datagram, NOW).len(), 1, "{stated}");
+        assert_eq!(shard.exporters()[0].decode_errors, 1, "{stated}");
+    }
+}
+
+#[test]
 fn only_what_is_bad_is_lost() {
     let mut shard = shard(&config());
     let good = || set(256, &base().0);
@@ -280,6 +329,17 @@ fn templates_change_and_are_taken_back() {
     records(&mut shard, &define(&BASE), NOW);
     records(&mut shard, &ipfix(0, 1, &[set(2, &template(2, &[]))]), NOW);
     assert_eq!(shard.exporters()[0].templates, 0);
+}
+
+#[test]
+fn padding_of_a_template_set_takes_nothing_back() {
+    // Zeros, and the number that takes back all of the other kind.
+    for padding in [&[0; 4][..], &[0; 3], &[0; 12], &[0, 3, 0, 0], &[0, 9, 0, 0]] {
+        let mut shard = shard(&config());
+        let padded = [template(256, &iana(&BASE)), padding.to_vec()].concat();
+        let sets = [set(2, &padded), set(256, &base().0)];
+        assert_eq!(records(&mut shard, &ipfix(0, 1, &sets), NOW).len(), 1, "{padding:?}");
+    }
 }
 
 #[test]
@@ -342,6 +402,37 @@ fn sampling_by_sampler_template_and_domain() {
     assert_eq!(resolved(&of_template, None), (10, SamplingSource::Template));
     let of_domain: [Told<'_>; 1] = [(&[(149, 4), (34, 4)], bytes().u32(1).u32(64).0)];
     assert_eq!(resolved(&of_domain, Some(7)), (64, SamplingSource::Domain));
+}
+
+#[test]
+fn version_9_has_a_scope_type_for_templates() {
+    let mut shard = shard(&config());
+    let options = v9_options_template(300, &iana(&[(5, 2)]), &iana(&[(34, 4)]));
+    let sets = [
+        set(0, &template(256, &iana(&BASE))),
+        set(1, &options),
+        set(300, &bytes().u16(256).u32(20).0),
+        set(300, &bytes().u16(257).u32(30).0),
+        set(256, &base().0),
+    ];
+    assert_eq!(records(&mut shard, &v9(1, 1, 1, &sets), NOW)[0].sampling, 20);
+    assert_eq!(sampling(&shard).1, SamplingSource::Template);
+}
+
+#[test]
+fn a_rate_holds_for_the_exporters_other_ports_and_domains() {
+    let mut shard = shard(&config());
+    let option = options_template(300, 1, &iana(&[(149, 4), (34, 4)]));
+    let told = [set(3, &option), set(300, &bytes().u32(9).u32(512).0)];
+    let other_port = "192.0.2.1:40000".parse().unwrap();
+    shard.records(other_port, &ipfix(0, 9, &told), NOW, |_| {}).unwrap();
+    let sets = [set(2, &template(256, &iana(&BASE))), set(256, &base().0)];
+    assert_eq!(records(&mut shard, &ipfix(0, 1, &sets), NOW)[0].sampling, 512);
+    // Two domains that differ: neither holds for a third.
+    let told = [set(3, &option), set(300, &bytes().u32(8).u32(64).0)];
+    shard.records(other_port, &ipfix(0, 8, &told), NOW, |_| {}).unwrap();
+    assert_eq!(records(&mut shard, &ipfix(1, 1, &sets), NOW)[0].sampling, 1);
+    assert_eq!(sampling(&shard).1, SamplingSource::Unknown);
 }
 
 #[test]

@@ -130,7 +130,7 @@ fn templates<V: Visit>(
         if definition.is_withdrawal() && dialect == Dialect::Ipfix {
             cx.exporter.withdraw(export.domain, &definition);
             cx.visit.withdrawal(export.domain, definition.id);
-        } else if definition.id < 256 || definition.is_withdrawal() {
+        } else if definition.id < 256 || definition.is_empty() {
             // Padding that looks like a definition, or nonsense.
             if definition.id != 0 {
                 cx.fault(DecodeErrorKind::BadTemplate);
