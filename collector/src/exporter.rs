@@ -1,10 +1,16 @@
 //! What a shard remembers of one exporter.
 
+use std::collections::BTreeMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use rustc_hash::FxHashMap;
-use weir_model::{DropCount, ExporterId, ExporterStatus, FlowProtocol, Millis, SamplingSource};
+use weir_model::{
+    DropCount, ExporterId, ExporterStatus, FlowProtocol, InterfaceRole, InterfaceStatus, Millis,
+    SamplingSource,
+};
 
 use crate::config::{Config, ExporterConfig};
 use crate::error::DecodeErrorKind;
@@ -27,6 +33,8 @@ pub(crate) struct DomainKey {
 
 /// Octets of an Ethernet header, to bring layer-2 counts down to layer 3.
 pub(crate) const ETHERNET_HEADER: u64 = 14;
+/// Interfaces shown of one exporter.
+const MAX_INTERFACES: usize = 256;
 /// Streams of sequence numbers remembered for one exporter.
 const MAX_STREAMS: usize = 256;
 /// A gap beyond this is a restart of the exporter, not a loss.
@@ -35,6 +43,9 @@ const MAX_GAP: u32 = 1_000_000;
 /// Most octets of template definitions of one exporter: a thousand templates of 250 fields. What
 /// is made of them takes about three times as much.
 const MAX_DEFINITION_OCTETS: usize = 1 << 20;
+/// Most octets of definitions of all exporters: four kilobytes of each of the most there can be. A
+/// sender that may forge the addresses of many exporters must not have a megabyte of each.
+const MAX_ALL_DEFINITION_OCTETS: usize = 16 << 20;
 /// How far back a number may lie to be that of an overtaken datagram.
 const MAX_BEHIND: u32 = 4096;
 /// Datagrams in a row that may lie behind before it is a restart.
@@ -85,6 +96,8 @@ pub(crate) struct Exporter {
     templates: Vec<Template>,
     /// Of all templates known.
     definition_octets: usize,
+    /// Of all exporters' templates, in all shards.
+    all_definition_octets: Arc<AtomicUsize>,
     max_domains: usize,
     max_templates: usize,
 }
@@ -95,6 +108,7 @@ impl Exporter {
         address: IpAddr,
         entry: Option<&ExporterConfig>,
         config: &Config,
+        all_definition_octets: Arc<AtomicUsize>,
     ) -> Self {
         let name = entry.and_then(|e| e.name.clone()).unwrap_or_else(|| address.to_string());
         let operator = entry.and_then(|e| e.sampling);
@@ -129,6 +143,7 @@ impl Exporter {
             by_key: FxHashMap::default(),
             templates: Vec::new(),
             definition_octets: 0,
+            all_definition_octets,
             max_domains: config.max_domains,
             max_templates: config.max_templates,
         }
@@ -154,8 +169,8 @@ impl Exporter {
             return Err(DecodeErrorKind::TooManyTemplates);
         }
         if let Some(index) = known {
+            self.hold(octets)?;
             self.templates[index] = definition.compile(dialect);
-            self.definition_octets = octets;
             return Ok(Some(index));
         }
         let new_domain = !self.domains.contains_key(&domain);
@@ -164,6 +179,7 @@ impl Exporter {
         {
             return Err(DecodeErrorKind::TooManyTemplates);
         }
+        self.hold(octets)?;
         *self.domains.entry(domain).or_insert(0) += 1;
         // A withdrawn template leaves its place to the next new one.
         let index = match self.templates.iter().position(|t| t.id == 0) {
@@ -175,15 +191,28 @@ impl Exporter {
         };
         self.templates[index] = definition.compile(dialect);
         self.by_key.insert((domain, definition.id), index);
-        self.definition_octets = octets;
         Ok(Some(index))
+    }
+
+    /// From now on there are so many octets of definitions, if all exporters' have room.
+    fn hold(&mut self, octets: usize) -> Result<(), DecodeErrorKind> {
+        let before = std::mem::replace(&mut self.definition_octets, octets);
+        let held = self.all_definition_octets.fetch_update(Relaxed, Relaxed, |all| {
+            let all = (all + octets).saturating_sub(before);
+            (octets <= before || all <= MAX_ALL_DEFINITION_OCTETS).then_some(all)
+        });
+        if held.is_err() {
+            self.definition_octets = before;
+            return Err(DecodeErrorKind::TooManyTemplates);
+        }
+        Ok(())
     }
 
     /// Forgets a template, or all of one kind when the number is that of the set (RFC 7011 §8.1).
     pub(crate) fn withdraw(&mut self, domain: DomainKey, definition: &Definition<'_>) {
         let all = definition.id < 256;
         let options = matches!(definition.kind, Kind::Options { .. });
-        let (templates, octets) = (&mut self.templates, &mut self.definition_octets);
+        let (templates, mut octets) = (&mut self.templates, self.definition_octets);
         let mut gone = 0;
         self.by_key.retain(|(of, id), index| {
             let is_options = matches!(templates[*index].kind, Kind::Options { .. });
@@ -191,11 +220,13 @@ impl Exporter {
             if *of != domain || !named {
                 return true;
             }
-            *octets -= templates[*index].definition.len();
+            octets -= templates[*index].definition.len();
             templates[*index] = Template::default();
             gone += 1;
             false
         });
+        // There is always room for less.
+        let _ = self.hold(octets);
         if let Some(count) = self.domains.get_mut(&domain) {
             *count -= gone.min(*count);
             if *count == 0 {
@@ -206,15 +237,17 @@ impl Exporter {
 
     /// Forgets what came by a connection that has ended.
     pub(crate) fn close(&mut self, session: u32) {
-        let (templates, octets) = (&mut self.templates, &mut self.definition_octets);
+        let (templates, mut octets) = (&mut self.templates, self.definition_octets);
         self.by_key.retain(|(domain, _), index| {
             let gone = domain.session == session;
             if gone {
-                *octets -= templates[*index].definition.len();
+                octets -= templates[*index].definition.len();
                 templates[*index] = Template::default();
             }
             !gone
         });
+        // There is always room for less.
+        let _ = self.hold(octets);
         self.domains.retain(|domain, _| domain.session != session);
         self.sequences.retain(|(_, stream), _| stream >> 32 != u64::from(session));
     }
@@ -288,8 +321,8 @@ impl Exporter {
         *known = Sequence { expected: next, behind: 0 };
     }
 
-    /// As an operator sees it.
-    pub(crate) fn status(&self) -> ExporterStatus {
+    /// As an operator sees it; `learned` is what all shards know of its interfaces.
+    pub(crate) fn status(&self, learned: Vec<InterfaceStatus>) -> ExporterStatus {
         ExporterStatus {
             id: self.id,
             address: self.address,
@@ -310,7 +343,26 @@ impl Exporter {
             duplicates: self.duplicates,
             drops: self.drops(),
             clock_skew_ms: self.clock.skew_ms(),
+            interfaces: self.interfaces(learned),
         }
+    }
+
+    /// What is known of its interfaces: what was learned, what the operator says, and its counters.
+    fn interfaces(&self, learned: Vec<InterfaceStatus>) -> Vec<InterfaceStatus> {
+        let named = self.roles.external().iter().map(|index| InterfaceStatus {
+            index: *index,
+            role: InterfaceRole::SetExternal,
+            ..InterfaceStatus::default()
+        });
+        let mut all: BTreeMap<u32, InterfaceStatus> = BTreeMap::new();
+        for status in learned.into_iter().chain(named).chain(self.sources.interfaces()) {
+            let known = all.entry(status.index).or_insert_with(|| InterfaceStatus {
+                index: status.index,
+                ..InterfaceStatus::default()
+            });
+            known.add(status);
+        }
+        all.into_values().take(MAX_INTERFACES).collect()
     }
 
     fn drops(&self) -> Vec<DropCount> {

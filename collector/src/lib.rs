@@ -30,4 +30,3 @@ pub use decode::packet::LinkType;
 pub use error::{DecodeError, DecodeErrorKind};
 pub use registry::Registry;
 pub use shard::{Counters, Shard, UnlistedSender};
-pub use source::InterfaceStatus;

@@ -3,7 +3,8 @@
 //! A packet that two routers, or the ingress and the egress of one router, have sampled comes in
 //! two records. Where the operator names the external interfaces, only records that touch one of
 //! these count. Where a router samples both directions and says so, a record made at the egress is
-//! a duplicate when the interface it came in by samples at the ingress.
+//! a duplicate when the interface it came in by samples at the ingress. What two routers report
+//! without either being said is found where records are added up: `accumulate::repeats`.
 
 use rustc_hash::FxHashMap;
 use weir_model::Millis;
@@ -29,6 +30,11 @@ impl Roles {
         let mut external = external.to_vec();
         external.sort_unstable();
         Self { external, ..Self::default() }
+    }
+
+    /// Those that the operator has named, sorted.
+    pub(crate) fn external(&self) -> &[u32] {
+        &self.external
     }
 
     /// Whether every record counts, whatever its interfaces.

@@ -15,7 +15,6 @@ use crate::decode::{self, Context, Tally, Visit};
 use crate::error::{DecodeError, DecodeErrorKind};
 use crate::exporter::Exporter;
 use crate::registry::Registry;
-use crate::source::InterfaceStatus;
 use crate::time::Timeouts;
 
 /// Unlisted senders remembered by address.
@@ -56,7 +55,8 @@ pub struct Counters {
     pub not_traffic: u64,
     /// Samples of packets that are not IP.
     pub not_ip: u64,
-    /// Records of packets that other records had told of: not counted again.
+    /// Records of packets that other records had told of: not counted again. Those that another
+    /// exporter told of are in `flows` as well.
     pub duplicates: u64,
     /// Records whose times were absurd and taken as their arrival.
     pub implausible_times: u64,
@@ -119,13 +119,15 @@ impl Shard {
         inventory: Arc<Inventory>,
         registry: Arc<Registry>,
     ) -> Self {
+        let mut accumulator = Accumulator::new(config, Arc::clone(&inventory));
+        accumulator.leave_out(Arc::clone(registry.repeats()));
         Self {
             number: shard,
             config: config.clone(),
             registry,
             exporters: Vec::new(),
             by_address: FxHashMap::default(),
-            accumulator: Accumulator::new(config, Arc::clone(&inventory)),
+            accumulator,
             router: None,
             worker_overflow: Overflow::default(),
             inventory,
@@ -150,7 +152,9 @@ impl Shard {
     /// An accumulator for a share of the hosts.
     pub(crate) fn worker_accumulator(&self, index: u32, of: u32) -> Accumulator {
         let inventory = Arc::clone(&self.inventory);
-        Accumulator::of_share(&self.config, inventory, Share { index, of })
+        let mut share = Accumulator::of_share(&self.config, inventory, Share { index, of });
+        share.leave_out(Arc::clone(self.registry.repeats()));
+        share
     }
 
     /// From now on records are sorted for so many workers instead of added up here.
@@ -337,6 +341,8 @@ impl Shard {
             self.next_watermark = end + WATERMARK_EVERY_MS;
             self.lag_ms = 0;
             for exporter in &mut self.exporters {
+                let left_out = self.registry.repeats().take_left_out(exporter.id);
+                exporter.duplicates = exporter.duplicates.wrapping_add(left_out);
                 exporter.lag.decay(end);
                 if end.since(exporter.last_seen) < ACTIVE_MS {
                     self.lag_ms = self.lag_ms.max(exporter.lag.percentile(99));
@@ -351,13 +357,8 @@ impl Shard {
 
     /// The exporters seen by this shard, in the order of their first datagram.
     pub fn exporters(&self) -> Vec<ExporterStatus> {
-        self.exporters.iter().map(Exporter::status).collect()
-    }
-
-    /// The ports of an sFlow exporter, their counters beside what their samples add up to.
-    pub fn interfaces(&self, exporter: IpAddr) -> Vec<InterfaceStatus> {
-        let found = self.exporters.iter().find(|e| e.address == exporter);
-        found.map_or_else(Vec::new, |exporter| exporter.sources.interfaces())
+        let learned = |exporter: &Exporter| self.registry.repeats().interfaces(exporter.id);
+        self.exporters.iter().map(|exporter| exporter.status(learned(exporter))).collect()
     }
 
     /// What this shard has counted.
@@ -427,7 +428,11 @@ impl Shard {
             return Err(DecodeError::new(kind, 0));
         };
         let entry = self.config.exporter(address);
-        let mut exporter = Exporter::new(id, address, entry, &self.config);
+        if entry.is_some_and(|e| !e.external_interfaces.is_empty()) {
+            self.registry.repeats().settle(id);
+        }
+        let definitions = Arc::clone(self.registry.definition_octets());
+        let mut exporter = Exporter::new(id, address, entry, &self.config, definitions);
         if let Some(known) = self.restored.exporter(address) {
             known.restore(&mut exporter);
         }

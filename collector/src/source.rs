@@ -7,8 +7,7 @@
 //! further from it than chance allows.
 
 use rustc_hash::FxHashMap;
-use serde::{Deserialize, Serialize};
-use weir_model::{Millis, SamplingSource};
+use weir_model::{InterfaceStatus, Millis, SamplingSource};
 
 use crate::sampling::Resolved;
 
@@ -59,20 +58,6 @@ pub(crate) struct InterfaceCounters {
     pub(crate) index: u32,
     pub(crate) speed_bps: u64,
     pub(crate) in_octets: u64,
-}
-
-/// One port of an sFlow agent, its counters beside what its samples add up to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InterfaceStatus {
-    /// Interface index.
-    pub index: u32,
-    /// Speed, bits a second; 0 when not said.
-    pub speed_bps: u64,
-    /// Received according to the port's counters, bits a second.
-    pub counted_in_bps: u64,
-    /// Received according to the samples, bits a second: far from the above means that the
-    /// sampling rate is not what weir takes it for, or that samples are lost.
-    pub sampled_in_bps: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -150,6 +135,7 @@ impl Sources {
                     speed_bps: counters.speed_bps,
                     counted_in_bps: bps(counted),
                     sampled_in_bps: bps(source.sampled_octets),
+                    ..InterfaceStatus::default()
                 });
             }
         }
@@ -258,6 +244,7 @@ mod tests {
             speed_bps: 10_000_000_000,
             counted_in_bps: 8_000_000,
             sampled_in_bps: 8_000_000,
+            ..InterfaceStatus::default()
         };
         assert_eq!(sources.interfaces(), [expected]);
     }

@@ -203,6 +203,31 @@ fn hostile_templates_and_data_without_them_stay_within_bounds() {
 }
 
 #[test]
+fn hostile_templates_of_many_exporters_share_a_bound() {
+    let mut shard = shard(&config());
+    let wide = iana(&[(96, 1); 300]);
+    let define = |id: u16| ipfix(0, 1, &[set(2, &template(id, &wide))]);
+    let datagrams: Vec<_> = (0..800).map(|n| define(256 + n)).collect();
+    let send = |shard: &mut Shard, exporter: u8| {
+        let from = std::net::SocketAddr::from(([192, 0, 2, exporter], 1));
+        datagrams.iter().for_each(|datagram| shard.datagram(from, datagram, NOW).unwrap());
+        shard.exporters().last().unwrap().templates
+    };
+    // Each by itself may have nearly as much as it sends.
+    let ((), octets) = held(|| {
+        for exporter in 1..=250 {
+            send(&mut shard, exporter);
+        }
+    });
+    assert!(octets < 120 << 20, "{octets}");
+    assert_eq!(send(&mut shard, 251), 0, "there is no room left");
+    // What one gives back, another may have.
+    let withdraw = ipfix(0, 1, &[set(2, &template(2, &[]))]);
+    shard.datagram("192.0.2.1:1".parse().unwrap(), &withdraw, NOW).unwrap();
+    assert!(send(&mut shard, 252) > 700);
+}
+
+#[test]
 fn spoofed_senders_take_nothing() {
     let mut shard = shard(&config());
     let datagram = to_hosts(0);

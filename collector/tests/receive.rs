@@ -78,6 +78,94 @@ fn datagrams_become_slices_and_the_last_one_is_handed_over() {
     assert!(last.iter().any(|c| c.flows == 100));
 }
 
+/// A receiver on its own thread; what it hands on comes out of the channels.
+fn running(
+    config: &Config,
+    before: impl FnOnce(std::net::SocketAddr),
+) -> (impl FnOnce() -> (u64, Counters), std::net::SocketAddr) {
+    let receiver = bind(config, &inventory(), &Arc::new(Registry::default())).unwrap().remove(0);
+    let to = receiver.local_addr();
+    before(to);
+    let stop = Arc::new(AtomicBool::new(false));
+    let (slices, arrived) = mpsc::channel();
+    let (health, counted) = mpsc::channel();
+    let thread = {
+        let stop = Arc::clone(&stop);
+        std::thread::spawn(move || receiver.run(Sink(slices, health), &stop))
+    };
+    let end = move || {
+        // A slice that has something in it: what came before has been read.
+        let packets = |slice: &Slice| slice.hosts.iter().map(|h| h.total().packets).sum::<u64>();
+        let mut sum = 0;
+        while sum == 0 {
+            sum += packets(&arrived.recv().unwrap());
+        }
+        stop.store(true, Ordering::Relaxed);
+        thread.join().unwrap();
+        sum += arrived.iter().map(|slice| packets(&slice)).sum::<u64>();
+        (sum, counted.iter().last().unwrap())
+    };
+    (end, to)
+}
+
+#[test]
+fn one_socket_hears_both_families() {
+    let listed = |net: &str| ExporterConfig::new(net.parse().unwrap());
+    let config = Config {
+        listen: vec!["[::]:0".parse().unwrap()],
+        exporters: vec![listed("127.0.0.1/32"), listed("::1/128")],
+        ..Config::default()
+    };
+    let record = || v5_record([198, 51, 100, 1], [203, 0, 113, 7], 1, 5, 5);
+    let mut sent = 0;
+    let (end, _) = running(&config, |to| {
+        for from in ["127.0.0.1:0", "[::1]:0"] {
+            // A machine without IPv6 has one family to hear.
+            let Ok(socket) = UdpSocket::bind(from) else { continue };
+            let target = (socket.local_addr().unwrap().ip(), to.port());
+            socket.send_to(&v5(5, 1, 1, &[record()]), target).unwrap();
+            sent += 1;
+        }
+    });
+    let (packets, counters) = end();
+    assert!(sent > 0);
+    assert_eq!((packets, counters.unlisted), (sent * 10, 0));
+}
+
+#[test]
+fn what_the_kernel_drops_is_counted() {
+    let config = Config {
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        exporters: vec![ExporterConfig::new("127.0.0.1/32".parse().unwrap())],
+        receive_buffer_bytes: 65_536,
+        ..Config::default()
+    };
+    let records = vec![v5_record([198, 51, 100, 1], [203, 0, 113, 7], 1, 5, 5); 30];
+    let sent = 2000_u64;
+    // Nobody reads yet: the buffer fills up.
+    let (end, to) = running(&config, |to| {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for n in 0..sent {
+            let sequence = u32::try_from(n).unwrap() * 30;
+            socket.send_to(&v5(5, 1, sequence, &records), to).unwrap();
+        }
+    });
+    // The count comes with the next datagram that arrives once the socket is read.
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (done, more) = mpsc::channel::<()>();
+    let late = std::thread::spawn(move || {
+        while more.try_recv() != Err(mpsc::TryRecvError::Disconnected) {
+            socket.send_to(&v5(5, 1, 0, &[]), to).unwrap();
+        }
+    });
+    let (_, counters) = end();
+    drop(done);
+    late.join().unwrap();
+    assert!(counters.socket_drops > 0, "{counters:?}");
+    let read = counters.flows / 30;
+    assert!(read < sent && counters.receive_buffer_given >= 65_536, "{counters:?}");
+}
+
 #[test]
 fn ipfix_over_tcp_keeps_its_framing_and_its_templates() {
     let local: ipnet::IpNet = "127.0.0.1/32".parse().unwrap();

@@ -144,6 +144,42 @@ fn a_parsed_record_helps_where_the_header_was_cut() {
     assert_eq!(of(&[tlv(1001, &[0; 16]), parsed(7), tlv(1003, &[0; 8])]), 7);
 }
 
+#[test]
+fn parsed_records_stand_for_a_header_that_is_absent() {
+    let of = |record: Vec<u8>| {
+        let sample = flow_sample(1, 10, 10, &[tlv(1001, &[0; 16]), record]);
+        let flows = records(&mut shard(&config()), &sflow(1, &[sample]), NOW);
+        let [flow] = flows.as_slice() else { panic!("{flows:?}") };
+        (text(Some(*flow)), flow.tcp_flags, flow.icmp_type, flow.packets)
+    };
+    let v4 = |protocol: u32, ports: (u32, u32)| {
+        let head = bytes().u32(90).u32(protocol).raw(&SRC).raw(&DST).u32(ports.0).u32(ports.1);
+        tlv(3, &head.u32(0x12).u32(0).0)
+    };
+    let tcp = "198.51.100.1:53 > 203.0.113.7:30120 p6 90".to_owned();
+    assert_eq!(of(v4(6, (53, 30120))), (tcp, 0x12, 0, 1));
+    let icmp = "198.51.100.1:0 > 203.0.113.7:0 p1 90".to_owned();
+    assert_eq!(of(v4(1, (0, 0x0800))), (icmp, 0, 8, 1));
+    let address = |n| [0x20, 1, 0xd, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, n];
+    let head = bytes().u32(1200).u32(17).raw(&address(1)).raw(&address(2)).u32(53).u32(9);
+    let udp = "2001:db8:1::1:53 > 2001:db8:1::2:9 p17 1200".to_owned();
+    assert_eq!(of(tlv(4, &head.u32(0).u32(0).0)), (udp, 0, 0, 1));
+}
+
+#[test]
+fn gaps_are_counted_in_datagrams_for_each_agent() {
+    let mut shard = shard(&config());
+    let sub_agent = |n: u8, sequence| {
+        let mut datagram = sflow(sequence, &[]);
+        datagram[15] = n;
+        datagram
+    };
+    for (agent, sequence) in [(0, 5), (1, 900), (0, 6), (1, 903), (0, 10)] {
+        shard.datagram(router(), &sub_agent(agent, sequence), NOW).unwrap();
+    }
+    assert_eq!(shard.exporters()[0].lost, 2 + 3);
+}
+
 fn expanded(source: u32, input: u32, output: (u32, u32), header: &[u8]) -> Vec<u8> {
     let head = bytes().u32(1).u32(0).u32(source).u32(256).u32(256).u32(0);
     let ports = head.u32(0).u32(input).u32(output.0).u32(output.1).u32(1);
@@ -203,12 +239,18 @@ fn counters_are_read_beside_samples() {
         let head = bytes().u32(3).u32(6).u64(10_000_000_000).u32(1).u32(3).u64(octets);
         tlv(2, &bytes().u32(1).u32(3).u32(1).raw(&tlv(1, &head.raw(&[0; 56]).0)).0)
     };
-    let mut shard = shard(&config());
-    records(&mut shard, &sflow(1, &[counters(0)]), NOW);
-    records(&mut shard, &sflow(2, &[counters(12_500_000)]), NOW + 1000);
-    let [port] = shard.interfaces(router().ip())[..] else { panic!() };
-    assert_eq!((port.speed_bps, port.counted_in_bps), (10_000_000_000, 100_000_000));
-    assert_eq!(shard.counters().counter_samples, 2);
+    let expanded = |octets: u64| {
+        let body = counters(octets);
+        tlv(4, &bytes().u32(1).u32(0).raw(&body[12..]).0)
+    };
+    for form in [&counters as &dyn Fn(u64) -> Vec<u8>, &expanded] {
+        let mut shard = shard(&config());
+        records(&mut shard, &sflow(1, &[form(0)]), NOW);
+        records(&mut shard, &sflow(2, &[form(12_500_000)]), NOW + 1000);
+        let [port] = shard.exporters()[0].interfaces[..] else { panic!() };
+        assert_eq!((port.speed_bps, port.counted_in_bps), (10_000_000_000, 100_000_000));
+        assert_eq!(shard.counters().counter_samples, 2);
+    }
 }
 
 #[test]

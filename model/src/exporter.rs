@@ -112,6 +112,60 @@ pub struct ExporterStatus {
     pub drops: Vec<DropCount>,
     /// Exporter's clock minus ours, milliseconds.
     pub clock_skew_ms: i64,
+    /// What is known of its interfaces, by index, at most 256; none of an exporter that is alone and
+    /// tells no counters.
+    #[serde(default)]
+    pub interfaces: Vec<InterfaceStatus>,
+}
+
+/// Where an interface leads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub enum InterfaceRole {
+    /// Not known yet.
+    #[default]
+    Unknown,
+    /// Named by the operator in `external_interfaces`.
+    SetExternal,
+    /// Most sources of what comes in are not protected.
+    External,
+    /// Most sources of what comes in are protected.
+    Internal,
+}
+
+/// What is known of one interface of an exporter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct InterfaceStatus {
+    /// Interface index.
+    pub index: u32,
+    /// Where it leads.
+    pub role: InterfaceRole,
+    /// The exporter whose packets it reports once more: what that one has told is not counted again.
+    pub repeats: Option<ExporterId>,
+    /// Speed by its counters, bits a second; 0 when not said.
+    pub speed_bps: u64,
+    /// Received according to its counters, bits a second; 0 without counters.
+    pub counted_in_bps: u64,
+    /// Received according to the samples while those were counted, bits a second: far from the above
+    /// means that the sampling rate is not what weir takes it for, or that samples are lost.
+    pub sampled_in_bps: u64,
+}
+
+impl InterfaceStatus {
+    /// Takes over what another look at the same interface has and this one lacks.
+    pub fn add(&mut self, other: Self) {
+        if self.role == InterfaceRole::Unknown || other.role == InterfaceRole::SetExternal {
+            self.role = other.role;
+        }
+        self.repeats = self.repeats.or(other.repeats);
+        if other.speed_bps > 0 || other.counted_in_bps > 0 {
+            self.speed_bps = other.speed_bps;
+            self.counted_in_bps = other.counted_in_bps;
+            self.sampled_in_bps = other.sampled_in_bps;
+        }
+    }
 }
 
 /// How often something of an exporter was not counted as traffic.

@@ -26,7 +26,10 @@ mod verdict;
 
 pub use account::{Role, UnknownRole};
 pub use evidence::{Bin, Evidence, Histogram};
-pub use exporter::{DropCount, ExporterId, ExporterStatus, FlowProtocol, SamplingSource};
+pub use exporter::{
+    DropCount, ExporterId, ExporterStatus, FlowProtocol, InterfaceRole, InterfaceStatus,
+    SamplingSource,
+};
 pub use flow::{Direction, FlowRecord, Forwarding, Fragment, tcp_flags};
 pub use host::{HostBaseline, HostBaselines, HostRate};
 pub use incident::{Decision, Incident, IncidentState, Outlook, OutlookKind, TimelineEntry};

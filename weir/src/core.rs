@@ -287,6 +287,12 @@ fn merge(row: &mut ExporterStatus, other: &ExporterStatus) {
     row.lag_p50_ms = row.lag_p50_ms.max(other.lag_p50_ms);
     row.active_timeout_ms = row.active_timeout_ms.max(other.active_timeout_ms);
     row.duplicates += other.duplicates;
+    for interface in &other.interfaces {
+        match row.interfaces.binary_search_by_key(&interface.index, |own| own.index) {
+            Ok(at) => row.interfaces[at].add(*interface),
+            Err(at) => row.interfaces.insert(at, *interface),
+        }
+    }
     for drop in &other.drops {
         match row.drops.iter_mut().find(|own| own.reason == drop.reason) {
             Some(own) => own.count += drop.count,

@@ -8,6 +8,7 @@
 mod expect;
 mod hash;
 mod ranges;
+mod repeats;
 mod route;
 mod samples;
 
@@ -26,8 +27,10 @@ use crate::time::Timeouts;
 use expect::Expected;
 use hash::source_bit;
 use ranges::{Place, Ranges};
+use repeats::Watch;
 use samples::Reservoir;
 
+pub(crate) use repeats::Repeats;
 pub(crate) use route::{Router, Share};
 
 /// Records looked up together.
@@ -98,6 +101,8 @@ pub(crate) struct Accumulator {
     overflow: Overflow,
     /// The hosts that are this accumulator's to add up, when there are several.
     share: Option<Share>,
+    /// Finds what another exporter has told of.
+    watch: Watch,
     max_hosts: usize,
     max_mapped: usize,
     max_long_flows: usize,
@@ -175,6 +180,7 @@ impl Accumulator {
             slot: 0,
             overflow: Overflow::default(),
             share: None,
+            watch: Watch::default(),
             max_hosts: config.max_hosts_per_slice,
             max_mapped: config.max_ipv6_hosts_per_slice,
             max_long_flows: config.max_long_flows_per_slice,
@@ -194,6 +200,11 @@ impl Accumulator {
         accumulator.expected = Expected::new(accumulator.max_long_flows);
         accumulator.samples = Reservoir::new(part(config.max_samples_per_slice));
         accumulator
+    }
+
+    /// Leaves out what other exporters have told of, as all who share `repeats` have learned.
+    pub(crate) fn leave_out(&mut self, repeats: Arc<Repeats>) {
+        self.watch = Watch::new(repeats);
     }
 
     /// Protects something else from now on. What the present slice holds stays in it.
@@ -265,10 +276,18 @@ impl Accumulator {
             }
         }
         for (record, (inbound, outbound)) in records.iter().zip(&group.places) {
-            if *inbound != NONE || *outbound != NONE {
+            if (*inbound != NONE || *outbound != NONE)
+                && !self.leaves_out(record, *inbound, *outbound)
+            {
                 self.add(record, *inbound, *outbound);
             }
         }
+    }
+
+    #[inline]
+    fn leaves_out(&mut self, record: &FlowRecord, inbound: u32, outbound: u32) -> bool {
+        let host = if inbound == NONE { record.src } else { record.dst };
+        self.watch.leaves_out(record, host, outbound != NONE, self.slot / 10)
     }
 
     /// The place of a protected address, made if it has none yet; [`NONE`] if it is not protected.

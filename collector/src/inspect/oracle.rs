@@ -9,8 +9,9 @@ use serde_json::Value;
 use weir_model::FlowProtocol;
 
 use super::protocol_of;
+use crate::read::{be16, be32};
 
-/// Exporters for which netflow_parser keeps templates at most.
+/// Exporters' observation domains for which netflow_parser keeps templates at most.
 const MAX_PARSERS: usize = 256;
 
 /// Another parser's reading of one datagram.
@@ -27,7 +28,9 @@ pub struct Reading {
 /// The other parsers, with their templates.
 #[derive(Debug, Default)]
 pub struct Oracle {
-    netflow: HashMap<IpAddr, NetflowParser>,
+    /// By exporter, version and observation domain: netflow_parser itself has one table of templates
+    /// for all domains.
+    netflow: HashMap<(IpAddr, u16, u32), NetflowParser>,
 }
 
 impl Oracle {
@@ -36,10 +39,17 @@ impl Oracle {
         if protocol_of(payload) == Some(FlowProtocol::Sflow) {
             return sflow(payload);
         }
-        if self.netflow.len() >= MAX_PARSERS && !self.netflow.contains_key(&from.ip()) {
+        let version = be16(payload, 0).unwrap_or(0);
+        let domain = match version {
+            9 => be32(payload, 16),
+            10 => be32(payload, 12),
+            _ => None,
+        };
+        let key = (from.ip(), version, domain.unwrap_or(0));
+        if self.netflow.len() >= MAX_PARSERS && !self.netflow.contains_key(&key) {
             self.netflow.clear();
         }
-        let parser = self.netflow.entry(from.ip()).or_default();
+        let parser = self.netflow.entry(key).or_default();
         let result = parser.parse_bytes(payload);
         Reading {
             parser: "netflow_parser",

@@ -388,5 +388,6 @@ fn status(name: &str) -> weir_model::ExporterStatus {
         duplicates: 0,
         drops: Vec::new(),
         clock_skew_ms: 0,
+        interfaces: Vec::new(),
     }
 }

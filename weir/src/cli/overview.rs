@@ -134,8 +134,15 @@ pub(super) fn baseline(client: &Client, output: &Output, host: IpAddr) -> anyhow
 pub(super) fn exporters(client: &Client, output: &Output) -> anyhow::Result<()> {
     let mut list = client.get("/api/v1/exporters")?;
     if output.is_text() {
+        let names: Vec<(Value, Value)> = list["exporters"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|exporter| (exporter["id"].clone(), exporter["name"].clone()))
+            .collect();
         for exporter in list["exporters"].as_array_mut().into_iter().flatten() {
             exporter["drops"] = drops(&exporter["drops"]).into();
+            exporter["interfaces"] = interfaces(&exporter["interfaces"], &names).into();
         }
     }
     output.list(
@@ -151,6 +158,7 @@ pub(super) fn exporters(client: &Client, output: &Output) -> anyhow::Result<()> 
             ("errors", "/decode_errors", As::Number),
             ("duplicates", "/duplicates", As::Number),
             ("drops", "/drops", As::Text),
+            ("interfaces", "/interfaces", As::Text),
             ("templates", "/templates", As::Text),
             ("timeout ms", "/active_timeout_ms", As::Text),
             ("lag p50 ms", "/lag_p50_ms", As::Text),
@@ -159,6 +167,19 @@ pub(super) fn exporters(client: &Client, output: &Output) -> anyhow::Result<()> 
             ("last seen", "/last_seen", As::Time),
         ],
     )
+}
+
+/// `3 external, 7 internal repeats edge1`: interfaces of which something is known, with the exporter
+/// whose packets each reports once more.
+fn interfaces(interfaces: &Value, names: &[(Value, Value)]) -> String {
+    let text = |interface: &Value| {
+        let role = interface["role"].as_str().filter(|role| *role != "unknown");
+        let by = names.iter().find(|(id, _)| *id == interface["repeats"]);
+        let repeats = by.and_then(|(_, name)| name.as_str()).map(|name| format!("repeats {name}"));
+        let known = [role.map(str::to_owned), repeats].into_iter().flatten().collect::<Vec<_>>();
+        (!known.is_empty()).then(|| format!("{} {}", interface["index"], known.join(" ")))
+    };
+    interfaces.as_array().into_iter().flatten().filter_map(text).collect::<Vec<_>>().join(", ")
 }
 
 /// `bad-template 3, not-ip 17`.
