@@ -331,6 +331,11 @@ fn templates_change_and_are_taken_back() {
     assert_eq!(shard.exporters()[0].templates, 0);
 }
 
+/// An IPFIX message, with the arguments of a version 9 one.
+fn ipfix_v9(_uptime: u32, sequence: u32, domain: u32, sets: &[Vec<u8>]) -> Vec<u8> {
+    ipfix(sequence, domain, sets)
+}
+
 #[test]
 fn padding_of_a_template_set_takes_nothing_back() {
     // Zeros, and the number that takes back all of the other kind.
@@ -339,6 +344,24 @@ fn padding_of_a_template_set_takes_nothing_back() {
         let padded = [template(256, &iana(&BASE)), padding.to_vec()].concat();
         let sets = [set(2, &padded), set(256, &base().0)];
         assert_eq!(records(&mut shard, &ipfix(0, 1, &sets), NOW).len(), 1, "{padding:?}");
+        let zeros = padding.iter().all(|octet| *octet == 0);
+        assert_eq!(shard.exporters()[0].decode_errors, u64::from(!zeros), "{padding:?}");
+    }
+    let mut shard = shard(&config());
+    let options = v9_options_template(300, &iana(&[(1, 4)]), &iana(&[(34, 4)]));
+    let padded = [options, vec![0; 4]].concat();
+    records(&mut shard, &v9(1, 1, 1, &[set(1, &padded)]), NOW);
+    assert_eq!((shard.exporters()[0].templates, shard.exporters()[0].decode_errors), (1, 0));
+}
+
+#[test]
+fn a_template_with_a_number_of_no_data_set_costs_itself_only() {
+    for (set_id, data) in [(0, v9 as fn(u32, u32, u32, &[Vec<u8>]) -> Vec<u8>), (2, ipfix_v9)] {
+        let mut shard = shard(&config());
+        let many = [template(7, &iana(&BASE)), template(256, &iana(&BASE))].concat();
+        let sets = [set(set_id, &many), set(256, &base().0)];
+        assert_eq!(records(&mut shard, &data(1, 1, 1, &sets), NOW).len(), 1);
+        assert_eq!(shard.exporters()[0].decode_errors, 1);
     }
 }
 

@@ -121,7 +121,8 @@ fn templates<V: Visit>(
     options: bool,
 ) {
     let mut rest = set;
-    while rest.len() >= 4 {
+    // Zeros fill the set up.
+    while rest.len() >= 4 && rest.iter().any(|octet| *octet != 0) {
         let Some(definition) = Definition::read(rest, options, dialect) else {
             cx.fault(DecodeErrorKind::BadTemplate);
             return;
@@ -131,11 +132,8 @@ fn templates<V: Visit>(
             cx.exporter.withdraw(export.domain, &definition);
             cx.visit.withdrawal(export.domain, definition.id);
         } else if definition.id < 256 || definition.is_empty() {
-            // Padding that looks like a definition, or nonsense.
-            if definition.id != 0 {
-                cx.fault(DecodeErrorKind::BadTemplate);
-            }
-            return;
+            // A number that no data set can have, or nothing in it; how long it is can be told.
+            cx.fault(DecodeErrorKind::BadTemplate);
         } else {
             define(cx, export, &definition, dialect);
         }
