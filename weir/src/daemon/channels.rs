@@ -2,7 +2,7 @@
 //!
 //! | channel | kind | when full |
 //! |---|---|---|
-//! | rx -> core: slices | bounded, [`SLICES_MAX`] a shard | the oldest is dropped and counted |
+//! | rx -> core: slices | bounded, [`SLICES_MAX`] a shard and [`WAITING_MAX`] | the oldest is dropped and counted |
 //! | others -> core: [`Control`] | bounded, [`CONTROL_MAX`] | commands: 503; actuators wait; health is skipped |
 //! | core -> bgp: `Admitted` | watch, the latest wins | cannot fill |
 //! | core -> notify: news | bounded, [`super::notify::WAITING_MAX`] | the news is dropped and counted |
@@ -10,7 +10,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use tokio::sync::oneshot;
@@ -18,11 +18,22 @@ use weir_api::Request;
 use weir_collector::Counters;
 use weir_collector::socket::SliceSink;
 use weir_model::{
-    Command, CommandError, DryRun, ExporterStatus, HostBaselines, Inventory, Observed, Slice,
+    Command, CommandError, DryRun, ExporterStatus, HostBaselines, HostSlice, Inventory, Observed,
+    Slice,
 };
 
 /// Slices that may wait for the core, per shard: three seconds.
 pub(crate) const SLICES_MAX: usize = 30;
+
+/// Octets of slices that may wait for the core. A slice of a flood to a quarter of a million hosts has
+/// sixty million: three seconds of these would take as much as everything else three times over.
+pub(crate) const WAITING_MAX: usize = 128 << 20;
+
+/// Spare slices kept a shard: one to fill while one is judged, and one more.
+const SPARES: usize = 3;
+
+/// A spare with more room than this, of which the last use took less than a quarter, is given back.
+const SPARE_MAX: usize = 8 << 20;
 
 /// Control messages that may wait for the core.
 pub(crate) const CONTROL_MAX: usize = 1024;
@@ -56,18 +67,39 @@ pub(crate) struct SliceQueue {
     spare_tx: Sender<Box<Slice>>,
     spare_rx: Receiver<Box<Slice>>,
     lost: Arc<AtomicU64>,
+    /// Octets of the slices in the queue.
+    waiting: Arc<AtomicUsize>,
+}
+
+/// Octets of what a slice says.
+fn octets(slice: &Slice) -> usize {
+    size_of_val(slice.hosts.as_slice())
+        + size_of_val(slice.services.as_slice())
+        + size_of_val(slice.long_flows.as_slice())
+        + size_of_val(slice.expected.as_slice())
+        + size_of_val(slice.samples.as_slice())
 }
 
 impl SliceQueue {
     pub(crate) fn new(shards: usize) -> Self {
         let capacity = SLICES_MAX * shards.max(1);
         let (tx, rx) = bounded(capacity);
-        let (spare_tx, spare_rx) = bounded(capacity);
-        Self { tx, rx, spare_tx, spare_rx, lost: Arc::default() }
+        let (spare_tx, spare_rx) = bounded(SPARES * shards.max(1));
+        Self { tx, rx, spare_tx, spare_rx, lost: Arc::default(), waiting: Arc::default() }
+    }
+
+    /// The core has taken a slice from the queue.
+    pub(crate) fn taken(&self, slice: &Slice) {
+        self.waiting.fetch_sub(octets(slice), Ordering::Relaxed);
     }
 
     /// A slice the core is done with.
     pub(crate) fn recycle(&self, slice: Box<Slice>) {
+        let room = slice.hosts.capacity() * size_of::<HostSlice>();
+        if room > SPARE_MAX && slice.hosts.len() < slice.hosts.capacity() / 4 {
+            // What a flood has made large.
+            return;
+        }
         // Full: there are enough spares, this one is freed.
         let _ = self.spare_tx.try_send(slice);
     }
@@ -96,12 +128,13 @@ impl SliceSink for Sink {
     fn slice(&mut self, mut slice: Box<Slice>) -> Box<Slice> {
         slice.lost_slices = self.lost_since;
         self.lost_since = 0;
+        let own = octets(&slice);
+        while self.queue.waiting.load(Ordering::Relaxed) + own > WAITING_MAX && self.drop_oldest() {
+        }
+        self.queue.waiting.fetch_add(own, Ordering::Relaxed);
         while let Err(TrySendError::Full(back)) = self.queue.tx.try_send(slice) {
             slice = back;
-            if self.queue.rx.try_recv().is_ok() {
-                self.queue.lost.fetch_add(1, Ordering::Relaxed);
-                self.lost_since += 1;
-            }
+            self.drop_oldest();
         }
         self.queue.spare_rx.try_recv().unwrap_or_default()
     }
@@ -118,9 +151,48 @@ impl SliceSink for Sink {
     }
 }
 
+impl Sink {
+    /// Makes room for a new slice; says whether there was one to drop.
+    fn drop_oldest(&mut self) -> bool {
+        let Ok(oldest) = self.queue.rx.try_recv() else { return false };
+        self.queue.taken(&oldest);
+        self.queue.lost.fetch_add(1, Ordering::Relaxed);
+        self.lost_since += 1;
+        true
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn large_slices_wait_in_bounded_memory() {
+        let queue = SliceQueue::new(1);
+        let (control, _keep) = bounded(1);
+        let mut sink = queue.sink(0, control);
+        let host = HostSlice::empty([10, 0, 0, 1].into(), 0);
+        let large = |slot| Box::new(Slice { slot, hosts: vec![host; 200_000], ..Slice::default() });
+        let fit = (WAITING_MAX / octets(&large(0))) as u64;
+        assert!((2..SLICES_MAX as u64).contains(&fit));
+        for slot in 0..fit + 2 {
+            sink.slice(large(slot));
+        }
+        assert_eq!((queue.lost(), queue.rx.len() as u64), (2, fit));
+        // One that is too large by itself takes the place of all.
+        sink.slice(Box::new(Slice { hosts: vec![host; 1_000_000], ..Slice::default() }));
+        assert_eq!(queue.rx.len(), 1);
+        let last = queue.rx.recv().unwrap();
+        queue.taken(&last);
+        assert_eq!(queue.waiting.load(Ordering::Relaxed), 0);
+        // Large room is kept while it is used, and given back when not.
+        queue.recycle(last);
+        let mut spare = sink.slice(Box::default());
+        assert!(spare.hosts.capacity() >= 1_000_000);
+        spare.hosts.clear();
+        queue.recycle(spare);
+        assert_eq!(sink.slice(Box::default()).hosts.capacity(), 0);
+    }
 
     #[test]
     fn a_slow_core_loses_the_oldest_slices_and_they_are_counted() {

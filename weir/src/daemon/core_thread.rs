@@ -141,6 +141,7 @@ impl CoreThread {
     }
 
     fn slice(&mut self, state: &mut State, slice: Box<Slice>) {
+        self.queue.taken(&slice);
         if slice.slot > state.slot {
             // The shards went on; what is missing of the old slot comes late and counts then.
             if state.delivered > 0 {
