@@ -1,16 +1,16 @@
 //! `weir inspect`: what is in these datagrams.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::anyhow;
 use serde_json::Value;
 use weir_collector::Config;
 use weir_collector::inspect::{Inspector, Line, protocol_of};
 use weir_model::Millis;
 
-use crate::capture::{Capture, datagram, format_of};
+use crate::capture::{Capture, datagram, format_of, is_fragment};
 
 /// Octets of a file or of standard input that is taken as one datagram, at most: UDP's own limit.
 const DATAGRAM_MAX: u64 = 65_535;
@@ -25,50 +25,128 @@ const PORTS: [u16; 6] = [2055, 2056, 4739, 6343, 9995, 9996];
 /// Who sent a datagram that comes as a bare file (192.0.2.1, RFC 5737).
 const BARE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 0);
 
+/// What could not be looked at, for standard error: the findings go to standard output.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Files that were read in part only, and why.
+    pub notes: Vec<String>,
+    /// Files that could not be read, or not to their end, and why.
+    pub failures: Vec<String>,
+}
+
 /// Reads captures, and files of one raw datagram each, in order; `-` is standard input. Writes a line
-/// a finding and last the summary.
+/// a finding and last the summary. A file that cannot be read is no reason to pass over the others.
 ///
 /// # Errors
-/// When a file cannot be read, or the output is closed.
+/// When the output is closed.
 pub fn run(
     files: &[PathBuf],
     config: &Config,
     json: bool,
     oracle: bool,
     out: &mut dyn Write,
-) -> anyhow::Result<()> {
-    let mut inspector = Inspector::new(config, oracle);
-    let mut number = 0;
+) -> io::Result<Outcome> {
+    let mut reading = Reading { inspector: Inspector::new(config, oracle), bare: 0, json, out };
+    let mut outcome = Outcome::default();
     for path in files {
-        let (head, rest) = open(path).with_context(|| format!("{}", path.display()))?;
-        let whole = std::io::Cursor::new(head.clone()).chain(rest);
-        if format_of(&head).is_some() {
-            let mut capture =
-                Capture::read(Box::new(whole), 0).with_context(|| format!("{}", path.display()))?;
-            while let Some(frame) = capture.next_frame()? {
-                let Some(found) = datagram(frame.link, &frame.data) else { continue };
-                if protocol_of(found.payload).is_some() || PORTS.contains(&found.to.port()) {
-                    feed(&mut inspector, found.from, found.payload, frame.at, json, out)?;
-                }
-            }
-        } else {
-            let mut payload = Vec::new();
-            whole.take(DATAGRAM_MAX).read_to_end(&mut payload)?;
-            // A bare datagram has no time of its own: a second apart, so that order shows.
-            number += 1;
-            feed(&mut inspector, BARE, &payload, Millis::from_secs(number), json, out)?;
+        match reading.file(path)? {
+            Ok(None) => {}
+            Ok(Some(note)) => outcome.notes.push(format!("{}: {note}", path.display())),
+            Err(error) => outcome.failures.push(format!("{}: {error:#}", path.display())),
         }
     }
-    for line in inspector.finish() {
-        show(&line, json, out)?;
+    for line in reading.inspector.finish() {
+        show(&line, json, reading.out)?;
     }
-    Ok(())
+    Ok(outcome)
+}
+
+/// A run over several files.
+struct Reading<'a> {
+    inspector: Inspector,
+    /// Bare datagrams so far.
+    bare: u64,
+    json: bool,
+    out: &'a mut dyn Write,
+}
+
+/// What is to be said of a file that was read, or why it could not be.
+type Said = anyhow::Result<Option<String>>;
+
+impl Reading<'_> {
+    /// Reads one file; the outer error is of the output.
+    fn file(&mut self, path: &Path) -> io::Result<Said> {
+        let (head, rest) = match open(path) {
+            Ok(opened) => opened,
+            Err(error) => return Ok(Err(error.into())),
+        };
+        let whole = Box::new(io::Cursor::new(head.clone()).chain(rest));
+        if format_of(&head).is_some() { self.capture(whole) } else { self.bare(whole) }
+    }
+
+    fn capture(&mut self, input: Box<dyn Read>) -> io::Result<Said> {
+        let mut capture = match Capture::read(input, 0) {
+            Ok(capture) => capture,
+            Err(error) => return Ok(Err(error)),
+        };
+        let mut fragments = 0_u64;
+        loop {
+            let frame = match capture.next_frame() {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break,
+                Err(error) => return Ok(Err(error)),
+            };
+            let Some(found) = datagram(frame.link, &frame.data) else {
+                fragments += u64::from(is_fragment(frame.link, &frame.data));
+                continue;
+            };
+            if protocol_of(found.payload).is_some() || PORTS.contains(&found.to.port()) {
+                self.feed(found.from, found.payload, frame.at)?;
+            }
+        }
+        let mut notes = Vec::new();
+        if capture.cut_off() {
+            notes.push("ends inside a packet, what stands before that was read".to_owned());
+        }
+        if fragments > 0 {
+            notes.push(format!("{fragments} fragments of UDP datagrams passed over"));
+        }
+        Ok(Ok((!notes.is_empty()).then(|| notes.join("; "))))
+    }
+
+    fn bare(&mut self, input: Box<dyn Read>) -> io::Result<Said> {
+        let mut payload = Vec::new();
+        if let Err(error) = input.take(DATAGRAM_MAX + 1).read_to_end(&mut payload) {
+            return Ok(Err(error.into()));
+        }
+        if payload.len() as u64 > DATAGRAM_MAX {
+            return Ok(Err(anyhow!("no capture, and longer than a datagram can be")));
+        }
+        if payload.is_empty() {
+            return Ok(Err(anyhow!("empty")));
+        }
+        // A bare datagram has no time of its own: a second apart, so that order shows.
+        self.bare += 1;
+        self.feed(BARE, &payload, Millis::from_secs(self.bare))?;
+        Ok(Ok(None))
+    }
+
+    fn feed(&mut self, from: SocketAddr, payload: &[u8], at: Millis) -> io::Result<()> {
+        let mut outcome = Ok(());
+        let (json, out) = (self.json, &mut *self.out);
+        self.inspector.datagram(from, payload, at, |line| {
+            if outcome.is_ok() {
+                outcome = show(&line, json, out);
+            }
+        });
+        outcome
+    }
 }
 
 /// The first octets of a file, and the rest of it.
-fn open(path: &Path) -> std::io::Result<(Vec<u8>, Box<dyn Read>)> {
+fn open(path: &Path) -> io::Result<(Vec<u8>, Box<dyn Read>)> {
     let mut input: Box<dyn Read> = if path.as_os_str() == "-" {
-        Box::new(std::io::stdin().take(STDIN_MAX))
+        Box::new(io::stdin().take(STDIN_MAX))
     } else {
         Box::new(std::fs::File::open(path)?)
     };
@@ -77,24 +155,7 @@ fn open(path: &Path) -> std::io::Result<(Vec<u8>, Box<dyn Read>)> {
     Ok((head, input))
 }
 
-fn feed(
-    inspector: &mut Inspector,
-    from: SocketAddr,
-    payload: &[u8],
-    at: Millis,
-    json: bool,
-    out: &mut dyn Write,
-) -> anyhow::Result<()> {
-    let mut outcome = Ok(());
-    inspector.datagram(from, payload, at, |line| {
-        if outcome.is_ok() {
-            outcome = show(&line, json, out);
-        }
-    });
-    outcome
-}
-
-fn show(line: &Line, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
+fn show(line: &Line, json: bool, out: &mut dyn Write) -> io::Result<()> {
     if json {
         serde_json::to_writer(&mut *out, line)?;
         writeln!(out)?;

@@ -339,9 +339,11 @@ fn inspect_files(args: &Inspect) -> anyhow::Result<ExitCode> {
         None => weir_collector::Config::default(),
     };
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    inspect::run(&args.files, &collector, args.json, args.oracle, &mut out)?;
+    let outcome = inspect::run(&args.files, &collector, args.json, args.oracle, &mut out)?;
     out.flush()?;
-    Ok(ExitCode::SUCCESS)
+    outcome.notes.iter().chain(&outcome.failures).for_each(|text| complain(text));
+    let failed = !outcome.failures.is_empty();
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn replay_config(args: &Replay) -> anyhow::Result<Config> {

@@ -3,17 +3,17 @@
 mod udp;
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read};
+use std::io::{BufRead as _, BufReader, ErrorKind, Read};
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use pcap_file::TsResolution;
 use pcap_file::pcap::PcapReader;
 use pcap_file::pcapng::{Block, PcapNgReader};
+use pcap_file::{PcapError, TsResolution};
 use weir_model::Millis;
 
-pub use udp::{Datagram, datagram};
+pub use udp::{Datagram, datagram, is_fragment};
 
 /// Link type of a capture file (tcpdump.org/linktypes.html).
 pub type LinkType = u32;
@@ -38,6 +38,7 @@ pub struct Capture {
     link: LinkType,
     resolution: TsResolution,
     interfaces: Vec<LinkType>,
+    cut_off: bool,
 }
 
 enum Inner {
@@ -83,11 +84,12 @@ impl Capture {
         let (link, resolution) = match &inner {
             Inner::Classic(reader) => {
                 let header = reader.header();
-                (u32::from(header.datalink), header.ts_resolution)
+                // The upper half says how long the frames' check sequences are.
+                (u32::from(header.datalink) & 0xffff, header.ts_resolution)
             }
             Inner::Ng(_) => (1, TsResolution::MicroSecond),
         };
-        Ok(Self { inner, size, link, resolution, interfaces: Vec::new() })
+        Ok(Self { inner, size, link, resolution, interfaces: Vec::new(), cut_off: false })
     }
 
     /// Size of the file, octets: what a progress bar counts to.
@@ -95,16 +97,27 @@ impl Capture {
         self.size
     }
 
+    /// Whether the file ended inside a packet: it is still being written, was not copied whole, or
+    /// a length in it is nonsense.
+    pub const fn cut_off(&self) -> bool {
+        self.cut_off
+    }
+
     /// The next packet.
     ///
     /// # Errors
-    /// When the file is damaged; a file cut off inside the last packet ends there without error.
+    /// When the file is damaged; a file cut off inside the last packet ends there without error:
+    /// [`Capture::cut_off`] tells.
     pub fn next_frame(&mut self) -> anyhow::Result<Option<Frame>> {
         match &mut self.inner {
             // Raw packets: the checked reader refuses a capture whose packets were cut, for which
             // the length on the wire rightly exceeds the snapshot length.
             Inner::Classic(reader) => match reader.next_raw_packet() {
-                None | Some(Err(pcap_file::PcapError::IncompleteBuffer)) => Ok(None),
+                None => Ok(None),
+                Some(Err(error)) if ends_early(&error) => {
+                    self.cut_off = true;
+                    Ok(None)
+                }
                 Some(Err(error)) => bail!("damaged capture: {error}"),
                 Some(Ok(packet)) => Ok(Some(Frame {
                     at: classic_time(self.resolution, packet.ts_sec, packet.ts_frac),
@@ -115,7 +128,11 @@ impl Capture {
             },
             Inner::Ng(reader) => loop {
                 let block = match reader.next_block() {
-                    None | Some(Err(pcap_file::PcapError::IncompleteBuffer)) => return Ok(None),
+                    None => return Ok(None),
+                    Some(Err(error)) if ends_early(&error) => {
+                        self.cut_off = true;
+                        return Ok(None);
+                    }
                     Some(Err(error)) => bail!("damaged capture: {error}"),
                     Some(Ok(block)) => block,
                 };
@@ -137,6 +154,15 @@ impl Capture {
                 }
             },
         }
+    }
+}
+
+/// Whether the reader found the end of the file where a packet should have gone on.
+fn ends_early(error: &PcapError) -> bool {
+    match error {
+        PcapError::IncompleteBuffer => true,
+        PcapError::IoError(error) => error.kind() == ErrorKind::UnexpectedEof,
+        _ => false,
     }
 }
 

@@ -18,7 +18,9 @@ mod link {
     pub(super) const NULL: u32 = 0;
     pub(super) const ETHERNET: u32 = 1;
     pub(super) const RAW_OLD: u32 = 12;
+    pub(super) const RAW_BSD: u32 = 14;
     pub(super) const RAW: u32 = 101;
+    pub(super) const LOOP: u32 = 108;
     pub(super) const LINUX_SLL: u32 = 113;
     pub(super) const IPV4: u32 = 228;
     pub(super) const IPV6: u32 = 229;
@@ -27,17 +29,36 @@ mod link {
 
 /// The UDP datagram in `frame`; none for anything else, for fragments and for cut-off headers.
 pub fn datagram(link: u32, frame: &[u8]) -> Option<Datagram<'_>> {
-    let packet = match link {
-        link::ETHERNET => ethernet(frame)?,
-        link::NULL => frame.get(4..)?,
-        link::RAW | link::RAW_OLD | link::IPV4 | link::IPV6 => frame,
-        link::LINUX_SLL => frame.get(16..)?,
-        link::LINUX_SLL2 => frame.get(20..)?,
-        _ => return None,
-    };
+    let packet = packet(link, frame)?;
     match packet.first()? >> 4 {
         4 => ipv4(packet),
         6 => ipv6(packet),
+        _ => None,
+    }
+}
+
+/// Whether `frame` is a fragment of a UDP datagram: exporters that fill more than a packet send these,
+/// and a capture's reader does not put them together as a socket does.
+pub fn is_fragment(link: u32, frame: &[u8]) -> bool {
+    let Some(packet) = packet(link, frame) else { return false };
+    match packet.first().map(|octet| octet >> 4) {
+        Some(4) => {
+            let offset = be16(packet, 6).unwrap_or(0) & 0x3fff;
+            packet.get(9) == Some(&17) && offset != 0
+        }
+        Some(6) => packet.get(6) == Some(&44) && packet.get(40) == Some(&17),
+        _ => false,
+    }
+}
+
+/// The IP packet in `frame`.
+fn packet(link: u32, frame: &[u8]) -> Option<&[u8]> {
+    match link {
+        link::ETHERNET => ethernet(frame),
+        link::NULL | link::LOOP => frame.get(4..),
+        link::RAW | link::RAW_OLD | link::RAW_BSD | link::IPV4 | link::IPV6 => Some(frame),
+        link::LINUX_SLL => frame.get(16..),
+        link::LINUX_SLL2 => frame.get(20..),
         _ => None,
     }
 }
@@ -124,8 +145,10 @@ mod tests {
         let mut tcp = packet.clone();
         tcp[9] = 6;
         assert!(datagram(link::RAW, &tcp).is_none());
+        assert!(!is_fragment(link::RAW, &packet));
         let mut fragment = packet;
         fragment[7] = 1;
         assert!(datagram(link::RAW, &fragment).is_none());
+        assert!(is_fragment(link::RAW, &fragment));
     }
 }
