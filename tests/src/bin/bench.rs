@@ -78,14 +78,17 @@ fn listening() -> bool {
 }
 
 fn start(mut command: Command, log: &Path) -> io::Result<Running> {
-    let log = std::fs::File::create(log)?;
-    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    let file = std::fs::File::create(log)?;
+    command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
     let child = command.spawn()?;
     let mut collector = Running(child);
     let end = Instant::now() + Duration::from_secs(30);
     while !listening() {
         if Instant::now() > end || collector.0.try_wait()?.is_some() {
-            return Err(io::Error::other("the collector does not listen"));
+            // It may not be installed: taskset says so.
+            let said = std::fs::read_to_string(log).unwrap_or_default();
+            let said = said.lines().last().unwrap_or("and says nothing").to_owned();
+            return Err(io::Error::other(format!("the collector does not listen: {said}")));
         }
         wait(Duration::from_millis(50));
     }
