@@ -14,7 +14,7 @@ fn update(body: &[u8]) {
     for mp in [update.reach, update.unreach].into_iter().flatten() {
         let _ = mp.nets6();
         for afi in [Afi::Ipv4, Afi::Ipv6] {
-            assert!(flowspec::decode_all(afi, mp.nlri).len() <= mp.nlri.len());
+            assert!(flowspec::decode_all(afi, mp.nlri).count() <= mp.nlri.len());
         }
     }
 }
