@@ -3,7 +3,7 @@
 //! `speak CONFIG.json PREFIX...` takes the `[bgp]` section as JSON and the protected prefixes.
 //! Each line of standard input is the whole desired state, a JSON array of measures, or `hold`
 //! or `withdraw` to end; the end of the input holds. What the speaker reports comes out as JSON
-//! lines.
+//! lines. `speak --test CONFIG.json` tests each peer instead, and writes what was found.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -26,9 +26,13 @@ use weir_model::{
 
 fn main() {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
-    let mut args = std::env::args().skip(1);
+    let mut args = std::env::args().skip(1).peekable();
+    let test = args.next_if_eq("--test").is_some();
     let file = args.next().expect("usage: speak CONFIG.json PREFIX...");
     let config: Config = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    if test {
+        return probe(&config);
+    }
     let protected = args.map(|p| p.parse().unwrap()).collect();
     let (desired, desired_out) = watch::channel(Admitted::default());
     let (stop, stop_out) = watch::channel(Stop::Run);
@@ -44,6 +48,14 @@ fn main() {
         speaker::run(config, desired_out, observed, stop_out).await.unwrap();
         printer.await.unwrap();
     });
+}
+
+fn probe(config: &Config) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for peer in &config.peers {
+        let found = runtime.block_on(speaker::probe(config, peer));
+        println!("{}", serde_json::to_string(&found).unwrap());
+    }
 }
 
 fn read(protected: PrefixSet, desired: &watch::Sender<Admitted>, stop: &watch::Sender<Stop>) {

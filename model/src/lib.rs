@@ -17,6 +17,7 @@ mod mitigation;
 mod panel;
 mod prefetch;
 mod prefix_set;
+mod probe;
 #[cfg(feature = "schema")]
 mod schema;
 mod slice;
@@ -41,6 +42,7 @@ pub use mitigation::{
 pub use panel::{PanelNode, PanelOrder, PanelPort, PanelServer, PanelStatus};
 pub use prefetch::prefetch;
 pub use prefix_set::PrefixSet;
+pub use probe::{PeerProbe, ProbeOpen, ProbeStage};
 pub use slice::{
     Class, ClassVolume, Expectation, FINE_SLOTS, HostSlice, LongFlow, Sample, ServiceSlice, Slice,
 };

@@ -14,6 +14,7 @@ mod connection;
 mod listener;
 mod origin;
 mod peer;
+mod probe;
 mod sockopt;
 
 use std::net::SocketAddr;
@@ -31,6 +32,8 @@ use crate::rpki;
 use listener::Route as ListenerRoute;
 use origin::OriginCheck;
 use peer::PeerTask;
+
+pub use probe::{PROBE_MAX, blank as blank_probe, probe};
 
 /// How long a stop may last: withdrawals, last words, and daemons that are slow to answer.
 pub const FAREWELL: Duration = adapter::FAREWELL.saturating_add(Duration::from_secs(2));

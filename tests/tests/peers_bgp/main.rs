@@ -8,6 +8,7 @@
 mod adapters;
 mod daemons;
 mod matrix;
+mod probe;
 mod restart;
 mod rpki;
 mod rules;

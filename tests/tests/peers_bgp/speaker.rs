@@ -2,10 +2,19 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use weir_model::{Measure, Observed, PeerState, PeerStatus};
 use weir_tests::lab::{Lab, Pid};
+
+/// Where the example is.
+pub(crate) fn program() -> PathBuf {
+    let own = std::env::current_exe().unwrap();
+    let speak = own.parent().unwrap().parent().unwrap().join("examples/speak");
+    assert!(speak.is_file(), "cargo build -p weir-bgp --example speak");
+    speak
+}
 
 /// The speaker in a laboratory.
 pub(crate) struct Speaker {
@@ -40,9 +49,7 @@ impl Speaker {
 
     /// Starts it with a `[bgp]` section as JSON, AS number and identifier aside.
     pub(crate) fn with(lab: &mut Lab, name: &str, section: &Value) -> Self {
-        let own = std::env::current_exe().unwrap();
-        let speak = own.parent().unwrap().parent().unwrap().join("examples/speak");
-        assert!(speak.is_file(), "cargo build -p weir-bgp --example speak");
+        let speak = program();
         let mut config = json!({"local_as": 65010, "router_id": "10.0.0.10"});
         for (key, value) in section.as_object().unwrap() {
             config[key] = value.clone();
