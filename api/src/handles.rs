@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use utoipa::ToSchema;
 use weir_model::{
     Class, Command, CommandError, DryRun, HostBaselines, HostRate, IpNet, Millis, MitigationId,
-    Rate, Rung, Snapshot,
+    PeerProbe, Rate, Snapshot,
 };
 use weir_store::history::{Point, Step};
 
@@ -46,10 +46,10 @@ pub enum Question {
         /// Receives the answer; `None` when the host was never seen.
         reply: oneshot::Sender<Option<HostBaselines>>,
     },
-    /// A host's series, oldest first.
+    /// The series of a host, or of an IPv4 /24 or IPv6 /48, oldest first.
     Series {
-        /// The host.
-        host: IpAddr,
+        /// Which.
+        net: IpNet,
         /// Grain.
         step: Step,
         /// First instant.
@@ -84,6 +84,13 @@ pub enum Ask {
     Deliveries {
         /// Receives the answer.
         reply: oneshot::Sender<Deliveries>,
+    },
+    /// A test of a BGP peer, which announces nothing.
+    ProbePeer {
+        /// Its name.
+        name: String,
+        /// Receives what was found; `None` when there is no such peer. Dropped while another test runs.
+        reply: oneshot::Sender<Option<PeerProbe>>,
     },
     /// A test message to a webhook.
     TestHook {
@@ -158,23 +165,6 @@ pub struct Facts {
     pub started: Millis,
     /// Sockets that take flows, as bound.
     pub flow_listeners: Vec<SocketAddr>,
-    /// The steps of the ladder.
-    pub ladder: Vec<LadderStep>,
-    /// The configuration in force as TOML, secrets left out.
-    pub config: String,
-}
-
-/// One step of the ladder.
-#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
-pub struct LadderStep {
-    /// What is done on this step.
-    pub rung: Rung,
-    /// Allowed when the traffic towards the target reaches this many bits a second.
-    pub above_bits_per_sec: u64,
-    /// Also allowed from this many packets a second.
-    pub above_packets_per_sec: Option<u64>,
-    /// How long the step is kept after the attack has ended, seconds.
-    pub hold_secs: u64,
 }
 
 /// The API's only handles on the rest of weir.

@@ -36,8 +36,7 @@ pub use access::{Permission, Requirement};
 pub use app::{App, Clock, Records};
 pub use config::{Config, StatusPage, Tls};
 pub use handles::{
-    Ask, Deliveries, Delivery, Facts, Handles, LadderStep, Question, Request, Traffic,
-    TrafficSecond,
+    Ask, Deliveries, Delivery, Facts, Handles, Question, Request, Traffic, TrafficSecond,
 };
 pub use metrics::{IntGaugeVec, Metrics};
 pub use nodes::JoinToken;

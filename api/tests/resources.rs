@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use common::{ask, incident, world, world_on};
 use serde_json::{Value, json};
 use weir_api::{Config, Records};
-use weir_model::{Command, Evidence, IncidentId, Millis, Role, Snapshot};
+use weir_model::{Command, Evidence, IncidentId, Millis, Role, Snapshot, Spared};
 
 fn ids(list: &Value) -> Vec<String> {
     let list = list["incidents"].as_array().unwrap();
@@ -146,6 +146,109 @@ async fn a_setting_is_changed_by_whoever_read_its_last_version() {
     assert_eq!(put(Some(tag)).await.status, StatusCode::PRECONDITION_FAILED);
     let removed = ask("DELETE", path).token(&token).header("if-match", "\"1\"").send(&world).await;
     assert_eq!(removed.json()["value"], Value::Null);
+}
+
+#[tokio::test]
+async fn the_last_change_of_a_setting_is_undone_and_done_again() {
+    let world = world();
+    let token = world.token(Role::Admin).await;
+    let path = "/api/v1/settings/groups";
+    let send = |method: &'static str, path: String, version: u64, value: Value| {
+        let (world, token) = (&world, token.clone());
+        async move {
+            let tag = format!("\"{version}\"");
+            let ask = ask(method, &path).token(&token).header("if-match", &tag).json(&value);
+            ask.send(world).await
+        }
+    };
+    let undo = |version| send("POST", format!("{path}/undo"), version, Value::Null);
+    assert_eq!(undo(0).await.status, StatusCode::CONFLICT, "nothing was changed");
+    let acme = json!([{"name": "acme"}]);
+    let first = send("PUT", path.into(), 0, acme.clone()).await.json();
+    assert_eq!((&first["can_undo"], &first["before"]), (&json!(true), &Value::Null));
+    let both = json!([{"name": "acme"}, {"name": "other"}]);
+    send("PUT", path.into(), 1, both.clone()).await;
+    assert_eq!(undo(1).await.status, StatusCode::PRECONDITION_FAILED, "somebody was faster");
+    let undone = undo(2).await.json();
+    assert_eq!(
+        (&undone["value"], &undone["before"], &undone["version"]),
+        (&acme, &both, &json!(3))
+    );
+    let again = undo(3).await.json();
+    assert_eq!((&again["value"], &again["before"]), (&both, &acme));
+    let log = ask("GET", "/api/v1/audit").token(&token).send(&world).await.json();
+    let newest = &log["entries"][0];
+    assert_eq!(newest["action"], "setting.undo");
+    assert_eq!(newest["before"], acme.to_string());
+    assert_eq!(newest["after"], both.to_string());
+    // What is undone is checked like any other value, and what is probably not meant is said.
+    let nine = json!(vec![0; 9]);
+    let warned = send("PUT", path.into(), 4, nine).await.json();
+    assert_eq!(warned["warnings"], json!(["nearly too long"]));
+    let refused = send("PUT", path.into(), 5, json!(vec![0; 10])).await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
+}
+
+#[tokio::test]
+async fn exclusions_tell_what_they_have_kept_weir_from() {
+    let world = world();
+    let token = world.token(Role::Readonly).await;
+    let spared = Spared { prefix: "203.0.113.9/32".parse().unwrap(), attacks: 3, last: Millis(5) };
+    world.snapshot.store(Arc::new(Snapshot { spared: vec![spared], ..Snapshot::default() }));
+    let list = ask("GET", "/api/v1/settings").token(&token).send(&world).await.json();
+    let of = |name: &str| {
+        let list = list["settings"].as_array().unwrap();
+        list.iter().find(|s| s["name"] == name).unwrap()["spared"].clone()
+    };
+    let told = json!([{"prefix": "203.0.113.9/32", "attacks": 3, "last": 5}]);
+    assert_eq!((of("exclusions"), of("prefixes")), (told, Value::Null));
+}
+
+#[tokio::test]
+async fn a_peer_is_tested_by_name_and_that_is_audited() {
+    let world = world();
+    let token = world.token(Role::Admin).await;
+    let found = ask("POST", "/api/v1/peers/edge/test").token(&token).send(&world).await;
+    assert_eq!(found.status, StatusCode::OK, "{}", found.text);
+    assert_eq!(
+        (&found.json()["stage"], &found.json()["good"]),
+        (&json!("accepted"), &json!(false))
+    );
+    let nobody = ask("POST", "/api/v1/peers/nobody/test").token(&token).send(&world).await;
+    assert_eq!(nobody.status, StatusCode::NOT_FOUND);
+    let analyst = world.token(Role::Analyst).await;
+    let refused = ask("POST", "/api/v1/peers/edge/test").token(&analyst).send(&world).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    let log = ask("GET", "/api/v1/audit").token(&token).send(&world).await.json();
+    let tests = log["entries"].as_array().unwrap().iter().filter(|e| e["action"] == "peer.test");
+    assert_eq!(tests.count(), 2, "{log}");
+}
+
+#[tokio::test]
+async fn a_prefixes_series_is_for_whoever_may_see_all_of_it() {
+    let world = world();
+    let status = |token: String, path: &'static str| {
+        let world = &world;
+        async move { ask("GET", path).token(&token).send(world).await.status }
+    };
+    let (tenant, reader) = (world.token(Role::Tenant).await, world.token(Role::Readonly).await);
+    // Nobody answers here: what is let through ends there.
+    let through = StatusCode::NOT_IMPLEMENTED;
+    assert_eq!(status(tenant.clone(), "/api/v1/prefixes/203.0.113.0/24/series").await, through);
+    let other = "/api/v1/prefixes/198.51.100.0/24/series";
+    assert_eq!(status(tenant, other).await, StatusCode::NOT_FOUND);
+    assert_eq!(status(reader.clone(), other).await, through);
+    assert_eq!(status(reader.clone(), "/api/v1/prefixes/2001:db8::/48/series").await, through);
+    for wrong in [
+        "/api/v1/prefixes/203.0.113.0/25/series",
+        "/api/v1/prefixes/203.0.113.1/24/series",
+        "/api/v1/prefixes/2001:db8::/24/series",
+        "/api/v1/prefixes/203.0.113.0/200/series",
+    ] {
+        assert_eq!(status(reader.clone(), wrong).await, StatusCode::BAD_REQUEST, "{wrong}");
+    }
+    let word = status(reader, "/api/v1/prefixes/word/24/series").await;
+    assert_eq!(word, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]

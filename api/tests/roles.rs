@@ -15,7 +15,8 @@ use weir_model::Role;
 fn path(template: &str) -> String {
     // Nobody is to remove the tokens that the test itself goes on to use.
     let id = if template.contains("/tokens/") { "99" } else { "2" };
-    template.replace("{host}", "203.0.113.7").replace("{name}", "exclusions").replace("{id}", id)
+    let prefix = template.replace("{address}", "203.0.113.0").replace("{length}", "24");
+    prefix.replace("{host}", "203.0.113.7").replace("{name}", "exclusions").replace("{id}", id)
 }
 
 fn refused(status: StatusCode) -> bool {

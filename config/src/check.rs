@@ -80,6 +80,18 @@ fn protected(config: &Config, errors: &mut Vec<String>, warnings: &mut Vec<Warni
             ));
         }
     }
+    if let Err(why) = crate::protect::check_groups(&protect.groups) {
+        errors.push(format!("protect.group {why}"));
+    }
+    let nets = |group: &crate::GroupConfig| -> Vec<_> {
+        group.prefixes.iter().map(|net| (group.name.clone(), net)).collect()
+    };
+    let grouped = protect.groups.iter().flat_map(nets);
+    for (name, net) in grouped.filter(|(_, net)| !protect.prefixes.overlaps(*net)) {
+        warnings.push(Warning(format!(
+            "protect.group {name:?}: {net} lies in none of protect.prefixes and changes nothing"
+        )));
+    }
     for net in protect.never_touch.iter().filter(|net| !protect.prefixes.overlaps(*net)) {
         warnings.push(Warning(format!(
             "protect.never_touch {net} lies in none of protect.prefixes and changes nothing"

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use check::Warning;
 pub use error::ConfigError;
-pub use protect::{Protect, ServiceConfig, ServiceProtocol};
+pub use protect::{GROUPS_MAX, GroupConfig, Protect, ServiceConfig, ServiceProtocol};
 pub use settings::{EXCLUSIONS_MAX, Exclusion, PREFIXES_MAX, Settings};
 
 /// How the log is written.

@@ -1,9 +1,18 @@
 //! `[protect]`: prefixes and services.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use weir_model::{Inventory, PrefixSet, Service};
+use weir_model::{Inventory, Mode, PolicyGroup, PrefixSet, Rung, Service};
+
+use crate::settings::PREFIXES_MAX;
+
+/// Groups at most.
+pub const GROUPS_MAX: usize = 1000;
+
+/// Characters of a group's name at most.
+const NAME_MAX: usize = 64;
 
 /// What is watched and defended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,9 +22,78 @@ pub struct Protect {
     pub prefixes: PrefixSet,
     /// Parts of them for which nothing is ever announced: the monitoring host, the resolvers.
     pub never_touch: PrefixSet,
+    /// Customers and whatever else belongs together, `[[protect.group]]`.
+    #[serde(rename = "group", skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<GroupConfig>,
     /// Declared services, `[[protect.service]]`.
     #[serde(rename = "service")]
     pub services: Vec<ServiceConfig>,
+}
+
+/// One `[[protect.group]]`: its name stands on its incidents and is searched for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupConfig {
+    /// Name, for people, 1-64 characters; unique.
+    pub name: String,
+    /// What belongs to it, at least one prefix. Of groups that hold an address the one with the longest
+    /// prefix counts.
+    pub prefixes: PrefixSet,
+    /// The furthest weir goes by itself for it: `observe`, `approve` or `auto`. It never goes further than
+    /// `mitigator.mode`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+    /// Steps of the ladder that weir never takes for it by itself: `drop`, `rtbh`, `scrub`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub never: Vec<Rung>,
+}
+
+impl GroupConfig {
+    fn check(&self) -> Result<(), &'static str> {
+        let name = self.name.trim();
+        if name.is_empty() || name.len() != self.name.len() {
+            return Err("a group needs a name without space around it");
+        }
+        if self.name.chars().count() > NAME_MAX || self.name.chars().any(char::is_control) {
+            return Err("a group's name has 1-64 characters, none of them control characters");
+        }
+        if self.prefixes.is_empty() {
+            return Err("it has no prefix");
+        }
+        if self.prefixes.iter().any(|net| net.prefix_len() == 0) {
+            return Err("the whole Internet is no group");
+        }
+        if self.never.contains(&Rung::RateLimit) {
+            return Err(
+                "never: without its gentlest step a ladder begins with a harder one; use mode",
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Whether groups have names and prefixes of their own, and are few enough.
+pub(crate) fn check_groups(groups: &[GroupConfig]) -> Result<(), String> {
+    if groups.len() > GROUPS_MAX {
+        return Err(format!("at most {GROUPS_MAX} groups"));
+    }
+    if groups.iter().map(|group| group.prefixes.len()).sum::<usize>() > PREFIXES_MAX {
+        return Err(format!("at most {PREFIXES_MAX} prefixes in all groups"));
+    }
+    let (mut names, mut nets) = (BTreeSet::new(), BTreeMap::new());
+    for group in groups {
+        let name = &group.name;
+        group.check().map_err(|why| format!("{name:?}: {why}"))?;
+        if !names.insert(name.as_str()) {
+            return Err(format!("{name:?} stands twice"));
+        }
+        for net in group.prefixes.iter() {
+            if let Some(other) = nets.insert(net, name) {
+                return Err(format!("{net} is in {other:?} and in {name:?}"));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Protocols of a declared service.
@@ -83,6 +161,13 @@ impl Protect {
                 })
             })
             .collect();
+        let group = |group: &GroupConfig| PolicyGroup {
+            name: group.name.clone(),
+            prefixes: group.prefixes.clone(),
+            mode: group.mode,
+            never: group.never.clone(),
+        };
         Inventory::new(self.prefixes.clone(), self.never_touch.clone(), services)
+            .grouped(self.groups.iter().map(group).collect())
     }
 }

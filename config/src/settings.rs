@@ -6,7 +6,7 @@ use weir_mitigator::RungConfig;
 use weir_mitigator::notify::WebhookConfig;
 use weir_model::{Inventory, IpNet, Millis, PrefixSet};
 
-use crate::{Config, Protect, channels};
+use crate::{Config, GroupConfig, Protect, Warning, channels};
 
 /// Exclusions at most.
 pub const EXCLUSIONS_MAX: usize = 1000;
@@ -35,7 +35,9 @@ pub struct Settings {
     pub exclusions: Vec<Exclusion>,
     /// In place of `protect.prefixes`.
     pub prefixes: Option<PrefixSet>,
-    /// In place of `mitigator.ladder`, from the next start on.
+    /// In place of `protect.group`.
+    pub groups: Option<Vec<GroupConfig>>,
+    /// In place of `mitigator.ladder`.
     pub ladder: Option<Vec<RungConfig>>,
     /// Beside `mitigator.webhook`.
     pub channels: Vec<WebhookConfig>,
@@ -43,7 +45,7 @@ pub struct Settings {
 
 impl Settings {
     /// Names of settings, sorted.
-    pub const NAMES: [&str; 4] = ["channels", "exclusions", "ladder", "prefixes"];
+    pub const NAMES: [&str; 5] = ["channels", "exclusions", "groups", "ladder", "prefixes"];
 
     /// What is kept when `given` takes the place of `before`.
     ///
@@ -70,6 +72,7 @@ impl Settings {
                 Ok(file.mitigator.webhooks.iter().map(channels::shown).collect::<Value>())
             }
             "exclusions" => serde_json::to_value(&file.protect.never_touch),
+            "groups" => serde_json::to_value(&file.protect.groups),
             "ladder" => serde_json::to_value(&file.mitigator.ladder),
             "prefixes" => serde_json::to_value(&file.protect.prefixes),
             _ => Ok(Value::Null),
@@ -88,6 +91,7 @@ impl Settings {
                 let list: Option<Vec<IpNet>> = read(value)?;
                 self.prefixes = list.map(|list| list.into_iter().collect());
             }
+            "groups" => self.groups = read(value)?,
             "ladder" => self.ladder = read(value)?,
             "channels" => {
                 self.channels = value.map(channels::read).transpose()?.unwrap_or_default();
@@ -97,11 +101,12 @@ impl Settings {
         Ok(())
     }
 
-    /// Whether the settings make a configuration that weir would start with.
+    /// Whether the settings make a configuration that weir would start with, and what is probably not
+    /// meant: the answers of `weir check`.
     ///
     /// # Errors
     /// In words, with everything that is wrong.
-    pub fn check(&self, file: &Config) -> Result<(), String> {
+    pub fn check(&self, file: &Config) -> Result<Vec<Warning>, String> {
         if self.exclusions.len() > EXCLUSIONS_MAX {
             return Err(format!("at most {EXCLUSIONS_MAX} exclusions"));
         }
@@ -112,7 +117,9 @@ impl Settings {
         let mut config = file.clone();
         self.stand_in(&mut config);
         config.mitigator.webhooks.extend(self.channels.iter().cloned());
-        crate::check::check(&config).map(drop).map_err(|error| error.to_string())
+        let excluded = self.exclusions.iter().map(|exclusion| exclusion.prefix);
+        config.protect.never_touch = config.protect.never_touch.iter().chain(excluded).collect();
+        crate::check::check(&config).map_err(|error| error.to_string())
     }
 
     /// Puts what is set in the place of what the file says; exclusions end by themselves and are no part
@@ -120,6 +127,9 @@ impl Settings {
     pub fn stand_in(&self, config: &mut Config) {
         if let Some(prefixes) = &self.prefixes {
             config.protect.prefixes = prefixes.clone();
+        }
+        if let Some(groups) = &self.groups {
+            config.protect.groups.clone_from(groups);
         }
         if let Some(ladder) = &self.ladder {
             config.mitigator.ladder.clone_from(ladder);
@@ -135,7 +145,18 @@ impl Settings {
         if let Some(prefixes) = &self.prefixes {
             protect.prefixes = prefixes.clone();
         }
+        if let Some(groups) = &self.groups {
+            protect.groups.clone_from(groups);
+        }
         protect.inventory()
+    }
+
+    /// The configuration in force at an instant, without channels: they stand beside it.
+    pub fn in_force(&self, file: &Config, now: Millis) -> Config {
+        let mut config = file.clone();
+        self.stand_in(&mut config);
+        config.protect.never_touch = self.inventory(&file.protect, now).never_touch;
+        config
     }
 }
 
@@ -171,6 +192,35 @@ mod tests {
             settings.take(name, Some(&value))?;
             settings.check(&file())
         };
+        let group = |more: Value| {
+            let mut group = json!({"name": "acme", "prefixes": ["203.0.113.0/25"]});
+            group.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            json!([group])
+        };
+        assert_eq!(
+            check("groups", group(json!({"mode": "approve", "never": ["rtbh"]}))),
+            Ok(vec![])
+        );
+        assert_eq!(check("groups", group(json!({"prefixes": ["192.0.2.0/24"]}))).unwrap().len(), 1);
+        for wrong in [
+            json!({"name": ""}),
+            json!({"name": " acme"}),
+            json!({"name": "x".repeat(65)}),
+            json!({"name": "a\nb"}),
+            json!({"prefixes": []}),
+            json!({"prefixes": ["0.0.0.0/0"]}),
+            json!({"never": ["rate-limit"]}),
+            json!({"never": ["bounce"]}),
+            json!({"mode": "panic"}),
+            json!({"limit": 3}),
+        ] {
+            assert!(check("groups", group(wrong.clone())).is_err(), "{wrong}");
+        }
+        let twice =
+            |name: &str, net: &str| json!([group(json!({}))[0], {"name": name, "prefixes": [net]}]);
+        assert!(check("groups", twice("acme", "203.0.113.128/25")).is_err(), "one name");
+        assert!(check("groups", twice("other", "203.0.113.0/25")).is_err(), "one prefix");
+        assert!(check("groups", twice("other", "203.0.113.0/26")).is_ok(), "longer prefixes count");
         assert!(check("prefixes", json!([])).is_err(), "nothing would be watched");
         assert!(check("prefixes", json!(["0.0.0.0/0"])).is_err());
         assert!(check("prefixes", json!(["203.0.113.0/24", "2001:db8::/32"])).is_ok());

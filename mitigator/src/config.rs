@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use weir_model::{Mode, Rate, Rung};
+use weir_model::{LadderStep, Mode, Rate, Rung};
 
 use crate::notify::{ScrubberConfig, WebhookConfig, WebhookError};
 
@@ -36,13 +36,17 @@ impl RungConfig {
 
     /// Whether this step is allowed at such a volume.
     pub fn allows(&self, rate: Rate) -> bool {
-        let reaches = |value: f64, floor: u64| {
-            #[expect(clippy::cast_precision_loss, reason = "thresholds are far below 2^52")]
-            let floor = floor as f64;
-            value >= floor
-        };
-        reaches(rate.bits_per_sec, self.above_bits_per_sec)
-            || self.above_packets_per_sec.is_some_and(|floor| reaches(rate.packets_per_sec, floor))
+        self.shown().allows(rate)
+    }
+
+    /// The step as it is shown.
+    pub const fn shown(&self) -> LadderStep {
+        LadderStep {
+            rung: self.rung,
+            above_bits_per_sec: self.above_bits_per_sec,
+            above_packets_per_sec: self.above_packets_per_sec,
+            hold_secs: self.hold_secs,
+        }
     }
 }
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use weir_bgp::guard::route;
 use weir_model::{
-    Action, Incident, IncidentState, Match, Measure, Millis, Mitigation, MitigationId,
-    MitigationState, Rung, Verdict,
+    Action, Incident, IncidentState, IpNet, Match, Measure, Millis, Mitigation, MitigationId,
+    MitigationState, Policy, Rung, Verdict,
 };
 
-use crate::Config;
+use crate::config::{Config, RungConfig};
 use crate::feedback::{Level, Watch};
 use crate::ledger::is_live;
 use crate::overlap::{covers, overlaps};
@@ -40,9 +40,13 @@ pub(crate) struct Entry {
     pub(crate) life: Life,
     /// Steps of the ladder below this index have been found too weak.
     pub(crate) from_step: usize,
-    /// Steps above this index are closed: an operator withdrew a measure of this one, and weir
-    /// does not answer that with a harder one.
-    pub(crate) to_step: Option<usize>,
+    /// Steps from this index on are closed: an operator withdrew a measure of the one before, and
+    /// weir does not answer that with a harder one.
+    pub(crate) end_step: Option<usize>,
+    /// What groups say of the target.
+    pub(crate) policy: Policy,
+    /// Never-touch prefixes for which this attack has been counted.
+    pub(crate) spared: BTreeSet<IpNet>,
     /// When the set of rules last changed.
     pub(crate) generation_at: Option<Millis>,
     /// How the players fare, by the verdicts on the living attack.
@@ -97,7 +101,9 @@ impl Entry {
             incident,
             life: if open { Life::Alive } else { Life::Closed },
             from_step: 0,
-            to_step: None,
+            end_step: None,
+            policy: Policy::default(),
+            spared: BTreeSet::new(),
             generation_at: None,
             legitimate: Level::default(),
             watch: None,
@@ -134,15 +140,33 @@ impl Entry {
     pub(crate) fn veto(&mut self, config: &Config, measure: &Measure, rung: Rung) {
         self.banned.insert(route(measure));
         if let Some(step) = config.step_of(rung) {
-            self.to_step = Some(self.to_step.map_or(step, |to| to.min(step)));
+            self.close_from(step + 1);
         }
     }
 
     /// An operator has left this step for a gentler one.
     pub(crate) fn close_above(&mut self, config: &Config, left: Rung) {
-        if let Some(step) = config.step_of(left).and_then(|step| step.checked_sub(1)) {
-            self.to_step = Some(self.to_step.map_or(step, |to| to.min(step)));
+        if let Some(step) = config.step_of(left).filter(|step| *step > 0) {
+            self.close_from(step);
         }
+    }
+
+    fn close_from(&mut self, step: usize) {
+        self.end_step = Some(self.end_step.map_or(step, |end| end.min(step)));
+    }
+
+    /// The ladder has other steps now: what was found too weak and what was closed stays so.
+    pub(crate) fn climb(&mut self, before: &[RungConfig], after: &[RungConfig]) {
+        let place = |rung: Rung| after.iter().position(|step| step.rung == rung);
+        let left = before.get(self.from_step).and_then(|step| place(step.rung));
+        self.from_step = left.unwrap_or(0);
+        self.end_step = self.end_step.map(|end| {
+            let (open, closed) = before.split_at(end.min(before.len()));
+            let last = open.iter().filter_map(|step| place(step.rung)).max();
+            let first = closed.iter().filter_map(|step| place(step.rung)).min();
+            let end = last.map_or(0, |last| last + 1);
+            first.map_or(end, |first| first.min(end))
+        });
     }
 
     /// Whether the plan asks for nothing that is not there already.

@@ -24,7 +24,8 @@ impl Mitigator {
     ) {
         let Some((_, rung)) = plan.step else { return };
         let harder = entry.rung().is_some_and(|r| r != rung);
-        let state = self.state_for(rung);
+        let state = self.state_for(entry, rung);
+        let because = self.because(entry, plan);
         let planned: Vec<Planned> =
             plan.measures.iter().map(|p| self.as_in_force(entry, p)).collect();
         let routes: Vec<Measure> = planned.iter().map(|p| route(&p.measure)).collect();
@@ -44,7 +45,7 @@ impl Mitigator {
         }
         for planned in &planned {
             if !entry.live().any(|m| same_rule(&m.measure, &planned.measure)) {
-                self.put(entry, planned, rung, state, &plan.why, now);
+                self.put(entry, planned, rung, state, &because, now);
             }
         }
         if matches!(rung, Rung::RateLimit | Rung::Drop) {
@@ -56,9 +57,20 @@ impl Mitigator {
         self.show_rung(entry);
     }
 
+    /// Why, for people, and which group holds weir back.
+    fn because(&self, entry: &Entry, plan: &Plan) -> String {
+        match &entry.policy.mode_of {
+            Some(group) if entry.policy.mode < self.mode => {
+                let mode = format!("{:?}", entry.policy.mode).to_lowercase();
+                format!("group {group} is in mode {mode}; {}", plan.why)
+            }
+            _ => plan.why.clone(),
+        }
+    }
+
     /// What the mode makes of a new measure.
-    fn state_for(&self, rung: Rung) -> MitigationState {
-        match self.mode {
+    fn state_for(&self, entry: &Entry, rung: Rung) -> MitigationState {
+        match self.mode_for(entry) {
             Mode::Observe => MitigationState::Simulated,
             Mode::Approve => MitigationState::Proposed,
             Mode::Auto if self.needs_two_people(rung) => MitigationState::Proposed,

@@ -21,6 +21,7 @@ pub mod notify;
 mod outlook;
 mod overlap;
 mod plan;
+mod policy;
 mod preview;
 mod report;
 mod step;
@@ -41,7 +42,7 @@ use weir_model::{
 pub use command::MANUAL_MAX;
 pub use config::{Config, ConfigError, RungConfig, Visibility};
 pub use ledger::{DECISIONS_MAX, MITIGATIONS_MAX, TIMELINE_MAX};
-pub use memory::{Checkpoint, EXPORTERS_MAX, HARMFUL_MAX, Sight, VICTIMS_MAX, Victim};
+pub use memory::{Checkpoint, EXPORTERS_MAX, HARMFUL_MAX, SPARED_MAX, Sight, VICTIMS_MAX, Victim};
 pub use weir_bgp::guard::Config as GuardConfig;
 
 use entry::Entry;
@@ -72,6 +73,8 @@ pub struct Mitigator {
     desired: Arc<DesiredState>,
     /// Whether the guard keeps something back that may pass later.
     deferred: bool,
+    /// Whether groups or ladder have changed since the last turn.
+    changed_policy: bool,
     overflowed: u64,
 }
 
@@ -92,6 +95,7 @@ impl Mitigator {
             wished: DesiredState::default(),
             desired: Arc::default(),
             deferred: false,
+            changed_policy: false,
             overflowed: 0,
         }
     }
@@ -99,6 +103,9 @@ impl Mitigator {
     /// Lets time pass; call it at least once a second. Yields the state that is to be in force
     /// whenever it has changed, and once at the start.
     pub fn advance(&mut self, now: Millis) -> Option<Admitted> {
+        if std::mem::take(&mut self.changed_policy) {
+            self.heed(now);
+        }
         self.tick(now);
         self.tick_manual(now);
         let started = self.desired.generation > 0;
@@ -233,6 +240,8 @@ impl Mitigator {
             };
             self.entries.remove(&oldest);
         }
+        // The configuration may have changed meanwhile.
+        self.changed_policy = true;
         self.ledger.dirty = true;
     }
 
@@ -256,8 +265,13 @@ impl Mitigator {
         for (measure, rung) in vetoed {
             entry.veto(&self.config, &measure, rung);
         }
+        self.enrol(entry);
+        let opened = entry.incident.opened;
+        // Counted before the restart, as far as that can be told.
+        entry.spared =
+            self.memory.spared().filter(|s| s.last >= opened).map(|s| s.prefix).collect();
         entry.last_alive = entry.incident.verdict.at.min(now);
-        let mode = self.mode;
+        let mode = self.mode_for(entry);
         let expired = |m: &Mitigation| m.expires <= now;
         self.end(entry, expired, MitigationState::Withdrawn, "expired while weir was down", now);
         let foreign = |m: &Mitigation| match m.state {
@@ -318,6 +332,7 @@ impl Mitigator {
     /// Takes another inventory; what it no longer covers is withdrawn at the next
     /// [`Mitigator::advance`].
     pub fn set_inventory(&mut self, inventory: Arc<Inventory>) {
+        self.changed_policy |= self.guard.inventory().policies != inventory.policies;
         self.guard.set_inventory(inventory);
         self.ledger.dirty = true;
     }

@@ -44,8 +44,7 @@ impl Mitigator {
     /// that is only alerted about when there is something to do about this one. `None` otherwise.
     fn open(&mut self, verdict: &Verdict, now: Millis) -> Option<Entry> {
         let mut entry = Entry::new(verdict, now);
-        let group = self.guard.inventory().group_of(verdict.target).map(str::to_owned);
-        Arc::make_mut(&mut entry.incident).group = group;
+        self.enrol(&mut entry);
         while self.entries.len() >= self.config.max_incidents.max(1) {
             let worth = |e: &Entry| {
                 let open = e.incident.state == IncidentState::Open;
@@ -68,10 +67,10 @@ impl Mitigator {
             self.ledger.changed.remove(&id);
         }
         self.ledger.record(&mut entry.incident, "open", verdict.summary.clone(), now);
-        let (strikes, step) = self.memory.strikes(&self.config, verdict.target, now);
+        let (strikes, rung) = self.memory.strikes(&self.config, verdict.target, now);
         if strikes > 0 {
             entry.strikes = strikes;
-            entry.from_step = step;
+            entry.from_step = rung.and_then(|rung| self.config.step_of(rung)).unwrap_or(0);
             let text = format!("attack {} in a row on this target", strikes + 1);
             self.ledger.note(&mut entry.incident, "repeat", text, now);
         }
@@ -81,6 +80,7 @@ impl Mitigator {
     fn goes_on(&mut self, entry: &mut Entry, verdict: &Verdict, now: Millis) {
         self.feel_manual(entry, verdict, now);
         self.take_in(entry, verdict, now);
+        self.count_spared(entry, verdict, now);
         entry.legitimate.take(verdict);
         entry.last_alive = now;
         if entry.life != Life::Alive {
@@ -143,7 +143,7 @@ impl Mitigator {
         // While people make up their minds, weir does by itself what it may.
         let waits = plan.step.map(|(_, rung)| rung).filter(|r| self.needs_two_people(*r));
         let in_force = entry.live().any(|m| m.state == MitigationState::Active);
-        if waits.is_some() && self.mode == Mode::Auto && !in_force {
+        if waits.is_some() && self.mode_for(entry) == Mode::Auto && !in_force {
             let meanwhile = self.plan_from(entry, verdict, 0, waits, now);
             if meanwhile.step.is_some() {
                 return meanwhile;
@@ -169,7 +169,8 @@ impl Mitigator {
             config: &self.config,
             guard: &self.guard,
             from_step,
-            to_step: entry.to_step,
+            end_step: entry.end_step,
+            policy: &entry.policy,
             rules_tried: self.rules_tried(entry, now),
             without,
             others_bits_per_sec: &|| self.others_bits_per_sec(entry.incident.id),
@@ -185,7 +186,7 @@ impl Mitigator {
             matches!(m.rung, Rung::RateLimit | Rung::Drop) && m.state != MitigationState::Proposed
         });
         let since = match entry.watch {
-            Some(watch) if self.mode != Mode::Observe => watch.on_wire,
+            Some(watch) if self.mode_for(entry) != Mode::Observe => watch.on_wire,
             _ => entry.generation_at,
         };
         let feedback = self.config.feedback_secs.saturating_mul(1000);

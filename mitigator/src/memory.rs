@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use weir_bgp::guard::route;
-use weir_model::{Measure, Millis, Mitigation};
+use weir_model::{Measure, Millis, Mitigation, Rung, Spared};
 
 use crate::config::{Config, Visibility};
 
@@ -16,6 +16,8 @@ pub const VICTIMS_MAX: usize = 4096;
 pub const HARMFUL_MAX: usize = 1024;
 /// Exporters of which visibility is remembered.
 pub const EXPORTERS_MAX: usize = 4096;
+/// Never-touch prefixes of which attacks are counted; those longest at peace give way.
+pub const SPARED_MAX: usize = 4096;
 
 /// A target that was defended before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,8 +26,9 @@ pub struct Victim {
     pub strikes: u32,
     /// When the last measure was withdrawn.
     pub ended: Millis,
-    /// Step of the ladder that was needed, an index.
-    pub step: usize,
+    /// Step of the ladder that was needed; the first when absent.
+    #[serde(default)]
+    pub rung: Option<Rung>,
 }
 
 /// What was seen of an exporter after measures of weir's were on the wire.
@@ -67,6 +70,8 @@ pub struct Checkpoint {
     pub harmful: Vec<(Measure, Millis)>,
     /// Exporters.
     pub sights: BTreeMap<String, Sight>,
+    /// Never-touch prefixes that have kept weir from something.
+    pub spared: Vec<Spared>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -76,26 +81,38 @@ pub(crate) struct Memory {
     sights: BTreeMap<String, Sight>,
     /// Export lag by exporter, milliseconds.
     lags: BTreeMap<String, u64>,
+    spared: BTreeMap<IpNet, Spared>,
 }
 
 impl Memory {
     /// Which attack in a row on this target begins now, and the step that the last one needed.
-    pub(crate) fn strikes(&self, config: &Config, target: IpNet, now: Millis) -> (u32, usize) {
+    pub(crate) fn strikes(
+        &self,
+        config: &Config,
+        target: IpNet,
+        now: Millis,
+    ) -> (u32, Option<Rung>) {
         match self.victims.get(&target) {
             Some(v) if now.since(v.ended) <= config.repeat_secs.saturating_mul(1000) => {
-                (v.strikes.saturating_add(1), v.step)
+                (v.strikes.saturating_add(1), v.rung)
             }
-            _ => (0, 0),
+            _ => (0, None),
         }
     }
 
-    pub(crate) fn defended(&mut self, target: IpNet, strikes: u32, step: usize, now: Millis) {
+    pub(crate) fn defended(
+        &mut self,
+        target: IpNet,
+        strikes: u32,
+        rung: Option<Rung>,
+        now: Millis,
+    ) {
         let victims = &mut self.victims;
         if victims.len() >= VICTIMS_MAX && !victims.contains_key(&target) {
             let oldest = victims.iter().min_by_key(|(_, v)| v.ended).map(|(net, _)| *net);
             oldest.map(|net| victims.remove(&net));
         }
-        victims.insert(target, Victim { strikes, ended: now, step });
+        victims.insert(target, Victim { strikes, ended: now, rung });
     }
 
     pub(crate) fn harmed(&mut self, measure: &Measure, until: Millis) {
@@ -182,11 +199,28 @@ impl Memory {
         exporters.iter().filter_map(|name| self.lags.get(name)).copied().max().unwrap_or(0)
     }
 
+    /// An attack hits a never-touch prefix; `newly` when it is seen there for the first time.
+    pub(crate) fn spare(&mut self, prefix: IpNet, newly: bool, now: Millis) {
+        if self.spared.len() >= SPARED_MAX && !self.spared.contains_key(&prefix) {
+            let oldest = self.spared.values().min_by_key(|s| (s.last, s.prefix)).map(|s| s.prefix);
+            oldest.map(|prefix| self.spared.remove(&prefix));
+        }
+        let spared = self.spared.entry(prefix).or_insert(Spared { prefix, attacks: 0, last: now });
+        spared.attacks = spared.attacks.saturating_add(u64::from(newly));
+        spared.last = now;
+    }
+
+    /// What never-touch prefixes have kept weir from, sorted.
+    pub(crate) fn spared(&self) -> impl Iterator<Item = &Spared> {
+        self.spared.values()
+    }
+
     pub(crate) fn checkpoint(&self) -> Checkpoint {
         Checkpoint {
             victims: self.victims.iter().map(|(net, v)| (*net, *v)).collect(),
             harmful: self.harmful.iter().map(|(m, until)| (m.clone(), *until)).collect(),
             sights: self.sights.clone(),
+            spared: self.spared.values().copied().collect(),
             ..Checkpoint::default()
         }
     }
@@ -196,5 +230,7 @@ impl Memory {
         self.harmful = checkpoint.harmful.iter().take(HARMFUL_MAX).cloned().collect();
         let sights = checkpoint.sights.iter().take(EXPORTERS_MAX);
         self.sights = sights.map(|(name, sight)| (name.clone(), *sight)).collect();
+        let spared = checkpoint.spared.iter().take(SPARED_MAX);
+        self.spared = spared.map(|s| (s.prefix, *s)).collect();
     }
 }

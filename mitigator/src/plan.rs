@@ -3,7 +3,7 @@
 //! Pure arithmetic on a verdict; nothing here knows what is in force.
 
 use weir_bgp::guard::Guard;
-use weir_model::{Action, Candidate, Direction, Filter, Measure, Rung, Verdict};
+use weir_model::{Action, Candidate, Direction, Filter, Measure, Policy, Rung, Verdict};
 
 use crate::carve::pieces;
 use crate::config::{Config, RungConfig};
@@ -62,8 +62,10 @@ pub(crate) struct Situation<'a> {
     pub(crate) guard: &'a Guard,
     /// Steps below this index are no longer considered.
     pub(crate) from_step: usize,
-    /// Steps above this index are closed.
-    pub(crate) to_step: Option<usize>,
+    /// Steps from this index on are closed.
+    pub(crate) end_step: Option<usize>,
+    /// What groups say of the target.
+    pub(crate) policy: &'a Policy,
     /// Whether FlowSpec rules have had their time in this incident: before that, a black hole is
     /// only for links in danger.
     pub(crate) rules_tried: bool,
@@ -140,8 +142,10 @@ fn allowed(
 ) -> Result<(), String> {
     if situation.without == Some(step.rung) {
         Err("waits for approval".into())
-    } else if situation.to_step.is_some_and(|to| index > to) {
+    } else if situation.end_step.is_some_and(|end| index >= end) {
         Err("closed by an operator".into())
+    } else if let Some(group) = situation.policy.forbids(step.rung) {
+        Err(format!("never for group {group}"))
     } else if !step.allows(verdict.rate) {
         Err("not allowed at this volume".into())
     } else {

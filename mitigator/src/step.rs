@@ -53,10 +53,10 @@ impl Mitigator {
         let from_step = left.map_or(0, |step| step + 1);
         let verdict = entry.incident.verdict.clone();
         // Who asks for the next step opens it, also where somebody had closed it.
-        let closed = entry.to_step.take();
+        let closed = entry.end_step.take();
         let plan = self.plan_from(entry, &verdict, from_step, None, now);
         let Some((index, rung)) = plan.step else {
-            entry.to_step = closed;
+            entry.end_step = closed;
             let why = if plan.why.is_empty() { "there is no further step" } else { &plan.why };
             return Err(CommandError::Conflict(why.to_owned()));
         };

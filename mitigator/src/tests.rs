@@ -2,6 +2,7 @@
 
 mod feedback;
 mod people;
+mod policy;
 mod preview;
 mod repeat;
 

@@ -52,9 +52,8 @@ impl Mitigator {
     fn remember(&mut self, entry: &Entry, rung: Rung, now: Millis) {
         // A black hole is never where a new attack begins.
         let flowspec = matches!(rung, Rung::RateLimit | Rung::Drop);
-        let step = self.config.step_of(rung).filter(|_| flowspec).unwrap_or(0);
         let target = entry.incident.verdict.target;
-        self.memory.defended(target, entry.strikes, step, now);
+        self.memory.defended(target, entry.strikes, flowspec.then_some(rung), now);
     }
 
     /// The hold is over: one step gentler, or nothing and a last look.
@@ -98,6 +97,7 @@ impl Mitigator {
         let usable = |rung: Rung, p: &Planned, entry: &Entry| {
             let route = route(&p.measure);
             self.config.step_of(rung).is_some()
+                && entry.policy.forbids(rung).is_none()
                 && self.guard.judge_measure(&p.measure).is_ok()
                 && !entry.banned.contains(&route)
                 && !self.memory.is_harmful(&route, now)

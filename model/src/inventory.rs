@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::PrefixSet;
+use crate::{Mode, PrefixSet, Rung};
 
 /// A port that players or customers use: has its own baseline, and no rule may hit it lightly.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -31,6 +31,46 @@ pub struct HostGroup {
     pub name: String,
     /// Its addresses, sorted.
     pub addresses: Vec<IpAddr>,
+}
+
+/// Prefixes that an operator has put together: a customer, a line of business. It has a name, and may say
+/// that weir goes less far by itself for it than for everybody else.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyGroup {
+    /// For people.
+    pub name: String,
+    /// What belongs to it.
+    pub prefixes: PrefixSet,
+    /// The furthest weir goes by itself; as far as everywhere when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+    /// Steps of the ladder that weir never takes for it by itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub never: Vec<Rung>,
+}
+
+/// What groups say of one target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// The furthest weir goes by itself.
+    pub mode: Mode,
+    /// The group that says so; nobody when it is as far as everywhere.
+    pub mode_of: Option<String>,
+    /// Steps that are not taken, each with the group that forbids it.
+    pub never: Vec<(Rung, String)>,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { mode: Mode::Auto, mode_of: None, never: Vec::new() }
+    }
+}
+
+impl Policy {
+    /// The group that forbids a step.
+    pub fn forbids(&self, rung: Rung) -> Option<&str> {
+        self.never.iter().find(|(own, _)| *own == rung).map(|(_, group)| group.as_str())
+    }
 }
 
 /// What is known beforehand of a service port's traffic, for as long as it is in the inventory.
@@ -73,6 +113,9 @@ pub struct Inventory {
     /// What is known beforehand, sorted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub expected: Vec<Expected>,
+    /// What operators have put together, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<PolicyGroup>,
 }
 
 impl Inventory {
@@ -80,7 +123,7 @@ impl Inventory {
     pub fn new(protected: PrefixSet, never_touch: PrefixSet, mut services: Vec<Service>) -> Self {
         services.sort();
         services.dedup_by_key(|s| (s.address, s.protocol, s.port));
-        Self { protected, never_touch, services, groups: Vec::new(), expected: Vec::new() }
+        Self { protected, never_touch, services, ..Self::default() }
     }
 
     /// The same with groups of hosts, and with what is known beforehand.
@@ -92,8 +135,46 @@ impl Inventory {
         self
     }
 
-    /// The group that holds a target whole; the first by name when several do.
+    /// The same with what operators have put together.
+    #[must_use]
+    pub fn grouped(mut self, policies: Vec<PolicyGroup>) -> Self {
+        self.policies = policies;
+        self
+    }
+
+    /// The group that holds a target whole: an operator's with the longest prefix, or the first of a
+    /// panel's by name.
     pub fn group_of(&self, target: IpNet) -> Option<&str> {
+        let declared = self.policy_group(target).map(|group| group.name.as_str());
+        declared.or_else(|| self.panel_group(target))
+    }
+
+    /// The operator's group with the longest prefix that holds a target whole.
+    fn policy_group(&self, target: IpNet) -> Option<&PolicyGroup> {
+        let len = |group: &PolicyGroup| Some(group.prefixes.covering_net(target)?.prefix_len());
+        let holding = self.policies.iter().filter_map(|group| Some((len(group)?, group)));
+        holding.max_by_key(|(len, _)| *len).map(|(_, group)| group)
+    }
+
+    /// What groups say of a target. A prefix is held to the strictest of those in it as well: what is
+    /// done about it is done to them.
+    pub fn policy_of(&self, target: IpNet) -> Policy {
+        let mut policy = Policy::default();
+        if self.policies.is_empty() {
+            return policy;
+        }
+        let inside = |group: &&PolicyGroup| group.prefixes.iter().any(|net| target.contains(&net));
+        let whole = self.policy_group(target);
+        for group in whole.into_iter().chain(self.policies.iter().filter(inside)) {
+            if let Some(mode) = group.mode.filter(|mode| *mode < policy.mode) {
+                (policy.mode, policy.mode_of) = (mode, Some(group.name.clone()));
+            }
+            policy.never.extend(group.never.iter().map(|rung| (*rung, group.name.clone())));
+        }
+        policy
+    }
+
+    fn panel_group(&self, target: IpNet) -> Option<&str> {
         let holds = |group: &&HostGroup| {
             if target.prefix_len() == target.max_prefix_len() {
                 return group.addresses.binary_search(&target.addr()).is_ok();
@@ -163,6 +244,32 @@ mod tests {
         assert_eq!(group("203.0.113.8/32"), None);
         assert_eq!(group("203.0.113.64/26"), Some("main/b"));
         assert_eq!(group("203.0.113.0/24"), None, "two groups are in it");
+    }
+
+    #[test]
+    fn the_longest_prefix_of_a_group_counts_and_a_prefix_is_held_to_the_strictest_in_it() {
+        let group = |name: &str, prefix: &str, mode, never: &[Rung]| PolicyGroup {
+            name: name.to_owned(),
+            prefixes: FromIterator::from_iter([prefix.parse().unwrap()]),
+            mode,
+            never: never.to_vec(),
+        };
+        let inventory = inventory().grouped(vec![
+            group("acme", "203.0.113.0/24", Some(Mode::Approve), &[]),
+            group("vip", "203.0.113.64/26", None, &[Rung::Rtbh]),
+            group("lab", "203.0.113.128/25", Some(Mode::Observe), &[]),
+        ]);
+        let check = |target: &str, name: Option<&str>, mode, black_hole: Option<&str>| {
+            let target = target.parse().unwrap();
+            let policy = inventory.policy_of(target);
+            let found = (inventory.group_of(target), policy.mode, policy.forbids(Rung::Rtbh));
+            assert_eq!(found, (name, mode, black_hole), "{target}");
+        };
+        check("203.0.113.7/32", Some("acme"), Mode::Approve, None);
+        check("203.0.113.64/32", Some("vip"), Mode::Auto, Some("vip"));
+        check("203.0.113.0/24", Some("acme"), Mode::Observe, Some("vip"));
+        check("203.0.112.0/22", None, Mode::Observe, Some("vip"));
+        check("198.51.100.1/32", None, Mode::Auto, None);
     }
 
     #[test]

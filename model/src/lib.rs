@@ -34,7 +34,9 @@ pub use exporter::{
 pub use flow::{Direction, FlowRecord, Forwarding, Fragment, tcp_flags};
 pub use host::{HostBaseline, HostBaselines, HostRate};
 pub use incident::{Decision, Incident, IncidentState, Outlook, OutlookKind, TimelineEntry};
-pub use inventory::{Expected, ExpectedTraffic, HostGroup, Inventory, Service};
+pub use inventory::{
+    Expected, ExpectedTraffic, HostGroup, Inventory, Policy, PolicyGroup, Service,
+};
 pub use matches::{Action, Filter, FlagMatch, FragmentMatch, Match, Range, Redirect};
 pub use mitigation::{
     DesiredState, Measure, Mitigation, MitigationId, MitigationState, Originator, Rung,
@@ -47,8 +49,8 @@ pub use slice::{
     Class, ClassVolume, Expectation, FINE_SLOTS, HostSlice, LongFlow, Sample, ServiceSlice, Slice,
 };
 pub use snapshot::{
-    AGENT_PEER, Command, CommandError, DryRun, Intake, Mode, Observed, PeerState, PeerStatus,
-    Snapshot, Unlisted,
+    AGENT_PEER, Command, CommandError, DryRun, Intake, LadderStep, Mode, Observed, PeerState,
+    PeerStatus, Snapshot, Spared, Unlisted,
 };
 pub use time::{Millis, SLICE_MS};
 pub use verdict::{

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     DesiredState, ExporterStatus, Incident, IncidentId, Inventory, Measure, Millis, Mitigation,
-    MitigationId, Outlook, Service,
+    MitigationId, Outlook, Rate, Rung, Service,
 };
 
 /// How far weir acts by itself.
@@ -246,6 +247,46 @@ pub struct Intake {
     pub unlisted: Vec<Unlisted>,
 }
 
+/// One step of the ladder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct LadderStep {
+    /// What is done on this step.
+    pub rung: Rung,
+    /// Allowed when the traffic towards the target reaches this many bits a second.
+    pub above_bits_per_sec: u64,
+    /// Also allowed from this many packets a second.
+    pub above_packets_per_sec: Option<u64>,
+    /// How long the step is kept after the attack has ended, seconds.
+    pub hold_secs: u64,
+}
+
+impl LadderStep {
+    /// Whether this step is allowed at such a volume.
+    pub fn allows(&self, rate: Rate) -> bool {
+        let reaches = |value: f64, floor: u64| {
+            #[expect(clippy::cast_precision_loss, reason = "thresholds are far below 2^52")]
+            let floor = floor as f64;
+            value >= floor
+        };
+        reaches(rate.bits_per_sec, self.above_bits_per_sec)
+            || self.above_packets_per_sec.is_some_and(|floor| reaches(rate.packets_per_sec, floor))
+    }
+}
+
+/// What a never-touch prefix has kept weir from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct Spared {
+    /// The prefix.
+    #[cfg_attr(feature = "schema", schema(value_type = String))]
+    pub prefix: IpNet,
+    /// Attacks that weir was sure enough of to act on, and that hit it.
+    pub attacks: u64,
+    /// When the last of them was last seen.
+    pub last: Millis,
+}
+
 /// What the core lets everybody see, made anew once a second and replaced whole.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Snapshot {
@@ -267,6 +308,10 @@ pub struct Snapshot {
     pub peers: Vec<PeerStatus>,
     /// What is protected.
     pub inventory: Arc<Inventory>,
+    /// The ladder in force.
+    pub ladder: Vec<LadderStep>,
+    /// Never-touch prefixes that have kept weir from something, sorted.
+    pub spared: Vec<Spared>,
     /// What is lost or refused at the door.
     pub intake: Intake,
 }

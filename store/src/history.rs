@@ -1,4 +1,4 @@
-//! What each host carried: seconds in blocks of a minute, and averages with peaks over 1 minute, 10
+//! What each host, and each prefix that is watched as a whole, carried: seconds in blocks of a minute, and averages with peaks over 1 minute, 10
 //! minutes and an hour. A file of its own, so that a backup of the state stays small.
 //!
 //! Keys begin with the time: a minute's blocks are written side by side, which costs a ninth of writing
@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
-use weir_model::Millis;
+use weir_model::{IpNet, Millis};
 
 use crate::{StoreError, from_sql, schema, to_sql};
 
@@ -69,11 +69,11 @@ impl Step {
     }
 }
 
-/// What one host carried in one minute, second by second, towards it.
+/// What one host or prefix carried in one minute, second by second, towards it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostMinute {
-    /// The host.
-    pub host: IpAddr,
+    /// The host, or a prefix that is kept as a whole.
+    pub net: IpNet,
     /// Packets in each second.
     pub packets: [u64; BLOCK_SECS],
     /// Layer-3 octets in each second.
@@ -181,7 +181,7 @@ impl History {
                      bytes = bytes + excluded.bytes, bytes_max = max(bytes_max, excluded.bytes_max)",
             )?;
             for host in hosts {
-                let key = key(host.host);
+                let key = key(host.net);
                 if block.execute(params![to_sql(minute), key, block::encode(host)])? == 0 {
                     continue;
                 }
@@ -205,28 +205,28 @@ impl History {
         Ok(())
     }
 
-    /// A host's series in `[from, to)`, oldest first, at most [`POINTS_MAX`] points; what was not seen
+    /// The series of a host or a prefix in `[from, to)`, oldest first, at most [`POINTS_MAX`] points; what was not seen
     /// is absent.
     ///
     /// # Errors
     /// [`StoreError::Database`].
     pub fn series(
         &self,
-        host: IpAddr,
+        net: impl Into<IpNet>,
         step: Step,
         from: Millis,
         to: Millis,
     ) -> Result<Vec<Point>, StoreError> {
-        let (first, end) = (from.secs(), to.secs());
+        let (net, first, end) = (net.into(), from.secs(), to.secs());
         let end = end.min(first.saturating_add(POINTS_MAX * step.secs()));
         if step == Step::Second {
-            return self.seconds(host, first, end);
+            return self.seconds(net, first, end);
         }
         let mut statement = self.connection.prepare_cached(
             "SELECT seconds, packets, packets_max, bytes, bytes_max FROM points
              WHERE step = ?1 AND bucket = ?2 AND host = ?3",
         )?;
-        let key = key(host);
+        let key = key(net);
         let mut points = Vec::new();
         for bucket in first / step.secs()..end.div_ceil(step.secs()) {
             let row = statement
@@ -248,16 +248,16 @@ impl History {
         Ok(points)
     }
 
-    fn seconds(&self, host: IpAddr, first: u64, end: u64) -> Result<Vec<Point>, StoreError> {
+    fn seconds(&self, net: IpNet, first: u64, end: u64) -> Result<Vec<Point>, StoreError> {
         let mut statement = self
             .connection
             .prepare_cached("SELECT body FROM blocks WHERE minute = ?1 AND host = ?2")?;
-        let key = key(host);
+        let key = key(net);
         let mut points = Vec::new();
         for minute in first / 60..end.div_ceil(60) {
             let body: Option<Vec<u8>> =
                 statement.query_row(params![to_sql(minute), key], |row| row.get(0)).optional()?;
-            let Some(block) = body.and_then(|body| block::decode(host, &body)) else { continue };
+            let Some(block) = body.and_then(|body| block::decode(net, &body)) else { continue };
             let seconds = (minute * 60..).zip(block.packets.iter().zip(&block.bytes));
             for (second, (packets, bytes)) in seconds {
                 if (first..end).contains(&second) {
@@ -335,12 +335,16 @@ impl History {
     }
 }
 
-/// 4 or 16 octets.
-fn key(host: IpAddr) -> Vec<u8> {
-    match host {
+/// The address, 4 or 16 octets, and of a prefix its length in one more.
+fn key(net: IpNet) -> Vec<u8> {
+    let mut key = match net.addr() {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),
+    };
+    if net.prefix_len() < net.max_prefix_len() {
+        key.push(net.prefix_len());
     }
+    key
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a chart, not an account")]

@@ -51,6 +51,8 @@ pub struct Setting {
     pub who: String,
     /// Its value as JSON; `None` when the configuration file decides again.
     pub body: Option<String>,
+    /// Its value before the last change, likewise.
+    pub before: Option<String>,
 }
 
 /// An answer given under an idempotency key.
@@ -108,9 +110,9 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub fn settings(&self) -> Result<Vec<Setting>, StoreError> {
-        let mut statement = self
-            .connection
-            .prepare_cached("SELECT name, version, at_ms, who, body FROM settings ORDER BY name")?;
+        let mut statement = self.connection.prepare_cached(
+            "SELECT name, version, at_ms, who, body, before FROM settings ORDER BY name",
+        )?;
         let rows = statement.query_map([], |row| {
             Ok(Setting {
                 name: row.get(0)?,
@@ -118,6 +120,7 @@ impl Store {
                 at: Millis(from_sql(row.get(2)?)),
                 who: row.get(3)?,
                 body: row.get(4)?,
+                before: row.get(5)?,
             })
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
@@ -199,7 +202,7 @@ impl Change<'_> {
         self.transaction.execute(
             "INSERT INTO settings (name, version, at_ms, who, body) VALUES (?1, ?2, ?3, ?4, ?5)
              ON CONFLICT (name) DO UPDATE SET version = excluded.version, at_ms = excluded.at_ms,
-                 who = excluded.who, body = excluded.body",
+                 who = excluded.who, before = settings.body, body = excluded.body",
             params![name, to_sql(version + 1), to_sql(at.0), who, body],
         )?;
         Ok(version + 1)

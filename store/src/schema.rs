@@ -132,6 +132,8 @@ const STEPS: &[&str] = &[
     CREATE INDEX answers_at ON answers (at_ms);
 ",
     "CREATE TABLE evidence (incident INTEGER PRIMARY KEY, body TEXT NOT NULL);",
+    // What undoing the last change brings back; nothing when that is the configuration file.
+    "ALTER TABLE settings ADD COLUMN before TEXT;",
 ];
 
 /// Newest schema version this build knows.

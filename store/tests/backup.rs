@@ -35,7 +35,7 @@ fn made() -> Made {
     store.change(|change| change.add_user(&user("eve"))).unwrap();
     let mut history = History::open(&dir.path().join("old-history.db")).unwrap();
     let minute = HostMinute {
-        host: "203.0.113.7".parse().unwrap(),
+        net: "203.0.113.7/32".parse().unwrap(),
         packets: [5; BLOCK_SECS],
         bytes: [500; BLOCK_SECS],
     };
@@ -66,7 +66,12 @@ fn a_backup_comes_back_whole() {
     assert_eq!(Store::open(&state).unwrap().users().unwrap(), [user("eve")]);
     let series = History::open(&history)
         .unwrap()
-        .series("203.0.113.7".parse().unwrap(), Step::Minute, Millis(0), Millis(60_000))
+        .series(
+            "203.0.113.7".parse::<std::net::IpAddr>().unwrap(),
+            Step::Minute,
+            Millis(0),
+            Millis(60_000),
+        )
         .unwrap();
     assert_eq!(series[0].bits_per_sec, 4000.0);
 }

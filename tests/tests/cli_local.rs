@@ -134,3 +134,73 @@ fn an_exclusion_holds_at_once_ends_by_itself_and_survives_a_restart() {
     weir.wait_for("the exclusion's end", |weir| add(weir).status.success().then_some(()));
     assert!(weir::daemon::now() >= soon, "it ended too early");
 }
+
+#[test]
+fn groups_and_the_ladder_are_set_at_once_undone_and_kept() {
+    let weir = Weir::start("");
+    let set = |weir: &Weir, name: &str, value: &str| {
+        weir.tell(&["settings", "set", name, "-"], &format!("{value}\n"))
+    };
+    let group = r#"[{"name": "acme", "prefixes": ["203.0.113.0/26"], "never": ["rtbh"]}]"#;
+    let done = set(&weir, "groups", group);
+    assert_eq!(text(&done).trim(), "groups: version 1", "{done:?}");
+    let elsewhere = r#"[{"name": "acme", "prefixes": ["192.0.2.0/24"]}]"#;
+    let warned = text(&set(&weir, "groups", elsewhere));
+    assert!(
+        warned.contains("warning: protect.group \"acme\": 192.0.2.0/24 lies in none"),
+        "{warned}"
+    );
+    let wrong = set(&weir, "groups", r#"[{"name": "acme", "prefixes": []}]"#);
+    assert_eq!(wrong.status.code(), Some(1), "{wrong:?}");
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("it has no prefix"), "{wrong:?}");
+    assert!(weir.ask(&["settings", "undo", "groups"]).status.success());
+    let config = call(&weir, "GET", "config", 0, "")["text"].as_str().unwrap().to_owned();
+    assert!(config.contains("203.0.113.0/26") && !config.contains("192.0.2.0/24"), "{config}");
+
+    // The ladder of the core itself, a moment later.
+    let ladder = |weir: &Weir| {
+        let about = call(weir, "GET", "about", 0, "");
+        let steps = about["ladder"].as_array().unwrap().iter();
+        steps.map(|step| step["rung"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let is = |weir: &Weir, wanted: &[&str]| {
+        let what = format!("the ladder {wanted:?}");
+        weir.wait_for(&what, |weir| (ladder(weir) == wanted).then_some(()));
+    };
+    let all = ["rate-limit", "drop", "rtbh", "scrub"];
+    is(&weir, &all);
+    let short = r#"[{"rung": "drop", "above_bits_per_sec": 5000000}]"#;
+    assert!(set(&weir, "ladder", short).status.success());
+    is(&weir, &["drop"]);
+    let twice =
+        r#"[{"rung": "drop", "above_bits_per_sec": 5}, {"rung": "drop", "above_bits_per_sec": 6}]"#;
+    assert_eq!(set(&weir, "ladder", twice).status.code(), Some(1), "checked like the file");
+    assert!(weir.ask(&["settings", "undo", "ladder"]).status.success());
+    is(&weir, &all);
+    assert!(weir.ask(&["settings", "undo", "ladder"]).status.success());
+    is(&weir, &["drop"]);
+
+    let weir = Weir::start_in(weir.kill(), "");
+    is(&weir, &["drop"]);
+    assert_eq!(weir.json(&["settings", "show", "groups"])["value"][0]["never"][0], "rtbh");
+    assert!(weir.ask(&["settings", "clear", "ladder"]).status.success());
+    is(&weir, &all);
+    let audit = text(&weir.ask(&["audit"]));
+    assert!(audit.contains("setting.undo") && audit.contains("setting.change"), "{audit}");
+}
+
+#[test]
+fn a_peer_that_cannot_be_reached_is_explained() {
+    // A port that was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let weir = Weir::start(&format!(
+        "[bgp]\nlocal_as = 65010\nrouter_id = \"10.0.0.1\"\n[[bgp.peer]]\nname = \"edge\"\n\
+         address = \"127.0.0.1\"\nport = {port}\nremote_as = 65020\n"
+    ));
+    let tested = weir.ask(&["bgp", "test", "edge"]);
+    assert_eq!(tested.status.code(), Some(3), "{tested:?}");
+    let said = text(&tested);
+    assert!(said.contains("unreachable") && said.contains("refuses connections"), "{said}");
+    assert_eq!(weir.ask(&["bgp", "test", "nobody"]).status.code(), Some(1));
+    assert_eq!(weir.json(&["bgp"])[0]["name"], "edge");
+}

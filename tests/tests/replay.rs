@@ -10,8 +10,7 @@ use weir::replay::{self, Kind, Options, Outcome, Player};
 use weir::{Core, Turn};
 use weir_collector::{ExporterConfig, Registry, Shard};
 use weir_config::Config;
-use weir_model::{Direction, Fragment, Metric};
-use weir_model::{Family, Millis, Slice};
+use weir_model::{Direction, Family, Fragment, Metric, Millis, PolicyGroup, Rung, Slice};
 use weir_tests::corpus;
 use weir_traffic::Scene;
 use weir_traffic::encode::{Flow, netflow_v5};
@@ -138,6 +137,13 @@ fn a_recording_replays_byte_for_byte() {
     let mut recording = Vec::new();
     let mut live = Vec::new();
     let mut slot = EPOCH.slot();
+    let hard = config.mitigator.ladder.iter().find(|step| step.rung == Rung::Drop).unwrap();
+    let grouped = inventory.as_ref().clone().grouped(vec![PolicyGroup {
+        name: "all".to_owned(),
+        prefixes: config.protect.prefixes.clone(),
+        never: vec![Rung::Drop],
+        ..PolicyGroup::default()
+    }]);
     let mut feed = |core: &mut Core, at: Millis, input: Input| {
         recording.push(serde_json::to_string(&(at, &input)).unwrap());
         core.replay(input, at, &mut |turn: Turn| live.push(outputs(&turn)));
@@ -151,10 +157,19 @@ fn a_recording_replays_byte_for_byte() {
             let end = Millis::from_slot(slot);
             feed(&mut core, end, Input::Slice(Box::new(slice)));
             feed(&mut core, end, Input::Advance);
+            // What operators change meanwhile is recorded, too.
+            if end == EPOCH + 23_000 {
+                feed(&mut core, end, Input::Ladder(vec![hard.clone()]));
+            }
+            if end == EPOCH + 24_000 {
+                feed(&mut core, end, Input::Inventory(Arc::new(grouped.clone())));
+            }
         }
         shard.datagram(exporter(datagram.exporter), &datagram.payload, at).unwrap();
     }
-    assert!(live.iter().any(|turn| turn.contains("open")), "something was decided");
+    for decided in ["open", "rate-limit is no longer a step of the ladder", "never for group all"] {
+        assert!(live.iter().any(|turn| turn.contains(decided)), "{decided}: not decided");
+    }
 
     let mut again = Core::new(&config, &inventory);
     let mut repeated = Vec::new();

@@ -253,7 +253,7 @@ fn memory(state: &Path) -> Checkpoint {
 fn manual_rules_and_what_was_learned_survive_a_kill() {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("state.db");
-    let victim = Victim { strikes: 2, ended: daemon::now(), step: 1 };
+    let victim = Victim { strikes: 2, ended: daemon::now(), rung: Some(weir_model::Rung::Drop) };
     let learned = Checkpoint {
         victims: vec![("203.0.113.7/32".parse().unwrap(), victim)],
         sights: [("border-1".to_owned(), Sight { fell: 2, stayed: 0 })].into_iter().collect(),

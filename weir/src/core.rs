@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use weir_bgp::guard::Admitted;
 use weir_config::Config;
 use weir_detector::Detector;
-use weir_mitigator::Mitigator;
+use weir_mitigator::{Mitigator, RungConfig};
 use weir_model::{
     Command, CommandError, Decision, Evidence, ExporterId, ExporterStatus, HostBaseline,
     HostBaselines, Incident, IncidentId, Intake, Inventory, Millis, Mitigation, MitigationId,
@@ -50,6 +50,8 @@ pub enum Input {
     Command(Box<Command>),
     /// What is protected has changed.
     Inventory(Arc<Inventory>),
+    /// The ladder has changed.
+    Ladder(Vec<RungConfig>),
     /// A slot ended: judge and decide.
     Advance,
 }
@@ -127,6 +129,11 @@ impl Core {
         self.inventory = Arc::clone(inventory);
     }
 
+    /// The ladder has changed.
+    pub fn set_ladder(&mut self, ladder: Vec<RungConfig>) {
+        self.mitigator.set_ladder(ladder);
+    }
+
     /// A shard sealed a slice.
     pub fn slice(&mut self, slice: &Slice) {
         self.detector.slice(slice);
@@ -171,6 +178,7 @@ impl Core {
             // The outcome went to the operator who asked; the state change is what is replayed.
             Input::Command(command) => drop(self.command(&command, now)),
             Input::Inventory(inventory) => self.set_inventory(&inventory),
+            Input::Ladder(ladder) => self.set_ladder(ladder),
             Input::Advance => out(self.advance(now)),
         }
     }
@@ -250,6 +258,8 @@ impl Core {
             exporters: self.exporter_table(),
             peers: self.peers.values().cloned().collect(),
             inventory: Arc::clone(&self.inventory),
+            ladder: self.mitigator.ladder().iter().map(RungConfig::shown).collect(),
+            spared: self.mitigator.spared().copied().collect(),
             intake: Intake::default(),
         }
     }

@@ -91,6 +91,8 @@ pub struct Situation<'a> {
     pub common: &'a Common,
     /// Whether weir acts by itself. Otherwise nodes get what an operator approved and nothing beside it.
     pub alone: bool,
+    /// Incidents about which nodes do nothing by themselves all the same: their group does not want it.
+    pub restrained: &'a [IncidentId],
 }
 
 /// What one node gets out of a situation.
@@ -105,6 +107,10 @@ impl Situation<'_> {
     fn verdict(&self, m: &Mitigation) -> Option<&Verdict> {
         let Originator::Incident(id) = m.originator else { return None };
         self.incidents.iter().find(|i| i.id == id).map(|i| &i.verdict)
+    }
+
+    fn acts_on(&self, incident: &Incident) -> bool {
+        self.alone && !self.restrained.contains(&incident.id)
     }
 
     /// The rules of a node with these addresses; `refused` tells which it could not put in force.
@@ -133,7 +139,7 @@ impl Situation<'_> {
                 let target = incident.verdict.target;
                 work.targets.extend(host(target));
             }
-            if self.alone {
+            if self.acts_on(incident) {
                 work.rules.extend(self.own_rules(incident, refused, now));
             }
         }
@@ -262,6 +268,7 @@ impl Situation<'_> {
             let v = &incident.verdict;
             let sure = v.confidence >= BLOCK_CONFIDENCE && v.evidence_groups >= 2;
             let inbound = v.direction == Direction::Inbound && v.phase != Phase::Ended;
+            let sure = sure && self.acts_on(incident);
             if v.family != Family::HttpFlood || !sure || !inbound {
                 continue;
             }

@@ -16,8 +16,14 @@ const NODE: &str = "203.0.113.7";
 
 fn desire(controller: &mut Controller, mitigations: &[Mitigation], now: Millis) -> Vec<String> {
     let common = Common::default();
-    let situation =
-        Situation { mitigations, incidents: &[], services: &[], common: &common, alone: true };
+    let situation = Situation {
+        mitigations,
+        incidents: &[],
+        services: &[],
+        common: &common,
+        alone: true,
+        restrained: &[],
+    };
     controller.desire(&situation, now)
 }
 
@@ -195,6 +201,16 @@ fn controller_rules(
     verdict: Verdict,
     alone: bool,
 ) -> Vec<(String, &'static str)> {
+    restrained_rules(controller, mitigations, verdict, alone, &[])
+}
+
+fn restrained_rules(
+    controller: &mut Controller,
+    mitigations: &[Mitigation],
+    verdict: Verdict,
+    alone: bool,
+    restrained: &[weir_model::IncidentId],
+) -> Vec<(String, &'static str)> {
     let common = Common::default();
     let service = |protocol, port| Service {
         address: NODE.parse().unwrap(),
@@ -211,6 +227,7 @@ fn controller_rules(
         services: &services,
         common: &common,
         alone,
+        restrained,
     };
     controller.desire(&situation, NOW);
     let rules = &controller.nodes()["node1"].wanted.rules;
@@ -278,7 +295,11 @@ fn what_no_match_tells_apart_is_left_to_the_players_that_the_node_knows() {
     let mut blur = verdict(Family::UdpFlood, Direction::Inbound);
     blur.separable = false;
     assert_eq!(rules(&[], blur.clone(), true), named(&[("i5.known", "rate-packets")]));
-    assert_eq!(rules(&[], blur, false), [], "only an operator may say so");
+    assert_eq!(rules(&[], blur.clone(), false), [], "only an operator may say so");
+    let (mut controller, _) = joined();
+    let id = incident(blur.clone()).id;
+    let restrained = restrained_rules(&mut controller, &[], blur, true, &[id]);
+    assert_eq!(restrained, [], "its group does not want it");
 }
 
 #[test]

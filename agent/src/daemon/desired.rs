@@ -234,6 +234,7 @@ mod tests {
             services: &[],
             common: &common,
             alone: true,
+            restrained: &[],
         };
         controller.desire(&situation, NOW);
     }

@@ -79,6 +79,7 @@ impl Live {
             services: &services,
             common: &self.common,
             alone: true,
+            restrained: &[],
         };
         self.server.controller().desire(&situation, now());
         self.server.publish().unwrap();

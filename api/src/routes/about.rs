@@ -5,10 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
+use tracing::error;
 use utoipa::{IntoParams, ToSchema};
-use weir_model::{Intake, IpNet, Millis, Role, Service};
+use weir_model::{Intake, IpNet, LadderStep, Millis, Role, Service};
 
-use crate::LadderStep;
 use crate::access::permission::{Allowed, needs};
 use crate::app::App;
 use crate::problem::{Params, Problem};
@@ -54,7 +54,7 @@ pub(crate) async fn about(_who: Allowed<needs::ReadStatus>, State(app): State<Ap
         protected: snapshot.inventory.protected.iter().collect(),
         never_touch: snapshot.inventory.never_touch.iter().collect(),
         services: snapshot.inventory.services.len(),
-        ladder: facts.ladder.clone(),
+        ladder: snapshot.ladder.clone(),
         intake: snapshot.intake.clone(),
     })
 }
@@ -67,14 +67,19 @@ pub(crate) struct Configuration {
     text: String,
 }
 
-/// Shows the configuration in force, defaults included, secrets left out.
+/// Shows the configuration in force, what was set while weir runs and defaults included, secrets left
+/// out. Channels that were set stand under settings.
 #[utoipa::path(get, path = "/api/v1/config", tag = "settings",
     responses((status = 200, description = "The configuration", body = Configuration)))]
 pub(crate) async fn config(
     _who: Allowed<needs::ReadSettings>,
     State(app): State<App>,
-) -> Json<Configuration> {
-    Json(Configuration { text: app.inner.handles.facts.config.clone() })
+) -> Result<Json<Configuration>, Problem> {
+    let text = app.inner.handles.settings.in_force().map_err(|why| {
+        error!(why, "the configuration cannot be written");
+        Problem::internal("the configuration")
+    })?;
+    Ok(Json(Configuration { text }))
 }
 
 /// Which services.

@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -142,8 +143,34 @@ pub(crate) async fn series(
     Segment(host): Segment<IpAddr>,
     Params(range): Params<Range>,
 ) -> Result<Json<Series>, Problem> {
-    const FIVE_MINUTES_MS: u64 = 300_000;
     check(&who, host)?;
+    points(&app, IpNet::from(host), range).await
+}
+
+/// Shows what a whole prefix carried: an IPv4 /24 or an IPv6 /48, in which attacks on many hosts are looked
+/// for.
+#[utoipa::path(get, path = "/api/v1/prefixes/{address}/{length}/series", tag = "hosts",
+    params(("address" = String, Path, description = "Its first address"),
+        ("length" = u8, Path, description = "24 or 48"), Range),
+    responses((status = 200, description = "The series", body = Series)))]
+pub(crate) async fn prefix_series(
+    who: Allowed<needs::ReadHosts>,
+    State(app): State<App>,
+    names: Result<Path<(IpAddr, u8)>, PathRejection>,
+    Params(range): Params<Range>,
+) -> Result<Json<Series>, Problem> {
+    let Ok(Path((address, length))) = names else { return Err(Problem::missing("prefix")) };
+    let net = IpNet::new(address, length).ok().filter(|net| net.trunc() == *net);
+    let whole = net.filter(|_| length == if address.is_ipv4() { 24 } else { 48 });
+    let net = whole.ok_or_else(|| Problem::bad("an IPv4 /24 or an IPv6 /48"))?;
+    if !who.sees(net) {
+        return Err(Problem::missing("prefix"));
+    }
+    points(&app, net, range).await
+}
+
+async fn points(app: &App, net: IpNet, range: Range) -> Result<Json<Series>, Problem> {
+    const FIVE_MINUTES_MS: u64 = 300_000;
     let to = range.to.unwrap_or_else(|| app.now());
     let from = range.from.unwrap_or(to - FIVE_MINUTES_MS);
     if from >= to {
@@ -159,7 +186,7 @@ pub(crate) async fn series(
             .find(|step| secs / step.secs() <= POINTS_MAX)
             .unwrap_or(Step::Hour),
     };
-    let points = ask(&app, |reply| Question::Series { host, step, from, to, reply }).await?;
+    let points = ask(app, |reply| Question::Series { net, step, from, to, reply }).await?;
     let points = points
         .into_iter()
         .map(|point| PointView {

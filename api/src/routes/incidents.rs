@@ -373,6 +373,22 @@ pub(crate) async fn hold(
         .await
 }
 
+/// A step on the ladder, once however often it is asked for under one key.
+async fn step(
+    app: &App,
+    who: &Allowed<needs::Mitigate>,
+    id: IncidentId,
+    headers: &HeaderMap,
+    name: &str,
+    command: impl FnOnce(String) -> Command,
+) -> Result<Response, Problem> {
+    let (principal, id) = (&who.principal, id.to_string());
+    let command = command(principal.name.clone());
+    let action = format!("incident.{name}");
+    let work = send(app, principal, &action, id.clone(), command);
+    once(app, principal, headers, &[name.as_bytes(), id.as_bytes()], work).await
+}
+
 /// Leaves the rung that is in force or proposed, and goes on to the next one that is allowed.
 #[utoipa::path(post, path = "/api/v1/incidents/{id}/skip", tag = "incidents",
     params(("id" = IncidentId, Path, description = "Its number"),
@@ -384,9 +400,8 @@ pub(crate) async fn skip(
     Segment(id): Segment<IncidentId>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let command = Command::Skip { incident: id, by: who.principal.name.clone() };
-    let work = send(&app, &who.principal, "incident.skip", id.to_string(), command);
-    once(&app, &who.principal, &headers, &[b"skip", id.to_string().as_bytes()], work).await
+    let command = |by| Command::Skip { incident: id, by };
+    step(&app, &who, id, &headers, "skip", command).await
 }
 
 /// Goes back one rung, and takes no harder one again in this incident.
@@ -400,9 +415,8 @@ pub(crate) async fn step_down(
     Segment(id): Segment<IncidentId>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let command = Command::StepDown { incident: id, by: who.principal.name.clone() };
-    let work = send(&app, &who.principal, "incident.step-down", id.to_string(), command);
-    once(&app, &who.principal, &headers, &[b"step-down", id.to_string().as_bytes()], work).await
+    let command = |by| Command::StepDown { incident: id, by };
+    step(&app, &who, id, &headers, "step-down", command).await
 }
 
 /// A note to add.

@@ -272,6 +272,17 @@ async fn confirm(app: &App, who: &Principal, user: &User, password: String) -> R
     Err(Problem::forbidden("the password is wrong"))
 }
 
+/// One's own account and session, once the password has been given again.
+async fn proven(
+    app: &App,
+    principal: &Principal,
+    password: String,
+) -> Result<(User, u64), Problem> {
+    let (user, session) = own(app, principal).await?;
+    confirm(app, principal, &user, password).await?;
+    Ok((user, session))
+}
+
 /// A new password.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -292,8 +303,7 @@ pub(crate) async fn password(
     State(app): State<App>,
     Form(body): Form<NewPassword>,
 ) -> Result<StatusCode, Problem> {
-    let (mut user, session) = own(&app, &who.principal).await?;
-    confirm(&app, &who.principal, &user, body.current).await?;
+    let (mut user, session) = proven(&app, &who.principal, body.current).await?;
     user.password = app.inner.passwords.hash(body.new).await?;
     let entry = app.entry(&who.principal, "user.password", user.name.clone());
     app.change(move |change| {
@@ -331,8 +341,7 @@ pub(crate) async fn totp_begin(
     State(app): State<App>,
     Form(body): Form<Again>,
 ) -> Result<Json<Factor>, Problem> {
-    let (user, _) = own(&app, &who.principal).await?;
-    confirm(&app, &who.principal, &user, body.password).await?;
+    let (user, _) = proven(&app, &who.principal, body.password).await?;
     let secret = totp::new();
     Ok(Json(Factor { url: totp::url(&user.name, &secret), secret }))
 }
@@ -358,8 +367,7 @@ pub(crate) async fn totp_confirm(
     State(app): State<App>,
     Form(body): Form<Proof>,
 ) -> Result<StatusCode, Problem> {
-    let (mut user, session) = own(&app, &who.principal).await?;
-    confirm(&app, &who.principal, &user, body.password).await?;
+    let (mut user, session) = proven(&app, &who.principal, body.password).await?;
     let step = totp::step_of(&body.secret, &body.code, app.now().secs());
     let step = step.ok_or_else(|| Problem::invalid("the code does not fit the secret"))?;
     user.totp = Some(body.secret);
@@ -375,8 +383,7 @@ pub(crate) async fn totp_end(
     State(app): State<App>,
     Form(body): Form<Again>,
 ) -> Result<StatusCode, Problem> {
-    let (mut user, session) = own(&app, &who.principal).await?;
-    confirm(&app, &who.principal, &user, body.password).await?;
+    let (mut user, session) = proven(&app, &who.principal, body.password).await?;
     user.totp = None;
     change_factor(&app, &who.principal, "user.totp-off", user, session).await
 }

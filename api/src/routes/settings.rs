@@ -8,7 +8,7 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
-use weir_model::Millis;
+use weir_model::{Millis, Spared};
 use weir_store::notes::Setting;
 
 use crate::access::permission::{Allowed, needs};
@@ -31,12 +31,38 @@ pub(crate) struct View {
     value: Option<Value>,
     /// What the configuration file says, without credentials.
     file: Value,
+    /// Whether the last change can be undone.
+    can_undo: bool,
+    /// What undoing it brings back, without credentials; absent when that is the file.
+    before: Option<Value>,
+    /// Of `exclusions`: what prefixes under which nothing is announced have kept weir from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spared: Option<Vec<Spared>>,
+    /// After a change: what is probably not meant, for people.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
 }
 
 /// A value as it is kept, credentials and all.
 fn kept(name: &str, found: &[Setting]) -> Option<Value> {
     let setting = found.iter().find(|setting| setting.name == name)?;
     serde_json::from_str(setting.body.as_deref()?).ok()
+}
+
+/// The value before that one.
+fn kept_before(name: &str, found: &[Setting]) -> Option<Value> {
+    let setting = found.iter().find(|setting| setting.name == name)?;
+    serde_json::from_str(setting.before.as_deref()?).ok()
+}
+
+/// What is asked of a setting.
+enum Wish {
+    /// This value.
+    Value(Value),
+    /// What the configuration file says.
+    File,
+    /// What it was before the last change.
+    Undo,
 }
 
 impl View {
@@ -50,6 +76,11 @@ impl View {
             who: setting.map(|setting| setting.who.clone()),
             value: kept(name, found).map(|value| desk.shown(name, &value)),
             file: desk.of_file(name),
+            can_undo: setting.is_some(),
+            before: kept_before(name, found).map(|value| desk.shown(name, &value)),
+            spared: (name == "exclusions")
+                .then(|| app.inner.handles.snapshot.load().spared.clone()),
+            warnings: Vec::new(),
         }
     }
 
@@ -129,7 +160,7 @@ async fn store(
     who: &Allowed<needs::WriteSettings>,
     name: &'static str,
     headers: &HeaderMap,
-    value: Option<Value>,
+    wish: Wish,
 ) -> Result<Response, Problem> {
     let desk = &app.inner.handles.settings;
     let version = if_match(headers)?;
@@ -139,13 +170,20 @@ async fn store(
     if shown.version != version {
         return Err(changed(&format!("{name} has version {} by now", shown.version)));
     }
-    let complete = |given| desk.complete(name, before.as_ref(), given);
-    let value = value.map(complete).transpose().map_err(Problem::invalid)?;
-    desk.check(name, value.as_ref()).map_err(Problem::invalid)?;
+    let (action, value) = match wish {
+        Wish::Value(given) => {
+            let complete = desk.complete(name, before.as_ref(), given).map_err(Problem::invalid)?;
+            ("setting.change", Some(complete))
+        }
+        Wish::File => ("setting.change", None),
+        Wish::Undo if shown.can_undo => ("setting.undo", kept_before(name, &found)),
+        Wish::Undo => return Err(Problem::new(StatusCode::CONFLICT, "it was never changed")),
+    };
+    let warnings = desk.check(name, value.as_ref()).map_err(Problem::invalid)?;
     let body = value.as_ref().map(Value::to_string);
     let (at, by) = (app.now(), who.principal.name.clone());
-    let mut entry = app.entry(&who.principal, "setting.change", name);
-    entry.before = shown.value.map(|value| value.to_string());
+    let mut entry = app.entry(&who.principal, action, name);
+    entry.before = shown.value.as_ref().map(ToString::to_string);
     entry.after = value.as_ref().map(|value| desk.told(name, before.as_ref(), value).to_string());
     let written = app
         .change(move |change| {
@@ -159,7 +197,10 @@ async fn store(
             desk.apply(name, value.as_ref());
             let who = Some(who.principal.name.clone());
             let value = value.map(|value| desk.shown(name, &value));
-            Ok(View { name, version, at: Some(at), who, value, file: shown.file }.respond())
+            let before = shown.value.clone();
+            let at = Some(at);
+            let view = View { version, at, who, value, can_undo: true, before, warnings, ..shown };
+            Ok(view.respond())
         }
         Err(problem) if problem.status() == StatusCode::CONFLICT => Err(changed(problem.detail())),
         Err(problem) => Err(problem),
@@ -167,8 +208,9 @@ async fn store(
 }
 
 /// Changes a setting that nobody has changed since it was read: `exclusions` (a list of `prefix`, `why`,
-/// `until`), `prefixes` (a list) and `channels` (a list of `name`, `url`, `enabled`, `events`, `secret`,
-/// `headers`) at once, `ladder` (as in the configuration file) with the next start. Of a channel, `url`,
+/// `until`), `groups` (a list of `name`, `prefixes`, `mode`, `never`), `prefixes` (a list), `ladder` (as in
+/// the configuration file) and `channels` (a list of `name`, `url`, `enabled`, `events`, `secret`,
+/// `headers`). It is in force at once and is checked like the configuration file. Of a channel, `url`,
 /// `secret` and `headers` are never shown; what is left out of them stays as it is.
 #[utoipa::path(put, path = "/api/v1/settings/{name}", tag = "settings",
     params(("name" = String, Path, description = "Which"),
@@ -185,7 +227,7 @@ pub(crate) async fn put(
     if !value.is_object() && !value.is_array() {
         return Err(Problem::invalid("a setting is an object or a list"));
     }
-    store(&app, &who, name, &headers, Some(value)).await
+    store(&app, &who, name, &headers, Wish::Value(value)).await
 }
 
 /// Lets the configuration file decide again.
@@ -199,5 +241,20 @@ pub(crate) async fn remove(
     Segment(name): Segment<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    store(&app, &who, known(&app, &name)?, &headers, None).await
+    store(&app, &who, known(&app, &name)?, &headers, Wish::File).await
+}
+
+/// Undoes the last change of a setting that nobody has changed since it was read; undone again, the change
+/// is back.
+#[utoipa::path(post, path = "/api/v1/settings/{name}/undo", tag = "settings",
+    params(("name" = String, Path, description = "Which"),
+        ("If-Match" = String, Header, description = "The ETag that was read")),
+    responses((status = 200, description = "The setting", body = View)))]
+pub(crate) async fn undo(
+    who: Allowed<needs::WriteSettings>,
+    State(app): State<App>,
+    Segment(name): Segment<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    store(&app, &who, known(&app, &name)?, &headers, Wish::Undo).await
 }

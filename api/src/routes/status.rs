@@ -8,13 +8,14 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use weir_model::{Command, ExporterStatus, Mode, PeerStatus};
+use weir_model::{Command, ExporterStatus, Mode, PeerProbe, PeerStatus};
 
 use super::{Done, send};
+use crate::Ask;
 use crate::access::permission::{Allowed, Everybody, needs};
 use crate::app::App;
 use crate::live::Overview;
-use crate::problem::{Form, Problem};
+use crate::problem::{Form, Problem, Segment};
 
 /// Shows the whole in a few numbers.
 #[utoipa::path(get, path = "/api/v1/status", tag = "status",
@@ -55,6 +56,23 @@ pub(crate) struct Peers {
     responses((status = 200, description = "Peers", body = Peers)))]
 pub(crate) async fn peers(_who: Allowed<needs::ReadStatus>, State(app): State<App>) -> Json<Peers> {
     Json(Peers { peers: app.inner.handles.snapshot.load().peers.clone() })
+}
+
+/// Tests a BGP peer: whether it can be reached, what it says of itself, which families a session would
+/// carry, and what to look at. Takes up to 17 seconds. Nothing is announced; a session that is up is not
+/// touched.
+#[utoipa::path(post, path = "/api/v1/peers/{name}/test", tag = "status",
+    params(("name" = String, Path, description = "The peer's name")),
+    responses((status = 200, description = "What was found", body = PeerProbe)))]
+pub(crate) async fn probe(
+    who: Allowed<needs::WriteSettings>,
+    State(app): State<App>,
+    Segment(name): Segment<String>,
+) -> Result<Json<PeerProbe>, Problem> {
+    let entry = app.entry(&who.principal, "peer.test", name.clone());
+    app.audit(entry).await?;
+    let found = super::ask(&app, |reply| Ask::ProbePeer { name, reply }).await?;
+    found.map(Json).ok_or_else(|| Problem::missing("peer"))
 }
 
 /// How far weir acts by itself.

@@ -18,8 +18,8 @@ use weir_api::server::{Local, Peer};
 use weir_api::{App, Ask as Question, Clock, Config, Deliveries, Handles, Metrics, Records};
 use weir_model::{
     Command, CommandError, Direction, DryRun, Family, Incident, IncidentId, IncidentState, Metric,
-    Millis, MitigationId, PanelOrder, PanelServer, PanelStatus, Phase, Rate, Reason, Role,
-    Snapshot, Verdict,
+    Millis, MitigationId, PanelOrder, PanelServer, PanelStatus, PeerProbe, Phase, ProbeStage, Rate,
+    Reason, Role, Snapshot, Verdict,
 };
 
 /// Milliseconds since 1970 at which tests begin.
@@ -84,12 +84,20 @@ pub struct Settings;
 
 impl weir_api::settings::Desk for Settings {
     fn names(&self) -> &'static [&'static str] {
-        &["channels", "exclusions", "ladder", "prefixes"]
+        &["channels", "exclusions", "groups", "ladder", "prefixes"]
     }
 
-    fn check(&self, _name: &str, value: Option<&Value>) -> Result<(), String> {
-        let short = value.and_then(Value::as_array).is_none_or(|list| list.len() < 10);
-        short.then_some(()).ok_or_else(|| "too long".to_owned())
+    fn check(&self, _name: &str, value: Option<&Value>) -> Result<Vec<String>, String> {
+        let len = value.and_then(Value::as_array).map_or(0, Vec::len);
+        match len {
+            0..9 => Ok(Vec::new()),
+            9 => Ok(vec!["nearly too long".to_owned()]),
+            _ => Err("too long".to_owned()),
+        }
+    }
+
+    fn in_force(&self) -> Result<String, String> {
+        Ok("[protect]".to_owned())
     }
 
     fn complete(&self, name: &str, before: Option<&Value>, given: Value) -> Result<Value, String> {
@@ -296,6 +304,9 @@ fn asks() -> mpsc::Sender<Question> {
                         _ => Err(CommandError::NotFound),
                     });
                 }
+                Question::ProbePeer { name, reply } => {
+                    let _ = reply.send((name == "edge").then(probe));
+                }
                 Question::Deliveries { reply } => drop(reply.send(Deliveries::default())),
                 Question::TestHook { name, reply } => {
                     let _ = reply.send((name == "ops").then_some(7));
@@ -304,6 +315,22 @@ fn asks() -> mpsc::Sender<Question> {
         }
     });
     asks
+}
+
+/// A peer that answers but offers no FlowSpec.
+fn probe() -> PeerProbe {
+    PeerProbe {
+        name: "edge".to_owned(),
+        to: "192.0.2.1:179".parse().unwrap(),
+        from: Some("192.0.2.9".parse().unwrap()),
+        stage: ProbeStage::Accepted,
+        good: false,
+        connect_ms: Some(3),
+        open: None,
+        families: vec!["ipv4-unicast".to_owned()],
+        missing: vec!["ipv4-flowspec".to_owned()],
+        findings: vec!["it does not offer ipv4-flowspec".to_owned()],
+    }
 }
 
 impl World {

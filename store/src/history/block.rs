@@ -1,7 +1,7 @@
-//! A minute of one host: two columns of 60 values, each the difference from the one before, zigzag and
+//! A minute of one host or prefix: two columns of 60 values, each the difference from the one before, zigzag and
 //! variable-length (7 bits an octet). A quiet host takes about 120 octets.
 
-use std::net::IpAddr;
+use weir_model::IpNet;
 
 use super::{BLOCK_SECS, HostMinute};
 
@@ -29,9 +29,9 @@ fn low(value: u64) -> u8 {
 }
 
 /// `None` when the body was not written by [`encode`].
-pub(super) fn decode(host: IpAddr, body: &[u8]) -> Option<HostMinute> {
+pub(super) fn decode(net: IpNet, body: &[u8]) -> Option<HostMinute> {
     let mut octets = body.iter();
-    let mut minute = HostMinute { host, packets: [0; BLOCK_SECS], bytes: [0; BLOCK_SECS] };
+    let mut minute = HostMinute { net, packets: [0; BLOCK_SECS], bytes: [0; BLOCK_SECS] };
     for column in [&mut minute.packets, &mut minute.bytes] {
         let mut last = 0_u64;
         for value in column {
@@ -58,15 +58,15 @@ mod tests {
 
     #[test]
     fn blocks_come_back_and_damage_is_seen() {
-        let host = "203.0.113.7".parse().unwrap();
-        let mut minute = HostMinute { host, packets: [0; BLOCK_SECS], bytes: [0; BLOCK_SECS] };
+        let net = "203.0.113.7/32".parse().unwrap();
+        let mut minute = HostMinute { net, packets: [0; BLOCK_SECS], bytes: [0; BLOCK_SECS] };
         assert_eq!(encode(&minute).len(), 120);
         minute.packets[3] = u64::MAX;
         minute.packets[4] = 1;
         minute.bytes[59] = 1 << 40;
         let body = encode(&minute);
-        assert_eq!(decode(host, &body), Some(minute));
-        assert_eq!(decode(host, &body[1..]), None);
-        assert_eq!(decode(host, &[0xff; 200]), None);
+        assert_eq!(decode(net, &body), Some(minute));
+        assert_eq!(decode(net, &body[1..]), None);
+        assert_eq!(decode(net, &[0xff; 200]), None);
     }
 }

@@ -27,6 +27,11 @@ pub enum Settings {
         /// JSON file with the value; - for standard input
         file: PathBuf,
     },
+    /// Undo the last change of one; undone again, it is back
+    Undo {
+        /// Its name
+        name: String,
+    },
     /// Let the configuration file decide again
     Clear {
         /// Its name
@@ -56,9 +61,10 @@ pub(super) fn settings(
         }
         Settings::Set { name, file } => {
             let value = read(file)?;
-            change(client, output, "PUT", name, Some(&value))
+            change(client, output, ("PUT", ""), name, Some(&value))
         }
-        Settings::Clear { name } => change(client, output, "DELETE", name, None),
+        Settings::Undo { name } => change(client, output, ("POST", "/undo"), name, None),
+        Settings::Clear { name } => change(client, output, ("DELETE", ""), name, None),
     }
 }
 
@@ -69,13 +75,17 @@ fn path(name: &str) -> String {
 fn change(
     client: &Client,
     output: &Output,
-    method: &str,
+    (method, act): (&str, &str),
     name: &str,
     value: Option<&Value>,
 ) -> anyhow::Result<()> {
     let before = client.get(&path(name))?["version"].as_u64();
-    let after = client.ask_if(method, &path(name), before, value)?;
-    output.one(&after, &format!("{name}: version {}", after["version"]))
+    let after = client.ask_if(method, &(path(name) + act), before, value)?;
+    let mut text = format!("{name}: version {}", after["version"]);
+    for warning in after["warnings"].as_array().into_iter().flatten() {
+        text += &format!("\nwarning: {}", warning.as_str().unwrap_or_default());
+    }
+    output.one(&after, &text)
 }
 
 fn read(file: &Path) -> anyhow::Result<Value> {

@@ -26,7 +26,8 @@ use weir_bgp::guard::Admitted;
 use weir_collector::socket::SharedInventory;
 use weir_mitigator::Config as MitigatorConfig;
 use weir_model::{
-    AGENT_PEER, Incident, IncidentState, Inventory, Measure, Mode, Observed, Originator, Snapshot,
+    AGENT_PEER, Incident, IncidentState, Inventory, LadderStep, Measure, Mode, Observed,
+    Originator, Snapshot,
 };
 
 use super::channels::Control;
@@ -168,15 +169,19 @@ impl Parts {
                 new
             });
         }
-        let open = |i: &&Arc<Incident>| self.is_for_nodes(i, &inventory);
+        let open = |i: &&Arc<Incident>| self.is_for_nodes(i, &inventory, &snapshot.ladder);
         let incidents: Vec<Arc<Incident>> =
             snapshot.incidents.iter().filter(open).cloned().collect();
+        let restrained =
+            |i: &&Arc<Incident>| inventory.policy_of(i.verdict.target).mode != Mode::Auto;
+        let restrained: Vec<_> = incidents.iter().filter(restrained).map(|i| i.id).collect();
         let situation = Situation {
             mitigations: admitted.mitigations(),
             incidents: &incidents,
             services: &inventory.services,
             common,
             alone: snapshot.mode == Mode::Auto,
+            restrained: &restrained,
         };
         let changed = server.controller().desire(&situation, at);
         if !changed.is_empty()
@@ -187,9 +192,14 @@ impl Parts {
     }
 
     /// What the guard and the ladder ask of a measure, asked of an incident: nodes act on it without one.
-    fn is_for_nodes(&self, incident: &Incident, inventory: &Inventory) -> bool {
+    fn is_for_nodes(
+        &self,
+        incident: &Incident,
+        inventory: &Inventory,
+        ladder: &[LadderStep],
+    ) -> bool {
         let verdict = &incident.verdict;
-        let loud = self.mitigator.ladder.first().is_none_or(|step| step.allows(verdict.rate));
+        let loud = ladder.first().is_none_or(|step| step.allows(verdict.rate));
         incident.state == IncidentState::Open
             && loud
             && verdict.confidence >= self.mitigator.rate_limit_confidence

@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use weir_api::Request;
 use weir_collector::Counters;
 use weir_collector::socket::SliceSink;
+use weir_mitigator::RungConfig;
 use weir_model::{
     Command, CommandError, DryRun, ExporterStatus, HostBaselines, HostSlice, Inventory, Observed,
     Slice,
@@ -51,6 +52,8 @@ pub(crate) enum Control {
     Learned(Box<weir_collector::Checkpoint>),
     /// What is protected has changed.
     Inventory(Arc<Inventory>),
+    /// The ladder has changed.
+    Ladder(Vec<RungConfig>),
     /// Someone asks for a host's baselines.
     Baselines { host: IpAddr, reply: oneshot::Sender<Option<HostBaselines>> },
     /// Someone asks what a command would change.

@@ -202,6 +202,10 @@ impl CoreThread {
                 self.core.set_inventory(&inventory);
                 self.record(state.judged, || Input::Inventory(inventory));
             }
+            Control::Ladder(ladder) => {
+                self.core.set_ladder(ladder.clone());
+                self.record(state.judged, || Input::Ladder(ladder));
+            }
             Control::Baselines { host, reply } => {
                 // The asker may have hung up.
                 let _ = reply.send(self.core.baselines(host));

@@ -1,7 +1,8 @@
-//! What each host carried, second by second: the last five minutes in memory, everything before in the
+//! What each host and each IPv4 /24 and IPv6 /48 carried, second by second: the last five minutes in memory, everything before in the
 //! history file. A thread of its own, so that neither its arithmetic nor its disk delays a decision.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -24,6 +25,9 @@ const GRACE_SECS: u64 = 120;
 
 /// Hosts kept in memory at most: 2.4 KB each.
 const HOSTS_MAX: usize = 20_000;
+
+/// Prefixes kept in memory at most, as large each.
+const PREFIXES_MAX: usize = 4096;
 
 /// Seconds that may wait for this thread; more are lost to the charts.
 const WAITING_MAX: usize = 8;
@@ -138,6 +142,9 @@ fn place(second: u64) -> usize {
 /// The thread's state.
 struct Keeper {
     rings: HashMap<IpAddr, Ring, rustc_hash::FxBuildHasher>,
+    /// Of the prefixes in which the detector looks for attacks on many hosts: they add up hosts for which
+    /// there is no room in `rings`, too.
+    prefixes: HashMap<IpNet, Ring, rustc_hash::FxBuildHasher>,
     /// Newest second seen.
     second: u64,
     /// Next minute to be written.
@@ -165,7 +172,14 @@ pub(crate) fn spawn(
 impl Keeper {
     fn new(history: History) -> Self {
         let totals = BTreeMap::new();
-        Self { rings: HashMap::default(), second: 0, minute: 0, history, totals }
+        Self {
+            rings: HashMap::default(),
+            prefixes: HashMap::default(),
+            second: 0,
+            minute: 0,
+            history,
+            totals,
+        }
     }
 
     /// Ends when the core is gone, after a last write.
@@ -231,16 +245,14 @@ impl Keeper {
         if second.second.is_multiple_of(60) {
             let oldest = self.second.saturating_sub(RING_SECS as u64);
             self.rings.retain(|_, ring| ring.last >= oldest);
+            self.prefixes.retain(|_, ring| ring.last >= oldest);
         }
     }
 
     fn add(&mut self, host: IpAddr, at: u64, packets: f32, bytes: f32) {
-        if self.rings.len() >= HOSTS_MAX && !self.rings.contains_key(&host) {
-            return;
-        }
-        let ring = self.rings.entry(host).or_insert_with(|| Ring::new(self.second));
-        ring.turn(self.second.max(at));
-        ring.add(at, packets, bytes);
+        let newest = self.second;
+        add(&mut self.prefixes, PREFIXES_MAX, whole_of(host), newest, (at, packets, bytes));
+        add(&mut self.rings, HOSTS_MAX, host, newest, (at, packets, bytes));
     }
 
     fn add_volume(&mut self, host: IpAddr, at: u64, volume: ClassVolume, sign: f32) {
@@ -254,9 +266,12 @@ impl Keeper {
         while self.minute < end {
             let minute = self.minute;
             self.minute += 1;
+            let hosts = self.rings.iter().map(|(host, ring)| (IpNet::from(*host), ring));
+            let prefixes = self.prefixes.iter().map(|(net, ring)| (*net, ring));
+            let all = hosts.chain(prefixes);
             let mut hosts: Vec<HostMinute> =
-                self.rings.iter().filter_map(|(host, ring)| block(*host, ring, minute)).collect();
-            hosts.sort_by_key(|block| block.host);
+                all.filter_map(|(net, ring)| block(net, ring, minute)).collect();
+            hosts.sort_by_key(|block| block.net);
             if !hosts.is_empty() {
                 self.history.put_minute(Millis::from_secs(minute * 60), &hosts)?;
             }
@@ -270,8 +285,8 @@ impl Keeper {
             Question::Busiest { limit, by_packets, within, reply } => {
                 drop(reply.send(self.busiest(limit, by_packets, &within)));
             }
-            Question::Series { host, step, from, to, reply } => {
-                drop(reply.send(self.series(host, step, from, to)));
+            Question::Series { net, step, from, to, reply } => {
+                drop(reply.send(self.series(net, step, from, to)));
             }
             Question::Traffic { after, hosts, reply } => {
                 let newer = self.totals.iter().filter(|(second, _)| **second > after.secs());
@@ -310,13 +325,19 @@ impl Keeper {
         hosts
     }
 
-    fn series(&self, host: IpAddr, step: Step, from: Millis, to: Millis) -> Vec<Point> {
-        let mut points = self.history.series(host, step, from, to).unwrap_or_else(|error| {
+    fn series(&self, net: impl Into<IpNet>, step: Step, from: Millis, to: Millis) -> Vec<Point> {
+        let net = net.into();
+        let mut points = self.history.series(net, step, from, to).unwrap_or_else(|error| {
             error!(%error, "the history file cannot be read");
             Vec::new()
         });
         // What is not written yet.
-        let Some(ring) = self.rings.get(&host) else { return points };
+        let ring = if net.prefix_len() == net.max_prefix_len() {
+            self.rings.get(&net.addr())
+        } else {
+            self.prefixes.get(&net)
+        };
+        let Some(ring) = ring else { return points };
         let oldest = (ring.last + 1).saturating_sub(RING_SECS as u64);
         let first = from.secs().max(self.minute * 60).max(oldest);
         let end = to.secs().min(self.second + 1);
@@ -354,9 +375,31 @@ impl Keeper {
     }
 }
 
-/// A host's minute; none when it was silent, or is no longer in the ring.
-fn block(host: IpAddr, ring: &Ring, minute: u64) -> Option<HostMinute> {
-    let mut block = HostMinute { host, packets: [0; BLOCK_SECS], bytes: [0; BLOCK_SECS] };
+/// The prefix that is kept as a whole around a host: where the detector looks for attacks on many hosts.
+fn whole_of(host: IpAddr) -> IpNet {
+    let len = if host.is_ipv4() { 24 } else { 48 };
+    IpNet::new(host, len).unwrap_or_else(|_| IpNet::from(host)).trunc()
+}
+
+/// Adds to one ring, if there is one or room for one.
+fn add<K: Eq + Hash>(
+    rings: &mut HashMap<K, Ring, rustc_hash::FxBuildHasher>,
+    max: usize,
+    key: K,
+    newest: u64,
+    (at, packets, bytes): (u64, f32, f32),
+) {
+    if rings.len() >= max && !rings.contains_key(&key) {
+        return;
+    }
+    let ring = rings.entry(key).or_insert_with(|| Ring::new(newest));
+    ring.turn(newest.max(at));
+    ring.add(at, packets, bytes);
+}
+
+/// A host's or prefix's minute; none when it was silent, or is no longer in the ring.
+fn block(net: IpNet, ring: &Ring, minute: u64) -> Option<HostMinute> {
+    let mut block = HostMinute { net, packets: [0; BLOCK_SECS], bytes: [0; BLOCK_SECS] };
     let first = minute * 60;
     if ring.last < first || ring.last - first >= RING_SECS as u64 {
         return None;
@@ -412,7 +455,12 @@ mod tests {
 
     fn series(keeper: &Keeper, step: Step, from: u64, to: u64) -> Vec<(u64, f64)> {
         keeper
-            .series(HOST.parse().unwrap(), step, Millis::from_secs(from), Millis::from_secs(to))
+            .series(
+                HOST.parse::<IpAddr>().unwrap(),
+                step,
+                Millis::from_secs(from),
+                Millis::from_secs(to),
+            )
             .iter()
             .map(|point| (point.at.secs(), point.packets_per_sec))
             .collect()
@@ -471,6 +519,33 @@ mod tests {
         assert_eq!(keeper.rings.len(), 0, "no room was left for the last one");
         keeper.take(second(60_361, 1));
         assert_eq!(keeper.rings.len(), 1);
+    }
+
+    #[test]
+    fn a_prefix_carries_what_its_hosts_carry_also_those_without_room() {
+        let mut keeper = keeper();
+        let mut crowd = Second { second: 60_000, ..Second::default() };
+        for n in 0..u32::try_from(HOSTS_MAX).unwrap() {
+            crowd.hosts.insert(IpAddr::from((0x0a00_0000 + n).to_be_bytes()), (1, 1));
+        }
+        keeper.take(crowd);
+        let start = 60_001;
+        for at in start..start + 400 {
+            let mut carpet = Second { second: at, ..Second::default() };
+            for last in 0..100 {
+                carpet.hosts.insert(IpAddr::from([203, 0, 113, last]), (2, 200));
+            }
+            keeper.take(carpet);
+            keeper.write_until(keeper.second.saturating_sub(GRACE_SECS) / 60).unwrap();
+        }
+        let net: IpNet = "203.0.113.0/24".parse().unwrap();
+        let (from, to) = (Millis::from_secs(start), Millis::from_secs(start + 400));
+        let seconds = keeper.series(net, Step::Second, from, to);
+        assert_eq!(seconds.len(), 400, "from the file and from memory");
+        assert!(seconds.iter().all(|p| p.packets_per_sec == 200.0), "{:?}", seconds.first());
+        let other: IpNet = "198.51.100.0/24".parse().unwrap();
+        assert!(keeper.series(other, Step::Second, from, to).is_empty());
+        assert_eq!(keeper.prefixes.len(), 1, "the silent ones are forgotten");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde_json::Value;
 use tracing::{info, warn};
 use weir_collector::socket::SharedInventory;
 use weir_config::{Config, Settings};
+use weir_mitigator::RungConfig;
 use weir_model::Inventory;
 use weir_panel::runner::Update;
 use weir_store::notes::Setting;
@@ -45,7 +46,7 @@ pub(crate) fn kept(file: &Config, found: &[Setting]) -> Settings {
         let value = setting.body.as_deref().and_then(|body| serde_json::from_str(body).ok());
         let mut trial = settings.clone();
         match trial.take(&setting.name, value.as_ref()).and_then(|()| trial.check(file)) {
-            Ok(()) => settings = trial,
+            Ok(_) => settings = trial,
             Err(why) => warn!(setting = setting.name, why, "a setting no longer fits"),
         }
     }
@@ -75,6 +76,15 @@ impl Desk {
         self.change(|_| {});
     }
 
+    /// `None` lets the file decide.
+    fn ladder(&self, set: Option<&Vec<RungConfig>>) {
+        let ladder = set.unwrap_or(&self.file.mitigator.ladder).clone();
+        info!(steps = ladder.len(), "the ladder has changed");
+        if self.control.send_timeout(Control::Ladder(ladder), PATIENCE).is_err() {
+            warn!("the core does not take the ladder");
+        }
+    }
+
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut state);
@@ -86,6 +96,7 @@ impl Desk {
             prefixes = made.protected.len(),
             never_touch = made.never_touch.len(),
             services = made.services.len(),
+            groups = made.policies.len(),
             expected = made.expected.len(),
             "what is protected has changed"
         );
@@ -103,12 +114,17 @@ impl weir_api::settings::Desk for Desk {
         &Settings::NAMES
     }
 
-    fn check(&self, name: &str, value: Option<&Value>) -> Result<(), String> {
+    fn check(&self, name: &str, value: Option<&Value>) -> Result<Vec<String>, String> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut trial = state.settings.clone();
+        let present = state.settings.clone();
         drop(state);
+        let mut trial = present.clone();
         trial.take(name, value)?;
-        trial.check(&self.file)
+        let warnings = trial.check(&self.file)?;
+        // What was wrong before is not this change's doing.
+        let known = present.check(&self.file).unwrap_or_default();
+        let new = warnings.iter().filter(|warning| !known.contains(warning));
+        Ok(new.map(ToString::to_string).collect())
     }
 
     fn complete(&self, name: &str, before: Option<&Value>, given: Value) -> Result<Value, String> {
@@ -131,11 +147,22 @@ impl weir_api::settings::Desk for Desk {
         self.change(|state| {
             if let Err(why) = state.settings.take(name, value) {
                 warn!(setting = name, why, "a setting was not taken");
-            } else if name == "channels" {
-                // Under the lock, so that of two changes the later one holds.
-                self.notify.channels(state.settings.channels.clone());
+                return;
+            }
+            // Under the lock, so that of two changes the later one holds.
+            match name {
+                "channels" => self.notify.channels(state.settings.channels.clone()),
+                "ladder" => self.ladder(state.settings.ladder.as_ref()),
+                _ => {}
             }
         });
+    }
+
+    fn in_force(&self) -> Result<String, String> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let config = state.settings.in_force(&self.file, now());
+        drop(state);
+        weir_config::dump(&config).map_err(|error| error.to_string())
     }
 }
 
@@ -147,6 +174,7 @@ fn merge(declared: &Inventory, update: &Update) -> Inventory {
     let all = declared.services.iter().cloned().chain(new).collect();
     Inventory::new(declared.protected.clone(), declared.never_touch.clone(), all)
         .with(update.groups.clone(), update.expected.clone())
+        .grouped(declared.policies.clone())
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ mod notify;
 mod owners;
 mod panel_desk;
 mod panels;
+mod probes;
 mod recorder;
 mod store_thread;
 mod sums;
@@ -46,7 +47,7 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use tokio::sync::watch;
 use tracing::{error, info};
-use weir_api::{Facts, LadderStep, Metrics};
+use weir_api::{Facts, Metrics};
 use weir_bgp::config::OnStop;
 use weir_bgp::guard::Admitted;
 use weir_bgp::speaker::Stop;
@@ -125,6 +126,13 @@ impl Daemon {
             let (incidents, baselines) = (incidents.clone(), learned.baselines.clone());
             let baselines = baselines.map(Box::new);
             let memory = learned.memory.clone().map(Box::new);
+            // What stands in for the file is not in the file that a replay is given.
+            if *inventory != file.protect.inventory() {
+                recorder.write(started, Input::Inventory(Arc::clone(&inventory)));
+            }
+            if config.mitigator.ladder != file.mitigator.ladder {
+                recorder.write(started, Input::Ladder(config.mitigator.ladder.clone()));
+            }
             recorder.write(started, Input::Restored { incidents, baselines, memory });
         }
         core.restore(incidents, learned.baselines, learned.memory, started);
@@ -188,11 +196,12 @@ impl Daemon {
                 ready: Arc::clone(&ready),
                 control: control.clone(),
                 history: ask,
-                facts: facts(config, started, &flow_addresses)?,
+                facts: facts(started, &flow_addresses),
                 agents: nodes.clone().map(|nodes| nodes as Arc<dyn weir_api::nodes::Nodes>),
                 panels: desk.clone().map(|desk| desk as Arc<dyn weir_api::panels::Desk>),
                 inventory: Arc::clone(&inventory_desk),
                 notify: tell.clone(),
+                probes: probes::Probes::new(config.bgp.clone(), Arc::clone(&snapshot)),
             },
             web_stopping,
             &failed_tx,
@@ -337,19 +346,8 @@ fn start_agents(
 }
 
 /// What the API tells of this run.
-fn facts(config: &Config, started: Millis, flows: &[SocketAddr]) -> anyhow::Result<Facts> {
-    let step = |step: &weir_mitigator::RungConfig| LadderStep {
-        rung: step.rung,
-        above_bits_per_sec: step.above_bits_per_sec,
-        above_packets_per_sec: step.above_packets_per_sec,
-        hold_secs: step.hold_secs,
-    };
-    Ok(Facts {
-        started,
-        flow_listeners: flows.to_vec(),
-        ladder: config.mitigator.ladder.iter().map(step).collect(),
-        config: weir_config::dump(config)?,
-    })
+fn facts(started: Millis, flows: &[SocketAddr]) -> Facts {
+    Facts { started, flow_listeners: flows.to_vec() }
 }
 
 fn open_store(path: &Path) -> anyhow::Result<Store> {

@@ -21,6 +21,7 @@ use weir_model::Snapshot;
 use super::channels::Control;
 use super::inventory::Desk;
 use super::notify::{Notice, Notify};
+use super::probes::Probes;
 use super::{now, spawn as spawn_thread};
 
 /// How often exclusions are looked through for ended ones.
@@ -41,6 +42,7 @@ pub(crate) struct Parts {
     pub(crate) panels: Option<Arc<dyn weir_api::panels::Desk>>,
     pub(crate) inventory: Arc<Desk>,
     pub(crate) notify: Notify,
+    pub(crate) probes: Probes,
 }
 
 /// The running API.
@@ -89,7 +91,8 @@ pub(crate) fn spawn(
     let thread = spawn_thread("web", failed, move || {
         runtime.block_on(async move {
             let asked = tokio::spawn(forward(questions, parts.control.clone(), parts.history));
-            let pass_on = tokio::spawn(pass_on(asked_for, parts.control.clone(), parts.notify));
+            let pass_on =
+                tokio::spawn(pass_on(asked_for, parts.control.clone(), parts.notify, parts.probes));
             let forward = tokio::spawn(carry(requests, parts.control));
             let expiry = tokio::spawn(expire(parts.inventory));
             let stop = async move {
@@ -178,13 +181,19 @@ async fn forward(
 }
 
 /// Carries other questions: to the core what a command would change, the rest to who tells others.
-async fn pass_on(mut asks: mpsc::Receiver<Ask>, control: Sender<Control>, notify: Notify) {
+async fn pass_on(
+    mut asks: mpsc::Receiver<Ask>,
+    control: Sender<Control>,
+    notify: Notify,
+    probes: Probes,
+) {
     while let Some(question) = asks.recv().await {
         // A full queue drops the question, which its asker sees as 503.
         match question {
             Ask::DryRun { command, reply } => {
                 let _ = control.try_send(Control::DryRun { command, reply });
             }
+            Ask::ProbePeer { name, reply } => probes.ask(&name, reply),
             Ask::Deliveries { reply } => notify.ask(Notice::Log(reply)),
             Ask::TestHook { name, reply } => notify.ask(Notice::Test { hook: name, reply }),
         }
