@@ -7,12 +7,13 @@
 pub mod accounts;
 mod client;
 mod output;
-mod overview;
+pub mod overview;
 pub mod panel;
 pub mod release;
 pub mod respond;
 pub mod settings;
 pub mod state;
+mod top;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -70,7 +71,7 @@ impl Common {
 pub enum Ask {
     /// Show the whole in a few lines: exit code 3 when something is wrong
     Status,
-    /// Watch incidents and hosts, refreshed every second
+    /// Watch incidents and hosts in the whole terminal, refreshed every second; q ends it
     Top {
         /// Refresh so many times, then end; for ever when absent
         #[arg(long)]
@@ -94,7 +95,8 @@ pub enum Ask {
         #[command(subcommand)]
         action: Option<respond::Webhooks>,
     },
-    /// Show or change what may be set while weir runs: channels, exclusions, ladder, prefixes
+    /// Show or change what may be set while weir runs: channels, exclusions, groups, ladder,
+    /// prefixes
     Settings {
         /// What exactly; lists when absent
         #[command(subcommand)]
@@ -121,8 +123,12 @@ pub enum Ask {
     },
     /// List exporters
     Exporters,
-    /// List BGP peers
-    Bgp,
+    /// List BGP peers, or test one without announcing anything
+    Bgp {
+        /// What exactly; lists when absent
+        #[command(subcommand)]
+        action: Option<overview::Bgp>,
+    },
     /// Make, list and remove bearer tokens
     Token {
         /// What exactly; lists when absent
@@ -159,7 +165,7 @@ pub fn run(ask: &Ask, common: &Common) -> anyhow::Result<ExitCode> {
     let (client, output) = (common.client(), common.output());
     match ask {
         Ask::Status => return overview::status(&client, &output),
-        Ask::Top { rounds } => overview::top(&client, *rounds)?,
+        Ask::Top { rounds } => top::top(&client, *rounds)?,
         Ask::Incidents { action } => respond::incidents(&client, &output, action.as_ref())?,
         Ask::Mitigate { action } => respond::mitigate(&client, &output, action.as_ref())?,
         Ask::Webhooks { action } => respond::webhooks(&client, &output, action.as_ref())?,
@@ -168,7 +174,10 @@ pub fn run(ask: &Ask, common: &Common) -> anyhow::Result<ExitCode> {
         Ask::Hosts { packets, limit } => overview::hosts(&client, &output, *packets, *limit)?,
         Ask::Baseline { host } => overview::baseline(&client, &output, *host)?,
         Ask::Exporters => overview::exporters(&client, &output)?,
-        Ask::Bgp => overview::peers(&client, &output)?,
+        Ask::Bgp { action: None } => overview::peers(&client, &output)?,
+        Ask::Bgp { action: Some(overview::Bgp::Test { name }) } => {
+            return overview::probe(&client, &output, name);
+        }
         Ask::Token { action } => accounts::tokens(&client, &output, action.as_ref())?,
         Ask::User { action } => accounts::users(&client, &output, action.as_ref())?,
         Ask::Audit { action } => return state::audit(&client, &output, action.as_ref()),

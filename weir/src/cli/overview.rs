@@ -1,14 +1,12 @@
-//! What is going on: status, hosts, exporters, peers, `top`.
+//! What is going on: status, hosts, exporters, peers.
 
-use std::io::IsTerminal as _;
 use std::net::IpAddr;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use serde_json::Value;
 
 use super::client::Client;
-use super::output::{As, Column, Output, table, time, write};
+use super::output::{As, Column, Output, time};
 
 /// Exit code when weir answers but something is wrong.
 const DEGRADED: u8 = 3;
@@ -26,7 +24,7 @@ pub(super) const INCIDENTS: &[Column] = &[
     ("opened", "/opened", As::Time),
 ];
 
-const HOSTS: &[Column] = &[
+pub(super) const HOSTS: &[Column] = &[
     ("host", "/host", As::Text),
     ("bit/s", "/now/bits_per_sec", As::Number),
     ("packet/s", "/now/packets_per_sec", As::Number),
@@ -35,7 +33,7 @@ const HOSTS: &[Column] = &[
 ];
 
 /// What is wrong, a line each.
-fn troubles(status: &Value) -> Vec<String> {
+pub(super) fn troubles(status: &Value) -> Vec<String> {
     let count = |name: &str| status[name].as_u64().unwrap_or(0);
     let mut wrong = Vec::new();
     let mut check = |bad: u64, text: &str| {
@@ -49,7 +47,7 @@ fn troubles(status: &Value) -> Vec<String> {
     wrong
 }
 
-fn summary(status: &Value) -> String {
+pub(super) fn summary(status: &Value) -> String {
     let mut text = format!(
         "{}  mode {}\nincidents   {} open\nmitigations {} active, {} proposed\n\
          exporters   {} ok, {} silent\nBGP         {} of {} up\n",
@@ -73,34 +71,6 @@ pub(super) fn status(client: &Client, output: &Output) -> anyhow::Result<ExitCod
     let status = client.get("/api/v1/status")?;
     output.one(&status, &summary(&status))?;
     Ok(if troubles(&status).is_empty() { ExitCode::SUCCESS } else { ExitCode::from(DEGRADED) })
-}
-
-pub(super) fn top(client: &Client, rounds: Option<u64>) -> anyhow::Result<()> {
-    let terminal = std::io::stdout().is_terminal();
-    // Where nobody watches, once is enough.
-    let rounds = rounds.or_else(|| (!terminal).then_some(1));
-    // A channel that nothing is ever sent on: waiting on it is a pause.
-    let (_keep, pause) = crossbeam_channel::bounded::<()>(0);
-    let mut round = 0;
-    loop {
-        let status = client.get("/api/v1/status")?;
-        let open = client.get("/api/v1/incidents?state=open&limit=15")?;
-        let hosts = client.get("/api/v1/hosts?limit=15")?;
-        let rows = |list: &Value, name: &str| list[name].as_array().cloned().unwrap_or_default();
-        let text = format!(
-            "{}\n{}\n{}",
-            summary(&status),
-            table(&rows(&open, "incidents"), INCIDENTS),
-            table(&rows(&hosts, "hosts"), HOSTS)
-        );
-        let clear = if terminal { "\x1b[H\x1b[2J" } else { "" };
-        write(&format!("{clear}{text}"))?;
-        round += 1;
-        if rounds.is_some_and(|rounds| round >= rounds) {
-            return Ok(());
-        }
-        let _ = pause.recv_timeout(Duration::from_secs(1));
-    }
 }
 
 pub(super) fn hosts(
@@ -189,6 +159,53 @@ fn drops(drops: &Value) -> String {
         format!("{reason} {}", drop["count"])
     };
     drops.as_array().into_iter().flatten().map(reason).collect::<Vec<_>>().join(", ")
+}
+
+/// What to do with BGP peers.
+#[derive(Debug, clap::Subcommand)]
+pub enum Bgp {
+    /// Test a peer: reach it, exchange OPENs, leave; exit code 3 when a session would not be good
+    Test {
+        /// Its name in the configuration
+        name: String,
+    },
+}
+
+pub(super) fn probe(client: &Client, output: &Output, name: &str) -> anyhow::Result<ExitCode> {
+    let path = format!("/api/v1/peers/{}/test", super::client::escape(name));
+    let found = client.ask("POST", &path, None)?;
+    output.one(&found, &probe_text(&found))?;
+    let good = found["good"].as_bool().unwrap_or_default();
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(DEGRADED) })
+}
+
+fn probe_text(found: &Value) -> String {
+    let word = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let words = |value: &Value| {
+        let list = value.as_array().into_iter().flatten().filter_map(Value::as_str);
+        list.collect::<Vec<_>>().join(", ")
+    };
+    let mut text =
+        format!("{} {}: {}\n", word(&found["name"]), word(&found["to"]), word(&found["stage"]));
+    if let Some(ms) = found["connect_ms"].as_u64() {
+        text += &format!("  connected   in {ms} ms, from {}\n", word(&found["from"]));
+    }
+    if let Some(open) = found["open"].as_object() {
+        text += &format!(
+            "  it is       AS{}, identifier {}, hold time {} s\n",
+            open["asn"],
+            word(&open["id"]),
+            open["hold_secs"]
+        );
+        text += &format!("  it offers   {}\n", words(&open["families"]));
+    }
+    if !words(&found["families"]).is_empty() {
+        text += &format!("  both speak  {}\n", words(&found["families"]));
+    }
+    for finding in found["findings"].as_array().into_iter().flatten() {
+        text += &format!("  {}\n", word(finding));
+    }
+    text.trim_end().to_owned()
 }
 
 pub(super) fn peers(client: &Client, output: &Output) -> anyhow::Result<()> {
