@@ -12,7 +12,7 @@ use weir_tests::skip;
 const PROGRAMS: &[&str] = &["ip", "timeout", "node", "chromium", "gobgpd", "gobgp"];
 
 /// The longest that the browser may take, seconds.
-const SECONDS_MAX: u64 = 150;
+const SECONDS_MAX: u64 = 210;
 
 const GOBGP: &str = r#"
 [global.config]

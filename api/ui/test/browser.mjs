@@ -106,6 +106,9 @@ try {
   await accessible(page, "waiting for flows");
   await button(page, "Next: BGP sessions").click();
   await page.getByText("established").waitFor({ timeout: 30_000 });
+  await button(page, "Test").click();
+  await page.getByText("the session is up; nothing was sent").waitFor();
+  await accessible(page, "a tested peer");
   await button(page, "Next: observe mode").click();
   await page.getByText("observe", { exact: true }).waitFor();
   await button(page, "To the overview").click();
@@ -135,6 +138,29 @@ try {
   await accessible(page, "settings with a channel");
   await channel.getByRole("button", { name: "Remove" }).click();
   await channel.waitFor({ state: "detached" });
+
+  // A group and an exclusion, likewise; a change is undone and done again.
+  const add = (label) => page.locator("form", { has: page.getByLabel(label, { exact: true }) }).getByRole("button", { name: "Add" }).click();
+  await page.getByLabel("Group", { exact: true }).fill("acme");
+  await page.getByLabel("Prefixes", { exact: true }).fill("203.0.113.0/28");
+  await page.getByLabel("Never black-holed").check();
+  await add("Group");
+  await page.getByRole("row", { name: /^acme never black hole 203\.0\.113\.0\/28/ }).waitFor();
+  const why = page.getByLabel("Why", { exact: true });
+  await why.fill("the resolver");
+  await page.locator("form", { has: why }).getByLabel("Prefix", { exact: true }).fill("203.0.113.1/32");
+  await add("Why");
+  const excluded = page.getByRole("row", { name: /^203\.0\.113\.1\/32 the resolver/ });
+  await excluded.getByText("no attack so far").waitFor();
+  const changes = page.getByRole("row", { name: /^exclusions/ });
+  await changes.getByRole("button", { name: "Undo" }).click();
+  await excluded.waitFor({ state: "detached" });
+  await changes.getByRole("button", { name: "Undo" }).click();
+  await excluded.waitFor();
+  await accessible(page, "settings with a group and an exclusion");
+  await page.waitForTimeout(300);
+  await page.evaluate(() => scrollTo(0, 0));
+  await shoot(page, "settings");
   await page.goto("/#/overview");
 
   // An attack appears.
@@ -158,13 +184,14 @@ try {
   await page.getByText("ntp amplification").first().waitFor();
   await page.getByRole("heading", { name: "Timeline" }).waitFor();
   await page.getByText("fivem-7").first().waitFor();
+  await page.getByRole("link", { name: "acme" }).waitFor();
   assert.match(await page.locator(".panel", { hasText: "Why weir says so" }).last().innerText(), /Threshold[\s\S]*Reported by[\s\S]*border-3/);
-  const drawn = () => page.evaluate(() => {
+  const drawn = (of) => of.evaluate(() => {
     const canvas = document.querySelector("canvas");
     const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
     return new Set(new Uint32Array(pixels.buffer)).size;
   });
-  assert.ok((await drawn()) > 20, "the chart has lines");
+  assert.ok((await drawn(page)) > 20, "the chart has lines");
 
   // Approving announces to a real router.
   assert.deepEqual(rules(), []);
@@ -300,6 +327,29 @@ try {
   await phone.goto("/#/overview");
   await phone.getByText("No attack at present.").waitFor({ timeout: 40_000 });
   say("the end of the attack is shown");
+  await phone.context().close();
+
+  // An attack on all hosts of a prefix: its chart is theirs together, and an exclusion in it counts it.
+  const desk = await open({ viewport: { width: 1360, height: 860 }, colorScheme: "dark" });
+  await signIn(desk, "olga");
+  await traffic("carpet");
+  await desk.getByRole("article").filter({ hasText: "203.0.113.0/24" }).getByRole("link").first().click({ timeout: 40_000 });
+  await desk.getByRole("heading", { name: "Traffic against normal, all hosts of the prefix" }).waitFor();
+  const highest = () => desk.evaluate(async () => {
+    const { points } = await (await fetch("/api/v1/prefixes/203.0.113.0/24/series")).json();
+    return Math.max(0, ...points.map((point) => point.bits_per_sec));
+  });
+  let high = 0;
+  for (const end = Date.now() + 15_000; high < 600e6 && Date.now() < end; await desk.waitForTimeout(250)) high = await highest();
+  assert.ok(high > 600e6, `the prefix carried ${high} bit/s`);
+  await desk.waitForTimeout(2500);
+  assert.ok((await drawn(desk)) > 20, "the prefix's chart has lines");
+  await accessible(desk, "the incident of a prefix");
+  await shoot(desk, "carpet");
+  await desk.goto("/#/settings");
+  await desk.getByRole("row", { name: /^203\.0\.113\.1\/32 the resolver/ }).getByText(/[1-9] attacks?, last/).waitFor();
+  await traffic("calm");
+  say(`an attack on a prefix: ${(high / 1e9).toFixed(2)} Gbit/s on its chart`);
 
   assert.deepEqual(complaints, []);
   say("no complaint in the console");

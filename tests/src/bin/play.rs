@@ -8,13 +8,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use weir_model::Millis;
-use weir_traffic::Scene;
+use weir_traffic::{Locals, Scene};
 
 const HELP: &str = "\
 play ADDRESS:PORT
 Reads words from standard input, a line each, and answers each with a line:
   begin    the evening begins: border-1 sends from 127.0.0.11, border-2 from 127.0.0.12
   attack   NTP amplification, 1.2 Gbit/s, on 203.0.113.7, seen by border-3 at 127.0.0.13
+  carpet   the same, spread over 203.0.113.0/24
   calm     the attack ends
 The end of the input ends everything; so do ten minutes.";
 
@@ -81,6 +82,17 @@ fn attack() -> Scene {
     scene
 }
 
+/// The same spread over a whole prefix: next to nothing for any one host of it.
+fn carpet() -> Scene {
+    let mut scene = attack();
+    if let Ok(net) = "203.0.113.0/24".parse() {
+        for source in &mut scene.sources {
+            source.locals = Locals::Net(net);
+        }
+    }
+    scene
+}
+
 fn main() -> io::Result<()> {
     let Some(Ok(to)) = std::env::args().nth(1).map(|word| word.parse::<SocketAddr>()) else {
         return writeln!(io::stderr(), "{HELP}");
@@ -93,6 +105,7 @@ fn main() -> io::Result<()> {
         match line?.trim() {
             "begin" => background = Some(play(evening(), 11, to)?),
             "attack" => flood = Some(play(attack(), 13, to)?),
+            "carpet" => flood = Some(play(carpet(), 13, to)?),
             "calm" => {
                 if let Some(flood) = flood.take() {
                     flood.end();

@@ -56,10 +56,11 @@ export function command<T = unknown>(path: string, body?: unknown): Promise<T> {
   return send<T>("POST", path, body, { "Idempotency-Key": key });
 }
 
-/** Reads a setting, changes it and writes it back; fails when somebody else was faster. */
-export async function change<T>(name: string, make: (value: T | null) => T): Promise<void> {
+/** Reads a setting, changes it and writes it back; fails when somebody else was faster. Answers what is probably not meant. */
+export async function change<T>(name: string, make: (value: T | null) => T): Promise<string[]> {
   const found = await get<{ version: number; value: T | null }>("/settings/" + name);
-  await send("PUT", "/settings/" + name, make(found.value ?? null), { "If-Match": `"${found.version}"` });
+  const kept = await send<{ warnings?: string[] }>("PUT", "/settings/" + name, make(found.value ?? null), { "If-Match": `"${found.version}"` });
+  return kept.warnings ?? [];
 }
 
 /** `?a=1&b=2` of what is set. */

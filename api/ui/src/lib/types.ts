@@ -119,6 +119,7 @@ export interface TimelineEntry {
 export interface Incident {
   id: string;
   state: "open" | "closed";
+  group?: string;
   opened: number;
   closed: number | null;
   verdict: Verdict;
@@ -189,6 +190,7 @@ export interface Exporter {
   datagrams: number;
   records: number;
   decode_errors: number;
+  drops: { reason: string; count: number }[];
   unknown_templates: number;
   lost: number;
   templates: number;
@@ -294,6 +296,27 @@ export interface Setting {
   who: string | null;
   value: unknown;
   file: unknown;
+  can_undo: boolean;
+  spared?: { prefix: string; attacks: number; last: number }[];
+}
+export interface Exclusion {
+  prefix: string;
+  why?: string;
+  until?: number | null;
+}
+export interface Group {
+  name: string;
+  prefixes: string[];
+  mode?: Mode;
+  never?: Rung[];
+}
+export interface PeerProbe {
+  stage: string;
+  good: boolean;
+  from: string | null;
+  connect_ms: number | null;
+  open: { asn: number; id: string; hold_secs: number; families: string[] } | null;
+  findings: string[];
 }
 export interface Channel {
   name: string;
