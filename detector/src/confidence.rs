@@ -1,99 +1,137 @@
 //! How sure a verdict is: a logistic model over the evidence, and how many independent groups of
 //! evidence agree.
+//!
+//! The coefficients are not chosen by hand: `fit` of the test crate plays the scenario suite over all
+//! feeds, takes what was judged ([`crate::Detector::take_judged`]) and prints them.
 
-use crate::vectors::Traits;
+use weir_model::{Direction, Evidence, IncidentId, IpNet, Millis};
 
-/// What the model looks at.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Grounds {
-    /// Value over threshold, at least 1.
-    pub(crate) ratio: f64,
-    /// Share of the excess that the best rules cover, 0-1.
-    pub(crate) coverage: f64,
-    pub(crate) traits: Traits,
-    /// Whether the host's own normal is known.
-    pub(crate) known: bool,
-    /// Whether the target is the sender.
-    pub(crate) outbound: bool,
+/// An alarm that was judged, or an open incident that was judged again.
+#[derive(Clone, Debug)]
+pub struct Judged {
+    /// When.
+    pub at: Millis,
+    /// Host or prefix.
+    pub target: IpNet,
+    /// Which way.
+    pub direction: Direction,
+    /// The incident that it opened or belongs to; none when it was not convincing.
+    pub incident: Option<IncidentId>,
+    /// The numbers behind it, without histograms and flows.
+    pub evidence: Evidence,
+    /// Highest probability that could be told, 0-1: see [`cap`]; less where flow records alone can only
+    /// raise a suspicion.
+    pub cap: f64,
 }
 
-/// Coefficients of the model, in the order of [`features`].
-const COEFFICIENTS: [f64; 11] = [-2.4, 0.9, 2.6, 2.4, 0.35, -4.5, 0.8, 0.5, -1.6, -4.0, 2.5];
+/// Number of features.
+pub const FEATURES: usize = 13;
 
-fn features(e: &Grounds) -> [f64; 11] {
-    let t = &e.traits;
+/// What the features are, in order.
+pub const NAMES: [&str; FEATURES] = [
+    "constant",
+    "log of value over threshold",
+    "share that rules cover",
+    "share of a known attack",
+    "log of sources",
+    "transfer by few",
+    "one length",
+    "normal is known",
+    "inseparable",
+    "conversation",
+    "sent without an answer",
+    "sources seen before",
+    "forged TTL",
+];
+
+/// Coefficients of the model, in the order of [`features`].
+pub const COEFFICIENTS: [f64; FEATURES] =
+    [-2.4, 0.9, 2.6, 2.4, 0.35, -4.5, 0.8, 0.5, -1.6, -4.0, 2.5, 0.0, 0.0];
+
+/// Whether no rule tells the excess from normal traffic, and nothing else names it.
+fn inseparable(e: &Evidence) -> bool {
+    e.coverage < 0.4 && e.standalone < 0.5 && !e.outbound
+}
+
+/// What the model looks at.
+pub fn features(e: &Evidence) -> [f64; FEATURES] {
     let on = |condition: bool| if condition { 1.0 } else { 0.0 };
     // A handful of senders over established connections is a transfer, not an attack; and of few
     // packets, each from another sender, nobody knows how many senders there are.
-    #[expect(clippy::cast_precision_loss, reason = "a small number")]
-    let few = t.top3 > 0.6 || t.samples < 64 || t.sources < 40.0_f64.max(t.samples as f64);
-    let transfer = t.established * on(few);
+    let samples = f64::from(e.samples);
+    let few = e.top3 > 0.6 || e.samples < 64 || e.sources < samples.max(40.0);
+    let transfer = e.established * on(few);
     // Nobody holds a conversation with forged senders. Servers do answer SYNs and queries.
-    let service = t.on_service * (1.0 - e.coverage).max(0.5);
+    let service = e.on_service * (1.0 - e.coverage).max(0.5);
     let conversation =
-        t.response.map_or(0.0, |r| (r / 0.3).clamp(0.0, 1.0)) * (t.established + service);
+        e.response.map_or(0.0, |r| (r / 0.3).clamp(0.0, 1.0)) * (e.established + service);
     [
         1.0,
         e.ratio.max(1.0).ln().min(3.0),
         e.coverage,
-        t.standalone,
-        t.sources.max(1.0).ln().min(7.0),
+        e.standalone,
+        e.sources.max(1.0).ln().min(7.0),
         transfer,
-        t.one_length * on(t.one_length > 0.5),
+        e.one_length * on(e.one_length > 0.5),
         on(e.known),
-        on(e.coverage < 0.4 && t.standalone < 0.5 && !e.outbound),
-        conversation.min(1.0) * (1.0 - t.standalone),
-        // Nobody answers what a bot sends.
-        on(e.outbound && t.established < 0.2 && t.response.unwrap_or(0.0) < 0.1),
+        on(inseparable(e)),
+        conversation.min(1.0) * (1.0 - e.standalone),
+        // Nobody answers what a bot sends. Where answers are not seen, nothing is known of them.
+        on(e.outbound && e.established < 0.2 && e.response.is_some_and(|r| r < 0.1)),
+        e.seen_before.unwrap_or(0.0) * (1.0 - e.standalone),
+        e.ttl_odd.unwrap_or(0.0),
     ]
 }
 
-/// Confidence 0-100.
-pub(crate) fn confidence(e: &Grounds) -> u8 {
-    let z: f64 = features(e).iter().zip(COEFFICIENTS).map(|(x, c)| x * c).sum();
-    let p = 1.0 / (1.0 + (-z).exp());
-    // Without a single packet to look at nobody can be sure.
-    // What no rule tells from normal traffic is nothing to drop by.
-    let inseparable = e.coverage < 0.4 && e.traits.standalone < 0.5 && !e.outbound;
-    let cap = match (e.traits.samples, inseparable) {
+/// Probability of an attack by the model with these coefficients, 0-1.
+pub fn probability(features: &[f64; FEATURES], coefficients: &[f64; FEATURES]) -> f64 {
+    let z: f64 = features.iter().zip(coefficients).map(|(x, c)| x * c).sum();
+    1.0 / (1.0 + (-z).exp())
+}
+
+/// Highest probability that may be told. Without a single packet to look at nobody can be sure; and
+/// what no rule tells from normal traffic is nothing to drop by, however sure it is an attack.
+pub fn cap(e: &Evidence) -> f64 {
+    match (e.samples, inseparable(e)) {
         (0, _) => 0.6,
         (_, true) => 0.69,
-        _ => 1.0,
-    };
+        _ => 0.99,
+    }
+}
+
+/// Confidence 0-100.
+pub fn confidence(e: &Evidence) -> u8 {
+    let p = probability(&features(e), &COEFFICIENTS);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 100")]
-    let percent = (p.min(cap) * 100.0).round() as u8;
-    percent.min(99)
+    let percent = (p.min(cap(e)) * 100.0).round() as u8;
+    percent
 }
 
 /// Independent groups of evidence that agree: volume (there is an alarm at all), form (a known
 /// signature that needs no baseline), separability, and breadth of sources.
-pub(crate) fn groups(e: &Grounds) -> u8 {
-    let t = &e.traits;
-    1 + u8::from(t.standalone >= 0.5)
-        + u8::from(e.coverage >= 0.4 && (e.known || t.standalone >= 0.5))
-        + u8::from(t.sources >= 300.0)
+pub fn groups(e: &Evidence) -> u8 {
+    1 + u8::from(e.standalone >= 0.5)
+        + u8::from(e.coverage >= 0.4 && (e.known || e.standalone >= 0.5))
+        + u8::from(e.sources >= 300.0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn flood() -> Grounds {
-        Grounds {
+    fn flood() -> Evidence {
+        Evidence {
             ratio: 10.0,
             coverage: 1.0,
-            traits: Traits {
-                sources: 20_000.0,
-                top3: 0.01,
-                standalone: 1.0,
-                established: 0.0,
-                on_service: 1.0,
-                one_length: 1.0,
-                samples: 300,
-                ..Traits::default()
-            },
+            sources: 20_000.0,
+            top3: 0.01,
+            standalone: 1.0,
+            established: 0.0,
+            on_service: 1.0,
+            one_length: 1.0,
+            samples: 300,
             known: true,
-            outbound: false,
+            ..Evidence::default()
         }
     }
 
@@ -101,42 +139,52 @@ mod tests {
     fn a_forged_syn_flood_is_certain_and_a_backup_is_not() {
         assert!(confidence(&flood()) >= 95);
         assert!(groups(&flood()) >= 3);
-        let backup = Grounds {
+        let backup = Evidence {
             ratio: 3.0,
             coverage: 1.0,
-            traits: Traits {
-                sources: 1.0,
-                top3: 1.0,
-                standalone: 0.0,
-                established: 1.0,
-                on_service: 0.0,
-                one_length: 0.9,
-                response: Some(0.5),
-                samples: 300,
-                ..Traits::default()
-            },
+            sources: 1.0,
+            top3: 1.0,
+            standalone: 0.0,
+            established: 1.0,
+            on_service: 0.0,
+            one_length: 0.9,
+            response: Some(0.5),
+            samples: 300,
             known: true,
-            outbound: false,
+            ..Evidence::default()
         };
         assert!(confidence(&backup) < 40, "{}", confidence(&backup));
     }
 
     #[test]
     fn an_inseparable_growth_stays_below_the_drop_band() {
-        let wipe = Grounds {
+        let wipe = Evidence {
             ratio: 2.0,
             coverage: 0.1,
-            traits: Traits {
-                sources: 900.0,
-                top3: 0.01,
-                on_service: 1.0,
-                one_length: 0.1,
-                samples: 300,
-                ..Traits::default()
-            },
+            sources: 900.0,
+            top3: 0.01,
+            on_service: 1.0,
+            one_length: 0.1,
+            samples: 300,
             known: true,
-            outbound: false,
+            ..Evidence::default()
         };
         assert!(confidence(&wipe) < 70, "{}", confidence(&wipe));
+    }
+
+    #[test]
+    fn an_answer_that_nobody_could_see_is_no_silence() {
+        let mut sent = Evidence {
+            ratio: 2.0,
+            sources: 1.0,
+            top3: 1.0,
+            samples: 300,
+            known: true,
+            outbound: true,
+            ..Evidence::default()
+        };
+        let unseen = confidence(&sent);
+        sent.response = Some(0.0);
+        assert!(confidence(&sent) > unseen, "{unseen}");
     }
 }

@@ -22,6 +22,9 @@ pub struct Floors {
     pub tcp_replies_per_sec: f64,
     /// Protocols other than TCP, UDP and ICMP (GRE, ESP, ...), packets a second.
     pub other_per_sec: f64,
+    /// Sources that a host has not met in the last five to ten minutes, a second, as they are reported:
+    /// of sampled traffic only those that are sampled. Such an alarm must be separable.
+    pub new_sources_per_sec: f64,
     /// All packets that a protected host sends, packets a second.
     pub outbound_packets_per_sec: f64,
     /// All traffic that a protected host sends, layer-3 bits a second.
@@ -41,6 +44,7 @@ impl Default for Floors {
             fragments_per_sec: 3_000.0,
             tcp_replies_per_sec: 5_000.0,
             other_per_sec: 10_000.0,
+            new_sources_per_sec: 200.0,
             outbound_packets_per_sec: 20_000.0,
             outbound_bits_per_sec: 200_000_000.0,
             outbound_syns_per_sec: 2_000.0,
@@ -60,6 +64,7 @@ impl Floors {
             fragments_per_sec: 10_000.0,
             tcp_replies_per_sec: 15_000.0,
             other_per_sec: 30_000.0,
+            new_sources_per_sec: 1_000.0,
             outbound_packets_per_sec: 50_000.0,
             outbound_bits_per_sec: 500_000_000.0,
             outbound_syns_per_sec: 10_000.0,
@@ -77,6 +82,7 @@ impl Floors {
             fragments_per_sec: 20_000.0,
             tcp_replies_per_sec: 30_000.0,
             other_per_sec: 40_000.0,
+            new_sources_per_sec: f64::INFINITY,
             // What a prefix sends is looked at host by host.
             outbound_packets_per_sec: f64::INFINITY,
             outbound_bits_per_sec: f64::INFINITY,

@@ -89,6 +89,22 @@ pub(crate) fn ttl_bits(excess: &[(Packet, f64)]) -> Option<f64> {
     })
 }
 
+/// TTLs on arrival that no system leaves which begins with 64, 128 or 255 and is at most 40 hops away
+/// (RFC 1700 and later practice); forged packets often have them drawn at random.
+const TTL_ODD: std::ops::RangeInclusive<u8> = 129..=214;
+
+/// Share of the excess with a TTL that must be forged; none when the exporters do not tell it.
+pub(crate) fn ttl_odd(excess: &[(Packet, f64)]) -> Option<f64> {
+    let (mut odd, mut all) = (0.0, 0.0);
+    for (packet, weight) in excess.iter().filter(|(p, _)| p.ttl > 0) {
+        all += weight;
+        if TTL_ODD.contains(&packet.ttl) {
+            odd += weight;
+        }
+    }
+    (all > 0.0).then(|| odd / all)
+}
+
 /// Share of the excess that comes from source prefixes known from normal times; none when normal
 /// times are not known.
 pub(crate) fn seen_before(excess: &[(Packet, f64)], normal: &[(Packet, f64)]) -> Option<f64> {
@@ -155,6 +171,9 @@ mod tests {
         assert_eq!(of("protocol").len(), 1);
         assert!(all.iter().all(|h| h.field != "tcp-flags"));
         assert_eq!(ttl_bits(&now), Some(0.0));
+        assert_eq!(ttl_odd(&now), Some(0.0));
+        now[0].0.ttl = 200;
+        assert_eq!(ttl_odd(&now), Some(0.025));
         assert_eq!(seen_before(&now, &normal), Some(1.0));
         assert_eq!(seen_before(&now, &[]), None);
         assert_eq!(flows(&now).len(), FLOWS_MAX);

@@ -45,8 +45,8 @@ impl Detector {
     fn judge_again(&mut self, active: &mut Active, out: &mut Vec<Verdict>) {
         let Some(at) = self.warm_at(active.target) else { return };
         let (now, way, back) = (self.clock, active.way(), self.back());
+        self.suspect(at);
         let Some(warm) = self.warm[at as usize].as_deref_mut() else { return };
-        warm.series.suspect(now.secs(), now.secs() + 60);
         // What is silent for longer than exports take is silent.
         warm.series.window.forward(now.slot().saturating_sub(back * 10 + 2));
         if !warm.series.loud_now(way, &active.limits, back) {
@@ -71,6 +71,7 @@ impl Detector {
             return;
         }
         let verdict = self.verdict(active, findings, Phase::Ongoing);
+        self.note(active, Some(active.id));
         active.weigh(&verdict);
         if let Some(last) = &active.last
             && now.since(active.said) < 1000

@@ -7,13 +7,14 @@ use weir_model::{Direction, IpNet, Metric, Millis};
 
 use crate::baseline::Baseline;
 use crate::config::Config;
-use crate::evidence::Profile;
+use crate::evidence::{Packet, Profile};
 use crate::expected::Expected;
+use crate::familiar::Familiar;
 use crate::metric::{BITS, HOST_METRICS, METRICS, OUTBOUND, PACKETS, direction, is_bits, values};
 use crate::season::Season;
 use crate::series::{Kind, Series};
 use crate::table::NONE;
-use crate::window::SLOTS_PER_SEC;
+use crate::window::{Cell, SLOTS_PER_SEC};
 
 /// A protected host, however quiet.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +61,8 @@ pub(crate) struct Warm {
     pub(crate) sent: Profile,
     /// What its long flows are expected to carry, where it has any.
     pub(crate) expected: Option<Box<Expected>>,
+    /// Whom it has met lately, where packets are kept of it.
+    pub(crate) familiar: Option<Box<Familiar>>,
     pub(crate) touched: bool,
     /// Whether packets are kept of what is normal for it.
     pub(crate) detailed: bool,
@@ -79,6 +82,7 @@ impl Warm {
             profile: Profile::default(),
             sent: Profile::default(),
             expected: None,
+            familiar: None,
             touched: false,
             detailed: false,
             compared: 0,
@@ -116,6 +120,21 @@ impl Warm {
         }
     }
 
+    /// Counts the source of what comes in if it is new to a host of which packets are kept. It counts for
+    /// the newest second, so that neither the order of packets nor that of shards shows.
+    pub(crate) fn meet(&mut self, packet: &Packet) {
+        let inbound = packet.direction == Direction::Inbound;
+        if !self.detailed || !inbound || self.series.kind != Kind::Host {
+            return;
+        }
+        let second = packet.slot / SLOTS_PER_SEC;
+        let familiar = self.familiar.get_or_insert_with(|| Box::new(Familiar::new(second)));
+        if familiar.meet(packet.src, second) {
+            let window = &mut self.series.window;
+            window.add_second(window.newest(), &Cell { new_sources: 1, ..Cell::default() });
+        }
+    }
+
     /// Whether its own normal is known.
     pub(crate) const fn known(&self) -> bool {
         self.profile.minutes >= 2
@@ -130,12 +149,8 @@ impl Warm {
         config: &Config,
         now: u64,
     ) {
-        if let Ok(baselines) = baselines.try_into() {
-            self.series.baselines = baselines;
-        }
         (self.profile, self.sent) = profiles;
-        self.series.season = season.filter(|s| s.is_sound());
-        self.series.set_thresholds(config, now);
+        self.series.restore(baselines, season, config, now);
     }
 }
 

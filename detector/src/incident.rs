@@ -39,6 +39,10 @@ pub(crate) struct Active {
     pub(crate) open_second: u64,
     /// Quiet seconds in a row.
     pub(crate) quiet: u64,
+    /// The numbers behind the last verdict, without histograms and flows.
+    pub(crate) numbers: Evidence,
+    /// Highest probability that could be told of it, 0-1.
+    pub(crate) cap: f64,
     /// What the verdicts rest on: of the attack at its strongest.
     pub(crate) evidence: Evidence,
     /// Largest excess so far, packets a second.
@@ -79,6 +83,8 @@ impl Active {
             peak: Rate::default(),
             open_second: 0,
             quiet: 0,
+            numbers: Evidence::default(),
+            cap: 1.0,
             evidence: Evidence::default(),
             strongest: 0.0,
             kept: Millis(0),

@@ -197,7 +197,7 @@ impl Detector {
     }
 
     /// The place of a prefix, made when there is room.
-    fn prefix(&mut self, net: IpNet, since: u64) -> u32 {
+    pub(crate) fn prefix(&mut self, net: IpNet, since: u64) -> u32 {
         if let Some(&at) = self.prefixes.get(&net) {
             return at;
         }
@@ -280,7 +280,6 @@ impl Detector {
         let mut cell = Cell {
             bytes: slice.inbound.bytes,
             variance: slice.variance,
-            sources: slice.sources,
             service_udp,
             out_packets: saturate(slice.outbound.packets),
             out_bytes: slice.outbound.bytes,
@@ -298,19 +297,11 @@ impl Detector {
 
     /// Adds to a declared service's own series.
     fn service_cell(&mut self, of: (IpAddr, u8, u16), time: Time, arrival: u64, cell: &Cell) {
-        let (host, protocol, port) = of;
-        let Some(place) = self.place(host, arrival) else { return };
-        let key = (place, protocol, port);
-        if !self.services.contains_key(&key) {
-            if self.inventory.service(host, protocol, port).is_none() {
-                return;
-            }
-            let since = self.since.unwrap_or(arrival);
-            let slot = self.clock.slot().max(since * SLOTS_PER_SEC);
-            let mut series = Series::new(Kind::Service, since, slot, &self.config);
-            series.foreknown = foreknown::of_service(&self.inventory, host, protocol, port);
-            series.set_thresholds(&self.config, slot / SLOTS_PER_SEC);
-            self.services.insert(key, Box::new(Service { series, touched: false }));
+        let since = self.since.unwrap_or(arrival);
+        let Some(place) = self.place(of.0, arrival) else { return };
+        let key = (place, of.1, of.2);
+        if !self.services.contains_key(&key) && self.service_series(of, since, arrival).is_none() {
+            return;
         }
         if let Some(service) = self.services.get_mut(&key) {
             add(&mut service.series, time, cell);
@@ -319,6 +310,27 @@ impl Detector {
                 self.touched_services.push(key);
             }
         }
+    }
+
+    /// A declared service's own series, made when there is none yet; none when it is not declared.
+    pub(crate) fn service_series(
+        &mut self,
+        of: (IpAddr, u8, u16),
+        since: u64,
+        arrival: u64,
+    ) -> Option<&mut Series> {
+        let (host, protocol, port) = of;
+        self.inventory.service(host, protocol, port)?;
+        let key = (self.place(host, arrival)?, protocol, port);
+        if !self.services.contains_key(&key) {
+            let slot = self.clock.slot().max(since * SLOTS_PER_SEC);
+            let mut series = Series::new(Kind::Service, since, slot, &self.config);
+            series.foreknown = foreknown::of_service(&self.inventory, host, protocol, port);
+            series.set_thresholds(&self.config, slot / SLOTS_PER_SEC);
+            self.services.insert(key, Box::new(Service { series, touched: false }));
+            self.sweep_services[sweep_slot(host)].push(key);
+        }
+        self.services.get_mut(&key).map(|service| &mut service.series)
     }
 
     /// Spreads a long flow over its seconds.
@@ -481,6 +493,7 @@ impl Detector {
                     let suspected = warm.series.suspected(now);
                     let normal = warm.detailed && !suspected;
                     warm.profile_of(packet.direction).push(packet, normal);
+                    warm.meet(&packet);
                 }
             }
         }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use weir_model::{
-    Candidate, Direction, Evidence, Goodput, IncidentId, IpNet, Match, Metric, Millis, Phase, Rate,
-    Reason, Service, Verdict,
+    Candidate, Direction, Evidence, Goodput, IncidentId, IpNet, Match, Metric, Phase, Rate, Reason,
+    Service, Verdict,
 };
 
-use crate::confidence::{Grounds, confidence, groups};
+use crate::confidence::{Judged, cap, confidence, groups};
 use crate::evidence::{NOW_SLOTS_MAX, Packet};
 use crate::host::Warm;
 use crate::incident::Active;
@@ -57,17 +57,19 @@ pub(crate) struct Findings {
 }
 
 impl Findings {
-    /// Whether the packets stand for a fair share of what was counted. What was exported late may have
-    /// left none, and what came in the meantime is something else.
+    /// Whether the packets stand for a fair share of what was counted, and the excess among them for a
+    /// fair share of what is too much. What was exported late may have left none, and what came in the
+    /// meantime is something else.
     #[expect(clippy::cast_precision_loss, reason = "a statistic, not an account")]
     fn tells_of(&self, alarm: &Alarm) -> bool {
-        let volume = |p: &Packet| match is_bits(alarm.index) {
-            true => p.bytes as f64 * 8.0,
-            false => f64::from(p.packets),
-        };
+        let bits = is_bits(alarm.index);
+        let volume = |p: &Packet| if bits { p.bytes as f64 * 8.0 } else { f64::from(p.packets) };
         let seen: f64 = self.now.iter().map(volume).sum();
-        let counted = alarm.value * alarm.window_ms as f64 / 1000.0;
-        self.now.is_empty() || seen >= TELLING * counted
+        let secs = alarm.window_ms as f64 / 1000.0;
+        let share = if bits { self.excess.share_bytes } else { self.excess.share };
+        let grown = (alarm.value - alarm.baseline).max(0.0);
+        self.now.is_empty()
+            || seen >= TELLING * alarm.value * secs && seen * share >= TELLING * grown * secs
     }
 
     /// Whether what needs no baseline to be told is above the threshold by itself, and nobody answers
@@ -137,23 +139,23 @@ impl Detector {
         let thresholds = warm.series.thresholds;
         let mut active = Active::new(id, target, alarm, &thresholds, &self.config, now);
         let verdict = self.verdict(&mut active, findings, Phase::Opened);
-        let odd = matches!(alarm.metric, Metric::Shape | Metric::Cusum);
-        let convincing = if odd {
-            // What was found must be what grew.
+        let odd = matches!(alarm.metric, Metric::Shape | Metric::Cusum | Metric::SourcesPerSec);
+        // What was found must be what grew.
+        let it = || {
             let grown = alarm.value - alarm.baseline;
-            let it = verdict.excess.packets_per_sec >= GROWN_MIN * grown;
-            it && verdict.separable && verdict.confidence >= ODD_CONFIDENCE
-        } else {
-            verdict.confidence >= self.config.report_confidence
+            verdict.separable && verdict.excess.packets_per_sec >= GROWN_MIN * grown
         };
+        let sound = !odd || it();
+        let enough = if odd { ODD_CONFIDENCE } else { self.config.report_confidence };
+        let convincing = sound && verdict.confidence >= enough;
+        if sound {
+            self.note(&active, convincing.then_some(id));
+        }
         if !convincing {
             self.unconvinced(at);
             return;
         }
-        if let Some(warm) = self.warm[at as usize].as_deref_mut() {
-            let from = now.secs().saturating_sub(alarm.window_ms.div_ceil(1000));
-            warm.series.suspect(from, now.secs() + 60);
-        }
+        self.suspect(at);
         self.counters.incidents_opened += 1;
         self.last_id = Some(id);
         // Quiet seconds before it began say nothing of its end.
@@ -165,6 +167,25 @@ impl Detector {
         self.evidence.extend(active.fresh(now, 0));
         self.by_target.insert((target, way), id);
         self.incidents.insert(id, active);
+    }
+
+    /// Keeps a target's traffic, and that of its services, out of what is normal: for a minute from now
+    /// on, and from when the seconds began that are still in quarantine.
+    pub(crate) fn suspect(&mut self, at: u32) {
+        let until = self.clock.secs() + 60;
+        let Some(warm) = self.warm[at as usize].as_deref_mut() else { return };
+        warm.series.suspect(until);
+        let target = warm.target;
+        if target.prefix_len() < target.max_prefix_len() {
+            return;
+        }
+        let place = self.table.get(target.addr());
+        for declared in self.inventory.services_of(target.addr()) {
+            let key = (place, declared.protocol, declared.port);
+            if let Some(service) = self.services.get_mut(&key) {
+                service.series.suspect(until);
+            }
+        }
     }
 
     /// Whether a prefix is above its threshold only because hosts in it are attacked, which have
@@ -182,6 +203,20 @@ impl Detector {
             .map(|v| if bits { v.peak.bits_per_sec } else { v.peak.packets_per_sec })
             .sum();
         own > 0.0 && alarm.value - own < alarm.threshold
+    }
+
+    /// Notes what was judged, for whoever asked.
+    pub(crate) fn note(&mut self, active: &Active, incident: Option<IncidentId>) {
+        if let Some(judged) = &mut self.judged {
+            judged.push(Judged {
+                at: self.clock,
+                target: active.target,
+                direction: active.way(),
+                incident,
+                evidence: active.numbers.clone(),
+                cap: active.cap,
+            });
+        }
     }
 
     fn unconvinced(&mut self, at: u32) {
@@ -304,12 +339,13 @@ impl Detector {
             bits_per_sec: rate.bits_per_sec * excess.share_bytes,
         };
         let normal_bytes = warm.map_or(0.0, |w| w.series.mean(BITS) / 8.0);
-        let grounds = Grounds {
+        let evidence = Evidence {
+            at: self.clock,
             ratio: active.alarm.ratio(),
             coverage: found.coverage,
-            traits,
             known: warm.is_some_and(Warm::known),
             outbound: way == Direction::Outbound,
+            ..numbers(&traits)
         };
         let candidates: Vec<Candidate> = found
             .rules
@@ -332,15 +368,15 @@ impl Detector {
             direction: way,
             family: family(&parts),
             vectors: vectors(&parts, over),
-            confidence: confidence(&grounds).min(suspicion(&parts)),
-            evidence_groups: groups(&grounds),
+            confidence: confidence(&evidence).min(suspicion(&parts)),
+            evidence_groups: groups(&evidence),
             separable: found.coverage >= SEPARABLE_COVERAGE,
             rate,
             peak: active.peak,
             excess: over,
             discarded: warm.map_or_else(Rate::default, discarded),
             legitimate: warm
-                .filter(|_| grounds.known && way == Direction::Inbound)
+                .filter(|_| evidence.known && way == Direction::Inbound)
                 .map(|w| goodput(w, rate, over, effective(&now), self.silenced(active.target))),
             sources: traits.sources,
             reason: self.reason(&active.alarm, &excess),
@@ -348,7 +384,9 @@ impl Detector {
             top_sources: top_sources(&excess),
             summary: String::new(),
         };
-        active.learn(kept(&grounds, self.clock, &excess, &normal), over.packets_per_sec);
+        active.cap = cap(&evidence).min(f64::from(suspicion(&parts)) / 100.0);
+        active.numbers = evidence.clone();
+        active.learn(kept(evidence, &excess, &normal), over.packets_per_sec);
         verdict.summary = summary::sentence(&verdict, &self.inventory);
         verdict
     }
@@ -517,26 +555,31 @@ fn suspicion(parts: &[Part]) -> u8 {
     if parts.first().is_some_and(|p| p.signature.id == "http-flood") { SUSPECTED } else { 100 }
 }
 
-/// The evidence as an incident keeps it.
-fn kept(grounds: &Grounds, at: Millis, excess: &Excess, normal: &[(Packet, f64)]) -> Evidence {
-    let t = &grounds.traits;
+/// What the traits come to as numbers behind a verdict.
+fn numbers(t: &Traits) -> Evidence {
     Evidence {
-        at,
-        ratio: grounds.ratio,
-        coverage: grounds.coverage,
         samples: u32::try_from(t.samples).unwrap_or(u32::MAX),
         standalone: t.standalone,
         established: t.established,
         on_service: t.on_service,
         one_length: t.one_length,
         top3: t.top3,
+        sources: t.sources,
         response: t.response,
         seen_before: t.seen_before,
         ttl_bits: t.ttl_bits,
-        known: grounds.known,
+        ttl_odd: t.ttl_odd,
+        ..Evidence::default()
+    }
+}
+
+/// The evidence as an incident keeps it.
+fn kept(numbers: Evidence, excess: &Excess, normal: &[(Packet, f64)]) -> Evidence {
+    Evidence {
         histograms: exhibit::histograms(&excess.packets, normal),
         flows_before: exhibit::flows(normal),
         flows_during: exhibit::flows(&excess.packets),
+        ..numbers
     }
 }
 

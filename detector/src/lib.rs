@@ -11,12 +11,13 @@
 //! ```
 
 mod baseline;
-mod confidence;
+pub mod confidence;
 mod config;
 mod cusum;
 mod evidence;
 mod exhibit;
 mod expected;
+mod familiar;
 mod follow;
 mod foreknown;
 mod hash;
@@ -101,17 +102,29 @@ pub struct Checkpoint {
     pub last_id: Option<IncidentId>,
     /// When the detector began to watch, seconds since the epoch.
     since: u64,
-    hosts: Vec<HostCheckpoint>,
+    targets: Vec<TargetCheckpoint>,
+    services: Vec<ServiceCheckpoint>,
 }
 
-/// What is kept of one host.
+/// What is kept of one host or prefix.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct HostCheckpoint {
-    host: IpAddr,
+struct TargetCheckpoint {
+    target: IpNet,
     since: u64,
     baselines: Vec<baseline::Baseline>,
     profile: evidence::Profile,
     sent: evidence::Profile,
+    season: Option<Box<season::Season>>,
+}
+
+/// What is kept of one declared service.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct ServiceCheckpoint {
+    host: IpAddr,
+    protocol: u8,
+    port: u16,
+    since: u64,
+    baselines: Vec<baseline::Baseline>,
     season: Option<Box<season::Season>>,
 }
 
@@ -127,6 +140,8 @@ pub struct Detector {
     free: Vec<u32>,
     /// Watched hosts by the slot of a ten-second round in which they are looked after.
     sweep: Vec<Vec<u32>>,
+    /// Declared services likewise.
+    sweep_services: Vec<Vec<ServiceKey>>,
     /// What is normal for hosts of a kind.
     pool: pool::Pool,
     /// Hosts and prefixes of which packets are kept.
@@ -149,6 +164,8 @@ pub struct Detector {
     by_target: BTreeMap<(IpNet, Direction), IncidentId>,
     /// Evidence to be kept, of the last advance.
     evidence: Vec<(IncidentId, Evidence)>,
+    /// What was judged since it was last asked for, where somebody asks.
+    judged: Option<Vec<confidence::Judged>>,
     /// Packets and variance of this slot, for the average sampling rate.
     seen: (u64, u64),
     sampling: f64,
@@ -178,6 +195,7 @@ impl Detector {
             warm: Vec::new(),
             free: Vec::new(),
             sweep: vec![Vec::new(); SWEEP],
+            sweep_services: vec![Vec::new(); SWEEP],
             pool: pool::Pool::default(),
             profiles: 0,
             busy: Vec::new(),
@@ -193,6 +211,7 @@ impl Detector {
             incidents: BTreeMap::new(),
             by_target: BTreeMap::new(),
             evidence: Vec::new(),
+            judged: None,
             seen: (0, 0),
             sampling: 1.0,
             exporters: Vec::new(),
@@ -228,6 +247,7 @@ impl Detector {
         self.tend_all(&touched);
         self.tend_services();
         self.sweep();
+        self.sweep_services();
         self.judge_alarms(out);
         self.follow(out);
         self.thin(&touched);
@@ -372,6 +392,19 @@ impl Detector {
         self.sweep[round] = list;
     }
 
+    /// Looks after a hundredth of all services: the seconds of one that fell silent must enter its
+    /// baseline before its window forgets them.
+    fn sweep_services(&mut self) {
+        let (watermark, now) = (self.watermark.secs(), self.clock.secs());
+        let round = usize::try_from(self.clock.slot() % SWEEP as u64).unwrap_or(0);
+        let Self { sweep_services, services, config, .. } = self;
+        sweep_services[round].retain(|key| {
+            let Some(service) = services.get_mut(key) else { return false };
+            service.series.roll(watermark, now, config);
+            true
+        });
+    }
+
     /// What the verdicts on an open incident rest on, as it was when the attack was at its strongest.
     pub fn evidence(&self, incident: IncidentId) -> Option<&Evidence> {
         self.incidents.get(&incident).map(|active| &active.evidence)
@@ -381,6 +414,12 @@ impl Detector {
     /// which it changed, every ten seconds at most, and of those that ended.
     pub fn take_evidence(&mut self) -> Vec<(IncidentId, Evidence)> {
         std::mem::take(&mut self.evidence)
+    }
+
+    /// What was judged since the last call, whether it became an incident or not: to fit and check the
+    /// confidence model by. Kept from the first call on.
+    pub fn take_judged(&mut self) -> Vec<confidence::Judged> {
+        self.judged.replace(Vec::new()).unwrap_or_default()
     }
 
     /// Names of exporters by their number.
@@ -423,19 +462,21 @@ impl Detector {
             inventory.service(idle[*place as usize].address, *protocol, *port).is_some()
         });
         self.touched_services.clear();
+        for round in &mut self.sweep_services {
+            round.retain(|key| self.services.contains_key(key));
+        }
         let before = std::mem::replace(&mut self.inventory, inventory);
         self.foretell(&before);
     }
 
     /// What is worth keeping over a restart.
     pub fn checkpoint(&self) -> Checkpoint {
-        let mut hosts: Vec<HostCheckpoint> = self
+        let mut targets: Vec<TargetCheckpoint> = self
             .warm
             .iter()
             .flatten()
-            .filter(|warm| warm.series.kind == Kind::Host)
-            .map(|warm| HostCheckpoint {
-                host: warm.target.addr(),
+            .map(|warm| TargetCheckpoint {
+                target: warm.target,
                 since: warm.series.since,
                 baselines: warm.series.baselines.to_vec(),
                 profile: warm.profile.clone(),
@@ -443,8 +484,22 @@ impl Detector {
                 season: warm.series.season.clone(),
             })
             .collect();
-        hosts.sort_by_key(|h| h.host);
-        Checkpoint { at: self.clock, last_id: self.last_id, since: self.since.unwrap_or(0), hosts }
+        targets.sort_by_key(|t| t.target);
+        let mut services: Vec<ServiceCheckpoint> = self
+            .services
+            .iter()
+            .map(|((place, protocol, port), service)| ServiceCheckpoint {
+                host: self.idle[*place as usize].address,
+                protocol: *protocol,
+                port: *port,
+                since: service.series.since,
+                baselines: service.series.baselines.to_vec(),
+                season: service.series.season.clone(),
+            })
+            .collect();
+        services.sort_by_key(|s| (s.host, s.protocol, s.port));
+        let since = self.since.unwrap_or(0);
+        Checkpoint { at: self.clock, last_id: self.last_id, since, targets, services }
     }
 
     /// Takes a checkpoint up. Baselines older than a day are not used: the last five minutes of
@@ -456,14 +511,8 @@ impl Detector {
             return;
         }
         self.since = Some(checkpoint.since.min(now.secs()));
-        for kept in checkpoint.hosts {
-            let Some(place) = self.place(kept.host, now.secs()) else { continue };
-            self.idle[place as usize].since = saturate(kept.since);
-            self.warm_up(kept.host, place);
-            let at = self.idle[place as usize].warm;
-            if at == NONE {
-                continue;
-            }
+        for kept in checkpoint.targets {
+            let Some(at) = self.restored(kept.target, kept.since, now) else { continue };
             if let Some(warm) = self.warm[at as usize].as_deref_mut() {
                 warm.restore(
                     kept.baselines,
@@ -474,6 +523,26 @@ impl Detector {
                 );
             }
         }
+        let config = self.config.clone();
+        for kept in checkpoint.services {
+            let of = (kept.host, kept.protocol, kept.port);
+            if let Some(series) = self.service_series(of, kept.since, now.secs()) {
+                series.restore(kept.baselines, kept.season, &config, now.secs());
+            }
+        }
+    }
+
+    /// Has a host or prefix of before a restart watched again.
+    fn restored(&mut self, target: IpNet, since: u64, now: Millis) -> Option<u32> {
+        if target.prefix_len() < target.max_prefix_len() {
+            // Prefixes come and go with the hosts in them.
+            let known = self.inventory.protected.overlaps(target);
+            return known.then(|| self.prefix(target, since)).filter(|at| *at != NONE);
+        }
+        let place = self.place(target.addr(), now.secs())?;
+        self.idle[place as usize].since = saturate(since);
+        self.warm_up(target.addr(), place);
+        Some(self.idle[place as usize].warm).filter(|at| *at != NONE)
     }
 
     /// The series of a host, which is watched in detail from now on; `None` when it is not protected

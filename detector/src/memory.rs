@@ -60,6 +60,8 @@ impl Detector {
             memory.warm += usize::from(warm.series.kind != Kind::Service);
             memory.warm_bytes += size_of::<Warm>() + warm.series.heap();
             memory.evidence_bytes += warm.profile.heap() + warm.sent.heap();
+            let familiar = usize::from(warm.familiar.is_some());
+            memory.evidence_bytes += familiar * size_of::<crate::familiar::Familiar>();
         }
         memory.warm_bytes += self.warm.capacity() * size_of::<usize>();
         for service in self.services.values() {

@@ -6,9 +6,9 @@ use crate::config::Floors;
 use crate::window::Cell;
 
 /// Number of metrics of a host.
-pub(crate) const METRICS: usize = 11;
+pub(crate) const METRICS: usize = 12;
 /// Index of the first metric of what a host sends.
-pub(crate) const OUTBOUND: usize = 8;
+pub(crate) const OUTBOUND: usize = 9;
 
 /// Metrics of a host in index order.
 pub(crate) const HOST_METRICS: [Metric; METRICS] = [
@@ -21,6 +21,7 @@ pub(crate) const HOST_METRICS: [Metric; METRICS] = [
     // Replies (SYN-ACK, RST) and other protocols: baseline-free in effect, since few hosts have any.
     Metric::Signature,
     Metric::Signature,
+    Metric::SourcesPerSec,
     Metric::PacketsPerSec,
     Metric::BitsPerSec,
     Metric::SynsPerSec,
@@ -46,6 +47,8 @@ pub(crate) const fn is_bits(index: usize) -> bool {
 pub(crate) const PACKETS: usize = 0;
 /// Index of bits a second.
 pub(crate) const BITS: usize = 1;
+/// Index of new sources a second.
+pub(crate) const SOURCES: usize = 8;
 
 /// Values of all metrics of a sum over a window: packets or bits, not yet per second.
 pub(crate) fn values(cell: &Cell) -> [u64; METRICS] {
@@ -59,6 +62,7 @@ pub(crate) fn values(cell: &Cell) -> [u64; METRICS] {
         class(Class::Fragment),
         class(Class::TcpSynAck).saturating_add(class(Class::TcpRst)),
         class(Class::Other),
+        u64::from(cell.new_sources),
         u64::from(cell.out_packets),
         cell.out_bytes.saturating_mul(8),
         u64::from(cell.out_syn),
@@ -76,6 +80,7 @@ pub(crate) const fn floors(floors: &Floors) -> [f64; METRICS] {
         floors.fragments_per_sec,
         floors.tcp_replies_per_sec,
         floors.other_per_sec,
+        floors.new_sources_per_sec,
         floors.outbound_packets_per_sec,
         floors.outbound_bits_per_sec,
         floors.outbound_syns_per_sec,
@@ -140,6 +145,10 @@ pub(crate) fn part_samples(part: u64, total: u64, variance: u64) -> f64 {
 /// and where nothing does, one in `sampling`.
 #[expect(clippy::cast_precision_loss, reason = "a statistic, not an account")]
 pub(crate) fn samples(cell: &Cell, values: &[u64; METRICS], index: usize, sampling: f64) -> f64 {
+    // Sources are counted as they are reported, whatever else each packet stands for.
+    if index == SOURCES {
+        return values[SOURCES] as f64;
+    }
     let total = values[PACKETS];
     let rate = if total == 0 { sampling } else { cell.variance as f64 / total as f64 };
     let packets = match index {

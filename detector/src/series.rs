@@ -162,12 +162,14 @@ impl Series {
         second < self.since + config.learn_secs
     }
 
-    /// Marks traffic from `second` on as suspect for a while.
-    pub(crate) fn suspect(&mut self, second: u64, until: u64) {
-        if second > self.suspect_until {
-            self.suspect_from = second;
+    /// Marks traffic as suspect until a second: with it what is still in quarantine, for an attack may
+    /// have begun before it was found.
+    pub(crate) fn suspect(&mut self, until: u64) {
+        let from = self.entered;
+        if from > self.suspect_until {
+            self.suspect_from = from;
         }
-        self.suspect_from = self.suspect_from.min(second);
+        self.suspect_from = self.suspect_from.min(from);
         self.suspect_until = self.suspect_until.max(until);
     }
 
@@ -247,6 +249,21 @@ impl Series {
         self.season = None;
         self.since = second;
         self.set_thresholds(config, second);
+    }
+
+    /// Takes up what was normal before a restart.
+    pub(crate) fn restore(
+        &mut self,
+        baselines: Vec<Baseline>,
+        season: Option<Box<Season>>,
+        config: &Config,
+        now: u64,
+    ) {
+        if let Ok(baselines) = baselines.try_into() {
+            self.baselines = baselines;
+        }
+        self.season = season.filter(|s| s.is_sound());
+        self.set_thresholds(config, now);
     }
 
     /// Where a threshold comes from.

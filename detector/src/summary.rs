@@ -57,6 +57,7 @@ pub(crate) fn sentence(v: &Verdict, inventory: &Inventory) -> String {
     let _ = write!(text, " {way} {}", target(v, inventory));
     let unit = |x: f64| match v.reason.metric {
         weir_model::Metric::BitsPerSec => format!("{}bit/s", short(x)),
+        weir_model::Metric::SourcesPerSec => format!("{}new sources/s", short(x)),
         _ => format!("{}pps", short(x)),
     };
     let normal = if v.reason.baseline > 0.0 {

@@ -278,6 +278,16 @@ fn a_checkpoint_brings_baselines_back() {
     let after = next.detector.host_view(host).unwrap();
     assert!(!after.learning);
     assert_eq!(before.baselines[0].level, after.baselines[0].level);
+    // What is normal for its service and its prefix comes back as well.
+    let level = |world: &World| {
+        let key = (world.detector.table.get(host), 17, 28_015);
+        let prefix = world.detector.prefixes[&"203.0.113.0/24".parse().unwrap()];
+        let prefix = world.detector.warm[prefix as usize].as_ref().unwrap();
+        let service = &world.detector.services[&key];
+        [&service.series, &prefix.series].map(|s| s.level(crate::metric::PACKETS))
+    };
+    assert_eq!(level(&world), level(&next));
+    assert!(level(&next).iter().all(|level| *level > 5000.0), "{:?}", level(&next));
 }
 
 #[test]
@@ -303,4 +313,54 @@ fn players_beside_a_flood_are_kept_though_their_packets_are_alike() {
     let mean = f64::from(kept.iter().sum::<u32>()) / 24.0;
     assert!((12.0..18.0).contains(&mean), "{kept:?}");
     assert!(kept.iter().all(|n| (3..=30).contains(n)), "{kept:?}");
+}
+
+/// A second of each twenty in which a service is busy is normal for it, though it is silent before
+/// that second is closed.
+#[test]
+fn bursts_of_a_service_that_falls_silent_become_normal() {
+    let mut world = World::new(1);
+    for second in 0..700_u32 {
+        for slot in 0..10 {
+            if second % 20 == 0 {
+                world.send(3, |i| player(second * 100 + slot * 10 + i));
+            }
+            world.tick();
+        }
+    }
+    assert_eq!(world.said, []);
+    let key = (world.detector.table.get("203.0.113.7".parse().unwrap()), 17, 28_015);
+    let level = world.detector.services[&key].series.level(crate::metric::PACKETS);
+    assert!((25_000.0..35_000.0).contains(&level), "{level}");
+}
+
+/// A busy service whose thresholds are far away: strangers in great numbers give a flood away.
+#[test]
+fn strangers_beside_many_players_are_an_alarm() {
+    let mut world = World::new(1);
+    world.detector.config.floors.new_sources_per_sec = 30.0;
+    let busy = |world: &mut World, slot: u32| world.send(4, |i| player(slot * 4 + i));
+    for slot in 0..4000 {
+        busy(&mut world, slot);
+        world.tick();
+    }
+    assert!(world.said.is_empty());
+    let host: IpAddr = "203.0.113.7".parse().unwrap();
+    let view = world.detector.host_view(host).unwrap();
+    let of = |metric| view.baselines.iter().find(|b| b.metric == metric).unwrap();
+    assert!(of(weir_model::Metric::PacketsPerSec).threshold > 110_000.0);
+    assert!(of(weir_model::Metric::SourcesPerSec).level < 5.0, "forty players come back");
+    // Twice as many packets more, each from another address.
+    let flood = |i: u32| sample(i.wrapping_mul(2_654_435_761), 999, 17, 28_015, 700);
+    let from = world.slot;
+    for slot in 4000..4100 {
+        busy(&mut world, slot);
+        world.send(6, |i| flood(slot * 6 + i));
+        world.tick();
+    }
+    let opened = world.opened();
+    assert_eq!(opened.len(), 1);
+    assert_eq!(opened[0].reason.metric, weir_model::Metric::SourcesPerSec);
+    assert!(opened[0].separable);
+    assert!(opened[0].at.slot() - from <= 30, "{}", opened[0].at.slot() - from);
 }

@@ -3,7 +3,7 @@
 use weir_model::{Family, Fragment, Rate, Service, TopEntry, Vector};
 
 use crate::evidence::{Packet, narrow};
-use crate::exhibit::ttl_bits;
+use crate::exhibit::{ttl_bits, ttl_odd};
 use crate::hash::FastMap;
 use crate::signature::{SIGNATURES, Signature};
 
@@ -315,6 +315,8 @@ pub(crate) struct Traits {
     pub(crate) seen_before: Option<f64>,
     /// Spread of the TTL in bits.
     pub(crate) ttl_bits: Option<f64>,
+    /// Share with a TTL that must be forged, 0-1.
+    pub(crate) ttl_odd: Option<f64>,
     /// Packets behind all this.
     pub(crate) samples: usize,
 }
@@ -350,6 +352,7 @@ pub(crate) fn traits(excess: &Excess, parts: &[Part], services: &[Service]) -> T
         response: None,
         seen_before: None,
         ttl_bits: ttl_bits(&excess.packets),
+        ttl_odd: ttl_odd(&excess.packets),
         samples: excess.packets.len(),
     }
 }

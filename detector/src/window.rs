@@ -40,10 +40,10 @@ pub(crate) struct Cell {
     pub(crate) bytes: u64,
     /// Sum of packets x rate^2, see [`HostSlice::variance`].
     pub(crate) variance: u64,
-    /// Linear-counting bitmap of sources.
-    pub(crate) sources: u64,
     /// Inbound UDP packets to declared service ports.
     pub(crate) service_udp: u32,
+    /// Sources among the packets reported that the host has not met lately.
+    pub(crate) new_sources: u32,
     /// Inbound packets that the router already discarded.
     pub(crate) dropped: u32,
     /// Octets of those.
@@ -63,7 +63,7 @@ impl Sum for Cell {
         }
         self.bytes = self.bytes.saturating_add(other.bytes);
         self.variance = self.variance.saturating_add(other.variance);
-        self.sources |= other.sources;
+        self.new_sources = self.new_sources.saturating_add(other.new_sources);
         self.service_udp = self.service_udp.saturating_add(other.service_udp);
         self.dropped = self.dropped.saturating_add(other.dropped);
         self.dropped_bytes = self.dropped_bytes.saturating_add(other.dropped_bytes);
@@ -81,7 +81,6 @@ impl Cell {
     pub(crate) fn of_host(slice: &HostSlice) -> Self {
         let mut cell = Self {
             variance: slice.variance,
-            sources: slice.sources,
             dropped: saturate(slice.dropped.packets),
             dropped_bytes: slice.dropped.bytes,
             out_packets: saturate(slice.outbound.packets),

@@ -51,6 +51,8 @@ pub struct Evidence {
     pub one_length: f64,
     /// Share of the three largest sources.
     pub top3: f64,
+    /// Estimated number of distinct sources.
+    pub sources: f64,
     /// Packets that went back for each one in excess, as far as both ways are seen.
     pub response: Option<f64>,
     /// Share from source prefixes (/24, /48) that the target knows from normal times.
@@ -58,8 +60,13 @@ pub struct Evidence {
     /// Spread of the TTL on arrival, as entropy in bits: forged packets of one sender have one, or
     /// any at random; many real senders have a few around the usual initial values.
     pub ttl_bits: Option<f64>,
+    /// Share with a TTL between 129 and 214 on arrival: systems begin with 64, 128 or 255, and no path
+    /// has so many hops, so that such packets are forged.
+    pub ttl_odd: Option<f64>,
     /// Whether the target's own normal is known.
     pub known: bool,
+    /// Whether the target is the sender.
+    pub outbound: bool,
     /// How the fields are spread.
     pub histograms: Vec<Histogram>,
     /// Some flows of normal times, one a line; at most 8.

@@ -135,12 +135,13 @@ pub fn evidence(e: &Evidence) -> String {
     let _ = writeln!(
         out,
         "  excess      {} fits a known attack, {} of one length, {} to declared services, \
-         {} from three sources, {} from sources seen before",
+         {} from three sources, {} from sources seen before, {} with a forged TTL",
         percent(e.standalone),
         percent(e.one_length),
         percent(e.on_service),
         percent(e.top3),
-        known(e.seen_before)
+        known(e.seen_before),
+        known(e.ttl_odd)
     );
     let answered = e.response.map_or_else(|| "not seen".to_owned(), |r| format!("{r:.2} a packet"));
     let _ = writeln!(out, "  answers     {answered}");
