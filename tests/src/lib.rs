@@ -4,6 +4,7 @@
 //! what it needs is not on the machine, which is reported as a skip by name.
 
 pub mod bench;
+pub mod calibration;
 pub mod capture;
 pub mod corpus;
 pub mod lab;
