@@ -36,7 +36,7 @@ pub const NAMES: [&str; FEATURES] = [
     "log of sources",
     "transfer by few",
     "one length",
-    "normal is known",
+    "inseparable, answers not seen",
     "inseparable",
     "conversation",
     "sent without an answer",
@@ -46,7 +46,7 @@ pub const NAMES: [&str; FEATURES] = [
 
 /// Coefficients of the model, in the order of [`features`].
 pub const COEFFICIENTS: [f64; FEATURES] =
-    [-2.4, 0.9, 2.6, 2.4, 0.35, -4.5, 0.8, 0.5, -1.6, -4.0, 2.5, 0.0, 0.0];
+    [-3.27, 2.19, 1.25, 2.52, 0.64, -6.59, 0.6, -2.18, -0.87, -5.37, 3.16, -0.81, 1.4];
 
 /// Whether no rule tells the excess from normal traffic, and nothing else names it.
 fn inseparable(e: &Evidence) -> bool {
@@ -73,7 +73,8 @@ pub fn features(e: &Evidence) -> [f64; FEATURES] {
         e.sources.max(1.0).ln().min(7.0),
         transfer,
         e.one_length * on(e.one_length > 0.5),
-        on(e.known),
+        // Of what looks like more of the same, answers tell players from a flood.
+        on(inseparable(e) && e.response.is_none()),
         on(inseparable(e)),
         conversation.min(1.0) * (1.0 - e.standalone),
         // Nobody answers what a bot sends. Where answers are not seen, nothing is known of them.
@@ -186,5 +187,23 @@ mod tests {
         let unseen = confidence(&sent);
         sent.response = Some(0.0);
         assert!(confidence(&sent) > unseen, "{unseen}");
+    }
+
+    #[test]
+    fn one_sender_is_enough_for_a_flood_and_not_for_a_transfer() {
+        let mut one = Evidence {
+            ratio: 10.0,
+            coverage: 0.98,
+            sources: 1.0,
+            top3: 1.0,
+            one_length: 1.0,
+            samples: 300,
+            known: true,
+            ..Evidence::default()
+        };
+        assert!(confidence(&one) >= 70, "{}", confidence(&one));
+        // Established, and the answers unseen: many routers export only what comes in.
+        one.established = 1.0;
+        assert!(confidence(&one) < 40, "{}", confidence(&one));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! fine   | slot | slot | ... 10 of them: windows of 0.1, 0.2, 0.3 and 1 s
-//! coarse | second | second | ... 32 of them: windows of 1, 3, 10 and 30 s; 128 once long flows
+//! coarse | second | second | ... 32 of them: windows of 1 to 30 s; 128 once long flows
 //!                                arrived, which tell of seconds long gone
 //! ```
 //! Far below its thresholds a series keeps one slot and 14 seconds only: of what it then forgets
@@ -319,8 +319,9 @@ const fn ring(at: u64, len: usize) -> usize {
 /// harmless by the second stays harmless.
 pub(crate) const SHORT: [(usize, f64); 3] = [(1, 5.0), (2, 3.0), (3, 2.0)];
 
-/// Lengths of the long windows, seconds.
-pub(crate) const LONG: [usize; 4] = [1, 3, 10, 30];
+/// Lengths of the long windows, seconds. A flood that needs a little more than one of them waits for
+/// the next to fill by half: steps of two keep that wait short.
+pub(crate) const LONG: [usize; 7] = [1, 2, 3, 5, 10, 20, 30];
 
 /// Calls `test` with each window that ends at the newest slot, then with each that ends at a second
 /// which late exports have just filled, and the second in which it ends; stops at the first that

@@ -22,7 +22,8 @@ use weir_traffic::suite::{self, Case, Feed};
 
 const HELP: &str = "\
 fit [--feed FEED] [--seed N] [--seeds N] [--jobs N] [--check] [ID...]
-  --feed FEED   sflow-64, sflow-1000, netflow-v5, netflow-v9, ipfix-100, ipfix-100-1s, all (default)
+  --feed FEED   sflow-64, sflow-1000, netflow-v5, netflow-v9, ipfix-100, ipfix-100-1s, several of them
+                with commas between, or all (default)
   --seed N      first seed (default 1)
   --seeds N     this many seeds (default 1)
   --jobs N      play this many cases at once (default 1)
@@ -46,7 +47,7 @@ fn options() -> Option<Options> {
         match arg.as_str() {
             "--feed" => match args.next()?.as_str() {
                 "all" => feeds = Feed::ALL.to_vec(),
-                name => feeds = vec![Feed::from_id(name)?],
+                names => feeds = names.split(',').map(Feed::from_id).collect::<Option<_>>()?,
             },
             "--seed" => seed = args.next()?.parse().ok()?,
             "--seeds" => seeds = args.next()?.parse().ok()?,
@@ -133,11 +134,11 @@ fn show(
     out: &mut impl io::Write,
 ) -> io::Result<()> {
     let least = f64::from(weir_detector::Config::default().report_confidence);
-    let of = |feed: Option<Feed>| -> [Bin; 10] {
+    let of = |feed: Option<Feed>, one_way: bool| -> [Bin; 10] {
         let chosen: Vec<Observation> = played
             .iter()
             .filter(|(f, _)| feed.is_none_or(|feed| feed == *f))
-            .flat_map(|(_, found)| found.iter().cloned())
+            .flat_map(|(_, found)| found.iter().filter(|o| o.one_way == one_way).cloned())
             .collect();
         reliability(&chosen, coefficients, least)
     };
@@ -145,7 +146,7 @@ fn show(
         out,
         "| confidence | targets judged | mean confidence | attacks |\n|---|---|---|---|"
     )?;
-    let all = of(None);
+    let all = of(None, false);
     for (at, bin) in all.iter().enumerate().filter(|(_, bin)| bin.count > 0) {
         let (from, to) = (at * 10, at * 10 + 9);
         let (said, was) = (bin.said * 100.0, bin.was * 100.0);
@@ -159,9 +160,10 @@ fn show(
     let mut feeds: Vec<Feed> = played.iter().map(|(feed, _)| *feed).collect();
     feeds.dedup();
     for feed in feeds {
-        writeln!(out, "{}", row(feed.id(), &of(Some(feed))))?;
+        writeln!(out, "{}", row(feed.id(), &of(Some(feed), false)))?;
     }
-    writeln!(out, "{}", row("all", &all))
+    writeln!(out, "{}", row("all", &all))?;
+    writeln!(out, "{}", row("all, answers not seen", &of(None, true)))
 }
 
 fn main() -> io::Result<()> {
