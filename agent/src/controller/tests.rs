@@ -209,7 +209,7 @@ fn restrained_rules(
     mitigations: &[Mitigation],
     verdict: Verdict,
     alone: bool,
-    restrained: &[weir_model::IncidentId],
+    restrained: &[IncidentId],
 ) -> Vec<(String, &'static str)> {
     let common = Common::default();
     let service = |protocol, port| Service {

@@ -4,7 +4,7 @@ use super::*;
 
 fn minute(host: &str, packets: u64) -> HostMinute {
     HostMinute {
-        net: host.parse::<std::net::IpAddr>().unwrap().into(),
+        net: host.parse::<IpAddr>().unwrap().into(),
         packets: [packets; BLOCK_SECS],
         bytes: [packets * 100; BLOCK_SECS],
     }
@@ -21,7 +21,7 @@ fn roll_ups_keep_the_mean_and_the_busiest_second() {
         load.packets[5] = 1000 + n;
         history.put_minute(Millis::from_secs(start + n * 60), &[load, minute("::1", 1)]).unwrap();
     }
-    let host: std::net::IpAddr = HOST.parse().unwrap();
+    let host: IpAddr = HOST.parse().unwrap();
     let series = |step, from, to| {
         history.series(host, step, Millis::from_secs(from), Millis::from_secs(to)).unwrap()
     };
@@ -44,7 +44,7 @@ fn a_minute_written_twice_counts_once() {
     for _ in 0..2 {
         history.put_minute(Millis::from_secs(600), &[minute(HOST, 10)]).unwrap();
     }
-    let host: std::net::IpAddr = HOST.parse().unwrap();
+    let host: IpAddr = HOST.parse().unwrap();
     let hour = history.series(host, Step::Hour, Millis(0), Millis::from_secs(3600)).unwrap();
     assert_eq!(hour[0].packets_per_sec, 10.0);
 }
@@ -67,7 +67,7 @@ fn what_is_old_goes_and_the_file_stays_within_its_size() {
     history.sweep(now, &keep).unwrap();
     assert!(history.bytes().unwrap() <= full / 2);
     // The roll-ups are still there: the finest went first.
-    let host: std::net::IpAddr = "203.0.113.9".parse().unwrap();
+    let host: IpAddr = "203.0.113.9".parse().unwrap();
     let hour = history.series(host, Step::Hour, Millis(0), now).unwrap();
     assert_eq!(hour.len(), 1);
     drop(history);

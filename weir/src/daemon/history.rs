@@ -224,7 +224,7 @@ impl Keeper {
         while self.totals.len() > RING_SECS {
             self.totals.pop_first();
         }
-        for (host, (packets, bytes)) in second.hosts.iter() {
+        for (host, (packets, bytes)) in second.hosts.carried() {
             self.add(host, second.second, number(packets), number(bytes));
         }
         for flow in second.long {
@@ -526,14 +526,14 @@ mod tests {
         let mut keeper = keeper();
         let mut crowd = Second { second: 60_000, ..Second::default() };
         for n in 0..u32::try_from(HOSTS_MAX).unwrap() {
-            crowd.hosts.insert(IpAddr::from((0x0a00_0000 + n).to_be_bytes()), (1, 1));
+            crowd.hosts.add(&[seen(IpAddr::from((0x0a00_0000 + n).to_be_bytes()), 1)]);
         }
         keeper.take(crowd);
         let start = 60_001;
         for at in start..start + 400 {
             let mut carpet = Second { second: at, ..Second::default() };
             for last in 0..100 {
-                carpet.hosts.insert(IpAddr::from([203, 0, 113, last]), (2, 200));
+                carpet.hosts.add(&[seen(IpAddr::from([203, 0, 113, last]), 2)]);
             }
             keeper.take(carpet);
             keeper.write_until(keeper.second.saturating_sub(GRACE_SECS) / 60).unwrap();
@@ -558,7 +558,7 @@ mod tests {
             feed.slice(&Slice { slot, hosts: vec![host], ..Slice::default() });
         }
         let first = seconds.try_recv().unwrap();
-        assert_eq!(first.hosts.iter().next(), Some((HOST.parse().unwrap(), (10, 600))));
+        assert_eq!(first.hosts.carried().next(), Some((HOST.parse().unwrap(), (10, 600))));
         assert!(seconds.try_recv().is_err());
     }
 }

@@ -71,7 +71,7 @@ impl Sums {
     }
 
     /// All hosts that carried something.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (IpAddr, Sum)> {
+    pub(crate) fn carried(&self) -> impl Iterator<Item = (IpAddr, Sum)> {
         let paged = self.pages.iter().flat_map(|(network, page)| {
             (*network..).zip(page.iter()).map(|(host, sum)| (Ipv4Addr::from(host).into(), *sum))
         });
@@ -103,7 +103,7 @@ mod tests {
         for group in hosts.chunks(Sums::GROUP).chain(hosts.chunks(Sums::GROUP)) {
             sums.add(group);
         }
-        let mut found: Vec<_> = sums.iter().collect();
+        let mut found: Vec<_> = sums.carried().collect();
         found.sort_unstable();
         let mut wanted: Vec<_> = hosts
             .iter()
