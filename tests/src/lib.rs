@@ -7,10 +7,12 @@ pub mod bench;
 pub mod calibration;
 pub mod capture;
 pub mod corpus;
+pub mod fastnetmon;
 pub mod lab;
 pub mod load;
 pub mod nft;
 pub mod process;
+pub mod rival;
 pub mod scenario;
 pub mod seed;
 

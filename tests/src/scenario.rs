@@ -8,6 +8,7 @@ use std::path::Path;
 use weir::score::{Defender, config_for};
 use weir_config::Config;
 use weir_model::Millis;
+use weir_traffic::Scene;
 use weir_traffic::case::{play, world_of};
 use weir_traffic::pcap;
 use weir_traffic::score::{self, CaseScore, Event};
@@ -62,13 +63,20 @@ pub fn run(case: &Case, feed: Feed, seed: u64, config: &Config) -> Outcome {
 /// When a file cannot be written.
 pub fn write(case: &Case, feed: Feed, seed: u64, dir: &Path) -> io::Result<()> {
     let scene = case.scene(feed, seed);
-    let dir = dir.join(&scene.name);
-    fs::create_dir_all(&dir)?;
+    write_scene(&scene, case.title, &dir.join(&scene.name))
+}
+
+/// Writes a scene to a directory as a case.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn write_scene(scene: &Scene, title: &str, dir: &Path) -> io::Result<()> {
+    fs::create_dir_all(dir)?;
     let create = |name: &str| File::create(dir.join(name)).map(BufWriter::new);
-    let world = world_of(&scene, case.title, EPOCH);
+    let world = world_of(scene, title, EPOCH);
     serde_json::to_writer_pretty(create("world.json")?, &world)?;
     let mut capture = pcap::Writer::new(create("input.pcap")?)?;
-    let (truths, mix) = play(&scene, EPOCH, |datagram| {
+    let (truths, mix) = play(scene, EPOCH, |datagram| {
         let spec = &scene.exporters[datagram.exporter];
         let from = SocketAddr::new(spec.address, 50_000);
         let to = SocketAddr::new([192, 0, 2, 250].into(), spec.port());

@@ -1,13 +1,13 @@
 //! A case on disk: what the collector hears, what is protected, and the truth.
 //!
-//! A directory holds four files, which any generator can write:
+//! A directory holds four files, which any generator can write (`docs/scoring.md` has each field):
 //!
 //! | file | content |
 //! |---|---|
 //! | `input.pcap` | the export datagrams as they reach the collector (see [`crate::pcap`]) |
 //! | `world.json` | a [`CaseWorld`] |
-//! | `truth.jsonl` | a [`Truth`] a line; empty when nothing is an attack |
-//! | `mix.csv` | every packet that passed towards protected hosts, added up (see [`crate::mix`]) |
+//! | `truth.jsonl` | a [`Truth`] a line; empty or not there when nothing is an attack |
+//! | `mix.csv` | every packet that passed towards protected hosts, added up (see [`crate::mix`]); or `mix.csv.zst` |
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -108,6 +108,15 @@ pub struct CaseWorld {
     pub host_bits_per_sec: u64,
 }
 
+/// The year 9999.
+const EPOCH_MS_MAX: u64 = 253_402_300_799_000;
+/// A month.
+const SECONDS_MAX: u64 = crate::mix::SECONDS_MAX;
+/// Where a host bears any load.
+const HEADROOM_MAX: f64 = 1e9;
+/// Attacks may go on, and be reported, so long after the end of a case.
+const AFTER_MS: u64 = 3_600_000;
+
 const fn default_link() -> u64 {
     10_000_000_000
 }
@@ -139,6 +148,44 @@ impl CaseWorld {
             })
             .collect();
         Inventory::new(self.protected.clone(), self.never_touch.clone(), services)
+    }
+
+    /// Whether a case of these numbers can be played and scored.
+    ///
+    /// # Errors
+    /// What is wrong, with the name of the field.
+    pub fn check(&self) -> Result<(), String> {
+        let limit = |name: &str, value: u64, least: u64, most: u64| {
+            if (least..=most).contains(&value) {
+                Ok(())
+            } else {
+                Err(format!("{name} is {value}, not {least} to {most}"))
+            }
+        };
+        limit("epoch_ms", self.epoch_ms, 0, EPOCH_MS_MAX)?;
+        limit("seconds", self.seconds, 1, SECONDS_MAX)?;
+        limit("learning_seconds", self.learning_seconds, 0, self.seconds)?;
+        if !(0.0..=HEADROOM_MAX).contains(&self.host_headroom) {
+            return Err(format!(
+                "host_headroom is {}, not 0 to {HEADROOM_MAX}",
+                self.host_headroom
+            ));
+        }
+        if self.protected.iter().next().is_none() {
+            return Err("protected is empty".to_owned());
+        }
+        for service in &self.services {
+            limit("a service's port", service.port.into(), 1, u16::MAX.into())?;
+            if !matches!(service.protocol, 6 | 17) {
+                let number = service.protocol;
+                return Err(format!("a service's protocol is {number}, not 6 or 17"));
+            }
+        }
+        for exporter in &self.exporters {
+            let sampling = exporter.sampling.unwrap_or(1);
+            limit("an exporter's sampling", sampling.into(), 1, u32::MAX.into())?;
+        }
+        Ok(())
     }
 
     /// Time 0.
@@ -174,6 +221,28 @@ pub struct Truth {
 }
 
 impl Truth {
+    /// Whether it can be the truth about a case in `world`.
+    ///
+    /// # Errors
+    /// What is wrong, with the name of the field.
+    pub fn check(&self, world: &CaseWorld) -> Result<(), String> {
+        let end_ms = world.epoch_ms + world.seconds * 1000;
+        let within = |name: &str, at: u64| {
+            if (world.epoch_ms..=end_ms + AFTER_MS).contains(&at) {
+                Ok(())
+            } else {
+                Err(format!("{name} is {at}, outside the case ({} to {end_ms})", world.epoch_ms))
+            }
+        };
+        within("first_packet_ms", self.first_packet_ms)?;
+        within("first_datagram_ms", self.first_report().0)?;
+        within("end_ms", self.end_ms)?;
+        if self.end_ms < self.first_packet_ms {
+            return Err("end_ms is before first_packet_ms".to_owned());
+        }
+        Ok(())
+    }
+
     /// When a collector could first know of it.
     pub fn first_report(&self) -> Millis {
         Millis(self.first_datagram_ms.unwrap_or(self.first_packet_ms))

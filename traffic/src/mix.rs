@@ -4,7 +4,7 @@
 //! As text, `mix.csv`: a header line with the names of [`COLUMNS`] in any order, then a row for
 //! each second and kind of packet. Columns that a generator does not know may be left out.
 
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead, Read as _, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -72,6 +72,16 @@ pub struct Volume {
     pub attack_packets: u64,
     /// Octets of attack packets.
     pub attack_bytes: u64,
+}
+
+impl Volume {
+    /// Adds another; where a file's numbers are absurd, the sum stays at the highest there is.
+    const fn add(&mut self, other: &Self) {
+        self.benign_packets = self.benign_packets.saturating_add(other.benign_packets);
+        self.benign_bytes = self.benign_bytes.saturating_add(other.benign_bytes);
+        self.attack_packets = self.attack_packets.saturating_add(other.attack_packets);
+        self.attack_bytes = self.attack_bytes.saturating_add(other.attack_bytes);
+    }
 }
 
 /// One second of a case.
@@ -190,42 +200,80 @@ impl Mix {
     /// # Errors
     /// What the reader says; a line that makes no sense is invalid data, with its number.
     pub fn read(input: impl BufRead) -> io::Result<Self> {
-        let mut lines = input.lines();
-        let header = lines.next().transpose()?.unwrap_or_default();
+        let mut rows = Rows { input, line: String::new(), number: 0 };
+        let header = rows.next()?.unwrap_or_default().to_owned();
         let columns = header.split(',').map(column).collect::<Vec<Option<usize>>>();
+        for needed in [0, 1] {
+            if !columns.contains(&Some(needed)) {
+                return Err(rows.wrong(&format!("no column {}", COLUMNS[needed])));
+            }
+        }
         let mut mix = Self::default();
         let mut begun = false;
-        for (number, line) in lines.enumerate() {
-            let line = line?;
+        while let Some(line) = rows.next()? {
             if line.trim().is_empty() {
                 continue;
             }
-            let (second, kind, volume) = row(&line, &columns).ok_or_else(|| {
-                io::Error::new(io::ErrorKind::InvalidData, format!("mix line {}", number + 2))
-            })?;
+            let (second, kind, volume) = match row(line, &columns) {
+                Ok(row) => row,
+                Err(column) => {
+                    return Err(rows.wrong(&format!("{} makes no sense", COLUMNS[column])));
+                }
+            };
             if !begun {
                 (mix.first, mix.open_second, begun) = (second, second, true);
             }
-            if second < mix.open_second || second - mix.open_second > SECONDS_MAX {
-                let text = format!("mix line {}: second {second} out of order", number + 2);
-                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+            if second < mix.open_second {
+                return Err(rows.wrong(&format!("second {second} out of order")));
+            }
+            if second > SECONDS_MAX {
+                return Err(rows.wrong(&format!("second {second} is later than {SECONDS_MAX}")));
             }
             while mix.open_second < second {
                 mix.close();
             }
             let sum = mix.open.entry(kind).or_default();
-            sum.benign_packets += volume.benign_packets;
-            sum.benign_bytes += volume.benign_bytes;
-            sum.attack_packets += volume.attack_packets;
-            sum.attack_bytes += volume.attack_bytes;
+            sum.add(&volume);
         }
         mix.close();
         Ok(mix)
     }
 }
 
-/// Longest gap between two rows, a week of seconds: a file cannot make us allocate without end.
-const SECONDS_MAX: u64 = 604_800;
+/// Latest second of a case, a month: a file cannot make us allocate without end.
+pub(crate) const SECONDS_MAX: u64 = 31 * 86_400;
+
+/// Longest line, octets.
+const LINE_MAX: u64 = 4096;
+
+/// The lines of a file, counted from 1.
+struct Rows<R> {
+    input: R,
+    line: String,
+    number: usize,
+}
+
+impl<R: BufRead> Rows<R> {
+    fn next(&mut self) -> io::Result<Option<&str>> {
+        self.line.clear();
+        self.number += 1;
+        let read = self.input.by_ref().take(LINE_MAX).read_line(&mut self.line);
+        match read {
+            Err(error) => {
+                Err(io::Error::new(error.kind(), format!("line {}: {error}", self.number)))
+            }
+            Ok(0) => Ok(None),
+            Ok(read) if read as u64 == LINE_MAX => {
+                Err(self.wrong(&format!("longer than {LINE_MAX} octets")))
+            }
+            Ok(_) => Ok(Some(self.line.trim_end())),
+        }
+    }
+
+    fn wrong(&self, what: &str) -> io::Error {
+        io::Error::new(io::ErrorKind::InvalidData, format!("line {}: {what}", self.number))
+    }
+}
 
 /// The place of a column's name in [`COLUMNS`].
 fn column(name: &str) -> Option<usize> {
@@ -245,7 +293,8 @@ fn column(name: &str) -> Option<usize> {
     COLUMNS.iter().position(|c| *c == name)
 }
 
-fn row(line: &str, columns: &[Option<usize>]) -> Option<(u64, Kind, Volume)> {
+/// A row's second, kind and volume, or the column of [`COLUMNS`] that makes no sense.
+fn row(line: &str, columns: &[Option<usize>]) -> Result<(u64, Kind, Volume), usize> {
     let mut cells = [""; COLUMNS.len()];
     for (cell, column) in line.split(',').zip(columns) {
         if let Some(column) = column {
@@ -253,12 +302,12 @@ fn row(line: &str, columns: &[Option<usize>]) -> Option<(u64, Kind, Volume)> {
         }
     }
     let number =
-        |i: usize| if cells[i].is_empty() { Some(0) } else { cells[i].parse::<u64>().ok() };
-    let octet = |i| number(i).and_then(|n| u8::try_from(n).ok());
-    let short = |i| number(i).and_then(|n| u16::try_from(n).ok());
+        |i: usize| if cells[i].is_empty() { Ok(0) } else { cells[i].parse::<u64>().map_err(|_| i) };
+    let octet = |i| number(i).and_then(|n| u8::try_from(n).map_err(|_| i));
+    let short = |i| number(i).and_then(|n| u16::try_from(n).map_err(|_| i));
     let net = cells[10].split('/').next().unwrap_or("");
     let kind = Kind {
-        dst: cells[1].parse().ok()?,
+        dst: cells[1].parse().map_err(|_| 1usize)?,
         protocol: octet(2)?,
         src_port: short(3)?,
         dst_port: short(4)?,
@@ -279,7 +328,7 @@ fn row(line: &str, columns: &[Option<usize>]) -> Option<(u64, Kind, Volume)> {
         attack_packets: number(13)?,
         attack_bytes: number(14)?,
     };
-    Some((number(0)?, kind, volume))
+    Ok((number(0)?, kind, volume))
 }
 
 fn among(list: &[Range], value: u16) -> bool {

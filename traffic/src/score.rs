@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use weir_model::{Direction, Family, Measure, Millis};
 
-pub use report::{Quantiles, Summary, summarise};
+pub use report::{Kept, KeptRows, Quantiles, Summary, summarise};
 
 use crate::case::{CaseWorld, Truth};
 use crate::mix::Mix;

@@ -179,7 +179,7 @@ fn main() -> ExitCode {
         Command::Run { config, record } => run(&config, record),
         Command::Check { config, dump } => check(&config, dump),
         Command::Replay(options) => replay_file(&options),
-        Command::Score(options) => score_cases(&options),
+        Command::Score(options) => score_cases(options),
         Command::Inspect(options) => inspect_files(&options),
         Command::Panel(command) => cli::panel::run(&command),
         Command::Agents { config, token, json } => show_agents(&config, token, json),
@@ -293,44 +293,17 @@ fn replay_file(args: &Replay) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn score_cases(args: &Score) -> anyhow::Result<ExitCode> {
+fn score_cases(args: Score) -> anyhow::Result<ExitCode> {
     let config = match &args.config {
         Some(path) => weir_config::load(path)?.0,
         None => Config::default(),
     };
-    let mut scores = Vec::new();
-    if !args.json {
-        say(&score::heading());
-    }
-    for dir in score::Case::find(&args.dir)? {
-        let case = score::Case::read(&dir)?;
-        let events = match &args.events {
-            Some(name) => score::Case::events(&dir.join(name))?,
-            None => case.play(&config)?,
-        };
-        if let Some(name) = &args.write_events {
-            let mut text = String::new();
-            for event in &events {
-                text += &serde_json::to_string(event)?;
-                text.push('\n');
-            }
-            std::fs::write(dir.join(name), text).context("events")?;
-        }
-        let result = case.score(&events);
-        if args.json {
-            say(&serde_json::to_string(&result)?);
-        } else {
-            say(&score::rows(&result));
-        }
-        scores.push(result);
-    }
-    let total = weir_traffic::score::summarise(&scores);
-    if args.json {
-        say(&serde_json::json!({ "total": total }).to_string());
-    } else {
-        say(&score::totals(&total));
-    }
-    Ok(ExitCode::SUCCESS)
+    let options =
+        score::Options { events: args.events, write_events: args.write_events, json: args.json };
+    let mut out = std::io::stdout().lock();
+    let failed = score::run(&args.dir, &config, &options, &mut out)?;
+    failed.iter().for_each(|error| complain(error));
+    Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn inspect_files(args: &Inspect) -> anyhow::Result<ExitCode> {

@@ -1,24 +1,25 @@
 //! Plays scenario cases through shard and core in virtual time and scores what was decided.
 
+mod read;
+mod run;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
-use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use weir_collector::ExporterConfig;
 use weir_config::{Config, ServiceConfig, ServiceProtocol};
 use weir_model::{
     IncidentId, Measure, Millis, Mode, Observed, PeerState, PeerStatus, Phase, Verdict,
 };
-use weir_traffic::case::{CaseWorld, Truth};
-use weir_traffic::mix::Mix;
+use weir_traffic::case::CaseWorld;
 use weir_traffic::score::{self, CaseScore, Event, Summary, What};
 
-use crate::capture::{Capture, datagram};
+pub use read::{Case, Other};
+pub use run::{Options, comparison, run};
+
 use crate::replay::{Outcome, Player};
 
 /// The receiver of all announcements: a border router that takes everything at once.
@@ -162,123 +163,6 @@ impl Defender {
             core.observed(&Observed::Announced { peer: peer(), measure: measure.clone(), at });
         }
         self.standing = wanted;
-    }
-}
-
-/// A case read from its directory.
-#[derive(Debug)]
-pub struct Case {
-    /// Where it lies.
-    pub dir: PathBuf,
-    /// `world.json`.
-    pub world: CaseWorld,
-    /// `truth.jsonl`.
-    pub truths: Vec<Truth>,
-    /// `mix.csv` or `mix.csv.zst`.
-    pub mix: Mix,
-}
-
-fn open(path: &Path) -> anyhow::Result<BufReader<File>> {
-    let file = File::open(path).with_context(|| format!("{}", path.display()))?;
-    Ok(BufReader::with_capacity(1 << 20, file))
-}
-
-/// One JSON object a line; empty lines are skipped.
-fn lines<T: serde::de::DeserializeOwned>(path: &Path) -> anyhow::Result<Vec<T>> {
-    let mut list = Vec::new();
-    for (number, line) in open(path)?.lines().enumerate() {
-        let line = line?;
-        if !line.trim().is_empty() {
-            let context = || format!("{}: line {}", path.display(), number + 1);
-            list.push(serde_json::from_str(&line).with_context(context)?);
-        }
-    }
-    Ok(list)
-}
-
-impl Case {
-    /// Reads a case.
-    ///
-    /// # Errors
-    /// When one of its files is missing or makes no sense.
-    pub fn read(dir: &Path) -> anyhow::Result<Self> {
-        let path = dir.join("world.json");
-        let mut world: CaseWorld =
-            serde_json::from_reader(open(&path)?).with_context(|| format!("{}", path.display()))?;
-        if world.name.is_empty() {
-            world.name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        }
-        let truths = lines(&dir.join("truth.jsonl"))?;
-        let plain = dir.join("mix.csv");
-        let packed = dir.join("mix.csv.zst");
-        let mix = if plain.exists() || !packed.exists() {
-            Mix::read(open(&plain)?).with_context(|| format!("{}", plain.display()))?
-        } else {
-            let decoder = ruzstd::decoding::StreamingDecoder::new(open(&packed)?)
-                .with_context(|| format!("{}", packed.display()))?;
-            Mix::read(BufReader::with_capacity(1 << 20, decoder))
-                .with_context(|| format!("{}", packed.display()))?
-        };
-        Ok(Self { dir: dir.to_owned(), world, truths, mix })
-    }
-
-    /// The cases in a directory: itself, or its sub-directories by name.
-    ///
-    /// # Errors
-    /// When it cannot be read or holds none.
-    pub fn find(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
-        if dir.join("world.json").exists() {
-            return Ok(vec![dir.to_owned()]);
-        }
-        let mut found = Vec::new();
-        for entry in std::fs::read_dir(dir).with_context(|| format!("{}", dir.display()))? {
-            let path = entry?.path();
-            if path.join("world.json").exists() {
-                found.push(path);
-            }
-        }
-        if found.is_empty() {
-            bail!("{}: no case (a directory with world.json)", dir.display());
-        }
-        found.sort();
-        Ok(found)
-    }
-
-    /// What weir says and does when it hears the case.
-    ///
-    /// # Errors
-    /// When `input.pcap` cannot be read.
-    pub fn play(&self, config: &Config) -> anyhow::Result<Vec<Event>> {
-        let config = config_for(&self.world, config)?;
-        let mut capture = Capture::open(&self.dir.join("input.pcap"))?;
-        let mut defender: Option<Defender> = None;
-        while let Some(frame) = capture.next_frame()? {
-            let defender = defender.get_or_insert_with(|| Defender::new(&config, frame.at));
-            if let Some(found) = datagram(frame.link, &frame.data) {
-                defender.datagram(frame.at, found.from, found.payload);
-            }
-        }
-        let Some(mut defender) = defender else {
-            bail!("{}: no packets in input.pcap", self.dir.display());
-        };
-        let end = self.world.epoch() + self.world.seconds * 1000;
-        defender.until(end.max(defender.player.now()));
-        Ok(defender.events)
-    }
-
-    /// Events that another defender wrote, one a line.
-    ///
-    /// # Errors
-    /// When the file cannot be read or a line is no [`Event`].
-    pub fn events(path: &Path) -> anyhow::Result<Vec<Event>> {
-        let mut events: Vec<Event> = lines(path)?;
-        events.sort_by_key(|e| e.t_ms);
-        Ok(events)
-    }
-
-    /// Scores events on this case.
-    pub fn score(&self, events: &[Event]) -> CaseScore {
-        score::score(&self.world, &self.truths, &self.mix, events)
     }
 }
 

@@ -6,7 +6,6 @@
 //! the core is lost as well as what the kernel dropped; of nfacctd only the core process is
 //! measured, not what its table behind drops.
 
-use std::fmt::Write as _;
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -14,6 +13,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use weir_tests::bench::{Running, cpu_secs, figure, tool, wait};
+use weir_tests::fastnetmon::Folder;
 
 /// Where collectors listen.
 const PORT: u16 = 2055;
@@ -179,38 +179,25 @@ fn receive_buffer(folder: &Path) -> io::Result<PathBuf> {
 /// FastNetMon as fast as it can be made: no connection tracking, nothing to announce, the receive buffer of
 /// the others, which no setting of its gives it.
 fn fastnetmon(folder: &Path, sflow: bool) -> io::Result<Running> {
-    let mut text = std::fs::read_to_string("/etc/fastnetmon.conf")?;
     let (on, off) = if sflow { ("sflow", "netflow") } else { ("netflow", "sflow") };
-    let path = |name: &str| folder.join(name).display().to_string();
     let settings = [
-        ("disable_usage_report", "on".to_owned()),
-        ("monitor_local_ip_addresses", "off".to_owned()),
-        ("networks_list_path", path("networks")),
-        ("white_list_path", path("white")),
-        ("notify_script_path", "/bin/true".to_owned()),
-        ("cli_stats_file_path", path("cli.dat")),
-        ("cli_stats_ipv6_file_path", path("cli6.dat")),
-        ("pid_path", path("fastnetmon.pid")),
         ("enable_connection_tracking", "off".to_owned()),
         ("threshold_pps", "2000000000".to_owned()),
         ("threshold_mbps", "2000000000".to_owned()),
+        ("prometheus", "on".to_owned()),
+        ("enable_api", "on".to_owned()),
         (on, "on".to_owned()),
         (off, "off".to_owned()),
-        (if sflow { "sflow_host" } else { "netflow_host" }, "127.0.0.1".to_owned()),
         (if sflow { "sflow_port" } else { "netflow_port" }, PORT.to_string()),
     ];
-    for (key, value) in settings {
-        let kept: Vec<&str> =
-            text.lines().filter(|l| l.split('=').next().map(str::trim) != Some(key)).collect();
-        text = kept.join("\n");
-        let _ = write!(text, "\n{key} = {value}\n");
-    }
-    std::fs::write(folder.join("fastnetmon.conf"), text)?;
-    std::fs::write(folder.join("networks"), "10.0.0.0/16\n")?;
-    std::fs::write(folder.join("white"), "")?;
-    let mut command = pinned(Path::new("/usr/sbin/fastnetmon"));
-    command.arg("--configuration_file").arg(folder.join("fastnetmon.conf"));
-    command.arg("--log_file").arg(folder.join("fastnetmon.log")).arg("--disable_pid_logic");
+    let made = Folder::new(
+        &folder.join("fastnetmon"),
+        ["10.0.0.0/16".parse().map_err(io::Error::other)?],
+        &settings,
+    )?;
+    let words = made.command();
+    let mut command = pinned(Path::new(&words[0]));
+    command.args(&words[1..]);
     command.env("LD_PRELOAD", receive_buffer(folder)?);
     start(command, &folder.join("fastnetmon.out"))
 }

@@ -96,8 +96,8 @@ impl<'a> Goodput<'a> {
             sums.clear();
             for (kind, volume) in rows {
                 let sum = sums.entry(kind.dst).or_default();
-                sum.0 += volume.benign_packets;
-                sum.1 += volume.benign_bytes;
+                sum.0 = sum.0.saturating_add(volume.benign_packets);
+                sum.1 = sum.1.saturating_add(volume.benign_bytes);
             }
             // Maxima only: the order does not matter.
             for (host, (packets, bytes)) in &sums {
@@ -314,8 +314,9 @@ fn filtered(active: &[&Measure], rows: &Second) -> Vec<Kept> {
         };
         if let Met::Rule(i) = rule {
             let Volume { benign_packets, benign_bytes, attack_packets, attack_bytes } = volume;
-            loads[i].0 += benign_packets + attack_packets;
-            loads[i].1 += benign_bytes + attack_bytes;
+            let (packets, bytes) = &mut loads[i];
+            *packets = packets.saturating_add(*benign_packets).saturating_add(*attack_packets);
+            *bytes = bytes.saturating_add(*benign_bytes).saturating_add(*attack_bytes);
         }
         met.push(rule);
     }

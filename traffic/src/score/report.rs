@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::score::{AttackScore, CaseScore};
+use crate::score::{AttackScore, CaseScore, GoodputRow};
 
 /// Totals over cases.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -43,6 +43,8 @@ pub struct Summary {
     pub false_announcements_per_million_host_days: f64,
     /// Attack cases in which no more goodput was kept than by null-routing.
     pub not_above_rtbh: usize,
+    /// Goodput kept, by the defender and by those it is measured by.
+    pub goodput: KeptRows,
     /// Mean points of attack cases.
     pub attack_points: f64,
     /// Mean points of benign cases.
@@ -53,6 +55,30 @@ pub struct Summary {
     pub brier: f64,
     /// Expected calibration error over ten bins.
     pub calibration_error: f64,
+}
+
+/// Goodput that one defender kept.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Kept {
+    /// Mean share of benign octets that reached their hosts in attack cases, 0-1; 1 without any.
+    pub attacked: f64,
+    /// The same in benign cases.
+    pub benign: f64,
+    /// Points as the defender's, false announcements left aside.
+    pub points: f64,
+}
+
+/// Goodput of the defender and of those it is measured by, as [`crate::score::GoodputRow`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct KeptRows {
+    /// The defender.
+    pub tool: Kept,
+    /// Nobody.
+    pub none: Kept,
+    /// Always null-routing.
+    pub rtbh: Kept,
+    /// Dropping exactly the attack.
+    pub oracle: Kept,
 }
 
 /// Three points of a distribution; all zero when there is nothing.
@@ -89,9 +115,25 @@ fn ratio(part: usize, whole: usize, empty: f64) -> f64 {
     if whole == 0 { empty } else { part as f64 / whole as f64 }
 }
 
-fn mean(values: impl Iterator<Item = f64>) -> f64 {
+fn mean(values: impl Iterator<Item = f64>, empty: f64) -> f64 {
     let (sum, count) = values.fold((0.0, 0usize), |(s, n), v| (s + v, n + 1));
-    if count == 0 { 100.0 } else { sum / count as f64 }
+    if count == 0 { empty } else { sum / count as f64 }
+}
+
+/// Goodput of one row over all cases.
+fn kept(cases: &[CaseScore], row: fn(&GoodputRow) -> f64) -> Kept {
+    let of = |benign: bool, value: &dyn Fn(&GoodputRow) -> f64, empty: f64| {
+        let cases = cases.iter().filter(|c| c.attacks.is_empty() == benign);
+        mean(cases.map(|c| value(&c.goodput)), empty)
+    };
+    let points = |benign| {
+        of(benign, &|g| crate::score::points(GoodputRow { tool: row(g), ..*g }, benign), 100.0)
+    };
+    Kept {
+        attacked: of(false, &row, 1.0),
+        benign: of(true, &row, 1.0),
+        points: 0.6 * points(false) + 0.4 * points(true),
+    }
 }
 
 /// Adds cases up.
@@ -109,8 +151,8 @@ pub fn summarise(cases: &[CaseScore]) -> Summary {
     let host_days: f64 = cases.iter().map(|c| c.hosts as f64 * c.seconds as f64 / 86_400.0).sum();
     let (attack_cases, benign_cases): (Vec<&CaseScore>, Vec<&CaseScore>) =
         cases.iter().partition(|c| !c.attacks.is_empty());
-    let attack_points = mean(attack_cases.iter().map(|c| c.points));
-    let benign_points = mean(benign_cases.iter().map(|c| c.points));
+    let attack_points = mean(attack_cases.iter().map(|c| c.points), 100.0);
+    let benign_points = mean(benign_cases.iter().map(|c| c.points), 100.0);
     let penalty = 10.0 * false_announcements as f64;
     Summary {
         cases: cases.len(),
@@ -142,6 +184,12 @@ pub fn summarise(cases: &[CaseScore]) -> Summary {
             .iter()
             .filter(|c| c.goodput.tool <= c.goodput.rtbh && c.goodput.rtbh < 1.0)
             .count(),
+        goodput: KeptRows {
+            tool: kept(cases, |g| g.tool),
+            none: kept(cases, |g| g.none),
+            rtbh: kept(cases, |g| g.rtbh),
+            oracle: kept(cases, |g| g.oracle),
+        },
         attack_points,
         benign_points,
         points: 0.6 * attack_points + 0.4 * benign_points - penalty,
