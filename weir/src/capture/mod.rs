@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use pcap_file::pcap::PcapReader;
+use pcap_file::pcapng::blocks::interface_description::{
+    InterfaceDescriptionBlock, InterfaceDescriptionOption,
+};
 use pcap_file::pcapng::{Block, PcapNgReader};
 use pcap_file::{PcapError, TsResolution};
 use weir_model::Millis;
@@ -37,8 +40,45 @@ pub struct Capture {
     size: u64,
     link: LinkType,
     resolution: TsResolution,
-    interfaces: Vec<LinkType>,
+    interfaces: Vec<Interface>,
     cut_off: bool,
+}
+
+/// An interface of a pcapng section.
+#[derive(Clone, Copy, Debug)]
+struct Interface {
+    link: LinkType,
+    /// Units of a time stamp in a second.
+    units_per_sec: u128,
+}
+
+impl Default for Interface {
+    /// Ethernet, microseconds.
+    fn default() -> Self {
+        Self { link: 1, units_per_sec: 1_000_000 }
+    }
+}
+
+impl Interface {
+    fn new(block: &InterfaceDescriptionBlock<'_>) -> Self {
+        let mut units_per_sec = Self::default().units_per_sec;
+        for option in &block.options {
+            // A power of ten, or of two when the highest bit is set; finer ones than any clock
+            // has are a mistake of the file.
+            if let InterfaceDescriptionOption::IfTsResol(resolution) = option {
+                let exponent = u32::from((resolution & 0x7f).min(18));
+                let base: u128 = if resolution & 0x80 == 0 { 10 } else { 2 };
+                units_per_sec = base.pow(exponent);
+            }
+        }
+        Self { link: u32::from(block.linktype), units_per_sec }
+    }
+
+    /// The time of a stamp. pcap-file hands it over as if its unit were a nanosecond, whatever it is.
+    fn time(self, stamp: Duration) -> Millis {
+        let ms = stamp.as_nanos() * 1000 / self.units_per_sec;
+        Millis(u64::try_from(ms).unwrap_or(u64::MAX))
+    }
 }
 
 enum Inner {
@@ -138,14 +178,15 @@ impl Capture {
                 };
                 match block {
                     Block::InterfaceDescription(interface) => {
-                        self.interfaces.push(u32::from(interface.linktype));
+                        self.interfaces.push(Interface::new(&interface));
                     }
                     Block::SectionHeader(_) => self.interfaces.clear(),
                     Block::EnhancedPacket(packet) => {
                         let interface = usize::try_from(packet.interface_id).unwrap_or(usize::MAX);
+                        let interface = self.interfaces.get(interface).copied().unwrap_or_default();
                         return Ok(Some(Frame {
-                            at: millis(packet.timestamp),
-                            link: self.interfaces.get(interface).copied().unwrap_or(1),
+                            at: interface.time(packet.timestamp),
+                            link: interface.link,
                             wire_len: packet.original_len,
                             data: packet.data.into_owned(),
                         }));
@@ -196,8 +237,4 @@ fn classic_time(resolution: TsResolution, secs: u32, fraction: u32) -> Millis {
         TsResolution::NanoSecond => 1_000_000,
     };
     Millis::from_secs(u64::from(secs)) + u64::from(fraction / per_milli)
-}
-
-fn millis(timestamp: Duration) -> Millis {
-    Millis(u64::try_from(timestamp.as_millis()).unwrap_or(u64::MAX))
 }
