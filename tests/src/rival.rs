@@ -131,7 +131,9 @@ pub fn play(
         }
     }
     let start = (world.epoch() + world.learning_seconds * 1000) - options.lead_secs * 1000;
-    let end = world.epoch() + (world.learning_seconds + options.seconds_max) * 1000;
+    // What flow caches flush after the end, when everything stops at once, happens in no network.
+    let whole = world.epoch() + world.seconds * 1000;
+    let end = whole.min(world.epoch() + (world.learning_seconds + options.seconds_max) * 1000);
     let instances = settings.len();
     let sent = std::thread::scope(|scope| {
         let player = scope.spawn(|| send(&lab, dir, start, end, instances));
@@ -150,7 +152,7 @@ pub fn play(
                 .sum(),
         })
         .collect();
-    Ok(Some(Played { runs, datagrams: sent.datagrams, late: sent.late, cut: sent.cut }))
+    Ok(Some(Played { runs, datagrams: sent.datagrams, late: sent.late, cut: end < whole }))
 }
 
 /// Datagrams dropped at a UDP port of the laboratory; none when nobody listens.
@@ -166,7 +168,6 @@ struct Sent {
     anchor: Anchor,
     datagrams: u64,
     late: Duration,
-    cut: bool,
 }
 
 /// Sends what lies between `start` and `end`, each datagram when it is due. The thread that calls
@@ -183,13 +184,12 @@ fn send(
     let mut capture = Capture::open(&dir.join("input.pcap"))?;
     let mut sockets = Sockets::default();
     let mut begun: Option<(Instant, Anchor)> = None;
-    let (mut datagrams, mut late, mut cut) = (0, Duration::ZERO, false);
+    let (mut datagrams, mut late) = (0, Duration::ZERO);
     while let Some(frame) = capture.next_frame()? {
         if frame.at < start {
             continue;
         }
         if frame.at >= end {
-            cut = true;
             break;
         }
         let Some(found) = datagram(frame.link, &frame.data) else { continue };
@@ -207,7 +207,7 @@ fn send(
         datagrams += 1;
     }
     let (_, anchor) = begun.context("no export datagrams in the part that is played")?;
-    Ok(Sent { anchor, datagrams, late, cut })
+    Ok(Sent { anchor, datagrams, late })
 }
 
 fn wait_until(due: Instant) {
