@@ -78,11 +78,16 @@ fn datagrams_become_slices_and_the_last_one_is_handed_over() {
     assert!(last.iter().any(|c| c.flows == 100));
 }
 
+/// Whether a receiver has counted what is waited for.
+type Enough = fn(&Counters) -> bool;
+/// Packets in all slices, and the last counters.
+type Sums = (u64, Counters);
+
 /// A receiver on its own thread; what it hands on comes out of the channels.
 fn running(
     config: &Config,
     before: impl FnOnce(std::net::SocketAddr),
-) -> (impl FnOnce() -> (u64, Counters), std::net::SocketAddr) {
+) -> (impl FnOnce(Enough) -> Sums, std::net::SocketAddr) {
     let receiver = bind(config, &inventory(), &Arc::new(Registry::default())).unwrap().remove(0);
     let to = receiver.local_addr();
     before(to);
@@ -93,13 +98,14 @@ fn running(
         let stop = Arc::clone(&stop);
         std::thread::spawn(move || receiver.run(Sink(slices, health), &stop))
     };
-    let end = move || {
+    let end = move |enough: Enough| {
         // A slice that has something in it: what came before has been read.
         let packets = |slice: &Slice| slice.hosts.iter().map(|h| h.total().packets).sum::<u64>();
         let mut sum = 0;
         while sum == 0 {
             sum += packets(&arrived.recv().unwrap());
         }
+        assert!(counted.iter().any(|counters| enough(&counters)));
         stop.store(true, Ordering::Relaxed);
         thread.join().unwrap();
         sum += arrived.iter().map(|slice| packets(&slice)).sum::<u64>();
@@ -127,7 +133,7 @@ fn one_socket_hears_both_families() {
             sent += 1;
         }
     });
-    let (packets, counters) = end();
+    let (packets, counters) = end(|_| true);
     assert!(sent > 0);
     assert_eq!((packets, counters.unlisted), (sent * 10, 0));
 }
@@ -158,7 +164,7 @@ fn what_the_kernel_drops_is_counted() {
             socket.send_to(&v5(5, 1, 0, &[]), to).unwrap();
         }
     });
-    let (_, counters) = end();
+    let (_, counters) = end(|counters| counters.socket_drops > 0);
     drop(done);
     late.join().unwrap();
     assert!(counters.socket_drops > 0, "{counters:?}");
