@@ -220,12 +220,9 @@ fn ended(peer: &PeerConfig, own: &OpenSettings, end: &End, probe: &mut PeerProbe
             // Another AS than configured is refused by weir, whatever the peer thinks of it.
             if probe.open.as_ref().is_some_and(|open| open.asn == peer.remote_as) {
                 probe.stage = ProbeStage::Accepted;
-            }
-            if probe.good {
                 let families = probe.families.join(", ");
-                probe
-                    .findings
-                    .push(format!("it accepts weir's OPEN; a session would carry {families}"));
+                let said = format!("it accepts weir's OPEN; a session would carry {families}");
+                probe.findings.insert(0, said);
             }
         }
         End::Refused(why) => {
@@ -239,7 +236,10 @@ fn ended(peer: &PeerConfig, own: &OpenSettings, end: &End, probe: &mut PeerProbe
                 End::Broken(error) => format!("the connection broke ({error})"),
                 _ => "it hung up without a word".to_owned(),
             };
-            probe.findings.push(format!("{how}: most likely it has not {neighbour}"));
+            probe.findings.push(format!(
+                "{how}: most likely it has not {neighbour}, or it waits after an \
+                 earlier attempt: try again in a minute"
+            ));
         }
         End::Closed => probe.findings.push("it hung up after its OPEN".into()),
         End::Broken(error) => {

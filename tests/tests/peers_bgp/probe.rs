@@ -95,5 +95,6 @@ fn gobgp_is_tested_likewise() {
     let good = |lab: &Lab| Some(probe(lab, 65010, &address)).filter(|found| found.good);
     lab.wait_for("a good test", 20, good);
     let stranger = probe(&lab, 65011, &address);
-    assert_eq!((stranger.stage, stranger.good), (ProbeStage::Connected, false), "{stranger:?}");
+    // It may also wait after the test before, and then hangs up on everybody.
+    assert!(stranger.stage < ProbeStage::Accepted && !stranger.good, "{stranger:?}");
 }
