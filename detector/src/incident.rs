@@ -5,7 +5,7 @@ use weir_model::{
 };
 
 use crate::config::Config;
-use crate::metric::{METRICS, PACKETS, floors, index_of};
+use crate::metric::{METRICS, PACKETS, SOURCES, floors, index_of};
 use crate::series::Alarm;
 
 /// Times the average below which traffic of an odd shape has become normal again.
@@ -68,6 +68,9 @@ impl Active {
         let smooth = matches!(alarm.metric, Metric::Shape | Metric::Cusum);
         if smooth {
             limits[PACKETS] = alarm.threshold * (SHAPE_END / SHAPE_BEGIN);
+        } else if alarm.index == SOURCES {
+            // Those who came are not new any more, and go on: their volume tells when it is over.
+            limits = limits.map(|limit| limit * config.end_ratio);
         } else if alarm.service.is_none() {
             limits[alarm.index] = alarm.threshold * config.end_ratio;
         }

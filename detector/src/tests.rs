@@ -363,4 +363,12 @@ fn strangers_beside_many_players_are_an_alarm() {
     assert_eq!(opened[0].reason.metric, weir_model::Metric::SourcesPerSec);
     assert!(opened[0].separable);
     assert!(opened[0].at.slot() - from <= 30, "{}", opened[0].at.slot() - from);
+    // They go on, with small packets, and are strangers no more: it is not over for that.
+    let known = |i: u32| sample((i % 60).wrapping_mul(2_654_435_761), 999, 17, 28_015, 60);
+    for slot in 4100..4700 {
+        busy(&mut world, slot);
+        world.send(6, |i| known(slot * 6 + i));
+        world.tick();
+    }
+    assert!(world.said.iter().all(|v| v.phase != Phase::Ended));
 }
