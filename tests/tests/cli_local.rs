@@ -202,5 +202,4 @@ fn a_peer_that_cannot_be_reached_is_explained() {
     let said = text(&tested);
     assert!(said.contains("unreachable") && said.contains("refuses connections"), "{said}");
     assert_eq!(weir.ask(&["bgp", "test", "nobody"]).status.code(), Some(1));
-    assert_eq!(weir.json(&["bgp"])[0]["name"], "edge");
 }
