@@ -104,7 +104,7 @@ impl IntoResponse for Problem {
 impl From<CommandError> for Problem {
     fn from(error: CommandError) -> Self {
         match error {
-            CommandError::NotFound => Self::missing("incident or mitigation"),
+            CommandError::NotFound => Self::missing("incident, mitigation or protected host"),
             CommandError::Conflict(why) => Self::new(StatusCode::CONFLICT, why),
             CommandError::Refused(why) => Self::invalid(why),
         }

@@ -70,7 +70,7 @@ impl Table {
             routes::mitigations::dry_run,
             routes::deliveries::list, routes::deliveries::test,
             routes::hosts::list, routes::hosts::one, routes::hosts::series,
-            routes::hosts::prefix_series,
+            routes::hosts::prefix_series, routes::hosts::baseline,
             routes::traffic::traffic, routes::about::services,
             routes::live::live,
             routes::status::status, routes::status::exporters, routes::status::peers,

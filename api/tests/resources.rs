@@ -4,13 +4,17 @@
 
 mod common;
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use axum::http::StatusCode;
 use common::{ask, incident, world, world_on};
 use serde_json::{Value, json};
 use weir_api::{Config, Records};
-use weir_model::{Command, Evidence, IncidentId, Millis, Role, Snapshot, Spared};
+use weir_model::{
+    BaselineChange, Command, Direction, Evidence, IncidentId, Metric, Millis, Role, Snapshot,
+    Spared,
+};
 
 fn ids(list: &Value) -> Vec<String> {
     let list = list["incidents"].as_array().unwrap();
@@ -436,4 +440,48 @@ async fn what_a_setting_hides_stays_when_it_is_left_out() {
     for answer in [first, kept, list, audit] {
         assert!(!answer.text.contains("hunter2"), "{}", answer.text);
     }
+}
+
+#[tokio::test]
+async fn a_change_of_baselines_goes_to_the_core_under_the_name_of_who_asked() {
+    let world = world();
+    let (acts, reads) = (world.token(Role::Analyst).await, world.token(Role::Readonly).await);
+    let change = |token: &str, body: Value| {
+        ask("POST", "/api/v1/hosts/203.0.113.7/baseline").token(token).json(&body)
+    };
+    let threshold = |value: Value| {
+        json!({"action": "threshold", "metric": "packets-per-sec", "direction": "outbound",
+            "value": value})
+    };
+    let set = |value| BaselineChange::Threshold {
+        metric: Metric::PacketsPerSec,
+        direction: Direction::Outbound,
+        value: NonZeroU64::new(value),
+    };
+    for (body, wanted) in [
+        (json!({"action": "freeze"}), BaselineChange::Freeze),
+        (json!({"action": "thaw"}), BaselineChange::Thaw),
+        (json!({"action": "reset"}), BaselineChange::Reset),
+        (threshold(json!(50_000)), set(50_000)),
+        (threshold(Value::Null), set(0)),
+    ] {
+        let done = change(&acts, body).send(&world).await;
+        assert_eq!(done.status, StatusCode::OK, "{}", done.text);
+        let host = "203.0.113.7".parse().unwrap();
+        let wanted = Command::Baseline { host, change: wanted, by: "token:analyst".into() };
+        assert_eq!(world.asked.lock().unwrap().pop(), Some(wanted));
+    }
+    let forgotten = json!({"action": "threshold", "metric": "packets-per-sec"});
+    for body in [threshold(json!(0)), threshold(json!(-1)), threshold(json!("many")), forgotten] {
+        let refused = change(&acts, body.clone()).send(&world).await;
+        assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{body}: {}", refused.text);
+    }
+    let looks = change(&reads, json!({"action": "freeze"})).send(&world).await;
+    assert_eq!(looks.status, StatusCode::FORBIDDEN);
+    assert!(world.asked.lock().unwrap().is_empty());
+    let admin = world.token(Role::Admin).await;
+    let log = ask("GET", "/api/v1/audit").token(&admin).send(&world).await.json();
+    let entries = log["entries"].as_array().unwrap();
+    let frozen = entries.iter().find(|entry| entry["action"] == "baseline.freeze").unwrap();
+    assert_eq!(frozen["target"], "203.0.113.7");
 }

@@ -27,6 +27,7 @@ mod intake;
 mod judge;
 mod memory;
 mod metric;
+mod operator;
 mod pool;
 mod prior;
 mod season;
@@ -48,7 +49,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use weir_model::{
     Direction, Evidence, Expectation, ExporterStatus, Incident, IncidentId, IncidentState,
-    Inventory, IpNet, Metric, Millis, SLICE_MS, Verdict,
+    Inventory, IpNet, Millis, SLICE_MS, Verdict,
 };
 
 pub use config::{Capabilities, Config, Floors};
@@ -104,6 +105,9 @@ pub struct Checkpoint {
     since: u64,
     targets: Vec<TargetCheckpoint>,
     services: Vec<ServiceCheckpoint>,
+    /// Last, so that a checkpoint of before there was any reads as one without.
+    #[serde(default)]
+    operators: Vec<operator::OperatorCheckpoint>,
 }
 
 /// What is kept of one host or prefix.
@@ -370,9 +374,11 @@ impl Detector {
                 }
             }
             let silent = warm.series.last_traffic + 600 < watermark && !warm.touched;
+            let place = self.table.get(warm.target.addr());
+            // A host that left what is protected, and came back since, is another one.
+            let here = self.idle.get(place as usize).is_some_and(|idle| idle.warm == at);
             let busy = warm.series.kind == Kind::Prefix
-                || warm.series.frozen
-                || !warm.series.fixed.is_empty()
+                || (here && warm.series.set_by_operator())
                 || warm.series.suspected(now)
                 || [Direction::Inbound, Direction::Outbound]
                     .iter()
@@ -380,8 +386,7 @@ impl Detector {
             if !silent || busy {
                 return true;
             }
-            let place = self.table.get(warm.target.addr());
-            if place != NONE {
+            if here {
                 self.idle[place as usize].warm = NONE;
             }
             self.profiles -= usize::from(warm.detailed);
@@ -498,20 +503,30 @@ impl Detector {
             })
             .collect();
         services.sort_by_key(|s| (s.host, s.protocol, s.port));
-        let since = self.since.unwrap_or(0);
-        Checkpoint { at: self.clock, last_id: self.last_id, since, targets, services }
+        Checkpoint {
+            at: self.clock,
+            last_id: self.last_id,
+            since: self.since.unwrap_or(0),
+            targets,
+            services,
+            operators: self.set_by_operators(),
+        }
     }
 
     /// Takes a checkpoint up. Baselines older than a day are not used: the last five minutes of
-    /// yesterday say nothing of now.
+    /// yesterday say nothing of now. What an operator froze or set holds until an operator changes it.
     pub fn restore(&mut self, checkpoint: Checkpoint, now: Millis) {
         self.clock = self.clock.max(now);
         self.last_id = self.last_id.max(checkpoint.last_id);
-        if now.since(checkpoint.at) > 86_400_000 {
-            return;
+        let Checkpoint { mut targets, mut services, operators, .. } = checkpoint;
+        let stale = now.since(checkpoint.at) > 86_400_000;
+        operator::first_theirs(&mut targets, &operators, stale);
+        if stale {
+            services.clear();
+        } else {
+            self.since = Some(checkpoint.since.min(now.secs()));
         }
-        self.since = Some(checkpoint.since.min(now.secs()));
-        for kept in checkpoint.targets {
+        for kept in targets {
             let Some(at) = self.restored(kept.target, kept.since, now) else { continue };
             if let Some(warm) = self.warm[at as usize].as_deref_mut() {
                 warm.restore(
@@ -524,12 +539,13 @@ impl Detector {
             }
         }
         let config = self.config.clone();
-        for kept in checkpoint.services {
+        for kept in services {
             let of = (kept.host, kept.protocol, kept.port);
             if let Some(series) = self.service_series(of, kept.since, now.secs()) {
                 series.restore(kept.baselines, kept.season, &config, now.secs());
             }
         }
+        self.restore_operators(operators, now.secs());
     }
 
     /// Has a host or prefix of before a restart watched again.
@@ -543,46 +559,6 @@ impl Detector {
         self.idle[place as usize].since = saturate(since);
         self.warm_up(target.addr(), place);
         Some(self.idle[place as usize].warm).filter(|at| *at != NONE)
-    }
-
-    /// The series of a host, which is watched in detail from now on; `None` when it is not protected
-    /// or there is no room.
-    fn series_of(&mut self, host: IpAddr) -> Option<&mut series::Series> {
-        let place = self.place(host, self.clock.secs())?;
-        if self.idle[place as usize].warm == NONE {
-            self.warm_up(host, place);
-        }
-        let at = self.idle[place as usize].warm;
-        Some(&mut self.warm.get_mut(at as usize)?.as_deref_mut()?.series)
-    }
-
-    /// Has a host's baselines stand still, or learn again. False when the host is not protected.
-    pub fn freeze_baseline(&mut self, host: IpAddr, frozen: bool) -> bool {
-        self.series_of(host).map(|series| series.frozen = frozen).is_some()
-    }
-
-    /// Forgets what is normal for a host: it starts cold. False when the host is not protected.
-    pub fn reset_baseline(&mut self, host: IpAddr) -> bool {
-        let (config, now) = (self.config.clone(), self.clock.secs());
-        self.series_of(host).map(|series| series.reset(&config, now)).is_some()
-    }
-
-    /// Sets a host's threshold for a metric (packets or bits a second), or with `None` leaves it to
-    /// the baseline again. False when the host is not protected.
-    pub fn set_threshold(
-        &mut self,
-        host: IpAddr,
-        metric: Metric,
-        direction: Direction,
-        threshold: Option<f64>,
-    ) -> bool {
-        let (config, now) = (self.config.clone(), self.clock.secs());
-        let index = metric::index_of(metric, direction);
-        let Some(series) = self.series_of(host) else { return false };
-        series.fixed.retain(|(fixed, _)| *fixed != index);
-        series.fixed.extend(threshold.map(|t| (index, t)));
-        series.set_thresholds(&config, now);
-        true
     }
 
     /// Whether a declared port of a host has been seen and has a baseline of its own.

@@ -38,6 +38,13 @@ pub(crate) fn index_of(metric: Metric, way: Direction) -> usize {
     found.unwrap_or(if way == Direction::Inbound { PACKETS } else { OUTBOUND })
 }
 
+/// The index of a metric whose threshold an operator may set: `Signature` stands for several, and others
+/// have none in this direction.
+pub(crate) fn settable(metric: Metric, way: Direction) -> Option<usize> {
+    let at = (0..METRICS).find(|i| HOST_METRICS[*i] == metric && direction(*i) == way)?;
+    (metric != Metric::Signature).then_some(at)
+}
+
 /// Whether a metric counts bits.
 pub(crate) const fn is_bits(index: usize) -> bool {
     index == BITS || index == OUTBOUND + BITS

@@ -193,9 +193,7 @@ impl Series {
         for index in [PACKETS, BITS] {
             self.thresholds[index] *= self.lenience();
         }
-        for (index, threshold) in &self.fixed {
-            self.thresholds[*index] = *threshold;
-        }
+        set_fixed(&mut self.thresholds, &self.fixed);
         let strict = self.strict(config, second);
         let ratio = |(t, s): (&f64, f64)| if t.is_finite() { t / s.max(1.0) } else { 1.0 };
         let most =
@@ -220,7 +218,11 @@ impl Series {
     /// is new, and in a rush.
     fn strict(&self, config: &Config, second: u64) -> Option<[f64; METRICS]> {
         let more = self.learning(config, second) || self.lenience() > 1.0;
-        more.then(|| self.above_normal(lowest(self.kind, false, config), config, second))
+        more.then(|| {
+            let mut strict = self.above_normal(lowest(self.kind, false, config), config, second);
+            set_fixed(&mut strict, &self.fixed);
+            strict
+        })
     }
 
     /// The higher of `low` and what is normal, with room above.
@@ -246,6 +248,8 @@ impl Series {
     /// Forgets what is normal and learns anew.
     pub(crate) fn reset(&mut self, config: &Config, second: u64) {
         self.baselines = std::array::from_fn(|_| Baseline::default());
+        // What is in quarantine is of the time before as well.
+        self.entered = self.open_second;
         self.season = None;
         self.since = second;
         self.set_thresholds(config, second);
@@ -572,6 +576,13 @@ fn above(cell: &Cell, secs: f64, way: Direction, limits: &[f64; METRICS]) -> boo
         let value = *value as f64;
         direction(i) == way && value > limit * secs
     })
+}
+
+/// An operator's thresholds stand above all others.
+fn set_fixed(thresholds: &mut [f64; METRICS], fixed: &[(usize, f64)]) {
+    for (index, threshold) in fixed {
+        thresholds[*index] = *threshold;
+    }
 }
 
 /// Seconds that wait before they may enter a baseline.

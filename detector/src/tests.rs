@@ -3,6 +3,7 @@
 #![expect(clippy::cast_possible_truncation, reason = "made-up numbers")]
 
 mod foreknown;
+mod operator;
 
 use std::net::IpAddr;
 use std::sync::Arc;

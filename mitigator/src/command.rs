@@ -45,6 +45,9 @@ impl Mitigator {
                 self.panic(by, now);
                 Ok(None)
             }
+            Command::Baseline { .. } => {
+                Err(CommandError::Refused("baselines are the detector's".to_owned()))
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Metric, Millis, Rate};
+use crate::{Direction, Metric, Millis, Rate};
 
 /// One metric of a host: what is normal, and from where on it counts as an attack.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -12,6 +12,8 @@ use crate::{Metric, Millis, Rate};
 pub struct HostBaseline {
     /// What is measured.
     pub metric: Metric,
+    /// Towards or from the host.
+    pub direction: Direction,
     /// Packets or bits a second in the newest full second.
     pub now: f64,
     /// Average of the window.
@@ -22,7 +24,8 @@ pub struct HostBaseline {
     pub level: f64,
     /// Threshold in force.
     pub threshold: f64,
-    /// Where the threshold comes from: `floor`, `cold-start` or `baseline`.
+    /// Where the threshold comes from: `floor`, `cold-start`, `others-of-its-kind`, `baseline` or
+    /// `operator`.
     pub source: String,
     /// Seconds in the window.
     pub seconds: u16,
@@ -43,6 +46,8 @@ pub struct HostBaselines {
     pub learning: bool,
     /// Whether its traffic is kept out of the baselines at present.
     pub suspect: bool,
+    /// Whether an operator has its baselines stand still.
+    pub frozen: bool,
     /// Metrics with baselines and thresholds.
     pub baselines: Vec<HostBaseline>,
 }

@@ -49,8 +49,8 @@ pub use slice::{
     Class, ClassVolume, Expectation, FINE_SLOTS, HostSlice, LongFlow, Sample, ServiceSlice, Slice,
 };
 pub use snapshot::{
-    AGENT_PEER, Command, CommandError, DryRun, Intake, LadderStep, Mode, Observed, PeerState,
-    PeerStatus, Snapshot, Spared, Unlisted,
+    AGENT_PEER, BaselineChange, Command, CommandError, DryRun, Intake, LadderStep, Mode, Observed,
+    PeerState, PeerStatus, Snapshot, Spared, Unlisted,
 };
 pub use time::{Millis, SLICE_MS};
 pub use verdict::{

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DesiredState, ExporterStatus, Incident, IncidentId, Inventory, Measure, Millis, Mitigation,
-    MitigationId, Outlook, Rate, Rung, Service,
+    DesiredState, Direction, ExporterStatus, Incident, IncidentId, Inventory, Measure, Metric,
+    Millis, Mitigation, MitigationId, Outlook, Rate, Rung, Service,
 };
 
 /// How far weir acts by itself.
@@ -130,6 +131,28 @@ pub enum Observed {
     },
 }
 
+/// What an operator wants of a host's baselines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BaselineChange {
+    /// They stand still.
+    Freeze,
+    /// They learn again.
+    Thaw,
+    /// They are forgotten; the host starts cold.
+    Reset,
+    /// One threshold is the operator's.
+    Threshold {
+        /// Of what.
+        metric: Metric,
+        /// Towards or from the host.
+        direction: Direction,
+        /// Bits for a metric of bits, else packets or sources, a second; `None` leaves it to the baseline
+        /// again.
+        value: Option<NonZeroU64>,
+    },
+}
+
 /// What an operator asks for.
 #[expect(clippy::large_enum_variant, reason = "a handful a day")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -193,6 +216,15 @@ pub enum Command {
         /// Who asks.
         by: String,
     },
+    /// Freeze, thaw, reset or override a host's baselines.
+    Baseline {
+        /// The host.
+        host: IpAddr,
+        /// What.
+        change: BaselineChange,
+        /// Who asks.
+        by: String,
+    },
 }
 
 /// What a command would change, without changing it.
@@ -214,7 +246,7 @@ pub struct DryRun {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CommandError {
-    /// No such incident or mitigation.
+    /// No such incident, mitigation or protected host.
     NotFound,
     /// It is not in a state in which this makes sense; says which.
     Conflict(String),

@@ -76,6 +76,27 @@ fn a_backup_of_a_running_weir_comes_back_once_it_is_stopped() {
     assert_eq!(names, ["eve"]);
 }
 
+#[test]
+fn a_threshold_set_by_hand_is_kept_and_given_back() {
+    let weir = Weir::start("");
+    let set = |weir: &Weir, value: &str| {
+        weir.ask(&["baseline", "threshold", "203.0.113.7", "packets-per-sec", value])
+    };
+    let done = set(&weir, "77000");
+    assert!(done.status.success(), "{done:?}");
+    assert_eq!(set(&weir, "0").status.code(), Some(2));
+    let early = weir.ask(&["baseline", "freeze", "203.0.113.7"]);
+    assert_eq!(early.status.code(), Some(1), "nothing is known yet: {early:?}");
+    assert!(!weir.ask(&["baseline", "reset", "198.51.100.1"]).status.success());
+
+    let weir = Weir::start_in(weir.kill(), "");
+    let packets = |weir: &Weir| weir.json(&["baseline", "203.0.113.7"])[0].clone();
+    let kept = packets(&weir);
+    assert_eq!((&kept["source"], kept["threshold"].as_f64()), (&"operator".into(), Some(77_000.0)));
+    assert!(set(&weir, "auto").status.success());
+    assert_ne!(packets(&weir)["source"], "operator");
+}
+
 /// A thread that turns without work would take what the receivers need.
 #[test]
 fn an_idle_weir_hardly_turns() {

@@ -157,13 +157,18 @@ impl Core {
     /// An operator asks.
     ///
     /// # Errors
-    /// As the mitigator says: unknown, in conflict, or refused by the guard.
+    /// As detector and mitigator say: unknown, in conflict, or refused.
     pub fn command(
         &mut self,
         command: &Command,
         now: Millis,
     ) -> Result<Option<MitigationId>, CommandError> {
-        self.mitigator.command(command, now)
+        match command {
+            Command::Baseline { host, change, .. } => {
+                self.detector.change_baseline(*host, *change).map(|()| None)
+            }
+            _ => self.mitigator.command(command, now),
+        }
     }
 
     /// Applies a recorded input; what [`Self::advance`] yields is handed to `out`.
@@ -219,6 +224,7 @@ impl Core {
         let view = self.detector.host_view(host)?;
         let baselines = view.baselines.into_iter().map(|base| HostBaseline {
             metric: base.metric,
+            direction: base.direction,
             now: base.now,
             mean: base.mean,
             p99: base.p99,
@@ -233,6 +239,7 @@ impl Core {
             since: view.since,
             learning: view.learning,
             suspect: view.suspect,
+            frozen: view.frozen,
             baselines: baselines.collect(),
         })
     }
@@ -308,5 +315,57 @@ fn merge(row: &mut ExporterStatus, other: &ExporterStatus) {
             Some(own) => own.count += drop.count,
             None => row.drops.push(drop.clone()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+    use std::num::NonZeroU64;
+
+    use weir_model::{BaselineChange, Direction, Metric};
+
+    use super::*;
+
+    #[test]
+    fn a_change_of_baselines_is_replayed_to_the_same_state() {
+        const START: Millis = Millis::from_secs(1_800_000_000);
+        let mut config = Config::default();
+        config.protect.prefixes = ["203.0.113.0/24".parse().unwrap()].into_iter().collect();
+        let protected = config.protect.prefixes.clone();
+        let inventory = Arc::new(Inventory::new(protected, Vec::new().into(), Vec::new()));
+        let host: IpAddr = "203.0.113.7".parse().unwrap();
+        let threshold = BaselineChange::Threshold {
+            metric: Metric::BitsPerSec,
+            direction: Direction::Inbound,
+            value: NonZeroU64::new(5_000_000),
+        };
+        let ask = |host, change| Command::Baseline { host, change, by: "eve".into() };
+        let (mut live, mut played) =
+            (Core::new(&config, &inventory), Core::new(&config, &inventory));
+        let mut replay = |input: &Input, at| {
+            let line = serde_json::to_string(input).unwrap();
+            played.replay(serde_json::from_str(&line).unwrap(), at, &mut |_| {});
+        };
+        live.advance(START);
+        replay(&Input::Advance, START);
+        let later = START + 600_000;
+        live.advance(later);
+        replay(&Input::Advance, later);
+        for change in [threshold, BaselineChange::Freeze] {
+            let command = ask(host, change);
+            assert_eq!(live.command(&command, later), Ok(None));
+            replay(&Input::Command(Box::new(command)), later);
+        }
+        let outside = ask("198.51.100.1".parse().unwrap(), BaselineChange::Freeze);
+        assert_eq!(live.command(&outside, later), Err(CommandError::NotFound));
+        let view = live.baselines(host).unwrap();
+        assert!(view.frozen);
+        let bits = &view.baselines[1];
+        assert_eq!((bits.threshold, bits.source.as_str()), (5_000_000.0, "operator"));
+        assert_eq!(played.baselines(host), Some(view));
+        let kept = |core: &Core| serde_json::to_string(&core.detector().checkpoint()).unwrap();
+        assert_eq!(kept(&live), kept(&played));
     }
 }

@@ -72,7 +72,7 @@ permissions! {
     ReadCaptures = "captures:read", Analyst, false;
     /// Write notes and say whether an incident was one.
     Comment = "incidents:comment", Analyst, false;
-    /// Approve, hold, step, withdraw, add.
+    /// Approve, hold, step, withdraw, add; freeze, thaw, reset and override baselines.
     Mitigate = "mitigations:write", Analyst, false;
     /// Change how far weir acts by itself.
     SetMode = "mode:write", Admin, false;

@@ -1,6 +1,7 @@
 //! `/api/v1/hosts`.
 
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
@@ -9,13 +10,16 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use utoipa::{IntoParams, ToSchema};
-use weir_model::{HostBaselines, HostRate, IpNet, Millis};
+use weir_model::{
+    BaselineChange, Command, Direction, HostBaselines, HostRate, IpNet, Metric, Millis,
+};
 use weir_store::history::{POINTS_MAX, Step};
 
+use super::{Done, send};
 use crate::Question;
 use crate::access::permission::{Allowed, needs};
 use crate::app::App;
-use crate::problem::{Params, Problem, Segment};
+use crate::problem::{Form, Params, Problem, Segment};
 
 /// What the busiest are sorted by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
@@ -96,6 +100,75 @@ pub(crate) async fn one(
     check(&who, host)?;
     let found = ask(&app, |reply| Question::Baselines { host, reply }).await?;
     found.map(Json).ok_or_else(|| Problem::missing("host"))
+}
+
+/// What is wanted of a host's baselines.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = BaselineChange)]
+#[serde(tag = "action", rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) enum Change {
+    /// They stand still.
+    Freeze,
+    /// They learn again.
+    Thaw,
+    /// They are forgotten; the host starts cold.
+    Reset,
+    /// One threshold is the operator's.
+    Threshold {
+        /// Of what: no shape, cumulative sum or signature, and from the host only packets, bits and SYNs.
+        metric: Metric,
+        /// Towards the host when absent.
+        direction: Option<Direction>,
+        /// Bits for a metric of bits, else packets or sources, a second, in whole numbers; null leaves it
+        /// to the baseline again.
+        // Required: what was forgotten must not undo anything.
+        #[serde(deserialize_with = "Option::deserialize")]
+        #[schema(value_type = Option<u64>, required = true, minimum = 1)]
+        value: Option<NonZeroU64>,
+    },
+}
+
+impl From<Change> for BaselineChange {
+    fn from(change: Change) -> Self {
+        match change {
+            Change::Freeze => Self::Freeze,
+            Change::Thaw => Self::Thaw,
+            Change::Reset => Self::Reset,
+            Change::Threshold { metric, direction, value } => {
+                Self::Threshold { metric, direction: direction.unwrap_or_default(), value }
+            }
+        }
+    }
+}
+
+impl Change {
+    /// Its name in the audit log.
+    const fn action(&self) -> &'static str {
+        match self {
+            Self::Freeze => "baseline.freeze",
+            Self::Thaw => "baseline.thaw",
+            Self::Reset => "baseline.reset",
+            Self::Threshold { .. } => "baseline.threshold",
+        }
+    }
+}
+
+/// Freezes, thaws or resets a host's baselines, or sets one of its thresholds. Held over a restart.
+#[utoipa::path(post, path = "/api/v1/hosts/{host}/baseline", tag = "hosts",
+    params(("host" = String, Path, description = "Its address")),
+    request_body = Change, responses((status = 200, description = "Done", body = Done)))]
+pub(crate) async fn baseline(
+    who: Allowed<needs::Mitigate>,
+    State(app): State<App>,
+    Segment(host): Segment<IpAddr>,
+    Form(change): Form<Change>,
+) -> Result<Json<Done>, Problem> {
+    if !who.sees(IpNet::from(host)) {
+        return Err(Problem::missing("host"));
+    }
+    let (by, action) = (who.principal.name.clone(), change.action());
+    let command = Command::Baseline { host, change: change.into(), by };
+    send(&app, &who.principal, action, host.to_string(), command).await.map(Json)
 }
 
 /// Which part of a series.

@@ -5,6 +5,7 @@
 //! (`status`).
 
 pub mod accounts;
+pub mod baseline;
 mod client;
 mod output;
 pub mod overview;
@@ -116,10 +117,15 @@ pub enum Ask {
         #[arg(long, default_value_t = 20)]
         limit: u16,
     },
-    /// Show a host's baselines and thresholds
+    /// Show a host's baselines and thresholds, or freeze, thaw, reset or override them
+    #[command(subcommand_negates_reqs = true)]
     Baseline {
         /// Its address
-        host: std::net::IpAddr,
+        #[arg(required = true)]
+        host: Option<std::net::IpAddr>,
+        /// What exactly; shows when absent
+        #[command(subcommand)]
+        action: Option<baseline::Baseline>,
     },
     /// List exporters
     Exporters,
@@ -172,7 +178,9 @@ pub fn run(ask: &Ask, common: &Common) -> anyhow::Result<ExitCode> {
         Ask::Settings { action } => settings::settings(&client, &output, action.as_ref())?,
         Ask::Mode { mode } => respond::mode(&client, &output, mode.as_deref())?,
         Ask::Hosts { packets, limit } => overview::hosts(&client, &output, *packets, *limit)?,
-        Ask::Baseline { host } => overview::baseline(&client, &output, *host)?,
+        Ask::Baseline { host, action } => {
+            baseline::baseline(&client, &output, *host, action.as_ref())?;
+        }
         Ask::Exporters => overview::exporters(&client, &output)?,
         Ask::Bgp { action: None } => overview::peers(&client, &output)?,
         Ask::Bgp { action: Some(overview::Bgp::Test { name }) } => {

@@ -1,6 +1,5 @@
 //! What is going on: status, hosts, exporters, peers.
 
-use std::net::IpAddr;
 use std::process::ExitCode;
 
 use serde_json::Value;
@@ -82,23 +81,6 @@ pub(super) fn hosts(
     let by = if packets { "packets" } else { "bits" };
     let list = client.get(&format!("/api/v1/hosts?by={by}&limit={limit}"))?;
     output.list(&list["hosts"], HOSTS)
-}
-
-pub(super) fn baseline(client: &Client, output: &Output, host: IpAddr) -> anyhow::Result<()> {
-    let view = client.get(&format!("/api/v1/hosts/{host}"))?;
-    output.list(
-        &view["baselines"],
-        &[
-            ("metric", "/metric", As::Text),
-            ("now", "/now", As::Number),
-            ("mean", "/mean", As::Number),
-            ("p99", "/p99", As::Number),
-            ("level", "/level", As::Number),
-            ("threshold", "/threshold", As::Number),
-            ("source", "/source", As::Text),
-            ("seconds", "/seconds", As::Text),
-        ],
-    )
 }
 
 pub(super) fn exporters(client: &Client, output: &Output) -> anyhow::Result<()> {

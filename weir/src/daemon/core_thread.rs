@@ -13,8 +13,8 @@ use weir_api::Metrics;
 use weir_bgp::guard::Admitted;
 use weir_collector::Counters;
 use weir_model::{
-    Evidence, Incident, IncidentId, IncidentState, Intake, Millis, SLICE_MS, Slice, Snapshot,
-    Unlisted,
+    Command, Evidence, Incident, IncidentId, IncidentState, Intake, Millis, SLICE_MS, Slice,
+    Snapshot, Unlisted,
 };
 
 use super::channels::{Control, SliceQueue};
@@ -131,7 +131,7 @@ impl CoreThread {
         self.publish(&mut state);
         self.save(&mut state, STORE_FAREWELL, None);
         self.remember(&mut state, STORE_FAREWELL, None);
-        self.keep_baselines(&mut state, STORE_FAREWELL);
+        self.keep_baselines(&mut state, STORE_FAREWELL, None);
     }
 
     /// Milliseconds until the slot being collected must be judged without the stragglers.
@@ -176,7 +176,12 @@ impl CoreThread {
                 self.record(at, || Input::Advance);
                 // A manual measure is written before it is announced, like any other.
                 let (committed, wait) = bounded(1);
-                self.remember(state, STORE_PATIENCE, Some(committed));
+                match &request.command {
+                    Command::Baseline { .. } if outcome.is_ok() => {
+                        self.keep_baselines(state, STORE_PATIENCE, Some(committed));
+                    }
+                    _ => self.remember(state, STORE_PATIENCE, Some(committed)),
+                }
                 await_commit(&wait);
                 self.carry_out(state, turn);
                 self.publish(state);
@@ -235,7 +240,7 @@ impl CoreThread {
             self.publish(state);
         }
         if state.judged.since(state.kept) >= CHECKPOINT_MS {
-            self.keep_baselines(state, STORE_PATIENCE);
+            self.keep_baselines(state, STORE_PATIENCE, None);
         }
         if state.judged.since(state.remembered) >= MEMORY_MS {
             self.remember(state, STORE_PATIENCE, None);
@@ -254,9 +259,14 @@ impl CoreThread {
         }
     }
 
-    fn keep_baselines(&mut self, state: &mut State, patience: Duration) {
+    fn keep_baselines(
+        &mut self,
+        state: &mut State,
+        patience: Duration,
+        committed: Option<Sender<()>>,
+    ) {
         let checkpoint = Box::new(self.core.detector().checkpoint());
-        self.keep(Work::Baselines(state.judged, checkpoint), patience);
+        self.keep(Work::Baselines(state.judged, checkpoint, committed), patience);
         state.kept = state.judged;
     }
 

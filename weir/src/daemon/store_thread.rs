@@ -30,8 +30,8 @@ pub(crate) enum Work {
     Incidents(Vec<Arc<Incident>>, Option<Sender<()>>),
     /// What incidents rest on.
     Evidence(Vec<(IncidentId, Evidence)>),
-    /// What the detector has learned.
-    Baselines(Millis, Box<weir_detector::Checkpoint>),
+    /// What the detector has learned; who waits for the commit is told of it.
+    Baselines(Millis, Box<weir_detector::Checkpoint>, Option<Sender<()>>),
     /// Templates and sampling that exporters have told.
     Templates(Millis, Box<weir_collector::Checkpoint>),
     /// Links to servers' pages that staff shared.
@@ -63,11 +63,18 @@ pub(crate) struct Learned {
 /// Reads back what the last run had learned. What cannot be read is learned anew: weir starts.
 pub(crate) fn learned(store: &Store) -> Learned {
     Learned {
-        baselines: blob(store, BASELINES),
+        baselines: body(store, BASELINES).and_then(|body| known(baselines(body), BASELINES)),
         templates: blob(store, TEMPLATES).unwrap_or_default(),
         shares: blob(store, SHARES).unwrap_or_default(),
         memory: body(store, MEMORY).and_then(|body| known(serde_json::from_slice(&body), MEMORY)),
     }
+}
+
+/// A checkpoint of before operators could set anything ends where their list begins: an empty one is
+/// put behind it. Behind a list the octet is not read.
+fn baselines(mut body: Vec<u8>) -> postcard::Result<weir_detector::Checkpoint> {
+    body.push(0);
+    postcard::from_bytes(&body)
 }
 
 fn blob<T: DeserializeOwned>(store: &Store, name: &str) -> Option<T> {
@@ -126,9 +133,10 @@ fn run(mut store: Store, work: &Receiver<Work>, metrics: &Metrics, keep_ms: u64)
                     Err(error) => failed("memory", &error),
                 }
             }
-            Ok(Work::Baselines(at, checkpoint)) => {
-                if let Err(error) = put(&mut store, BASELINES, at, checkpoint.as_ref()) {
-                    failed("baselines", &error);
+            Ok(Work::Baselines(at, checkpoint, committed)) => {
+                match put(&mut store, BASELINES, at, checkpoint.as_ref()) {
+                    Ok(()) => say(committed),
+                    Err(error) => failed("baselines", &error),
                 }
             }
             Ok(Work::Templates(at, checkpoint)) => {
@@ -161,4 +169,24 @@ fn say(committed: Option<Sender<()>>) {
 fn put<T: Serialize>(store: &mut Store, name: &str, at: Millis, value: &T) -> anyhow::Result<()> {
     store.put_blob(name, at, &postcard::to_stdvec(value)?)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+
+    #[test]
+    fn baselines_of_before_operators_could_set_any_are_read() {
+        let mut empty = weir_detector::Checkpoint::default();
+        empty.at = Millis(7);
+        let mut body = postcard::to_stdvec(&empty).unwrap();
+        assert_eq!(baselines(body.clone()).unwrap().at, Millis(7));
+        assert_eq!(body.pop(), Some(0), "the list is last");
+        assert!(postcard::from_bytes::<weir_detector::Checkpoint>(&body).is_err());
+        assert_eq!(baselines(body.clone()).unwrap().at, Millis(7));
+        body.pop();
+        assert!(baselines(body[..1].to_vec()).is_err(), "what is cut off is not made up");
+    }
 }
