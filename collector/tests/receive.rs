@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 
 use support::*;
-use weir_collector::socket::{SliceSink, bind};
+use weir_collector::socket::{Receiver, SliceSink, bind};
 use weir_collector::{Config, Counters, ExporterConfig, Registry, TlsConfig};
 use weir_model::{ExporterStatus, Slice};
 
@@ -84,13 +84,14 @@ type Enough = fn(&Counters) -> bool;
 type Sums = (u64, Counters);
 
 /// A receiver on its own thread; what it hands on comes out of the channels.
-fn running(
-    config: &Config,
-    before: impl FnOnce(std::net::SocketAddr),
-) -> (impl FnOnce(Enough) -> Sums, std::net::SocketAddr) {
-    let receiver = bind(config, &inventory(), &Arc::new(Registry::default())).unwrap().remove(0);
-    let to = receiver.local_addr();
-    before(to);
+struct Started {
+    stop: Arc<AtomicBool>,
+    arrived: mpsc::Receiver<Slice>,
+    counted: mpsc::Receiver<Counters>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+fn start(receiver: Receiver) -> Started {
     let stop = Arc::new(AtomicBool::new(false));
     let (slices, arrived) = mpsc::channel();
     let (health, counted) = mpsc::channel();
@@ -98,6 +99,18 @@ fn running(
         let stop = Arc::clone(&stop);
         std::thread::spawn(move || receiver.run(Sink(slices, health), &stop))
     };
+    Started { stop, arrived, counted, thread }
+}
+
+/// A receiver that is ended once it has counted enough.
+fn running(
+    config: &Config,
+    before: impl FnOnce(std::net::SocketAddr),
+) -> (impl FnOnce(Enough) -> Sums, std::net::SocketAddr) {
+    let receiver = bind(config, &inventory(), &Arc::new(Registry::default())).unwrap().remove(0);
+    let to = receiver.local_addr();
+    before(to);
+    let Started { stop, arrived, counted, thread } = start(receiver);
     let end = move |enough: Enough| {
         // A slice that has something in it: what came before has been read.
         let packets = |slice: &Slice| slice.hosts.iter().map(|h| h.total().packets).sum::<u64>();
@@ -236,13 +249,7 @@ fn workers_share_the_hosts_of_one_exporter() {
     let mut receivers = bind(&config, &inventory(), &Arc::new(Registry::default())).unwrap();
     let receiver = receivers.remove(0);
     let to = receiver.local_addr();
-    let stop = Arc::new(AtomicBool::new(false));
-    let (slices, arrived) = mpsc::channel();
-    let (health, counted) = mpsc::channel();
-    let thread = {
-        let stop = Arc::clone(&stop);
-        std::thread::spawn(move || receiver.run(Sink(slices, health), &stop))
-    };
+    let Started { stop, arrived, counted, thread } = start(receiver);
     let from = UdpSocket::bind("127.0.0.1:0").unwrap();
     let mut packets = 0;
     let mut slots = Vec::new();
@@ -352,13 +359,7 @@ fn ipfix_over_tls_takes_exporters_with_the_right_certificate() {
     assert!(error.to_string().contains("tls"), "{error}");
     let receiver = bind(&config, &inventory(), &registry).unwrap().remove(0);
     let to = receiver.local_addr();
-    let stop = Arc::new(AtomicBool::new(false));
-    let (slices, arrived) = mpsc::channel();
-    let (health, counted) = mpsc::channel();
-    let thread = {
-        let stop = Arc::clone(&stop);
-        std::thread::spawn(move || receiver.run(Sink(slices, health), &stop))
-    };
+    let Started { stop, arrived, counted, thread } = start(receiver);
     let connect = |own| {
         let client = Arc::new(certificates.client(own));
         let name = "weir.example".try_into().unwrap();

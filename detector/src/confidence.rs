@@ -1,7 +1,7 @@
 //! How sure a verdict is: a logistic model over the evidence, and how many independent groups of
 //! evidence agree.
 //!
-//! The coefficients are not chosen by hand: `fit` of the test crate plays the scenario suite over all
+//! The coefficients are not chosen by hand: `fit` of the test crate plays the scenario suite over some
 //! feeds, takes what was judged ([`crate::Detector::take_judged`]) and prints them.
 
 use weir_model::{Direction, Evidence, IncidentId, IpNet, Millis};

@@ -148,16 +148,6 @@ impl Detector {
         places
     }
 
-    /// Has fetched what is looked at of a watched host when it is looked after.
-    pub(crate) fn fetch_series(&self, at: u32) {
-        if let Some(Some(warm)) = self.warm.get(at as usize) {
-            prefetch(&warm.touched);
-            prefetch(&warm.series.window);
-            prefetch(&warm.series.thresholds);
-            prefetch(&warm.series.last_traffic);
-        }
-    }
-
     /// Has the place of a watched host fetched.
     pub(crate) fn fetch_place(&self, at: u32) {
         if let Some(place) = self.warm.get(at as usize) {
@@ -165,11 +155,20 @@ impl Detector {
         }
     }
 
-    /// Has what is looked at first of a watched host fetched.
+    /// Has fetched what is looked at first of a watched host.
     fn fetch_head(&self, at: u32) {
         if let Some(Some(warm)) = self.warm.get(at as usize) {
             prefetch(&warm.touched);
             prefetch(&warm.series.window);
+        }
+    }
+
+    /// Has fetched what is looked at of a watched host when it is looked after.
+    pub(crate) fn fetch_series(&self, at: u32) {
+        self.fetch_head(at);
+        if let Some(Some(warm)) = self.warm.get(at as usize) {
+            prefetch(&warm.series.thresholds);
+            prefetch(&warm.series.last_traffic);
         }
     }
 

@@ -6,19 +6,17 @@
 //! the core is lost as well as what the kernel dropped; of nfacctd only the core process is
 //! measured, not what its table behind drops.
 
-use std::io::{self, Read as _, Write as _};
-use std::net::TcpStream;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use weir_tests::bench::{Running, cpu_secs, figure, tool, wait};
+use weir_tests::bench::{PORTS, Running, cpu_secs, figure, get, tool, wait};
 use weir_tests::fastnetmon::Folder;
 
-/// Where collectors listen.
-const PORT: u16 = 2055;
-/// Where weir's API listens.
-const API_PORT: u16 = 2080;
+/// Where collectors listen, and weir's API.
+const PORT: u16 = PORTS.0;
+const API_PORT: u16 = PORTS.1;
 /// Seconds of a trial.
 const SECONDS: f64 = 3.0;
 /// Steps of the search for the highest rate.
@@ -119,13 +117,7 @@ fn weir(folder: &Path) -> io::Result<Running> {
 
 /// Slices that weir's receivers dropped because the core was slow: a tenth of a second each.
 fn lost_slices() -> u64 {
-    let request = "GET /metrics HTTP/1.1\r\nHost: weir\r\nConnection: close\r\n\r\n";
-    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", API_PORT)) else { return 0 };
-    let mut text = String::new();
-    if stream.write_all(request.as_bytes()).and_then(|()| stream.read_to_string(&mut text)).is_err()
-    {
-        return 0;
-    }
+    let Ok(text) = get("/metrics") else { return 0 };
     let lost =
         text.lines().filter(|line| line.starts_with("weir_") && line.contains("lost_slices"));
     lost.filter_map(|line| line.rsplit(' ').next()?.parse().ok()).max().unwrap_or(0)

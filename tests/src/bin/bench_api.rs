@@ -3,16 +3,13 @@
 //!
 //! One line a figure: name value unit bar.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::net::TcpStream;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use weir_tests::bench::{Running, cpu_secs, figure, tool, wait};
+use weir_tests::bench::{self, PORTS, Running, connect, cpu_secs, figure, get, tool, wait};
 
-/// Where weir takes flows, and where its API listens.
-const PORTS: (u16, u16) = (2055, 2080);
 /// Records a second: ordinary traffic, and the attack on one host beside it.
 const RATES: (f64, f64) = (2e6, 1e5);
 /// Open dashboards, and those whose browser has died without saying so.
@@ -23,45 +20,6 @@ const WEB: &str = "web";
 const SECONDS: u64 = 10;
 /// Requests whose time is taken, a twentieth of a second apart.
 const REQUESTS: usize = 200;
-
-fn connect(path: &str) -> io::Result<TcpStream> {
-    let mut stream = TcpStream::connect(("127.0.0.1", PORTS.1))?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes())?;
-    Ok(stream)
-}
-
-fn get(path: &str) -> io::Result<String> {
-    let mut text = String::new();
-    connect(path)?.read_to_string(&mut text)?;
-    Ok(text)
-}
-
-fn weir(folder: &Path) -> io::Result<Running> {
-    let config = format!(
-        "[protect]\nprefixes = [\"10.0.0.0/16\"]\n[collector]\nlisten = [\"127.0.0.1:{}\"]\n\
-         receive_buffer_bytes = 16777216\n[[collector.exporters]]\naddress = \"127.0.0.0/8\"\n\
-         [api]\nlisten = \"127.0.0.1:{}\"\nloopback_readonly = true\nsocket = \"\"\n\
-         [store]\npath = {:?}\n[log]\nlevel = \"warn\"\n",
-        PORTS.0,
-        PORTS.1,
-        folder.join("state.db")
-    );
-    let path = folder.join("weir.toml");
-    std::fs::write(&path, config)?;
-    let log = std::fs::File::create(folder.join("weir.log"))?;
-    let mut command = Command::new(tool("weir")?);
-    command.args(["run", "--config"]).arg(path).stdin(Stdio::null()).stdout(log.try_clone()?);
-    let running = Running(command.stderr(log).spawn()?);
-    let end = Instant::now() + Duration::from_secs(30);
-    while get("/readyz").map_or(true, |text| !text.contains(" 200 ")) {
-        if Instant::now() > end {
-            return Err(io::Error::other("weir does not answer"));
-        }
-        wait(Duration::from_millis(100));
-    }
-    Ok(running)
-}
 
 fn flows(rate: f64, hosts: u32, seed: u32) -> io::Result<Running> {
     let mut command = Command::new(tool("flowgen")?);
@@ -123,7 +81,7 @@ fn list_ms() -> io::Result<f64> {
 
 fn main() -> io::Result<()> {
     let folder = tempfile::tempdir()?;
-    let weir = weir(folder.path())?;
+    let weir = bench::weir(folder.path(), "10.0.0.0/16")?;
     let pid = weir.0.id();
     let part = Duration::from_secs(SECONDS);
     let _ordinary = flows(RATES.0, 65_536, 1)?;

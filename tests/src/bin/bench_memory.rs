@@ -4,17 +4,15 @@
 //!
 //! Figures are the process's peak so far (VmHWM). One line each: name value unit bar.
 
-use std::io::{self, Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpStream, UdpSocket};
-use std::path::Path;
+use std::io;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use weir_tests::bench::{Running, figure, tool, wait};
+use weir_tests::bench::{self, PORTS, Running, figure, get, tool, wait};
 
-/// Where weir takes flows, and where its API listens.
-const PORTS: (u16, u16) = (2055, 2080);
-/// Protected addresses: 10.0.0.0/12.
+/// What is protected, and how many addresses that are.
+const PROTECTED: &str = "10.0.0.0/12";
 const HOSTS: u32 = 1 << 20;
 /// Hosts that have traffic enough to be watched in detail.
 const WARM: u32 = 200_000;
@@ -29,41 +27,6 @@ const FLOOD: (f64, u32) = (500_000.0, 20);
 const HOSTILE: u8 = 200;
 /// Datagrams of templates from each.
 const TEMPLATES: u16 = 1500;
-
-fn get(path: &str) -> io::Result<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", PORTS.1))?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes())?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    Ok(text)
-}
-
-fn weir(folder: &Path) -> io::Result<Running> {
-    let config = format!(
-        "[protect]\nprefixes = [\"10.0.0.0/12\"]\n[collector]\nlisten = [\"127.0.0.1:{}\"]\n\
-         receive_buffer_bytes = 16777216\n[[collector.exporters]]\naddress = \"127.0.0.0/8\"\n\
-         [api]\nlisten = \"127.0.0.1:{}\"\nloopback_readonly = true\nsocket = \"\"\n\
-         [store]\npath = {:?}\n[log]\nlevel = \"warn\"\n",
-        PORTS.0,
-        PORTS.1,
-        folder.join("state.db")
-    );
-    let path = folder.join("weir.toml");
-    std::fs::write(&path, config)?;
-    let log = std::fs::File::create(folder.join("weir.log"))?;
-    let mut command = Command::new(tool("weir")?);
-    command.args(["run", "--config"]).arg(path).stdin(Stdio::null()).stdout(log.try_clone()?);
-    let running = Running(command.stderr(log).spawn()?);
-    let end = Instant::now() + Duration::from_secs(60);
-    while get("/readyz").map_or(true, |text| !text.contains(" 200 ")) {
-        if Instant::now() > end {
-            return Err(io::Error::other("weir does not answer"));
-        }
-        wait(Duration::from_millis(100));
-    }
-    Ok(running)
-}
 
 /// Peak of resident memory, MB.
 fn peak_mb(weir: &Running) -> io::Result<f64> {
@@ -125,7 +88,7 @@ fn hostile() -> io::Result<()> {
 
 fn main() -> io::Result<()> {
     let folder = tempfile::tempdir()?;
-    let weir = weir(folder.path())?;
+    let weir = bench::weir(folder.path(), PROTECTED)?;
     wait(Duration::from_secs(2));
     figure("memory/idle", peak_mb(&weir)?, "MB", "-")?;
     flows(RATE, WARM, WARM_SECS, 3)?;
