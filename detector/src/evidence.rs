@@ -8,13 +8,23 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use weir_model::{Direction, FlowRecord, Forwarding, Fragment, Sample, tcp_flags};
 
+use crate::cell::saturate;
 use crate::hash::mix;
-use crate::window::saturate;
 
 /// Packets kept of the present, per host.
 pub(crate) const NOW_MAX: usize = 384;
 /// The same where nothing is suspected: enough to compare shapes by.
 pub(crate) const NOW_QUIET_MAX: usize = 128;
+/// Packets of the present kept of all quiet hosts together, where each has as many as these leave it.
+const NOW_QUIET_ALL: usize = 1 << 20;
+/// What is left to each at the least.
+const NOW_QUIET_MIN: usize = 8;
+
+/// Packets of the present that each of so many hosts may keep that are far from any threshold and have
+/// no shape to compare.
+pub(crate) fn quiet_share(hosts: usize) -> usize {
+    (NOW_QUIET_ALL / hosts.max(1)).clamp(NOW_QUIET_MIN, NOW_QUIET_MAX)
+}
 /// Packets kept of what is normal, per host.
 pub(crate) const AGED_MAX: usize = 192;
 /// Packets kept of the minute that is still in quarantine, per host.
@@ -28,8 +38,9 @@ pub(crate) const NOW_SLOTS: u64 = 100;
 /// Length of the present, slots, at most: where flows are exported once a minute.
 pub(crate) const NOW_SLOTS_MAX: u64 = 900;
 
-/// A record reduced to what rules and signatures look at.
+/// A record reduced to what rules and signatures look at. Packed, for there may be millions.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[repr(Rust, packed(4))]
 pub(crate) struct Packet {
     /// The far end (the source of what comes in), IPv4 mapped into IPv6.
     pub(crate) src: u128,
@@ -180,6 +191,8 @@ struct Kept {
     packet: Packet,
 }
 
+const _: () = assert!(size_of::<Kept>() <= 68, "there may be millions");
+
 impl Kept {
     fn new(packet: Packet) -> Self {
         let uniform = (f64::from(packet.hash) + 1.0) / 4_294_967_296.0;
@@ -235,29 +248,76 @@ fn order(p: &Packet) -> (u32, u64, u128, u16, u16, u64, u32) {
 
 /// What a host receives: now, lately (in quarantine), and normally.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(from = "Form", into = "Form")]
 pub(crate) struct Profile {
-    #[serde(skip)]
     now: Vec<Kept>,
     /// Length of the present, slots.
-    #[serde(skip)]
     horizon: u64,
-    recent: Reservoir,
-    /// Filled before `recent`, still in quarantine.
-    waiting: Reservoir,
-    aged: Reservoir,
+    /// What may be normal and what is, where packets are kept of that.
+    past: Option<Box<Past>>,
     /// Minute that `recent` belongs to.
     minute: u64,
     /// Minutes that went into `aged`.
     pub(crate) minutes: u32,
 }
 
+/// What was received before.
+#[derive(Clone, Debug, Default)]
+struct Past {
+    recent: Reservoir,
+    /// Filled before `recent`, still in quarantine.
+    waiting: Reservoir,
+    aged: Reservoir,
+}
+
+/// A profile in a checkpoint, without what is soon stale.
+#[derive(Serialize, Deserialize)]
+struct Form {
+    recent: Reservoir,
+    waiting: Reservoir,
+    aged: Reservoir,
+    minute: u64,
+    minutes: u32,
+}
+
+impl From<Form> for Profile {
+    fn from(form: Form) -> Self {
+        let Form { recent, waiting, aged, minute, minutes } = form;
+        let empty = [&recent, &waiting, &aged].iter().all(|r| r.kept.is_empty());
+        let past = (!empty).then(|| Box::new(Past { recent, waiting, aged }));
+        Self { now: Vec::new(), horizon: 0, past, minute, minutes }
+    }
+}
+
+impl From<Profile> for Form {
+    fn from(profile: Profile) -> Self {
+        let Past { recent, waiting, aged } = profile.past.map(|past| *past).unwrap_or_default();
+        Self { recent, waiting, aged, minute: profile.minute, minutes: profile.minutes }
+    }
+}
+
+/// Gives back what a list has to spare.
+fn shrink(list: &mut Vec<Kept>) {
+    if list.capacity() > 2 * list.len() + 8 {
+        list.shrink_to_fit();
+    }
+}
+
+/// Makes room for one more in small steps: of most hosts few packets are kept.
+fn grow(list: &mut Vec<Kept>) {
+    if list.len() == list.capacity() {
+        list.reserve_exact((list.len() / 2).max(2));
+    }
+}
+
 impl Profile {
     /// Adds one packet received now, which may become `normal`; [`Profile::trim`] is due at the end
     /// of the slot.
     pub(crate) fn push(&mut self, packet: Packet, normal: bool) {
+        grow(&mut self.now);
         self.now.push(Kept::new(packet));
         if normal {
-            self.recent.push(packet, RECENT_MAX);
+            self.past.get_or_insert_default().recent.push(packet, RECENT_MAX);
         }
     }
 
@@ -284,20 +344,20 @@ impl Profile {
 
     /// Octets on the heap.
     pub(crate) fn heap(&self) -> usize {
-        let kept = [&self.recent, &self.waiting, &self.aged].map(|r| r.kept.capacity());
-        (kept.iter().sum::<usize>() + self.now.capacity()) * size_of::<Kept>()
+        let past = self.past.as_deref().map_or(0, |past| {
+            let kept = [&past.recent, &past.waiting, &past.aged].map(|r| r.kept.capacity());
+            kept.iter().sum::<usize>() * size_of::<Kept>() + size_of::<Past>()
+        });
+        past + self.now.capacity() * size_of::<Kept>()
     }
 
     /// Gives back the memory of what is no longer the present.
     pub(crate) fn rest(&mut self, slot: u64) {
         let horizon = self.horizon.clamp(NOW_SLOTS, NOW_SLOTS_MAX);
         self.now.retain(|k| k.packet.slot + horizon > slot);
-        for list in
-            [&mut self.now, &mut self.recent.kept, &mut self.waiting.kept, &mut self.aged.kept]
-        {
-            if list.capacity() > 2 * list.len() + 8 {
-                list.shrink_to_fit();
-            }
+        shrink(&mut self.now);
+        if let Some(Past { recent, waiting, aged }) = self.past.as_deref_mut() {
+            [recent, waiting, aged].into_iter().for_each(|list| shrink(&mut list.kept));
         }
     }
 
@@ -312,24 +372,25 @@ impl Profile {
             return;
         }
         self.minute = minute;
+        let Some(Past { recent, waiting, aged }) = self.past.as_deref_mut() else { return };
         if attacked {
-            self.recent.kept.clear();
-            self.waiting.kept.clear();
+            recent.kept.clear();
+            waiting.kept.clear();
             return;
         }
-        self.recent.cut(RECENT_MAX);
-        let released = std::mem::replace(&mut self.waiting, std::mem::take(&mut self.recent));
+        recent.cut(RECENT_MAX);
+        let released = std::mem::replace(waiting, std::mem::take(recent));
         if released.kept.is_empty() {
             return;
         }
         self.minutes = self.minutes.saturating_add(1);
         // Old packets yield slowly: half their weight every quarter of an hour.
         const DECAY: f32 = 0.955;
-        for kept in &mut self.aged.kept {
+        for kept in &mut aged.kept {
             kept.key *= DECAY;
         }
-        self.aged.kept.extend(released.kept);
-        self.aged.cut(AGED_MAX);
+        aged.kept.extend(released.kept);
+        aged.cut(AGED_MAX);
     }
 
     /// What arrived in the last `slots` slots, in an order that depends on content only.
@@ -343,7 +404,8 @@ impl Profile {
     /// What is normal: aged packets with the number of packets each stands for, made equal for
     /// those that a fair draw would have kept anyway.
     pub(crate) fn normal(&self) -> Vec<(Packet, f64)> {
-        let mut kept: Vec<&Kept> = self.aged.kept.iter().collect();
+        let aged = self.past.as_deref().map_or([].as_slice(), |past| &past.aged.kept);
+        let mut kept: Vec<&Kept> = aged.iter().collect();
         kept.sort_by_key(|k| order(&k.packet));
         // Priority sampling: each kept packet stands for at least the threshold key.
         let full = kept.len() >= AGED_MAX;

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use weir_model::{Direction, IpNet, Metric, Millis};
 
 use crate::baseline::Baseline;
+use crate::cell::Cell;
 use crate::config::Config;
 use crate::evidence::{Packet, Profile};
 use crate::expected::Expected;
@@ -14,7 +15,7 @@ use crate::metric::{BITS, HOST_METRICS, METRICS, OUTBOUND, PACKETS, direction, i
 use crate::season::Season;
 use crate::series::{Kind, Series};
 use crate::table::NONE;
-use crate::window::{Cell, SLOTS_PER_SEC};
+use crate::window::SLOTS_PER_SEC;
 
 /// A protected host, however quiet.
 #[derive(Clone, Copy, Debug)]

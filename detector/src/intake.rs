@@ -8,7 +8,8 @@ use weir_model::{
 };
 
 use crate::Detector;
-use crate::evidence::{NOW_MAX, NOW_QUIET_MAX, Packet};
+use crate::cell::{Cell, Narrow, saturate};
+use crate::evidence::{NOW_MAX, NOW_QUIET_MAX, Packet, quiet_share};
 use crate::foreknown;
 use crate::hash::{mix, nth};
 use crate::host::{Idle, Warm};
@@ -16,7 +17,7 @@ use crate::metric::part_samples;
 use crate::pool;
 use crate::series::{Kind, Series};
 use crate::table::{NONE, carpet};
-use crate::window::{Cell, SLOTS_PER_SEC, saturate};
+use crate::window::SLOTS_PER_SEC;
 
 /// Cells of quiet hosts kept until the slot's end, so that a host that wakes up loses none.
 const COLD_CELLS_MAX: usize = 1 << 18;
@@ -48,10 +49,44 @@ impl Time {
 
 /// Traffic of a quiet host, kept in case it wakes up.
 #[derive(Debug)]
-pub(crate) struct Cold {
+pub(crate) struct Cold<C> {
     place: u32,
     time: Time,
-    cell: Cell,
+    cell: C,
+}
+
+/// The cells of a slot's quiet hosts: most in a cache line each, the few that are too large apart.
+#[derive(Debug, Default)]
+pub(crate) struct ColdCells {
+    narrow: Vec<Cold<Narrow>>,
+    wide: Vec<Cold<Cell>>,
+}
+
+const _: () = assert!(size_of::<Cold<Narrow>>() <= 64, "a cache line");
+
+impl ColdCells {
+    /// Keeps one, unless there are too many.
+    fn push(&mut self, place: u32, time: Time, cell: &Cell) {
+        if self.narrow.len() + self.wide.len() >= COLD_CELLS_MAX {
+            return;
+        }
+        match Narrow::of(cell) {
+            Some(cell) => self.narrow.push(Cold { place, time, cell }),
+            None => self.wide.push(Cold { place, time, cell: *cell }),
+        }
+    }
+
+    fn clear(&mut self) {
+        self.narrow.clear();
+        self.wide.clear();
+    }
+
+    /// Those of hosts that `wanted` names by their place.
+    fn of(&self, wanted: impl Fn(u32) -> bool) -> impl Iterator<Item = (u32, Time, Cell)> {
+        let narrow = self.narrow.iter().map(|cold| (cold.place, cold.time, cold.cell.wide()));
+        let wide = self.wide.iter().map(|cold| (cold.place, cold.time, cold.cell));
+        narrow.chain(wide).filter(move |(place, ..)| wanted(*place))
+    }
 }
 
 /// A sample on its way to its host's profile.
@@ -123,6 +158,9 @@ impl Detector {
     /// of a level overlap; one host at a time would wait for each. Says where they are, [`NONE`] of those
     /// not known yet.
     fn warm_cache(&self, group: &[HostSlice]) -> [u32; GROUP] {
+        for host in group {
+            self.table.fetch(host.host);
+        }
         let mut places = [NONE; GROUP];
         for (place, host) in places.iter_mut().zip(group) {
             *place = self.table.get(host.host);
@@ -130,19 +168,22 @@ impl Detector {
                 prefetch(idle);
             }
         }
-        let mut next = [NONE; GROUP];
+        // Of each host the watched one, if it is one, and its prefix.
+        let mut next = [[NONE; 2]; GROUP];
         for (next, place) in next.iter_mut().zip(places) {
             if let Some(idle) = self.idle.get(place as usize) {
-                *next = idle.warm;
-                self.fetch_place(idle.warm);
+                *next = [idle.warm, idle.prefix];
+                next.iter().for_each(|at| self.fetch_place(*at));
             }
         }
-        for warm in next {
-            self.fetch_head(warm);
+        for at in next.as_flattened() {
+            self.fetch_head(*at);
         }
-        for (warm, host) in next.into_iter().zip(group) {
-            if let Some(Some(warm)) = self.warm.get(warm as usize) {
-                warm.series.window.fetch(host.slot);
+        for (both, host) in next.into_iter().zip(group) {
+            for at in both {
+                if let Some(Some(warm)) = self.warm.get(at as usize) {
+                    warm.series.window.fetch(host.slot);
+                }
             }
         }
         places
@@ -247,9 +288,7 @@ impl Detector {
         if idle.packets >= self.config.warm_packets_per_sec.saturating_mul(16) {
             self.busy.push(place);
         }
-        if self.cold.len() < COLD_CELLS_MAX {
-            self.cold.push(Cold { place, time, cell: *cell });
-        }
+        self.cold.push(place, time, cell);
     }
 
     fn add_warm(&mut self, at: u32, time: Time, cell: &Cell) {
@@ -430,12 +469,11 @@ impl Detector {
             self.warm_up(address, place);
         }
         let mut cold = std::mem::take(&mut self.cold);
-        for Cold { place, time, cell } in cold.drain(..) {
-            // A search among the few that are busy costs less than a look at every quiet host.
-            if busy.binary_search(&place).is_ok() {
-                self.add_warm(self.idle[place as usize].warm, time, &cell);
-            }
+        // A search among the few that are busy costs less than a look at every quiet host.
+        for (place, time, cell) in cold.of(|place| busy.binary_search(&place).is_ok()) {
+            self.add_warm(self.idle[place as usize].warm, time, &cell);
         }
+        cold.clear();
         self.cold = cold;
         busy.clear();
         self.busy = busy;
@@ -505,11 +543,17 @@ impl Detector {
     /// attack is judged by all that is known of it.
     pub(crate) fn thin(&mut self, touched: &[u32]) {
         let (slot, now) = (self.clock.slot(), self.clock.secs());
+        let share = quiet_share(self.warm.len() - self.free.len());
         for &at in touched {
             if let Some(Some(warm)) = self.warm.get_mut(at as usize) {
                 let eager = warm.series.kind == Kind::Prefix && warm.detailed;
-                let capacity =
-                    if eager || warm.series.suspected(now) { NOW_MAX } else { NOW_QUIET_MAX };
+                let capacity = if eager || warm.series.suspected(now) {
+                    NOW_MAX
+                } else if warm.detailed || warm.series.window.is_fine() {
+                    NOW_QUIET_MAX
+                } else {
+                    share
+                };
                 warm.profile.trim(slot, capacity);
                 warm.sent.trim(slot, capacity);
             }

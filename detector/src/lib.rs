@@ -11,6 +11,7 @@
 //! ```
 
 mod baseline;
+mod cell;
 pub mod confidence;
 mod config;
 mod cusum;
@@ -31,6 +32,7 @@ mod operator;
 mod pool;
 mod prior;
 mod season;
+mod seconds;
 mod series;
 mod shape;
 pub mod signature;
@@ -56,14 +58,14 @@ pub use config::{Capabilities, Config, Floors};
 pub use host::{BaselineView, HostView};
 pub use memory::Memory;
 
+use cell::saturate;
 use hash::FastMap;
 use host::{Idle, Warm};
 use incident::Active;
-use intake::{Cold, Pending, SWEEP, Service, ServiceKey};
+use intake::{ColdCells, Pending, SWEEP, Service, ServiceKey};
 use metric::Significance;
 use series::{Alarm, Kind};
 use table::{NONE, Table};
-use window::saturate;
 
 /// Counters of what the detector did and what it could not do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,7 +157,7 @@ pub struct Detector {
     /// Watched hosts and prefixes touched in this slot.
     touched_warm: Vec<u32>,
     touched_services: Vec<ServiceKey>,
-    cold: Vec<Cold>,
+    cold: ColdCells,
     pending: Vec<Pending>,
     /// How often a slot has had a host's packets of each content hash.
     alike: FastMap<u64, u32>,
@@ -205,7 +207,7 @@ impl Detector {
             busy: Vec::new(),
             touched_warm: Vec::new(),
             touched_services: Vec::new(),
-            cold: Vec::new(),
+            cold: ColdCells::default(),
             pending: Vec::new(),
             alike: FastMap::default(),
             expected: Vec::new(),

@@ -2,8 +2,8 @@
 
 use weir_model::{Class, Direction, Metric};
 
+use crate::cell::Cell;
 use crate::config::Floors;
-use crate::window::Cell;
 
 /// Number of metrics of a host.
 pub(crate) const METRICS: usize = 12;

@@ -110,9 +110,9 @@ fn rank(counts: &Counts) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cell::Cell;
     use crate::config::Config;
     use crate::series;
-    use crate::window::Cell;
 
     #[test]
     fn a_new_host_borrows_from_its_kind() {

@@ -3,15 +3,16 @@
 use weir_model::{Class, Direction, ExpectedTraffic, Metric};
 
 use crate::baseline::{Baseline, QUARANTINE_MAX, to_log};
+use crate::cell::{Cell, saturate};
 use crate::config::Config;
 use crate::cusum::{self, Cusum};
 use crate::foreknown::SURGE;
 use crate::metric::{
-    BITS, HOST_METRICS, METRICS, OUTBOUND, PACKETS, Significance, Test, direction, floors, is_bits,
-    part_samples, samples, values,
+    BITS, HOST_METRICS, METRICS, OUTBOUND, PACKETS, SOURCES, Significance, Test, direction, floors,
+    is_bits, part_samples, samples, values,
 };
 use crate::season::Season;
-use crate::window::{Cell, SLOTS_PER_SEC, Window, scan};
+use crate::window::{SLOTS_PER_SEC, Window, scan};
 
 /// An alarm: one metric above its threshold for certain.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -92,7 +93,7 @@ fn lowest(kind: Kind, learning: bool, config: &Config) -> [f64; METRICS] {
 #[derive(Clone, Debug)]
 pub(crate) struct Series {
     pub(crate) kind: Kind,
-    pub(crate) window: Window<Cell>,
+    pub(crate) window: Window,
     pub(crate) baselines: [Baseline; METRICS],
     pub(crate) thresholds: [f64; METRICS],
     /// Closed seconds in quarantine, by second modulo their number.
@@ -125,6 +126,57 @@ pub(crate) struct Series {
     pub(crate) foreknown: Option<ExpectedTraffic>,
     /// Share of its thresholds from which a second is worth a look.
     near: f64,
+    /// What a second must exceed for any metric to be that near.
+    calm: Calm,
+}
+
+/// Limits of sums below which no metric is near its threshold: most hosts need no closer look.
+#[derive(Clone, Copy, Debug, Default)]
+struct Calm {
+    packets: u64,
+    bytes: u64,
+    new_sources: u32,
+    out_packets: u32,
+    out_bytes: u64,
+}
+
+impl Calm {
+    /// Of thresholds, and the share of these that is near.
+    fn of(thresholds: &[f64; METRICS], near: f64) -> Self {
+        // A little less, for all that is rounded on the way.
+        let near = near * 0.999;
+        let least = |range: std::ops::Range<usize>| {
+            let counts = range.filter(|i| !is_bits(*i) && *i != SOURCES);
+            counts.map(|i| whole(thresholds[i] * near)).min().unwrap_or(0)
+        };
+        Self {
+            packets: least(PACKETS..OUTBOUND),
+            bytes: whole(thresholds[BITS] * near / 8.0),
+            new_sources: saturate(whole(thresholds[SOURCES] * near)),
+            out_packets: saturate(least(OUTBOUND..METRICS)),
+            out_bytes: whole(thresholds[OUTBOUND + BITS] * near / 8.0),
+        }
+    }
+
+    /// Whether a second is below all of them: every count of packets is one of a part of them.
+    fn holds(&self, cell: &Cell) -> bool {
+        cell.total() <= self.packets
+            && cell.bytes <= self.bytes
+            && cell.new_sources <= self.new_sources
+            && cell.out_packets <= self.out_packets
+            && cell.out_syn <= self.out_packets
+            && cell.out_bytes <= self.out_bytes
+    }
+}
+
+/// The whole part of a threshold.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "positive, and `as` saturates"
+)]
+const fn whole(value: f64) -> u64 {
+    value as u64
 }
 
 impl Series {
@@ -152,6 +204,7 @@ impl Series {
             frozen: false,
             foreknown: None,
             near: NEAR,
+            calm: Calm::default(),
         };
         series.set_thresholds(config, second);
         series
@@ -199,6 +252,7 @@ impl Series {
         let most =
             strict.map_or(1.0, |s| self.thresholds.iter().zip(s).map(ratio).fold(1.0, f64::max));
         self.near = NEAR / most;
+        self.calm = Calm::of(&self.thresholds, self.near);
     }
 
     /// Times its usual volume that are tolerated because a rush was foretold.
@@ -374,14 +428,7 @@ impl Series {
         let low = lowest(self.kind, false, config);
         std::array::from_fn(|i| {
             let unit = if is_bits(i) { 8.0 } else { 1.0 };
-            let value = low[i] / config.multiplier.max(1.0) / unit / 2.0;
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "positive, and `as` saturates"
-            )]
-            let whole = value as u64;
-            to_log(whole)
+            to_log(whole(low[i] / config.multiplier.max(1.0) / unit / 2.0))
         })
     }
 
@@ -486,7 +533,11 @@ impl Series {
     /// one: where any window is above, some second in it reaches half of it.
     pub(crate) fn worth_a_look(&self) -> bool {
         let near = |second: u64| {
-            let values = values(&self.window.second(second));
+            let cell = self.window.second(second);
+            if self.calm.holds(&cell) {
+                return false;
+            }
+            let values = values(&cell);
             #[expect(clippy::cast_precision_loss, reason = "a comparison, not an account")]
             let near = |(v, t): (&u64, f64)| *v as f64 > t * self.near;
             values.iter().zip(self.thresholds).any(near)
@@ -608,6 +659,44 @@ mod tests {
         assert_eq!(series.level(BITS), 0.0);
         series.reset(&config, 2100);
         assert!(series.learning(&config, 2200));
+    }
+
+    #[test]
+    fn what_is_calm_is_near_no_threshold() {
+        let config = Config::default();
+        let series = Series::new(Kind::Host, 1000, 20_000, &config);
+        let near = |cell: &Cell| {
+            let mut series = series.clone();
+            series.window.add(20_010, cell);
+            series.worth_a_look()
+        };
+        for (index, metric) in HOST_METRICS.into_iter().enumerate() {
+            let unit = if is_bits(index) { 8.0 } else { 1.0 };
+            let much = whole(series.thresholds[index] * NEAR / unit) + 2;
+            let mut cell = Cell::default();
+            match index {
+                BITS => cell.bytes = much,
+                SOURCES => cell.new_sources = saturate(much),
+                at if at == OUTBOUND + BITS => cell.out_bytes = much,
+                at if at == METRICS - 1 => cell.out_syn = saturate(much),
+                at if at >= OUTBOUND => cell.out_packets = saturate(much),
+                _ => {
+                    let class = match metric {
+                        Metric::SynsPerSec => Class::TcpSyn,
+                        Metric::IcmpPerSec => Class::Icmp,
+                        Metric::FragmentsPerSec => Class::Fragment,
+                        Metric::UdpOffServicePerSec => Class::Udp,
+                        Metric::Signature if index == 6 => Class::TcpRst,
+                        Metric::Signature => Class::Other,
+                        _ => Class::TcpOther,
+                    };
+                    cell.packets[class as usize] = saturate(much);
+                }
+            }
+            assert!(near(&cell), "{index}");
+            assert!(!series.calm.holds(&cell), "{index}");
+        }
+        assert!(!near(&Cell { packets: [10; Class::COUNT], ..Cell::default() }));
     }
 
     #[test]

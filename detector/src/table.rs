@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use weir_model::{IpNet, PrefixSet};
+use weir_model::{IpNet, PrefixSet, prefetch};
 
 use crate::hash::FastMap;
 
@@ -69,6 +69,15 @@ impl Table {
             return self.dense[slot].wrapping_sub(1);
         }
         self.sparse.get(&address).copied().unwrap_or(NONE)
+    }
+
+    /// Has an address's entry fetched.
+    pub(crate) fn fetch(&self, address: IpAddr) {
+        if let IpAddr::V4(v4) = address
+            && let Some(slot) = self.slot(v4)
+        {
+            prefetch(&self.dense[slot]);
+        }
     }
 
     /// Gives an address a place.
