@@ -12,6 +12,7 @@
 
 mod baseline;
 mod cell;
+mod checkpoint;
 pub mod confidence;
 mod config;
 mod cusum;
@@ -54,6 +55,7 @@ use weir_model::{
     Inventory, IpNet, Millis, SLICE_MS, Verdict,
 };
 
+pub use checkpoint::{Checkpoint, PARTS};
 pub use config::{Capabilities, Config, Floors};
 pub use host::{BaselineView, HostView};
 pub use memory::Memory;
@@ -94,44 +96,6 @@ pub struct Counters {
     pub incidents_opened: u64,
     /// Slices lost before they reached the detector.
     pub slices_lost: u64,
-}
-
-/// State worth keeping over a restart.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Checkpoint {
-    /// When it was taken.
-    pub at: Millis,
-    /// Number of the last incident.
-    pub last_id: Option<IncidentId>,
-    /// When the detector began to watch, seconds since the epoch.
-    since: u64,
-    targets: Vec<TargetCheckpoint>,
-    services: Vec<ServiceCheckpoint>,
-    /// Last, so that a checkpoint of before there was any reads as one without.
-    #[serde(default)]
-    operators: Vec<operator::OperatorCheckpoint>,
-}
-
-/// What is kept of one host or prefix.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct TargetCheckpoint {
-    target: IpNet,
-    since: u64,
-    baselines: Vec<baseline::Baseline>,
-    profile: evidence::Profile,
-    sent: evidence::Profile,
-    season: Option<Box<season::Season>>,
-}
-
-/// What is kept of one declared service.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct ServiceCheckpoint {
-    host: IpAddr,
-    protocol: u8,
-    port: u16,
-    since: u64,
-    baselines: Vec<baseline::Baseline>,
-    season: Option<Box<season::Season>>,
 }
 
 /// The detector.
@@ -474,93 +438,6 @@ impl Detector {
         }
         let before = std::mem::replace(&mut self.inventory, inventory);
         self.foretell(&before);
-    }
-
-    /// What is worth keeping over a restart.
-    pub fn checkpoint(&self) -> Checkpoint {
-        let mut targets: Vec<TargetCheckpoint> = self
-            .warm
-            .iter()
-            .flatten()
-            .map(|warm| TargetCheckpoint {
-                target: warm.target,
-                since: warm.series.since,
-                baselines: warm.series.baselines.to_vec(),
-                profile: warm.profile.clone(),
-                sent: warm.sent.clone(),
-                season: warm.series.season.clone(),
-            })
-            .collect();
-        targets.sort_by_key(|t| t.target);
-        let mut services: Vec<ServiceCheckpoint> = self
-            .services
-            .iter()
-            .map(|((place, protocol, port), service)| ServiceCheckpoint {
-                host: self.idle[*place as usize].address,
-                protocol: *protocol,
-                port: *port,
-                since: service.series.since,
-                baselines: service.series.baselines.to_vec(),
-                season: service.series.season.clone(),
-            })
-            .collect();
-        services.sort_by_key(|s| (s.host, s.protocol, s.port));
-        Checkpoint {
-            at: self.clock,
-            last_id: self.last_id,
-            since: self.since.unwrap_or(0),
-            targets,
-            services,
-            operators: self.set_by_operators(),
-        }
-    }
-
-    /// Takes a checkpoint up. Baselines older than a day are not used: the last five minutes of
-    /// yesterday say nothing of now. What an operator froze or set holds until an operator changes it.
-    pub fn restore(&mut self, checkpoint: Checkpoint, now: Millis) {
-        self.clock = self.clock.max(now);
-        self.last_id = self.last_id.max(checkpoint.last_id);
-        let Checkpoint { mut targets, mut services, operators, .. } = checkpoint;
-        let stale = now.since(checkpoint.at) > 86_400_000;
-        operator::first_theirs(&mut targets, &operators, stale);
-        if stale {
-            services.clear();
-        } else {
-            self.since = Some(checkpoint.since.min(now.secs()));
-        }
-        for kept in targets {
-            let Some(at) = self.restored(kept.target, kept.since, now) else { continue };
-            if let Some(warm) = self.warm[at as usize].as_deref_mut() {
-                warm.restore(
-                    kept.baselines,
-                    (kept.profile, kept.sent),
-                    kept.season,
-                    &self.config,
-                    now.secs(),
-                );
-            }
-        }
-        let config = self.config.clone();
-        for kept in services {
-            let of = (kept.host, kept.protocol, kept.port);
-            if let Some(series) = self.service_series(of, kept.since, now.secs()) {
-                series.restore(kept.baselines, kept.season, &config, now.secs());
-            }
-        }
-        self.restore_operators(operators, now.secs());
-    }
-
-    /// Has a host or prefix of before a restart watched again.
-    fn restored(&mut self, target: IpNet, since: u64, now: Millis) -> Option<u32> {
-        if target.prefix_len() < target.max_prefix_len() {
-            // Prefixes come and go with the hosts in them.
-            let known = self.inventory.protected.overlaps(target);
-            return known.then(|| self.prefix(target, since)).filter(|at| *at != NONE);
-        }
-        let place = self.place(target.addr(), now.secs())?;
-        self.idle[place as usize].since = saturate(since);
-        self.warm_up(target.addr(), place);
-        Some(self.idle[place as usize].warm).filter(|at| *at != NONE)
     }
 
     /// Whether a declared port of a host has been seen and has a baseline of its own.

@@ -6,11 +6,12 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use weir_model::{BaselineChange, CommandError, Direction, IpNet, Metric};
 
+use crate::Detector;
+use crate::checkpoint::TargetCheckpoint;
 use crate::host::Warm;
 use crate::metric::{HOST_METRICS, direction, settable};
 use crate::series::{Kind, Series};
 use crate::table::NONE;
-use crate::{Detector, TargetCheckpoint};
 
 /// What an operator has set of a host, kept over a restart however long it takes.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -12,11 +12,13 @@ use tracing::{info, warn};
 use weir_api::Metrics;
 use weir_bgp::guard::Admitted;
 use weir_collector::Counters;
+use weir_detector::Checkpoint;
 use weir_model::{
     Command, Evidence, Incident, IncidentId, IncidentState, Intake, Millis, SLICE_MS, Slice,
     Snapshot, Unlisted,
 };
 
+use super::baselines::{HEAD, Turns, Written};
 use super::channels::{Control, SliceQueue};
 use super::history::Feed;
 use super::notify::{News, Notify};
@@ -28,9 +30,6 @@ use crate::{Core, Turn, logging};
 
 /// How long after a slot's end the core waits for the slowest shard.
 const STRAGGLER_MS: u64 = 60;
-
-/// How often what the detector has learned is kept.
-const CHECKPOINT_MS: u64 = 5 * 60 * 1000;
 
 /// How often the mitigator's memory is looked at for changes that no command made.
 const MEMORY_MS: u64 = 10_000;
@@ -62,6 +61,8 @@ pub(crate) struct CoreThread {
     pub(crate) recorder: Option<Recorder>,
     pub(crate) history: Feed,
     pub(crate) notify: Notify,
+    /// What the state file holds of the detector.
+    pub(crate) written: Written,
 }
 
 /// What the loop keeps between turns.
@@ -77,8 +78,8 @@ struct State {
     unsaved: BTreeMap<IncidentId, Arc<Incident>>,
     /// Their evidence, likewise.
     unkept: BTreeMap<IncidentId, Evidence>,
-    /// When the baselines were last kept.
-    kept: Millis,
+    /// Which of the baselines are kept next.
+    turns: Turns,
     /// What was last kept of the mitigator's memory, and when it was looked at.
     memory: weir_mitigator::Checkpoint,
     remembered: Millis,
@@ -100,7 +101,7 @@ impl CoreThread {
             counters: BTreeMap::new(),
             unsaved: BTreeMap::new(),
             unkept: BTreeMap::new(),
-            kept: start,
+            turns: Turns::new(self.written, start),
             memory: self.core.mitigator().checkpoint(),
             remembered: start,
             templates: weir_collector::Checkpoint::default(),
@@ -131,7 +132,10 @@ impl CoreThread {
         self.publish(&mut state);
         self.save(&mut state, STORE_FAREWELL, None);
         self.remember(&mut state, STORE_FAREWELL, None);
-        self.keep_baselines(&mut state, STORE_FAREWELL, None);
+        let at = state.judged;
+        state.turns.all(self.core.detector(), |piece| {
+            self.keep(Work::Baselines(at, piece, None), STORE_FAREWELL)
+        });
     }
 
     /// Milliseconds until the slot being collected must be judged without the stragglers.
@@ -177,8 +181,13 @@ impl CoreThread {
                 // A manual measure is written before it is announced, like any other.
                 let (committed, wait) = bounded(1);
                 match &request.command {
-                    Command::Baseline { .. } if outcome.is_ok() => {
-                        self.keep_baselines(state, STORE_PATIENCE, Some(committed));
+                    Command::Baseline { host, .. } if outcome.is_ok() => {
+                        let (part, this) = (Checkpoint::part_of(*host), &*self);
+                        state.turns.change(self.core.detector(), part, move |piece| {
+                            // The head is the last.
+                            let committed = (piece.name == HEAD).then(|| committed.clone());
+                            this.keep(Work::Baselines(at, piece, committed), STORE_PATIENCE)
+                        });
                     }
                     _ => self.remember(state, STORE_PATIENCE, Some(committed)),
                 }
@@ -239,9 +248,10 @@ impl CoreThread {
         if decided || state.judged.since(state.published) >= PUBLISH_MS {
             self.publish(state);
         }
-        if state.judged.since(state.kept) >= CHECKPOINT_MS {
-            self.keep_baselines(state, STORE_PATIENCE, None);
-        }
+        let at = state.judged;
+        state.turns.take(self.core.detector(), at, |piece| {
+            self.keep(Work::Baselines(at, piece, None), STORE_PATIENCE)
+        });
         if state.judged.since(state.remembered) >= MEMORY_MS {
             self.remember(state, STORE_PATIENCE, None);
         }
@@ -257,17 +267,6 @@ impl CoreThread {
                 state.memory = memory;
             }
         }
-    }
-
-    fn keep_baselines(
-        &mut self,
-        state: &mut State,
-        patience: Duration,
-        committed: Option<Sender<()>>,
-    ) {
-        let checkpoint = Box::new(self.core.detector().checkpoint());
-        self.keep(Work::Baselines(state.judged, checkpoint, committed), patience);
-        state.kept = state.judged;
     }
 
     fn keep(&self, work: Work, patience: Duration) -> bool {

@@ -17,6 +17,7 @@
 //! than an absent one, and the service manager restarts weir with the state file as it was.
 
 mod agents;
+mod baselines;
 mod bgp;
 mod channels;
 mod clock;
@@ -219,6 +220,7 @@ impl Daemon {
             recorder,
             history: feed,
             notify: tell.clone(),
+            written: learned.written,
         };
         let core = spawn("core", &failed_tx, move || core.run())?;
         let agents_desired = desired_rx.clone();

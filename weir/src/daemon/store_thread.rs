@@ -15,6 +15,7 @@ use weir_model::{Evidence, Incident, IncidentId, Millis};
 use weir_panel::owner::{Hash, Share};
 use weir_store::Store;
 
+use super::baselines::{HEAD, Piece, Written, part_name};
 use super::{now, spawn as spawn_thread};
 
 /// Batches that may wait.
@@ -30,8 +31,8 @@ pub(crate) enum Work {
     Incidents(Vec<Arc<Incident>>, Option<Sender<()>>),
     /// What incidents rest on.
     Evidence(Vec<(IncidentId, Evidence)>),
-    /// What the detector has learned; who waits for the commit is told of it.
-    Baselines(Millis, Box<weir_detector::Checkpoint>, Option<Sender<()>>),
+    /// A part of what the detector has learned; who waits for the commit is told of it.
+    Baselines(Millis, Piece, Option<Sender<()>>),
     /// Templates and sampling that exporters have told.
     Templates(Millis, Box<weir_collector::Checkpoint>),
     /// Links to servers' pages that staff shared.
@@ -44,7 +45,6 @@ pub(crate) enum Work {
 pub(crate) type Shares = BTreeMap<Hash, Share>;
 
 /// Names of the blobs in the state file; a new form gets a new name, and the old one is not read.
-const BASELINES: &str = "detector-1";
 const TEMPLATES: &str = "collector-1";
 const SHARES: &str = "shares-1";
 /// JSON, unlike the others: rules leave out what is empty, which only a form that names its fields
@@ -55,6 +55,8 @@ const MEMORY: &str = "mitigator-1";
 #[derive(Debug, Default)]
 pub(crate) struct Learned {
     pub(crate) baselines: Option<weir_detector::Checkpoint>,
+    /// How these stand in the file.
+    pub(crate) written: Written,
     pub(crate) templates: weir_collector::Checkpoint,
     pub(crate) shares: Shares,
     pub(crate) memory: Option<weir_mitigator::Checkpoint>,
@@ -62,17 +64,34 @@ pub(crate) struct Learned {
 
 /// Reads back what the last run had learned. What cannot be read is learned anew: weir starts.
 pub(crate) fn learned(store: &Store) -> Learned {
+    let (baselines, written) = baselines(store);
     Learned {
-        baselines: body(store, BASELINES).and_then(|body| known(baselines(body), BASELINES)),
+        baselines,
+        written,
         templates: blob(store, TEMPLATES).unwrap_or_default(),
         shares: blob(store, SHARES).unwrap_or_default(),
         memory: body(store, MEMORY).and_then(|body| known(serde_json::from_slice(&body), MEMORY)),
     }
 }
 
+/// The head and all parts, joined, and which of them there are.
+fn baselines(store: &Store) -> (Option<weir_detector::Checkpoint>, Written) {
+    let read = |name: &str| body(store, name).and_then(|body| known(checkpoint(body), name));
+    let mut all = read(HEAD);
+    let whole = all.as_ref().is_some_and(|head| !head.is_empty());
+    let mut written = Written { whole, ..Written::default() };
+    for (part, there) in written.parts.iter_mut().enumerate() {
+        if let Some(found) = read(&part_name(part)) {
+            *there = !found.is_empty();
+            all.get_or_insert_default().join(found);
+        }
+    }
+    (all, written)
+}
+
 /// A checkpoint of before operators could set anything ends where their list begins: an empty one is
 /// put behind it. Behind a list the octet is not read.
-fn baselines(mut body: Vec<u8>) -> postcard::Result<weir_detector::Checkpoint> {
+fn checkpoint(mut body: Vec<u8>) -> postcard::Result<weir_detector::Checkpoint> {
     body.push(0);
     postcard::from_bytes(&body)
 }
@@ -133,8 +152,8 @@ fn run(mut store: Store, work: &Receiver<Work>, metrics: &Metrics, keep_ms: u64)
                     Err(error) => failed("memory", &error),
                 }
             }
-            Ok(Work::Baselines(at, checkpoint, committed)) => {
-                match put(&mut store, BASELINES, at, checkpoint.as_ref()) {
+            Ok(Work::Baselines(at, Piece { name, checkpoint }, committed)) => {
+                match put(&mut store, &name, at, checkpoint.as_ref()) {
                     Ok(()) => say(committed),
                     Err(error) => failed("baselines", &error),
                 }
@@ -182,11 +201,11 @@ mod tests {
         let mut empty = weir_detector::Checkpoint::default();
         empty.at = Millis(7);
         let mut body = postcard::to_stdvec(&empty).unwrap();
-        assert_eq!(baselines(body.clone()).unwrap().at, Millis(7));
+        assert_eq!(checkpoint(body.clone()).unwrap().at, Millis(7));
         assert_eq!(body.pop(), Some(0), "the list is last");
         assert!(postcard::from_bytes::<weir_detector::Checkpoint>(&body).is_err());
-        assert_eq!(baselines(body.clone()).unwrap().at, Millis(7));
+        assert_eq!(checkpoint(body.clone()).unwrap().at, Millis(7));
         body.pop();
-        assert!(baselines(body[..1].to_vec()).is_err(), "what is cut off is not made up");
+        assert!(checkpoint(body[..1].to_vec()).is_err(), "what is cut off is not made up");
     }
 }

@@ -1,0 +1,192 @@
+//! What is kept over a restart: whole, or in parts of a hundredth each, so that writing down what a
+//! million hosts are like neither holds the detector up nor takes as much memory again.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use weir_model::{IncidentId, IpNet, Millis};
+
+use crate::host::Warm;
+use crate::intake::{SWEEP, Service, ServiceKey, sweep_slot};
+use crate::table::NONE;
+use crate::{Detector, baseline, evidence, operator, saturate, season};
+
+/// Parts of a checkpoint.
+pub const PARTS: usize = SWEEP;
+
+/// State worth keeping over a restart.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// When it was taken.
+    pub at: Millis,
+    /// Number of the last incident.
+    pub last_id: Option<IncidentId>,
+    /// When the detector began to watch, seconds since the epoch.
+    since: u64,
+    targets: Vec<TargetCheckpoint>,
+    services: Vec<ServiceCheckpoint>,
+    /// Last, so that a checkpoint of before there was any reads as one without.
+    #[serde(default)]
+    operators: Vec<operator::OperatorCheckpoint>,
+}
+
+/// What is kept of one host or prefix.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct TargetCheckpoint {
+    pub(crate) target: IpNet,
+    since: u64,
+    baselines: Vec<baseline::Baseline>,
+    profile: evidence::Profile,
+    sent: evidence::Profile,
+    season: Option<Box<season::Season>>,
+}
+
+/// What is kept of one declared service.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct ServiceCheckpoint {
+    host: IpAddr,
+    protocol: u8,
+    port: u16,
+    since: u64,
+    baselines: Vec<baseline::Baseline>,
+    season: Option<Box<season::Season>>,
+}
+
+impl TargetCheckpoint {
+    fn of(warm: &Warm) -> Self {
+        Self {
+            target: warm.target,
+            since: warm.series.since,
+            baselines: warm.series.baselines.to_vec(),
+            profile: warm.profile.clone(),
+            sent: warm.sent.clone(),
+            season: warm.series.season.clone(),
+        }
+    }
+}
+
+impl ServiceCheckpoint {
+    fn of(host: IpAddr, key: ServiceKey, service: &Service) -> Self {
+        Self {
+            host,
+            protocol: key.1,
+            port: key.2,
+            since: service.series.since,
+            baselines: service.series.baselines.to_vec(),
+            season: service.series.season.clone(),
+        }
+    }
+}
+
+impl Checkpoint {
+    /// The part in which a host is kept, below [`PARTS`].
+    pub fn part_of(host: IpAddr) -> usize {
+        sweep_slot(host)
+    }
+
+    /// Whether nothing is kept of any host, prefix or service.
+    pub const fn is_empty(&self) -> bool {
+        self.targets.is_empty() && self.services.is_empty()
+    }
+
+    /// Adds what another part holds. Of what both hold the other's is the one to be taken up.
+    pub fn join(&mut self, part: Self) {
+        self.at = self.at.max(part.at);
+        self.last_id = self.last_id.max(part.last_id);
+        self.since = if self.since == 0 { part.since } else { self.since.min(part.since) };
+        self.targets.extend(part.targets);
+        self.services.extend(part.services);
+        self.operators.extend(part.operators);
+    }
+}
+
+impl Detector {
+    /// What is worth keeping over a restart.
+    pub fn checkpoint(&self) -> Checkpoint {
+        let mut all = self.checkpoint_head();
+        (0..PARTS).for_each(|part| all.join(self.checkpoint_part(part)));
+        all.targets.sort_by_key(|t| t.target);
+        all.services.sort_by_key(|s| (s.host, s.protocol, s.port));
+        all
+    }
+
+    /// What is worth keeping beside [`Detector::checkpoint_part`]: what operators have set.
+    pub fn checkpoint_head(&self) -> Checkpoint {
+        Checkpoint { operators: self.set_by_operators(), ..self.frame() }
+    }
+
+    /// What is worth keeping of the hosts, prefixes and services of one part below [`PARTS`].
+    pub fn checkpoint_part(&self, part: usize) -> Checkpoint {
+        let listed = self.sweep.get(part).into_iter().flatten();
+        let warm = listed.filter_map(|at| self.warm.get(*at as usize)?.as_deref());
+        let mut targets: Vec<TargetCheckpoint> = warm.map(TargetCheckpoint::of).collect();
+        targets.sort_by_key(|t| t.target);
+        let listed = self.sweep_services.get(part).into_iter().flatten();
+        let mut services: Vec<ServiceCheckpoint> = listed
+            .filter_map(|key| {
+                let host = self.idle.get(key.0 as usize)?.address;
+                Some(ServiceCheckpoint::of(host, *key, self.services.get(key)?))
+            })
+            .collect();
+        services.sort_by_key(|s| (s.host, s.protocol, s.port));
+        Checkpoint { targets, services, ..self.frame() }
+    }
+
+    /// What every part says.
+    fn frame(&self) -> Checkpoint {
+        Checkpoint {
+            at: self.clock,
+            last_id: self.last_id,
+            since: self.since.unwrap_or(0),
+            ..Checkpoint::default()
+        }
+    }
+
+    /// Takes a checkpoint up. Baselines older than a day are not used: the last five minutes of
+    /// yesterday say nothing of now. What an operator froze or set holds until an operator changes it.
+    pub fn restore(&mut self, checkpoint: Checkpoint, now: Millis) {
+        self.clock = self.clock.max(now);
+        self.last_id = self.last_id.max(checkpoint.last_id);
+        let Checkpoint { mut targets, mut services, operators, .. } = checkpoint;
+        let stale = now.since(checkpoint.at) > 86_400_000;
+        operator::first_theirs(&mut targets, &operators, stale);
+        if stale {
+            services.clear();
+        } else {
+            self.since = Some(checkpoint.since.min(now.secs()));
+        }
+        for kept in targets {
+            let Some(at) = self.restored(kept.target, kept.since, now) else { continue };
+            if let Some(warm) = self.warm[at as usize].as_deref_mut() {
+                warm.restore(
+                    kept.baselines,
+                    (kept.profile, kept.sent),
+                    kept.season,
+                    &self.config,
+                    now.secs(),
+                );
+            }
+        }
+        let config = self.config.clone();
+        for kept in services {
+            let of = (kept.host, kept.protocol, kept.port);
+            if let Some(series) = self.service_series(of, kept.since, now.secs()) {
+                series.restore(kept.baselines, kept.season, &config, now.secs());
+            }
+        }
+        self.restore_operators(operators, now.secs());
+    }
+
+    /// Has a host or prefix of before a restart watched again.
+    fn restored(&mut self, target: IpNet, since: u64, now: Millis) -> Option<u32> {
+        if target.prefix_len() < target.max_prefix_len() {
+            // Prefixes come and go with the hosts in them.
+            let known = self.inventory.protected.overlaps(target);
+            return known.then(|| self.prefix(target, since)).filter(|at| *at != NONE);
+        }
+        let place = self.place(target.addr(), now.secs())?;
+        self.idle[place as usize].since = saturate(since);
+        self.warm_up(target.addr(), place);
+        Some(self.idle[place as usize].warm).filter(|at| *at != NONE)
+    }
+}
