@@ -74,6 +74,8 @@ families! {
     sampling_unknown: IntGaugeVec, "weir_collector_sampling_unknown", ["exporter"];
     /// What the receive path counted, by kind (closed set).
     receive_events: IntCounterVec, "weir_collector_events_total", ["kind"];
+    /// What the detector counted, limits that were hit above all, by kind (closed set).
+    detector_events: IntCounterVec, "weir_detector_events_total", ["kind"];
     /// Slices dropped because the core was slow.
     lost_slices: IntCounterVec, "weir_core_lost_slices_total", [];
     /// Open incidents by family.

@@ -42,9 +42,9 @@ const fn middles() -> [f64; 256] {
 /// themselves are of no use, and their highest stands for the percentile: most metrics of most
 /// hosts never need the ring.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(from = "Form", into = "Form")]
 pub(crate) struct Baseline {
     /// Last seconds, by [`to_log`]; none while all of them are low.
-    #[serde(with = "ring_bytes")]
     ring: Option<Box<[u8; RING]>>,
     /// Seconds entered so far, at most `RING`.
     len: u16,
@@ -52,15 +52,40 @@ pub(crate) struct Baseline {
     at: u16,
     /// Highest second of this round of the ring and of the one before.
     high: [u8; 2],
-    /// The percentile as last computed.
-    p99: f32,
-    /// The percentile with bounded growth.
+    /// The percentile as last computed, with bounded growth.
     level: f32,
     /// Moving average of the seconds entered.
     mean: f32,
 }
 
-const _: () = assert!(size_of::<Baseline>() <= 32, "eleven of them for each watched host");
+const _: () = assert!(size_of::<Baseline>() <= 24, "twelve of them for each watched host");
+
+/// A baseline in a checkpoint.
+#[derive(Serialize, Deserialize)]
+struct Form {
+    #[serde(with = "ring_bytes")]
+    ring: Option<Box<[u8; RING]>>,
+    len: u16,
+    at: u16,
+    high: [u8; 2],
+    p99: f32,
+    level: f32,
+    mean: f32,
+}
+
+impl From<Form> for Baseline {
+    fn from(Form { ring, len, at, high, level, mean, .. }: Form) -> Self {
+        Self { ring, len, at, high, level, mean }
+    }
+}
+
+impl From<Baseline> for Form {
+    fn from(base: Baseline) -> Self {
+        let p99 = narrow(base.p99());
+        let Baseline { ring, len, at, high, level, mean } = base;
+        Self { ring, len, at, high, p99, level, mean }
+    }
+}
 
 mod ring_bytes {
     //! serde derives arrays up to 32 elements only.
@@ -147,7 +172,10 @@ impl Baseline {
 
     /// The percentile as the window has it.
     pub(crate) fn p99(&self) -> f64 {
-        f64::from(self.p99)
+        match &self.ring {
+            Some(ring) => fourth(&ring[..usize::from(self.len).clamp(1, RING)]),
+            None => from_log(self.high[0].max(self.high[1])),
+        }
     }
 
     /// Recomputes. `free` is a level up to which growth is not bounded (the floor over the
@@ -158,13 +186,10 @@ impl Baseline {
         if len == 0 {
             return;
         }
-        let p99 = match &self.ring {
-            Some(ring) => fourth(&ring[..len.min(RING)]),
-            None => from_log(self.high[0].max(self.high[1])),
-        };
+        let p99 = self.p99();
         // While the window fills for the first time there is nothing to have grown from.
         let bound = if len < RING { f64::INFINITY } else { (self.level() * growth).max(free) };
-        (self.p99, self.level) = (narrow(p99), narrow(p99.min(bound)));
+        self.level = narrow(p99.min(bound));
     }
 }
 

@@ -303,10 +303,11 @@ fn shrink(list: &mut Vec<Kept>) {
     }
 }
 
-/// Makes room for one more in small steps: of most hosts few packets are kept.
+/// Makes room for one more, at first for as many as a quiet host may have and one to be thinned out:
+/// what is grown in steps leaves holes behind.
 fn grow(list: &mut Vec<Kept>) {
     if list.len() == list.capacity() {
-        list.reserve_exact((list.len() / 2).max(2));
+        list.reserve_exact((list.len() / 2).max(NOW_QUIET_MIN + 1));
     }
 }
 

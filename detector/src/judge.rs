@@ -27,6 +27,9 @@ const KEEP_COVERAGE: f64 = 0.97;
 const KEEP_MARGIN: f64 = 0.03;
 /// Fewest packets on which evidence is worth anything.
 pub(crate) const EVIDENCE_MIN: usize = 16;
+/// Targets of which the packets are looked at in one slot, a fraction of a millisecond each: where all
+/// networks are near their thresholds at once, as after a start under full load, they take turns.
+const LOOKS_MAX: usize = 64;
 /// How long what was judged waits for the next look, milliseconds.
 pub(crate) const LOOK_AGAIN_MS: u64 = 500;
 /// Confidence in an HTTP flood that only flow records tell of.
@@ -87,9 +90,22 @@ impl Detector {
         let mut alarmed = std::mem::take(&mut self.alarmed);
         // Prefixes before the hosts in them: a carpet is one incident.
         alarmed.sort_by_key(|(target, _, odd)| (*target, odd.is_some()));
+        // Where more are near a threshold than can be looked at, each slot begins where another did not.
+        let mut looks = LOOKS_MAX;
+        if alarmed.len() > LOOKS_MAX {
+            let turn = usize::try_from(self.clock.slot()).unwrap_or(0).wrapping_mul(LOOKS_MAX);
+            let first = turn % alarmed.len();
+            alarmed.rotate_left(first);
+        }
         for (_, at, odd) in alarmed.drain(..) {
+            // An odd shape or ramp is told once; a volume is still there in the next slot.
+            if looks == 0 && odd.is_none() {
+                self.counters.alarms_deferred += 1;
+                continue;
+            }
             for way in [Direction::Inbound, Direction::Outbound] {
-                self.judge_alarm(at, way, odd.filter(|o| o.direction == way), out);
+                let known = odd.filter(|o| o.direction == way);
+                looks = looks.saturating_sub(usize::from(self.judge_alarm(at, way, known, out)));
             }
             if let Some(Some(warm)) = self.warm.get_mut(at as usize) {
                 warm.series.window.take_oldest();
@@ -98,27 +114,28 @@ impl Detector {
         self.alarmed = alarmed;
     }
 
+    /// Whether it took a look at the packets.
     fn judge_alarm(
         &mut self,
         at: u32,
         way: Direction,
         known: Option<Alarm>,
         out: &mut Vec<Verdict>,
-    ) {
+    ) -> bool {
         let now = self.clock;
-        let Some(warm) = self.warm[at as usize].as_deref_mut() else { return };
+        let Some(warm) = self.warm[at as usize].as_deref_mut() else { return false };
         let target = warm.target;
         if self.by_target.contains_key(&(target, way)) || now < warm.look_after {
-            return;
+            return false;
         }
         let short = !warm.series.learning(&self.config, now.secs());
         let volume = warm.series.alarm(self.rule, way, short, self.sampling);
         let bare =
             || warm.series.bare_alarm(&self.config, now.secs(), self.rule, way, self.sampling);
-        let Some(alarm) = volume.or(known).or_else(bare) else { return };
+        let Some(alarm) = volume.or(known).or_else(bare) else { return false };
         // A window that reaches back into an incident that is over would tell of it again.
         if alarm.first() <= warm.told || self.explained(target, &alarm) {
-            return;
+            return false;
         }
         self.counters.alarms += 1;
         let findings = self.look(at, &alarm, &[]);
@@ -128,14 +145,14 @@ impl Detector {
             || alarm.bare && !findings.stands_alone(&alarm)
         {
             self.unconvinced(at);
-            return;
+            return true;
         }
         if self.incidents.len() >= self.config.incidents_max {
             self.counters.incidents_refused += 1;
-            return;
+            return true;
         }
         let id = IncidentId::next(now, self.last_id);
-        let Some(warm) = self.warm[at as usize].as_deref_mut() else { return };
+        let Some(warm) = self.warm[at as usize].as_deref_mut() else { return true };
         let thresholds = warm.series.thresholds;
         let mut active = Active::new(id, target, alarm, &thresholds, &self.config, now);
         let verdict = self.verdict(&mut active, findings, Phase::Opened);
@@ -153,7 +170,7 @@ impl Detector {
         }
         if !convincing {
             self.unconvinced(at);
-            return;
+            return true;
         }
         self.suspect(at);
         self.counters.incidents_opened += 1;
@@ -167,6 +184,7 @@ impl Detector {
         self.evidence.extend(active.fresh(now, 0));
         self.by_target.insert((target, way), id);
         self.incidents.insert(id, active);
+        true
     }
 
     /// Keeps a target's traffic, and that of its services, out of what is normal: for a minute from now

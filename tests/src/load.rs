@@ -133,6 +133,10 @@ fn sample(rng: &mut Rng, dst: u32, sampling: u32) -> FlowSample {
     }
 }
 
+const fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
 /// The agent that sFlow datagrams name.
 const AGENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -150,10 +154,15 @@ impl Pool {
             sampling: shape.sampling,
             style: SamplingStyle::Domain,
         };
-        // Every host once, in an order without pattern, but not more than fits the caches twice.
+        // Every host once, in an order without use to a cache, but not more datagrams than fit it twice.
         let count = (shape.hosts as usize / shape.records + 1).clamp(64, 16_384);
-        let mut dst = || rng.below(shape.hosts);
-        let targets: Vec<u32> = (0..count * shape.records).map(|_| dst()).collect();
+        // A step that shares no factor with their number meets all of them before any again.
+        let step = (0x9e37_79b1..).find(|step| gcd(*step, shape.hosts.into()) == 1).unwrap_or(1);
+        let first = u64::from(rng.below(shape.hosts.max(1)));
+        let target = |n: u64| (first + n * step) % u64::from(shape.hosts.max(1));
+        let targets: Vec<u32> = (0..(count * shape.records) as u64)
+            .map(|n| u32::try_from(target(n)).unwrap_or(0))
+            .collect();
         let mut flows = |chunk: &[u32]| -> Vec<Flow> {
             chunk.iter().map(|d| flow(&mut rng, *d, now)).collect()
         };

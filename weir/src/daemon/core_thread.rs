@@ -360,7 +360,8 @@ impl CoreThread {
         let mut snapshot = self.core.snapshot(state.judged);
         snapshot.intake = intake(&state.counters, self.queue.lost());
         let snapshot = Arc::new(snapshot);
-        metrics::update(&self.metrics, &snapshot, &state.counters, self.queue.lost());
+        let detector = self.core.detector().counters();
+        metrics::update(&self.metrics, &snapshot, &state.counters, &detector, self.queue.lost());
         self.snapshot.store(snapshot);
         state.published = state.judged;
     }

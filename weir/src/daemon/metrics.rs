@@ -21,8 +21,12 @@ pub(crate) fn update(
     metrics: &Metrics,
     snapshot: &Snapshot,
     counters: &BTreeMap<u16, Counters>,
+    detector: &weir_detector::Counters,
     lost_slices: u64,
 ) {
+    for (kind, value) in of_detector(detector) {
+        Metrics::raise(&metrics.detector_events, &[kind], value);
+    }
     exporters(metrics, snapshot);
     peers(metrics, snapshot);
     for family in Family::ALL {
@@ -45,6 +49,24 @@ pub(crate) fn update(
         Metrics::raise(&metrics.receive_events, &[kind], value);
     }
     Metrics::raise(&metrics.lost_slices, &[], lost_slices);
+}
+
+/// The detector's counters by the names they have as labels.
+const fn of_detector(counters: &weir_detector::Counters) -> [(&'static str, u64); 12] {
+    [
+        ("cells", counters.cells),
+        ("late", counters.late),
+        ("hosts-over-limit", counters.hosts_refused),
+        ("watched-hosts-over-limit", counters.warm_refused),
+        ("profiles-over-limit", counters.profiles_refused),
+        ("prefixes-over-limit", counters.prefixes_refused),
+        ("samples-over-limit", counters.samples_refused),
+        ("alarms", counters.alarms),
+        ("alarms-unconvincing", counters.alarms_unconvincing),
+        ("alarms-deferred", counters.alarms_deferred),
+        ("incidents-over-limit", counters.incidents_refused),
+        ("incidents", counters.incidents_opened),
+    ]
 }
 
 /// A shard's counters by the names they have as labels.

@@ -1,0 +1,49 @@
+//! Many targets at once.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+/// Hosts attacked, each in a network of its own.
+const HOSTS: u32 = 150;
+
+fn world(shards: u16) -> World {
+    let nets: Vec<IpNet> = vec!["10.0.0.0/16".parse().unwrap()];
+    let inventory = Arc::new(Inventory::new(nets.into(), Vec::<IpNet>::new().into(), Vec::new()));
+    let detector = Detector::new(Config::default(), Arc::clone(&inventory));
+    World { detector, inventory, ..World::new(shards) }
+}
+
+/// Answers of many name servers to every host, for some slots; the targets found so far after each slot.
+fn flood(world: &mut World, slots: u32) -> Vec<usize> {
+    let mut found: BTreeSet<IpNet> = BTreeSet::new();
+    (0..slots)
+        .map(|slot| {
+            for host in 0..HOSTS {
+                world.send(20, |i| {
+                    let mut packet = sample(slot * 1000 + i * 7, 53, 17, 4000, 1400);
+                    packet.record.dst = IpAddr::from((0x0a00_0007 + (host << 8)).to_be_bytes());
+                    packet
+                });
+            }
+            world.tick();
+            found.extend(world.said.drain(..).map(|verdict| verdict.target));
+            found.len()
+        })
+        .collect()
+}
+
+#[test]
+fn targets_beyond_what_one_slot_may_look_at_take_turns() {
+    let mut world = world(1);
+    let found = flood(&mut world, 15);
+    let looked_in_one = found.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+    assert!(looked_in_one <= 64, "{found:?}");
+    assert!(world.detector.counters().alarms_deferred > 0);
+    assert_eq!(*found.last().unwrap(), HOSTS as usize, "{found:?}");
+}
+
+#[test]
+fn turns_do_not_depend_on_shards() {
+    assert_eq!(flood(&mut world(1), 10), flood(&mut world(8), 10));
+}
