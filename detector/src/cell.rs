@@ -95,34 +95,61 @@ const _: () = assert!(2 * size_of::<Narrow>() == size_of::<Cell>(), "that is wha
 impl Narrow {
     /// The same traffic, where it is little enough.
     pub(crate) fn of(cell: &Cell) -> Option<Self> {
-        let counts = cell.packets.iter().fold(
-            cell.service_udp | cell.new_sources | cell.dropped | cell.out_packets | cell.out_syn,
-            |all, packets| all | packets,
-        );
-        let sums = cell.bytes | cell.variance | cell.dropped_bytes | cell.out_bytes;
-        // A bit above the width in any of them is one in all of them or-ed.
-        if counts > u32::from(u16::MAX) || sums > u64::from(u32::MAX) {
-            return None;
-        }
-        #[expect(clippy::cast_possible_truncation, reason = "just found to be small enough")]
-        let narrow = Self {
-            packets: cell.packets.map(|packets| packets as u16),
-            service_udp: cell.service_udp as u16,
-            new_sources: cell.new_sources as u16,
-            dropped: cell.dropped as u16,
-            out_packets: cell.out_packets as u16,
-            out_syn: cell.out_syn as u16,
-            bytes: cell.bytes as u32,
-            variance: cell.variance as u32,
-            dropped_bytes: cell.dropped_bytes as u32,
-            out_bytes: cell.out_bytes as u32,
-        };
-        Some(narrow)
+        let mut narrow = Self::default();
+        narrow.add(cell).then_some(narrow)
     }
 
+    /// Adds, where the sum is little enough; else nothing changes, and the answer is false.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "found to be small enough before it counts"
+    )]
+    #[inline]
+    pub(crate) fn add(&mut self, cell: &Cell) -> bool {
+        let mut sum = *self;
+        // A bit above the width in any of them is one in all of them or-ed; a sum of 16 and 31 bits has 32.
+        let (mut counts, mut given) = (0_u32, 0_u32);
+        let mut count = |mine: &mut u16, more: u32| {
+            let sum = u32::from(*mine).wrapping_add(more);
+            (counts, given) = (counts | sum, given | more);
+            *mine = sum as u16;
+        };
+        for (mine, more) in sum.packets.iter_mut().zip(cell.packets) {
+            count(mine, more);
+        }
+        count(&mut sum.service_udp, cell.service_udp);
+        count(&mut sum.new_sources, cell.new_sources);
+        count(&mut sum.dropped, cell.dropped);
+        count(&mut sum.out_packets, cell.out_packets);
+        count(&mut sum.out_syn, cell.out_syn);
+        let (mut sums, mut large) = (0_u64, 0_u64);
+        let mut octets = |mine: &mut u32, more: u64| {
+            let sum = u64::from(*mine).wrapping_add(more);
+            (sums, large) = (sums | sum, large | more);
+            *mine = sum as u32;
+        };
+        octets(&mut sum.bytes, cell.bytes);
+        octets(&mut sum.variance, cell.variance);
+        octets(&mut sum.dropped_bytes, cell.dropped_bytes);
+        octets(&mut sum.out_bytes, cell.out_bytes);
+        let fits = counts <= u32::from(u16::MAX)
+            && sums <= u64::from(u32::MAX)
+            && given >> 31 == 0
+            && large >> 63 == 0;
+        if fits {
+            *self = sum;
+        }
+        fits
+    }
+
+    #[inline]
     pub(crate) fn wide(&self) -> Cell {
+        let mut packets = [0; Class::COUNT];
+        for (wide, narrow) in packets.iter_mut().zip(self.packets) {
+            *wide = u32::from(narrow);
+        }
         Cell {
-            packets: self.packets.map(u32::from),
+            packets,
             bytes: u64::from(self.bytes),
             variance: u64::from(self.variance),
             service_udp: u32::from(self.service_udp),

@@ -18,7 +18,7 @@ pub(crate) const NOW_QUIET_MAX: usize = 128;
 /// Packets of the present kept of all quiet hosts together, where each has as many as these leave it.
 const NOW_QUIET_ALL: usize = 1 << 20;
 /// What is left to each at the least.
-const NOW_QUIET_MIN: usize = 8;
+const NOW_QUIET_MIN: usize = 6;
 
 /// Packets of the present that each of so many hosts may keep that are far from any threshold and have
 /// no shape to compare.

@@ -70,11 +70,7 @@ impl Seconds {
     #[inline]
     pub(crate) fn add(&mut self, second: u64, cell: &Cell) {
         if let Self::Narrow(all) = self {
-            let place = &mut all[ring(second, all.len())];
-            let mut sum = place.wide();
-            sum.add(cell);
-            if let Some(narrow) = Narrow::of(&sum) {
-                *place = narrow;
+            if all[ring(second, all.len())].add(cell) {
                 return;
             }
             self.widen();
@@ -115,6 +111,7 @@ mod tests {
             (14, Cell { bytes: 1 << 32, ..Cell::default() }),
             (14, Cell { packets: [65_530; 8], ..Cell::default() }),
             (32, Cell { out_packets: u32::MAX, ..Cell::default() }),
+            (32, Cell { out_packets: u32::MAX - 1, out_bytes: u64::MAX - 9, ..Cell::default() }),
         ] {
             let mut seconds = Seconds::new(len);
             for second in 100..114 {
