@@ -185,8 +185,25 @@ impl App {
         &self,
         work: impl FnOnce(&Change<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Problem> {
+        self.change_then(work, |_| {}).await
+    }
+
+    /// Changes the store in one transaction and does what follows from it before anybody else may change
+    /// it: what follows is in the order of the changes, and is done also when whoever asked has gone.
+    pub(crate) async fn change_then<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Change<'_>) -> Result<T, StoreError> + Send + 'static,
+        then: impl FnOnce(&T) + Send + 'static,
+    ) -> Result<T, Problem> {
         let writer = Arc::clone(&self.inner.records.writer);
-        blocking(move || writer.lock().unwrap_or_else(PoisonError::into_inner).change(work)).await
+        blocking(move || {
+            let mut store = writer.lock().unwrap_or_else(PoisonError::into_inner);
+            let changed = store.change(work)?;
+            then(&changed);
+            drop(store);
+            Ok(changed)
+        })
+        .await
     }
 
     /// Works on the writing connection itself, for backups.

@@ -5,10 +5,12 @@
 mod common;
 
 use std::num::NonZeroU64;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Wake, Waker};
 
 use axum::http::StatusCode;
-use common::{ask, incident, world, world_on};
+use common::{World, ask, incident, world, world_on};
 use serde_json::{Value, json};
 use weir_api::{Config, Records};
 use weir_model::{
@@ -150,6 +152,72 @@ async fn a_setting_is_changed_by_whoever_read_its_last_version() {
     assert_eq!(put(Some(tag)).await.status, StatusCode::PRECONDITION_FAILED);
     let removed = ask("DELETE", path).token(&token).header("if-match", "\"1\"").send(&world).await;
     assert_eq!(removed.json()["value"], Value::Null);
+}
+
+/// Wakes whoever waits, instead of polling what was to be polled.
+#[derive(Default)]
+struct Woken(tokio::sync::Notify);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.notify_one();
+    }
+}
+
+/// Follows a change of a setting until it is written, and no further: what is left of it is still to run.
+async fn until_written(world: &World, mut change: Pin<&mut impl Future>) {
+    let (open, gate) = std::sync::mpsc::channel();
+    *world.settings.gate.lock().unwrap() = Some(gate);
+    let mut open = Some(open);
+    while open.is_some() {
+        // Each step is woken by itself: a late call of the one before says nothing of this one.
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let step = change.as_mut().poll(&mut Context::from_waker(&waker));
+        assert!(step.is_pending(), "it cannot be written before the gate is open");
+        if world.settings.gate.lock().unwrap().is_none() {
+            open = None;
+        }
+        woken.0.notified().await;
+    }
+}
+
+/// With a single thread that may block.
+fn run(test: impl Future<Output = ()>) {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.max_blocking_threads(1).enable_all().build().unwrap().block_on(test);
+}
+
+#[test]
+fn of_two_changes_of_a_setting_the_one_written_last_is_in_force() {
+    run(async {
+        let (first, second) = (json!([{"name": "first"}]), json!([{"name": "second"}]));
+        let world = world();
+        let token = world.token(Role::Admin).await;
+        let put = |tag: &str, value: &Value| {
+            let ask = ask("PUT", "/api/v1/settings/groups").token(&token).header("if-match", tag);
+            ask.json(value).send(&world)
+        };
+        let mut slow = Box::pin(put("\"0\"", &first));
+        until_written(&world, slow.as_mut()).await;
+        assert_eq!(put("\"1\"", &second).await.status, StatusCode::OK);
+        assert_eq!(slow.await.status, StatusCode::OK);
+        assert_eq!(*world.settings.applied.lock().unwrap(), [Some(first), Some(second)]);
+    });
+}
+
+#[test]
+fn a_setting_that_is_written_is_in_force_though_whoever_changed_it_has_gone() {
+    run(async {
+        let value = json!([{"name": "acme"}]);
+        let world = world();
+        let token = world.token(Role::Admin).await;
+        let put = ask("PUT", "/api/v1/settings/groups").token(&token).header("if-match", "\"0\"");
+        let mut gone = Box::pin(put.json(&value).send(&world));
+        until_written(&world, gone.as_mut()).await;
+        drop(gone);
+        assert_eq!(*world.settings.applied.lock().unwrap(), [Some(value)]);
+    });
 }
 
 #[tokio::test]
@@ -316,7 +384,7 @@ async fn a_second_factor_is_asked_for_and_a_code_counts_once() {
     let again = json!({"password": common::PASSWORD});
     let begin = ask("POST", "/api/v1/me/totp").cookie(&cookie).json(&again).send(&world).await;
     let secret = begin.json()["secret"].as_str().unwrap().to_owned();
-    let code = |world: &common::World| {
+    let code = |world: &World| {
         let secret = totp_rs::Secret::try_from_base32(&secret).unwrap();
         let totp = totp_rs::Builder::new().with_secret(secret).build().unwrap();
         let secs = Millis(world.clock.load(std::sync::atomic::Ordering::Relaxed)).secs();

@@ -1,6 +1,8 @@
 //! `/api/v1/settings`: what may change while weir runs, kept beside the configuration file, which is
 //! never written.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -9,6 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 use weir_model::{Millis, Spared};
+use weir_store::Change;
 use weir_store::notes::Setting;
 
 use crate::access::permission::{Allowed, needs};
@@ -185,16 +188,18 @@ async fn store(
     let mut entry = app.entry(&who.principal, action, name);
     entry.before = shown.value.as_ref().map(ToString::to_string);
     entry.after = value.as_ref().map(|value| desk.told(name, before.as_ref(), value).to_string());
-    let written = app
-        .change(move |change| {
-            let version = change.put_setting(name, version, at, &by, body.as_deref())?;
-            change.audit(&entry)?;
-            Ok(version)
-        })
-        .await;
-    match written {
+    let write = move |change: &Change<'_>| {
+        let version = change.put_setting(name, version, at, &by, body.as_deref())?;
+        change.audit(&entry)?;
+        Ok(version)
+    };
+    // Of two changes the core is to end with the one that the file ends with.
+    let apply = {
+        let (desk, value) = (Arc::clone(desk), value.clone());
+        move |_: &u64| desk.apply(name, value.as_ref())
+    };
+    match app.change_then(write, apply).await {
         Ok(version) => {
-            desk.apply(name, value.as_ref());
             let who = Some(who.principal.name.clone());
             let value = value.map(|value| desk.shown(name, &value));
             let before = shown.value.clone();

@@ -35,6 +35,7 @@ pub struct World {
     pub code: String,
     pub asked: Arc<std::sync::Mutex<Vec<Command>>>,
     pub snapshot: Arc<ArcSwap<Snapshot>>,
+    pub settings: Arc<Settings>,
 }
 
 /// A panel's synchronisation that only notes what it is told.
@@ -79,8 +80,14 @@ impl Desk for Panels {
 }
 
 /// Settings that only lists of at most nine entries are good for.
-#[derive(Debug)]
-pub struct Settings;
+#[derive(Debug, Default)]
+pub struct Settings {
+    /// What was put in force, in order.
+    pub applied: std::sync::Mutex<Vec<Option<Value>>>,
+    /// Until its other end is gone, the next change waits where it would be written: it takes a thread that
+    /// may block, which must be the only one.
+    pub gate: std::sync::Mutex<Option<std::sync::mpsc::Receiver<()>>>,
+}
 
 impl weir_api::settings::Desk for Settings {
     fn names(&self) -> &'static [&'static str] {
@@ -113,6 +120,9 @@ impl weir_api::settings::Desk for Settings {
     }
 
     fn told(&self, name: &str, _before: Option<&Value>, value: &Value) -> Value {
+        if let Some(gate) = self.gate.lock().unwrap().take() {
+            tokio::task::spawn_blocking(move || gate.recv().is_ok());
+        }
         self.shown(name, value)
     }
 
@@ -120,7 +130,9 @@ impl weir_api::settings::Desk for Settings {
         Value::Array(Vec::new())
     }
 
-    fn apply(&self, _name: &str, _value: Option<&Value>) {}
+    fn apply(&self, _name: &str, value: Option<&Value>) {
+        self.applied.lock().unwrap().push(value.cloned());
+    }
 }
 
 /// An answer, read to its end.
@@ -268,6 +280,7 @@ pub fn world_on(config: Config, records: Records) -> World {
             let _ = request.reply.send(answer);
         }
     });
+    let settings = Arc::new(Settings::default());
     let handles = Handles {
         snapshot: Arc::clone(&snapshot),
         commands,
@@ -277,14 +290,14 @@ pub fn world_on(config: Config, records: Records) -> World {
         facts: Arc::default(),
         agents: None,
         panels: Some(Arc::new(Panels::default())),
-        settings: Arc::new(Settings),
+        settings: Arc::clone(&settings) as _,
         asks: Some(asks()),
     };
     let time = Arc::clone(&clock);
     let clock_of = Clock::new(move || Millis(time.load(Ordering::Relaxed)));
     let app = App::new(config, handles, records, clock_of);
     let code = app.setup_code().unwrap().expect("there is no owner yet");
-    World { router: weir_api::router(app.clone()), app, clock, code, asked, snapshot }
+    World { router: weir_api::router(app.clone()), app, clock, code, asked, snapshot, settings }
 }
 
 /// Answers questions as a weir without webhooks but one would.
