@@ -1,12 +1,12 @@
 //! From verdict to verdict until the end.
 
-use weir_model::{IncidentId, Match, Phase, Rate, Verdict};
+use weir_model::{Goodput, IncidentId, IpNet, Match, Phase, Rate, Verdict};
 
 use crate::Detector;
 use crate::host::Warm;
 use crate::incident::{Active, important};
-use crate::judge::{EVIDENCE_MIN, LOOK_AGAIN_MS, discarded, goodput, matched, present};
-use crate::metric::{BITS, OUTBOUND, PACKETS};
+use crate::judge::{EVIDENCE_MIN, LOOK_AGAIN_MS, discarded, matched, present, rate_of};
+use crate::metric::{BITS, OUTBOUND, PACKETS, values};
 use crate::table::carpet;
 
 /// How often evidence that changed is handed on to be kept, milliseconds.
@@ -91,7 +91,6 @@ impl Detector {
         }
         let way = active.way();
         let Some(warm) = self.warm_of(active.target) else { return };
-        let silenced = self.silenced(active.target);
         let Some(last) = &mut active.last else { return };
         active.said = self.clock;
         last.phase = Phase::Ongoing;
@@ -109,12 +108,31 @@ impl Detector {
         last.discarded = discarded(warm);
         // Also when the attack is gone: a rule may have cut the players with it.
         last.legitimate =
-            last.legitimate.map(|_| goodput(warm, last.rate, last.excess, f64::INFINITY, silenced));
+            last.legitimate.map(|_| self.goodput(warm, last.rate, last.excess, f64::INFINITY));
         let now = warm.profile.latest(self.clock.slot(), self.back() * 10);
         for candidate in &mut last.candidates {
             candidate.rate = matched(&now, last.rate, &candidate.packets);
         }
         out.push(last.clone());
+    }
+
+    /// How legitimate traffic towards a target fares that is not attacked, or no more; `None` when
+    /// its normal is not known.
+    pub fn legitimate(&self, target: IpNet) -> Option<Goodput> {
+        let warm = self.warm_of(target).filter(|warm| warm.known())?;
+        let now = self.clock.secs();
+        let mut best = [0; 2];
+        // By the clock: the window of a target that has fallen silent ends with its last packet.
+        for second in now.saturating_sub(self.back() + 1)..=now {
+            let values = values(&warm.series.window.second(second));
+            best = [best[0].max(values[PACKETS]), best[1].max(values[BITS])];
+        }
+        let rate = rate_of(best[0], best[1], 1.0);
+        let over = Rate {
+            packets_per_sec: (rate.packets_per_sec - warm.series.mean(PACKETS)).max(0.0),
+            bits_per_sec: (rate.bits_per_sec - warm.series.mean(BITS)).max(0.0),
+        };
+        Some(self.goodput(warm, rate, over, f64::INFINITY))
     }
 
     /// Counts quiet seconds up to the watermark; whether they are enough.

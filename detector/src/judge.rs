@@ -395,7 +395,7 @@ impl Detector {
             discarded: warm.map_or_else(Rate::default, discarded),
             legitimate: warm
                 .filter(|_| evidence.known && way == Direction::Inbound)
-                .map(|w| goodput(w, rate, over, effective(&now), self.silenced(active.target))),
+                .map(|w| self.goodput(w, rate, over, effective(&now))),
             sources: traits.sources,
             reason: self.reason(&active.alarm, &excess),
             candidates,
@@ -407,6 +407,11 @@ impl Detector {
         active.learn(kept(evidence, &excess, &normal), over.packets_per_sec);
         verdict.summary = summary::sentence(&verdict, &self.inventory);
         verdict
+    }
+
+    /// How legitimate traffic fares, of which at most `seen` packets a second are told from the excess.
+    pub(crate) fn goodput(&self, warm: &Warm, rate: Rate, over: Rate, seen: f64) -> Goodput {
+        left(warm, (rate, over), seen, self.silenced(warm.target), self.sampling)
     }
 
     fn reason(&self, alarm: &Alarm, excess: &Excess) -> Reason {
@@ -558,7 +563,7 @@ fn higher(a: Rate, b: Rate) -> Rate {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a statistic, not an account")]
-fn rate_of(packets: u64, bits: u64, secs: f64) -> Rate {
+pub(crate) fn rate_of(packets: u64, bits: u64, secs: f64) -> Rate {
     Rate { packets_per_sec: packets as f64 / secs, bits_per_sec: bits as f64 / secs }
 }
 
@@ -611,20 +616,27 @@ fn effective(now: &[Packet]) -> f64 {
 }
 
 /// What is left of the present without the excess, against what is normal; at most `seen` packets
-/// a second tell one from the other. What is `silenced` nobody expects any more.
-pub(crate) fn goodput(warm: &Warm, rate: Rate, over: Rate, seen: f64, silenced: Rate) -> Goodput {
+/// a second tell one from the other. What is `silenced` nobody expects any more, and where nothing
+/// arrives, one in `sampling` packets would be seen.
+fn left(
+    warm: &Warm,
+    (rate, over): (Rate, Rate),
+    seen: f64,
+    silenced: Rate,
+    sampling: f64,
+) -> Goodput {
     let series = &warm.series;
     let cell = series.window.seconds(series.window.newest(), 3);
-    let sampling = cell.variance.checked_div(cell.total()).unwrap_or(1).max(1);
+    #[expect(clippy::cast_precision_loss, reason = "a statistic, not an account")]
+    let own = cell.variance.checked_div(cell.total()).map(|own| own as f64);
+    let sampling = own.unwrap_or(sampling).max(1.0);
     let normal = Rate {
         packets_per_sec: (series.mean(PACKETS) - silenced.packets_per_sec).max(0.0),
         bits_per_sec: (series.mean(BITS) - silenced.bits_per_sec).max(0.0),
     };
-    #[expect(clippy::cast_precision_loss, reason = "a statistic, not an account")]
-    let sampled = normal.packets_per_sec / sampling as f64;
+    let sampled = normal.packets_per_sec / sampling;
     // Beside a flood a thousand times as strong few packets of normal traffic are among those kept.
-    #[expect(clippy::cast_precision_loss, reason = "a statistic, not an account")]
-    let arrived = rate.packets_per_sec / sampling as f64;
+    let arrived = rate.packets_per_sec / sampling;
     let expected_samples = if arrived > seen { sampled * seen / arrived } else { sampled };
     Goodput {
         now: Rate {

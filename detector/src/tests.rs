@@ -374,3 +374,29 @@ fn strangers_beside_many_players_are_an_alarm() {
     }
     assert!(world.said.iter().all(|v| v.phase != Phase::Ended));
 }
+
+#[test]
+fn how_players_fare_is_told_after_the_attack_too() {
+    let mut world = World::new(1);
+    world.play(400);
+    let target = IpNet::from("203.0.113.7".parse::<IpAddr>().unwrap());
+    for t in 0..50_u32 {
+        world.players();
+        world.send(20, |i| syn(t * 20 + i));
+        world.tick();
+    }
+    world.play(45);
+    assert_eq!(world.said.last().unwrap().phase, Phase::Ended);
+    let normal = world.detector.legitimate(target).expect("its normal is known");
+    assert!(normal.now.bits_per_sec >= 0.5 * normal.normal.bits_per_sec, "{normal:?}");
+    // Ten packets a second, one in a thousand seen.
+    assert!((5.0..20.0).contains(&normal.expected_samples), "{normal:?}");
+    for _ in 0..50 {
+        world.tick();
+    }
+    let silent = world.detector.legitimate(target).unwrap();
+    assert_eq!(silent.now.bits_per_sec, 0.0, "nothing arrives, and nothing says so");
+    assert!((5.0..20.0).contains(&silent.expected_samples), "{silent:?}");
+    // Of a host just met nothing is known.
+    assert_eq!(world.detector.legitimate("203.0.113.8/32".parse().unwrap()), None);
+}

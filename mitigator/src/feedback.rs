@@ -293,6 +293,11 @@ impl Watch {
     }
 }
 
+/// Why a measure is taken back under which so much is left of legitimate traffic, 0-1.
+pub(crate) fn starved(left: f64) -> String {
+    format!("legitimate traffic fell to {:.0} %", left * 100.0)
+}
+
 /// Legitimate traffic now, and no more than is normal: what is above may well be the attack.
 fn usual(goodput: &Goodput) -> f64 {
     goodput.now.bits_per_sec.min(goodput.normal.bits_per_sec)

@@ -7,6 +7,7 @@
 //!
 //! Read [`Config`] and [`Mitigator`] first.
 
+mod aftermath;
 mod carve;
 mod command;
 mod config;
@@ -63,6 +64,8 @@ pub struct Mitigator {
     approvals: BTreeMap<u64, String>,
     /// What legitimate traffic does under manual rules, as seen by an incident they concern.
     manual_watches: BTreeMap<(MitigationId, IncidentId), Watch>,
+    /// When it was last asked how players fare after attacks.
+    asked: Millis,
     memory: Memory,
     ledger: Ledger,
     /// Peers known by their reports.
@@ -89,6 +92,7 @@ impl Mitigator {
             manual: Vec::new(),
             approvals: BTreeMap::new(),
             manual_watches: BTreeMap::new(),
+            asked: Millis(0),
             memory: Memory::default(),
             ledger: Ledger::default(),
             peers: report::Peers::new(),

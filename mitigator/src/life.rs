@@ -12,7 +12,7 @@ use weir_model::{
 use crate::Mitigator;
 use crate::config::Visibility;
 use crate::entry::{Entry, Life};
-use crate::feedback::{Effect, Watch};
+use crate::feedback::{Effect, Watch, starved};
 use crate::plan::{Plan, Situation, fits_host, plan};
 
 /// A mere alert is recorded again after so long, even when its reason reads differently each time.
@@ -84,6 +84,7 @@ impl Mitigator {
         entry.legitimate.take(verdict);
         entry.last_alive = now;
         if entry.life != Life::Alive {
+            entry.watch = None;
             if matches!(entry.life, Life::Probing { .. }) {
                 entry.strikes = entry.strikes.saturating_add(1);
                 if std::mem::take(&mut entry.fell) {
@@ -257,8 +258,7 @@ impl Mitigator {
             }
             Effect::Works | Effect::Unseen | Effect::TooWeak(_) => {}
             Effect::Harmful(left) => {
-                let why = format!("legitimate traffic fell to {:.0} %", left * 100.0);
-                self.roll_back(entry, &why, true, now);
+                self.roll_back(entry, &starved(left), true, now);
                 return effect;
             }
             Effect::Useless(gone) => {
@@ -273,7 +273,7 @@ impl Mitigator {
 
     /// Withdraws the youngest generation. Harmful ones are not used again for a day, useless ones
     /// not in this incident; the next best follows when the next generation is due.
-    fn roll_back(&mut self, entry: &mut Entry, why: &str, harmful: bool, now: Millis) {
+    pub(crate) fn roll_back(&mut self, entry: &mut Entry, why: &str, harmful: bool, now: Millis) {
         let youngest = entry.watch.map_or(now, |watch| watch.from);
         let is_it = |m: &Mitigation| m.state == MitigationState::Active && m.since >= youngest;
         let measures: Vec<Measure> =

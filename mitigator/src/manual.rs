@@ -6,7 +6,7 @@ use weir_model::{Measure, Millis, MitigationId, MitigationState, Verdict};
 
 use crate::Mitigator;
 use crate::entry::{Entry, Life};
-use crate::feedback::{Harm, Watch};
+use crate::feedback::{Harm, Watch, starved};
 use crate::ledger::{close, is_live};
 
 /// Manual rules whose effect on legitimate traffic is watched at once.
@@ -47,7 +47,8 @@ impl Mitigator {
     }
 
     /// Attacks on the target of a manual rule show whether it does harm, from when it is on the wire.
-    /// Without an attack nobody measures what is legitimate.
+    /// Without an attack nobody knows what was legitimate before; what is known of one that ends
+    /// meanwhile is enough.
     pub(crate) fn watch_manual(&mut self, measure: &Measure, on_wire: Option<Millis>) {
         // A black hole and a diversion do not claim to spare anybody.
         let Measure::FlowSpec(filter) = measure else { return };
@@ -63,9 +64,11 @@ impl Mitigator {
             if concerns && self.manual_watches.len() < WATCHES_MAX {
                 let verdict = &entry.incident.verdict;
                 let new = || Watch::new(verdict, entry.legitimate, verdict.at);
-                let watch = self.manual_watches.entry(key).or_insert_with(new);
-                watch.on_wire = watch.on_wire.or(on_wire);
+                self.manual_watches.entry(key).or_insert_with(new);
             }
+        }
+        for (_, watch) in self.manual_watches.iter_mut().filter(|((of, _), _)| *of == id) {
+            watch.on_wire = watch.on_wire.or(on_wire);
         }
     }
 
@@ -94,7 +97,7 @@ impl Mitigator {
 
     fn take_back(&mut self, entry: &mut Entry, id: MitigationId, left: f64, now: Millis) {
         let Some(m) = self.manual.iter_mut().find(|m| m.id == id && is_live(m)) else { return };
-        let why = format!("legitimate traffic fell to {:.0} %", left * 100.0);
+        let why = starved(left);
         close(m, MitigationState::Withdrawn, &format!("rolled back: {why}"), now);
         let measure = m.measure.clone();
         let until = now + self.config.harmful_secs.saturating_mul(1000);

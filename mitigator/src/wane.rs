@@ -46,7 +46,6 @@ impl Mitigator {
         let hold = self.config.hold_ms(rung, entry.strikes).max(self.config.step_ms());
         let until = now + hold;
         entry.life = Life::Holding { until };
-        entry.watch = None;
     }
 
     fn remember(&mut self, entry: &Entry, rung: Rung, now: Millis) {

@@ -195,6 +195,11 @@ impl Core {
         for verdict in &self.verdicts {
             self.mitigator.verdict(verdict, now);
         }
+        for (incident, target) in self.mitigator.observed_after(now) {
+            if let Some(legitimate) = self.detector.legitimate(target) {
+                self.mitigator.fares(incident, legitimate, now);
+            }
+        }
         let desired = self.mitigator.advance(now);
         Turn {
             desired,
@@ -321,6 +326,8 @@ fn merge(row: &mut ExporterStatus, other: &ExporterStatus) {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+    mod aftermath;
 
     use std::num::NonZeroU64;
 

@@ -239,9 +239,8 @@ fn a_rule_that_starves_the_players_is_rolled_back_and_the_second_best_tried() {
     assert!(!world.desired().contains(&starves));
 }
 
-#[test]
-fn a_manual_rule_that_starves_the_players_is_rolled_back() {
-    let mut world = World::new(|c| c.mode = weir_model::Mode::Approve);
+/// All UDP towards the victim dropped by hand, by somebody in a hurry; how the rule reads.
+fn drop_udp(world: &mut World) -> String {
     let by_hand = weir_model::Measure::FlowSpec(weir_model::Filter {
         packets: weir_model::Match {
             protocols: vec![17],
@@ -250,22 +249,110 @@ fn a_manual_rule_that_starves_the_players_is_rolled_back() {
         action: weir_model::Action::Drop,
     });
     let starves = by_hand.to_string();
-    let traffic = |in_force: &[String], mut v: Verdict| {
-        v.legitimate = goodput(if in_force.contains(&starves) { 0.2 } else { 9.0 });
-        v
-    };
-    run(&mut world, 5, traffic);
     let add = weir_model::Command::Add { measure: by_hand, ttl_secs: 600, by: "eve".into() };
     world.command(&add).unwrap();
     assert_eq!(world.desired(), std::slice::from_ref(&starves));
-    run(&mut world, 2, traffic);
+    starves
+}
+
+/// As many seconds without a verdict; what is asked of the players meanwhile is answered with this.
+/// Yields how often it was asked.
+fn after_attack(world: &mut World, secs: u64, legitimate: Goodput) -> usize {
+    let mut asked = 0;
+    for _ in 0..secs * 10 {
+        for (incident, target) in world.mitigator.observed_after(world.now) {
+            assert_eq!(target, super::net(super::VICTIM));
+            world.mitigator.fares(incident, legitimate, world.now);
+            asked += 1;
+        }
+        world.mitigator.advance(world.now);
+        world.announce_all();
+        world.now = world.now + 100;
+    }
+    asked
+}
+
+fn players(world: &mut World, secs: u64) {
+    run(world, secs, |_, mut v| {
+        v.legitimate = goodput(9.0);
+        v
+    });
+}
+
+#[test]
+fn a_manual_rule_that_starves_the_players_is_rolled_back() {
+    let mut world = World::new(|c| c.mode = weir_model::Mode::Approve);
+    players(&mut world, 5);
+    let starves = drop_udp(&mut world);
+    let starving = |in_force: &[String], mut v: Verdict| {
+        v.legitimate = goodput(if in_force.contains(&starves) { 0.2 } else { 9.0 });
+        v
+    };
+    run(&mut world, 2, starving);
     assert_eq!(world.desired(), std::slice::from_ref(&starves), "one measurement may be off");
-    run(&mut world, 2, traffic);
+    run(&mut world, 2, starving);
     assert_eq!(world.desired(), [""; 0]);
     assert!(world.actions().contains(&"roll-back".to_owned()));
     let note = &world.of(MitigationState::Withdrawn)[0].note;
     assert!(note.starts_with("rolled back: legitimate traffic fell to 2 %"), "{note}");
     assert!(world.mitigator.manual_watches.is_empty());
+}
+
+#[test]
+fn a_manual_rule_whose_attack_is_over_before_the_verdict_is_rolled_back_all_the_same() {
+    // The peer may have it before the end of the attack or after it.
+    for at_once in [true, false] {
+        let mut world = World::new(|c| c.mode = weir_model::Mode::Approve);
+        players(&mut world, 5);
+        let starves = drop_udp(&mut world);
+        if at_once {
+            world.announce_all();
+        }
+        // It drops what is seen of the attack as well.
+        world.end(1);
+        let incident = world.mitigator.incidents().next().unwrap();
+        assert_eq!(incident.state, weir_model::IncidentState::Closed);
+        after_attack(&mut world, 1, goodput(0.2).unwrap());
+        assert_eq!(world.desired(), std::slice::from_ref(&starves), "one measurement may be off");
+        after_attack(&mut world, 2, goodput(0.2).unwrap());
+        assert_eq!(world.desired(), [""; 0]);
+        let decisions = world.mitigator.take_decisions();
+        let why = decisions.iter().find(|d| d.action == "roll-back").unwrap();
+        assert_eq!(why.detail, format!("{starves}: legitimate traffic fell to 2 %"));
+        let withdrawn = world.of(MitigationState::Withdrawn);
+        assert_eq!(withdrawn[0].note, "rolled back: legitimate traffic fell to 2 %");
+        assert_eq!(after_attack(&mut world, 5, goodput(0.2).unwrap()), 0, "nothing is left to see");
+    }
+}
+
+#[test]
+fn a_rule_is_observed_after_the_attack_for_a_time_only() {
+    let mut world = World::new(|c| c.mode = weir_model::Mode::Approve);
+    players(&mut world, 5);
+    let harmless = drop_udp(&mut world);
+    world.announce_all();
+    world.end(1);
+    let asked = after_attack(&mut world, 60, goodput(9.0).unwrap());
+    assert!((10..=11).contains(&asked), "once a second, for ten seconds: {asked}");
+    // Players who leave later are not its fault.
+    assert_eq!(after_attack(&mut world, 60, goodput(0.0).unwrap()), 0);
+    assert_eq!(world.desired(), [harmless]);
+    assert!(world.mitigator.manual_watches.is_empty());
+}
+
+#[test]
+fn weirs_own_rule_is_observed_to_the_end_as_well() {
+    let mut world = World::auto();
+    players(&mut world, 1);
+    assert_eq!(world.desired(), [limit_from(123, 300_000)]);
+    world.announce_all();
+    world.end(1);
+    after_attack(&mut world, 3, goodput(0.2).unwrap());
+    assert_eq!(world.desired(), [""; 0], "not held for the players to starve");
+    assert!(world.actions().contains(&"roll-back".to_owned()));
+    // The attack is back while weir still looks: the rule is known to do harm.
+    players(&mut world, 10);
+    assert!(!world.desired().contains(&limit_from(123, 300_000)));
 }
 
 #[test]
