@@ -405,7 +405,8 @@ impl Detector {
         active.cap = cap(&evidence).min(f64::from(suspicion(&parts)) / 100.0);
         active.numbers = evidence.clone();
         active.learn(kept(evidence, &excess, &normal), over.packets_per_sec);
-        verdict.summary = summary::sentence(&verdict, &self.inventory);
+        let lengths = summary::lengths(&parts, &excess);
+        verdict.summary = summary::sentence(&verdict, &active.numbers, lengths, &self.inventory);
         verdict
     }
 

@@ -4,6 +4,7 @@
 
 mod crowd;
 mod foreknown;
+mod life;
 mod operator;
 
 use std::net::IpAddr;
@@ -27,6 +28,8 @@ struct World {
     records: Vec<FlowRecord>,
     said: Vec<Verdict>,
     shards: u16,
+    /// Slots by which the watermark lags.
+    lag: u64,
 }
 
 fn service(protocol: u8, port: u16) -> Service {
@@ -52,6 +55,7 @@ impl World {
             records: Vec::new(),
             said: Vec::new(),
             shards,
+            lag: 5,
         }
     }
 
@@ -66,7 +70,7 @@ impl World {
             let mut slice = Slice {
                 shard,
                 slot: self.slot,
-                watermark: Millis::from_slot(self.slot.saturating_sub(5)),
+                watermark: Millis::from_slot(self.slot.saturating_sub(self.lag)),
                 ..Slice::default()
             };
             for (i, record) in records.iter().enumerate() {
@@ -172,7 +176,11 @@ fn a_syn_flood_is_named_cut_and_ended() {
     );
     assert!(first.candidates[0].collateral <= 0.01);
     assert!(first.summary.starts_with("SYN flood, "), "{}", first.summary);
-    assert!(first.summary.contains("203.0.113.7:25565 (minecraft, server 'lobby')"));
+    let told = "sources to 203.0.113.7:25565 (minecraft, server 'lobby'), packets of 40 bytes; ";
+    assert!(first.summary.contains(told), "{}", first.summary);
+    assert!(!first.summary.contains("spoofed"), "after a tenth of a second few are seen");
+    let later = &world.said[5].summary;
+    assert!(later.contains(&format!("00 spoofed {told}")), "{later}");
     let count = world.said.len();
     assert!((9..=14).contains(&count), "about one a second: {count}");
     let end = world.slot;
@@ -197,6 +205,9 @@ fn reflections_are_told_at_once_even_on_a_cold_start() {
     assert_eq!(opened[0].vectors[0].subtype, "ntp-amplification");
     assert!(opened[0].separable, "{:?}", opened[0]);
     assert!(opened[0].candidates[0].packets.to_string().contains("sport 123"));
+    let told = " sources to 203.0.113.7:28015 (minecraft, server 'lobby'), packets of 468 bytes; ";
+    assert!(opened[0].summary.contains(told), "{}", opened[0].summary);
+    assert!(!opened[0].summary.contains("spoofed"), "reflectors are real");
 }
 
 #[test]

@@ -119,7 +119,7 @@ fn seen_sources(packets: &[&(Packet, f64)]) -> u32 {
 pub(crate) struct Part {
     pub(crate) signature: &'static Signature,
     pub(crate) share: f64,
-    packets: Vec<(Packet, f64)>,
+    pub(crate) packets: Vec<(Packet, f64)>,
 }
 
 /// Share of packets with PSH: those that end what an application sent.
