@@ -178,11 +178,13 @@ fn a_recording_replays_byte_for_byte() {
         again.replay(input, at, &mut |turn: Turn| repeated.push(outputs(&turn)));
     }
     assert_eq!(live, repeated);
+    // What is kept of the evidence is among it.
+    assert!(live.iter().any(|turn| turn.contains("flows_during")));
 }
 
 fn outputs(turn: &Turn) -> String {
     let desired = turn.desired.as_ref().map(|d| d.mitigations().to_vec());
-    serde_json::to_string(&(&turn.decisions, desired, &turn.changed)).unwrap()
+    serde_json::to_string(&(&turn.decisions, desired, &turn.changed, &turn.evidence)).unwrap()
 }
 
 /// 200 Mbit/s through a router with an active timeout of a minute, sampled 1:1000, as the running
