@@ -46,7 +46,7 @@ listen = ["127.0.0.1:2055"]
 address = "127.0.0.1/32"
 name = "edge"
 [detector]
-end_quiet_secs = 8
+end_quiet_secs = 4
 [mitigator]
 mode = "@MODE@"
 [[mitigator.ladder]]
