@@ -26,7 +26,7 @@ pub(crate) fn line(incident: &Incident) -> String {
         incident.rung.map_or_else(String::new, |rung| rung.id().to_owned()),
         incident.held.to_string(),
         incident.mitigations.len().to_string(),
-        verdict.summary.clone(),
+        incident.told(),
     ];
     fields.map(|field| escape(&field)).join(",") + "\r\n"
 }

@@ -228,7 +228,7 @@ impl Brief {
             held: incident.held,
             proposed: proposed.map(|m| m.id).collect(),
             active: incident.mitigations.iter().filter(|m| m.state == Active).count(),
-            summary: verdict.summary.clone(),
+            summary: incident.told(),
         }
     }
 }

@@ -620,3 +620,24 @@ fn every_decision_carries_its_reason() {
     let rung = |w: &World| w.mitigator.incidents().next().unwrap().mitigations[0].rung;
     assert_eq!(rung(&world), Rung::RateLimit);
 }
+
+#[test]
+fn what_is_done_is_told_in_the_sentence_for_people() {
+    let told = |world: &World| world.mitigator.incidents().next().unwrap().told();
+    let mut world = World::auto();
+    world.attack_as(1, |at| Verdict { separable: false, ..attack(1, 300.0, at) });
+    assert_eq!(told(&world), "UDP flood; nothing is done about it");
+    world.attack(1, 300.0, 1);
+    assert_eq!(told(&world), "UDP flood; limited by 1 rule");
+    world.end(1);
+    assert_eq!(told(&world), "UDP flood; limited by 1 rule", "held");
+    world.wait(60);
+    assert_eq!(told(&world), "UDP flood");
+    for (mode, done) in
+        [(Mode::Observe, "would be limited by 1 rule"), (Mode::Approve, "1 proposed")]
+    {
+        let mut world = World::new(|c| c.mode = mode);
+        world.attack(1, 300.0, 1);
+        assert_eq!(told(&world), format!("UDP flood; {done}"));
+    }
+}

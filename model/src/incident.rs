@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{IncidentId, Millis, Mitigation, Reason, Rung, Verdict};
+use crate::{IncidentId, Millis, Mitigation, MitigationState, Phase, Reason, Rung, Verdict};
 
 /// Whether an incident goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -53,6 +53,58 @@ pub struct Incident {
     pub mitigations: Vec<Mitigation>,
     /// What happened, oldest first, bounded.
     pub timeline: Vec<TimelineEntry>,
+}
+
+impl Incident {
+    /// One sentence for people: what the verdict says, and what is done about it.
+    pub fn told(&self) -> String {
+        let summary = &self.verdict.summary;
+        self.done().map_or_else(|| summary.clone(), |done| format!("{summary}; {done}"))
+    }
+
+    /// What is in force, what waits for people, what would be done; none when the attack is over and
+    /// nothing is left.
+    fn done(&self) -> Option<String> {
+        let in_force = self.steps(MitigationState::Active);
+        let simulated = self.steps(MitigationState::Simulated);
+        let waiting =
+            self.mitigations.iter().filter(|m| m.state == MitigationState::Proposed).count();
+        let mut parts = Vec::new();
+        if !in_force.is_empty() {
+            parts.push(in_force);
+        }
+        if waiting > 0 {
+            parts.push(format!("{waiting} proposed"));
+        }
+        if !simulated.is_empty() {
+            parts.push(format!("would be {simulated}"));
+        }
+        let lives = self.state == IncidentState::Open && self.verdict.phase != Phase::Ended;
+        if parts.is_empty() && lives {
+            parts.push("nothing is done about it".to_owned());
+        }
+        (!parts.is_empty()).then(|| parts.join(", "))
+    }
+
+    /// `dropped by 2 rules`, and so on for each step that measures in this state are of.
+    fn steps(&self, state: MitigationState) -> String {
+        let mut parts = Vec::new();
+        for rung in [Rung::RateLimit, Rung::Drop, Rung::Rtbh, Rung::Scrub] {
+            let of_rung = |m: &&Mitigation| m.state == state && m.rung == rung;
+            let number = self.mitigations.iter().filter(of_rung).count();
+            if number == 0 {
+                continue;
+            }
+            let rules = if number == 1 { "rule" } else { "rules" };
+            parts.push(match rung {
+                Rung::RateLimit => format!("limited by {number} {rules}"),
+                Rung::Drop => format!("dropped by {number} {rules}"),
+                Rung::Rtbh => "black-holed".to_owned(),
+                Rung::Scrub => "diverted to scrubbing".to_owned(),
+            });
+        }
+        parts.join(", ")
+    }
 }
 
 /// What comes next about an open incident by itself.

@@ -82,7 +82,7 @@ pub fn incident(incident: &Incident, origin: Millis) -> String {
         reason.samples,
         reason.sampling
     );
-    let _ = writeln!(out, "  summary     {}", verdict.summary);
+    let _ = writeln!(out, "  summary     {}", incident.told());
     for candidate in &verdict.candidates {
         let _ = writeln!(
             out,

@@ -138,12 +138,12 @@ struct Payload<'a> {
     at_ms: Millis,
     target: String,
     detail: &'a str,
-    incident: Option<About<'a>>,
+    incident: Option<About>,
     reason: Option<&'a Reason>,
 }
 
 #[derive(Debug, Serialize)]
-struct About<'a> {
+struct About {
     id: IncidentId,
     opened: Millis,
     closed: Option<Millis>,
@@ -152,7 +152,7 @@ struct About<'a> {
     rate: Rate,
     peak: Rate,
     rung: Option<Rung>,
-    summary: &'a str,
+    summary: String,
 }
 
 pub(crate) fn payload(id: DeliveryId, decision: &Decision, incident: Option<&Incident>) -> Vec<u8> {
@@ -173,7 +173,7 @@ pub(crate) fn payload(id: DeliveryId, decision: &Decision, incident: Option<&Inc
             rate: incident.verdict.rate,
             peak: incident.verdict.peak,
             rung: incident.rung,
-            summary: &incident.verdict.summary,
+            summary: incident.told(),
         }),
         reason: decision.reason.as_ref(),
     };
