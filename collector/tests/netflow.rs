@@ -557,6 +557,15 @@ fn data_before_its_template_counts_at_its_own_time() {
     shard.seal(later.slot(), &mut slice);
     assert_eq!(slice.hosts.len(), 1);
     assert!(slice.hosts[0].slot.abs_diff(NOW.slot()) <= 10);
+    // It is no evidence, and says of whom it speaks and until when.
+    assert!(slice.samples.is_empty());
+    let [(host, until)] = slice.waited[..] else { panic!("{:?}", slice.waited) };
+    assert_eq!(host, slice.hosts[0].host);
+    assert!(until <= NOW && until.since(NOW) == 0);
+    // What comes at once is news.
+    shard.datagram(router(), &ipfix(2, 1, &[set(256, &base().0)]), later).unwrap();
+    shard.seal(later.slot() + 1, &mut slice);
+    assert_eq!((slice.hosts.len(), slice.samples.len(), slice.waited.len()), (1, 1, 0));
 }
 
 #[test]

@@ -447,6 +447,7 @@ pub(crate) mod tests {
                 input_if: 0,
                 output_if: 0,
                 exporter: ExporterId(0),
+                waited: false,
             },
             weight: 1,
         }

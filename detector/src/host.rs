@@ -69,7 +69,8 @@ pub(crate) struct Warm {
     pub(crate) detailed: bool,
     /// Second in which its shape was last compared.
     pub(crate) compared: u64,
-    /// Seconds up to this one belong to an incident that is over; late exports of them are no news.
+    /// Seconds up to this one belong to an incident that is over, or were told of by what had waited for its
+    /// template: late exports of them are no news.
     pub(crate) told: u64,
     /// No alarm is judged before this instant.
     pub(crate) look_after: Millis,

@@ -149,6 +149,7 @@ impl Detector {
             self.long_flow(flow, slice.slot, arrival);
         }
         self.expected.extend_from_slice(&slice.expected);
+        self.waited.extend_from_slice(&slice.waited);
         for sample in &slice.samples {
             self.sample(sample, slice.slot, arrival);
         }
@@ -404,6 +405,20 @@ impl Detector {
             if flow.service_port != 0 {
                 let of = (flow.host, flow.protocol, flow.service_port);
                 self.service_cell(of, time, arrival, &cell);
+            }
+        }
+    }
+
+    /// Has no alarm rest on what had waited for its template: it says what is normal, minutes late. A quiet
+    /// host that becomes busy by it is looked at as well.
+    pub(crate) fn disregard(&mut self) {
+        for (host, until) in std::mem::take(&mut self.waited) {
+            let place = self.table.get(host);
+            let Some(Idle { warm, prefix, .. }) = self.idle.get(place as usize) else { continue };
+            for at in [*warm, *prefix] {
+                if let Some(Some(warm)) = self.warm.get_mut(at as usize) {
+                    warm.told = warm.told.max(until.min(self.clock).secs());
+                }
             }
         }
     }

@@ -128,6 +128,8 @@ pub struct Detector {
     /// How often a slot has had a host's packets of each content hash.
     alike: FastMap<u64, u32>,
     expected: Vec<Expectation>,
+    /// Hosts of which something was told in this slot that had waited for its template.
+    waited: Vec<(IpAddr, Millis)>,
     prefixes: FastMap<IpNet, u32>,
     services: FastMap<ServiceKey, Box<Service>>,
     /// What came near a threshold in this slot, with the alarm where one is known already.
@@ -177,6 +179,7 @@ impl Detector {
             pending: Vec::new(),
             alike: FastMap::default(),
             expected: Vec::new(),
+            waited: Vec::new(),
             prefixes: FastMap::default(),
             services: FastMap::default(),
             alarmed: Vec::new(),
@@ -214,6 +217,7 @@ impl Detector {
         self.tally();
         self.wake();
         self.expect();
+        self.disregard();
         self.keep_samples();
         let mut touched = std::mem::take(&mut self.touched_warm);
         self.tend_all(&touched);

@@ -6,6 +6,7 @@ mod crowd;
 mod foreknown;
 mod life;
 mod operator;
+mod waited;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -116,6 +116,10 @@ pub struct FlowRecord {
     pub output_if: u32,
     /// Who said so.
     pub exporter: ExporterId,
+    /// Whether it waited for its template, so that it is told long after it arrived. Not written down: such a
+    /// record is never kept as evidence.
+    #[serde(skip)]
+    pub waited: bool,
 }
 
 impl FlowRecord {

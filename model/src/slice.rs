@@ -302,6 +302,10 @@ pub struct Slice {
     /// What live long flows are expected to carry, and what is no longer.
     #[serde(default)]
     pub expected: Vec<Expectation>,
+    /// Hosts of which something was told that had waited for its template, and until when that passed. It
+    /// says what is normal; no alarm may rest on it.
+    #[serde(default)]
+    pub waited: Vec<(IpAddr, Millis)>,
     /// A bounded sample of the records about protected hosts.
     pub samples: Vec<Sample>,
     /// Slices that were dropped before this one because the core was slow.

@@ -103,6 +103,10 @@ pub(crate) struct Accumulator {
     share: Option<Share>,
     /// Finds what another exporter has told of.
     watch: Watch,
+    /// Whether the records that come have waited for their template.
+    waiting: bool,
+    /// Hosts of those that did, and until when what they tell passed.
+    waited: Vec<(IpAddr, Millis)>,
     max_hosts: usize,
     max_mapped: usize,
     max_long_flows: usize,
@@ -137,6 +141,7 @@ impl Visit for Accumulator {
         if let Some(record) = group.records.get_mut(at)
             && fill(record)
         {
+            record.waited |= self.waiting;
             let places = (self.place(&record.dst), self.place(&record.src));
             self.fetch_places(places);
             if let Some(found) = group.places.get_mut(at) {
@@ -148,6 +153,10 @@ impl Visit for Accumulator {
             }
         }
         self.group = Some(group);
+    }
+
+    fn waited(&mut self, waited: bool) {
+        self.waiting = waited;
     }
 
     fn timeouts(&mut self, exporter: ExporterId, timeouts: Timeouts) {
@@ -181,6 +190,8 @@ impl Accumulator {
             overflow: Overflow::default(),
             share: None,
             watch: Watch::default(),
+            waiting: false,
+            waited: Vec::new(),
             max_hosts: config.max_hosts_per_slice,
             max_mapped: config.max_ipv6_hosts_per_slice,
             max_long_flows: config.max_long_flows_per_slice,
@@ -349,7 +360,12 @@ impl Accumulator {
         let variance = volume.packets.saturating_mul(u64::from(record.sampling));
         let class = Class::of(record);
         // Of a record that two shares see, the one with the destination keeps the evidence.
-        if inbound != NONE || self.share.is_none() || self.ranges.place(&record.dst).is_none() {
+        if record.waited {
+            self.note_waited(record, inbound, outbound);
+        } else if inbound != NONE
+            || self.share.is_none()
+            || self.ranges.place(&record.dst).is_none()
+        {
             self.samples.offer(record);
         }
         let duration = record.end.since(record.start);
@@ -402,6 +418,16 @@ impl Accumulator {
                 if let Some(service) = self.service_sums.get_mut(at) {
                     service.outbound.add(volume);
                 }
+            }
+        }
+    }
+
+    /// Remembers of whom a record speaks that is no news. There are as many as waiting sets can hold.
+    #[cold]
+    fn note_waited(&mut self, record: &FlowRecord, inbound: u32, outbound: u32) {
+        for (place, host) in [(inbound, record.dst), (outbound, record.src)] {
+            if place != NONE {
+                self.waited.push((host, record.end));
             }
         }
     }
@@ -559,6 +585,8 @@ impl Accumulator {
         std::mem::swap(&mut slice.long_flows, &mut self.long_flows);
         self.expected.seal(slot, &mut slice.expected);
         self.samples.take(&mut slice.samples);
+        slice.waited.clear();
+        std::mem::swap(&mut slice.waited, &mut self.waited);
         self.host_next.clear();
         self.service_next.clear();
         self.mapped.clear();

@@ -39,13 +39,21 @@ pub(crate) struct Router {
     workers: u32,
     routed: Vec<Vec<FlowRecord>>,
     timeouts: Vec<(ExporterId, Timeouts)>,
+    /// Whether the records that come have waited for their template.
+    waiting: bool,
 }
 
 impl Router {
     pub(crate) fn new(protected: &PrefixSet, workers: usize) -> Self {
         let count = u32::try_from(workers).unwrap_or(u32::MAX);
         let routed = (0..workers).map(|_| Vec::new()).collect();
-        Self { ranges: Ranges::new(protected), workers: count, routed, timeouts: Vec::new() }
+        Self {
+            ranges: Ranges::new(protected),
+            workers: count,
+            routed,
+            timeouts: Vec::new(),
+            waiting: false,
+        }
     }
 
     pub(crate) fn set_protected(&mut self, protected: &PrefixSet) {
@@ -64,7 +72,7 @@ impl Router {
 
     fn send(&mut self, worker: u32, record: &FlowRecord) {
         if let Some(routed) = self.routed.get_mut(worker as usize) {
-            routed.push(*record);
+            routed.push(FlowRecord { waited: record.waited || self.waiting, ..*record });
         }
     }
 }
@@ -82,6 +90,10 @@ impl Visit for Router {
         {
             self.send(worker, record);
         }
+    }
+
+    fn waited(&mut self, waited: bool) {
+        self.waiting = waited;
     }
 
     fn timeouts(&mut self, exporter: ExporterId, timeouts: Timeouts) {

@@ -42,6 +42,10 @@ pub(crate) trait Visit {
         }
     }
 
+    /// Whether the records that follow have waited for their template.
+    #[inline]
+    fn waited(&mut self, _waited: bool) {}
+
     /// The sampling rate of the records that follow.
     #[inline]
     fn resolved(&mut self, _rate: u32, _source: SamplingSource) {}

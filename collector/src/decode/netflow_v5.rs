@@ -106,6 +106,7 @@ fn flow<V: Visit, const ALL: bool>(
             input_if,
             output_if,
             exporter,
+            waited: false,
         };
         split_icmp(&mut record);
         record

@@ -88,6 +88,7 @@ pub(crate) const EMPTY: FlowRecord = FlowRecord {
     input_if: 0,
     output_if: 0,
     exporter: ExporterId(0),
+    waited: false,
 };
 
 /// Whether a packet's transport header was in reach, or is absent by nature.

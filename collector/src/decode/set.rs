@@ -167,7 +167,9 @@ fn catch_up<V: Visit>(cx: &mut Context<'_, V>, domain: DomainKey, id: u16) {
         let export = Export { domain, uptime: waiting.uptime, unix_ms: waiting.unix_ms };
         let set = Set { payload: &payload, start: LOAD, end: payload.len() };
         cx.now = waiting.arrived;
+        cx.visit.waited(true);
         data_set(cx, &export, id, set, &mut Found::default());
+        cx.visit.waited(false);
         cx.now = now;
         payload.truncate(LOAD);
     }

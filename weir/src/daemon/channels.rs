@@ -80,6 +80,7 @@ fn octets(slice: &Slice) -> usize {
         + size_of_val(slice.services.as_slice())
         + size_of_val(slice.long_flows.as_slice())
         + size_of_val(slice.expected.as_slice())
+        + size_of_val(slice.waited.as_slice())
         + size_of_val(slice.samples.as_slice())
 }
 

@@ -33,6 +33,7 @@ fn datagram(src: u32, src_port: u16, dst_port: u16, length: u16) -> FlowRecord {
         input_if: 0,
         output_if: 0,
         exporter: ExporterId(0),
+        waited: false,
     }
 }
 
