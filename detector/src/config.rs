@@ -64,7 +64,8 @@ impl Floors {
             fragments_per_sec: 10_000.0,
             tcp_replies_per_sec: 15_000.0,
             other_per_sec: 30_000.0,
-            new_sources_per_sec: 1_000.0,
+            // To a host just met everybody is new: this is never.
+            new_sources_per_sec: 1_000_000_000.0,
             outbound_packets_per_sec: 50_000.0,
             outbound_bits_per_sec: 500_000_000.0,
             outbound_syns_per_sec: 10_000.0,

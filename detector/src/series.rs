@@ -274,6 +274,10 @@ impl Series {
         let more = self.learning(config, second) || self.lenience() > 1.0;
         more.then(|| {
             let mut strict = self.above_normal(lowest(self.kind, false, config), config, second);
+            if self.learning(config, second) {
+                // To a host just met everybody is new.
+                strict[SOURCES] = f64::INFINITY;
+            }
             set_fixed(&mut strict, &self.fixed);
             strict
         })

@@ -44,6 +44,25 @@ fn targets_beyond_what_one_slot_may_look_at_take_turns() {
 }
 
 #[test]
+fn everybody_is_new_to_a_host_just_met() {
+    let nets: Vec<IpNet> = vec!["203.0.113.0/24".parse().unwrap()];
+    let server = Service { protocol: 17, port: 123, ..service(17, 123) };
+    let inventory = Arc::new(Inventory::new(nets.into(), Vec::<IpNet>::new().into(), vec![server]));
+    let detector = Detector::new(Config::default(), Arc::clone(&inventory));
+    let mut world = World { detector, inventory, ..World::new(1) };
+    // A time server's clients, every packet of them reported.
+    for slot in 0..300_u32 {
+        world.send(290, |i| {
+            let mut asked = sample(slot * 1000 + i, 40_000, 17, 123, 76);
+            asked.record.sampling = 1;
+            asked
+        });
+        world.tick();
+    }
+    assert_eq!((world.said.len(), world.detector.counters().alarms), (0, 0));
+}
+
+#[test]
 fn turns_do_not_depend_on_shards() {
     assert_eq!(flood(&mut world(1), 10), flood(&mut world(8), 10));
 }
