@@ -308,7 +308,7 @@ impl Shard {
         }
         exporter.datagrams = exporter.datagrams.wrapping_add(1);
         exporter.last_seen = now;
-        let mut record = packet::EMPTY;
+        let mut record = FlowRecord::EMPTY;
         let tunnel = self.config.tunnel;
         if packet::parse(link, frame, wire_len, tunnel, &mut record).is_none() {
             self.tally.not_ip = self.tally.not_ip.wrapping_add(1);

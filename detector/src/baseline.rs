@@ -60,7 +60,8 @@ pub(crate) struct Baseline {
 
 const _: () = assert!(size_of::<Baseline>() <= 24, "twelve of them for each watched host");
 
-/// A baseline in a checkpoint.
+/// A baseline in a checkpoint, in the form that it has had since 99th percentiles were kept: `p99` follows
+/// from the ring, and what is read of it is not used.
 #[derive(Serialize, Deserialize)]
 struct Form {
     #[serde(with = "ring_bytes")]

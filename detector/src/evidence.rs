@@ -418,8 +418,6 @@ impl Profile {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use weir_model::{ExporterId, Millis};
-
     use super::*;
 
     /// One sampled packet towards 203.0.113.7.
@@ -432,22 +430,12 @@ pub(crate) mod tests {
                 dst_port: dport,
                 protocol,
                 tcp_flags: if protocol == 6 { 0x10 } else { 0 },
-                icmp_type: 0,
-                icmp_code: 0,
                 ttl: 60,
-                fragment: Fragment::None,
-                forwarding: Forwarding::Unknown,
                 length_min: length,
                 length_max: length,
-                packets: 1,
                 bytes: u64::from(length),
                 sampling: 1000,
-                start: Millis(0),
-                end: Millis(0),
-                input_if: 0,
-                output_if: 0,
-                exporter: ExporterId(0),
-                waited: false,
+                ..FlowRecord::EMPTY
             },
             weight: 1,
         }
@@ -456,6 +444,12 @@ pub(crate) mod tests {
     /// The same, reduced.
     pub(crate) fn inbound(sample: &Sample, slot: u64) -> Packet {
         Packet::new(sample, slot, Direction::Inbound)
+    }
+
+    #[test]
+    fn quiet_hosts_share_what_is_kept_of_the_present() {
+        assert_eq!([0, 1, 8192].map(quiet_share), [NOW_QUIET_MAX; 3]);
+        assert_eq!([16_384, 200_000].map(quiet_share), [64, NOW_QUIET_MIN]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! From an alarm to a verdict.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use weir_model::{
@@ -18,7 +19,7 @@ use crate::vectors::{
     Excess, Part, Traits, excess, family, parts, spread, top_sources, traits, vectors,
 };
 use crate::window::SLOTS_PER_SEC;
-use crate::{Detector, exhibit, foreknown, summary};
+use crate::{Detector, Near, exhibit, foreknown, summary};
 
 /// Share of the excess that rules must cover for it to be separable.
 const SEPARABLE_COVERAGE: f64 = 0.4;
@@ -90,17 +91,13 @@ impl Detector {
         let mut alarmed = std::mem::take(&mut self.alarmed);
         // Prefixes before the hosts in them: a carpet is one incident.
         alarmed.sort_by_key(|(target, _, odd)| (*target, odd.is_some()));
-        // Where more are near a threshold than can be looked at, each slot begins where another did not.
+        let mut queue = self.queue(&mut alarmed);
+        self.alarmed = alarmed;
         let mut looks = LOOKS_MAX;
-        if alarmed.len() > LOOKS_MAX {
-            let turn = usize::try_from(self.clock.slot()).unwrap_or(0).wrapping_mul(LOOKS_MAX);
-            let first = turn % alarmed.len();
-            alarmed.rotate_left(first);
-        }
-        for (_, at, odd) in alarmed.drain(..) {
-            // An odd shape or ramp is told once; a volume is still there in the next slot.
-            if looks == 0 && odd.is_none() {
+        for (target, at, odd) in queue.drain(..) {
+            if looks == 0 {
                 self.counters.alarms_deferred += 1;
+                self.deferred.push((target, at, odd));
                 continue;
             }
             for way in [Direction::Inbound, Direction::Outbound] {
@@ -111,7 +108,21 @@ impl Detector {
                 warm.series.window.take_oldest();
             }
         }
-        self.alarmed = alarmed;
+    }
+
+    /// What is to be judged in this slot: first what was put off in the slot before and is still watched, then
+    /// what came near a threshold since and does not wait already.
+    fn queue(&mut self, alarmed: &mut Vec<Near>) -> Vec<Near> {
+        let mut queue = std::mem::take(&mut self.deferred);
+        queue.retain(|(target, at, _)| {
+            self.warm[*at as usize].as_deref().is_some_and(|warm| warm.target == *target)
+        });
+        let waiting: BTreeSet<u32> =
+            queue.iter().filter(|(.., odd)| odd.is_none()).map(|(_, at, _)| *at).collect();
+        queue.extend(
+            alarmed.drain(..).filter(|(_, at, odd)| odd.is_some() || !waiting.contains(at)),
+        );
+        queue
     }
 
     /// Whether it took a look at the packets.

@@ -11,6 +11,7 @@
 //! ```
 
 mod baseline;
+mod calm;
 mod cell;
 mod checkpoint;
 pub mod confidence;
@@ -100,6 +101,9 @@ pub struct Counters {
     pub slices_lost: u64,
 }
 
+/// A host or prefix near a threshold: what, its place, and the alarm where one is known already.
+type Near = (IpNet, u32, Option<Alarm>);
+
 /// The detector.
 #[derive(Debug)]
 pub struct Detector {
@@ -133,7 +137,9 @@ pub struct Detector {
     prefixes: FastMap<IpNet, u32>,
     services: FastMap<ServiceKey, Box<Service>>,
     /// What came near a threshold in this slot, with the alarm where one is known already.
-    alarmed: Vec<(IpNet, u32, Option<Alarm>)>,
+    alarmed: Vec<Near>,
+    /// Of those what was put off to the next slot, longest waiting first.
+    deferred: Vec<Near>,
     incidents: BTreeMap<IncidentId, Active>,
     by_target: BTreeMap<(IpNet, Direction), IncidentId>,
     /// Evidence to be kept, of the last advance.
@@ -183,6 +189,7 @@ impl Detector {
             prefixes: FastMap::default(),
             services: FastMap::default(),
             alarmed: Vec::new(),
+            deferred: Vec::new(),
             incidents: BTreeMap::new(),
             by_target: BTreeMap::new(),
             evidence: Vec::new(),

@@ -1,6 +1,6 @@
 //! What an exporter says about one flow or one sampled packet.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -123,6 +123,32 @@ pub struct FlowRecord {
 }
 
 impl FlowRecord {
+    /// One packet at no time, of nobody: what an exporter or a header does not say.
+    pub const EMPTY: Self = Self {
+        src: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        dst: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        src_port: 0,
+        dst_port: 0,
+        protocol: 0,
+        tcp_flags: 0,
+        icmp_type: 0,
+        icmp_code: 0,
+        ttl: 0,
+        fragment: Fragment::None,
+        forwarding: Forwarding::Unknown,
+        length_min: 0,
+        length_max: 0,
+        packets: 1,
+        bytes: 0,
+        sampling: 1,
+        start: Millis(0),
+        end: Millis(0),
+        input_if: 0,
+        output_if: 0,
+        exporter: ExporterId(0),
+        waited: false,
+    };
+
     /// Packets multiplied by the sampling rate.
     pub const fn scaled_packets(&self) -> u64 {
         self.packets.saturating_mul(self.sampling as u64)

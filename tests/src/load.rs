@@ -157,9 +157,10 @@ impl Pool {
         // Every host once, in an order without use to a cache, but not more datagrams than fit it twice.
         let count = (shape.hosts as usize / shape.records + 1).clamp(64, 16_384);
         // A step that shares no factor with their number meets all of them before any again.
-        let step = (0x9e37_79b1..).find(|step| gcd(*step, shape.hosts.into()) == 1).unwrap_or(1);
-        let first = u64::from(rng.below(shape.hosts.max(1)));
-        let target = |n: u64| (first + n * step) % u64::from(shape.hosts.max(1));
+        let hosts = u64::from(shape.hosts.max(1));
+        let step = (0x9e37_79b1..).find(|step| gcd(*step, hosts) == 1).unwrap_or(1);
+        let first = u64::from(rng.below(shape.hosts));
+        let target = |n: u64| (first + n * step) % hosts;
         let targets: Vec<u32> = (0..(count * shape.records) as u64)
             .map(|n| u32::try_from(target(n)).unwrap_or(0))
             .collect();
@@ -404,6 +405,20 @@ mod tests {
     use weir_model::{Inventory, Millis, PrefixSet};
 
     use super::*;
+
+    #[test]
+    fn every_host_is_met_once_before_any_again() {
+        let mut shape = Shape::new(FlowProtocol::NetflowV5, 3001);
+        shape.records = 10;
+        let pool = Pool::new(shape, 3);
+        let records = pool.datagrams.iter().flat_map(|d| d[24..].chunks_exact(48));
+        let mut met: Vec<u32> = records
+            .map(|r| u32::from_be_bytes([r[4], r[5], r[6], r[7]]) - 0x0a00_0000)
+            .take(3001)
+            .collect();
+        met.sort_unstable();
+        assert!(met.into_iter().eq(0..3001));
+    }
 
     /// The collector finds every record, once, in the present, and no gap in the sequence.
     #[test]

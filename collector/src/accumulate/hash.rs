@@ -81,7 +81,6 @@ pub(super) fn record_hash(r: &FlowRecord) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decode::packet::EMPTY;
 
     /// A threshold on the hash chooses records: each of its upper bits must be as good as a coin, for
     /// records that differ in a single field by one.
@@ -99,7 +98,7 @@ mod tests {
         for (field, set) in fields.iter().enumerate() {
             let mut ones = [0_u32; 12];
             for n in 0..RECORDS {
-                let mut record = EMPTY;
+                let mut record = FlowRecord::EMPTY;
                 set(&mut record, n);
                 let hash = record_hash(&record);
                 for (bit, ones) in ones.iter_mut().enumerate() {

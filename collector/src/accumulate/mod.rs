@@ -12,7 +12,7 @@ mod repeats;
 mod route;
 mod samples;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use weir_model::{
 };
 
 use crate::config::Config;
-use crate::decode::{LONG_FLOW_MS, Visit, packet};
+use crate::decode::{LONG_FLOW_MS, Visit};
 use crate::time::Timeouts;
 use expect::Expected;
 use hash::source_bit;
@@ -106,7 +106,7 @@ pub(crate) struct Accumulator {
     /// Whether the records that come have waited for their template.
     waiting: bool,
     /// Hosts of those that did, and until when what they tell passed.
-    waited: Vec<(IpAddr, Millis)>,
+    waited: BTreeMap<IpAddr, Millis>,
     max_hosts: usize,
     max_mapped: usize,
     max_long_flows: usize,
@@ -175,7 +175,7 @@ impl Accumulator {
             inventory: Arc::default(),
             epoch: 1,
             group: Some(Box::new(Group {
-                records: [packet::EMPTY; GROUP],
+                records: [FlowRecord::EMPTY; GROUP],
                 places: [(NONE, NONE); GROUP],
                 len: 0,
             })),
@@ -191,7 +191,7 @@ impl Accumulator {
             share: None,
             watch: Watch::default(),
             waiting: false,
-            waited: Vec::new(),
+            waited: BTreeMap::new(),
             max_hosts: config.max_hosts_per_slice,
             max_mapped: config.max_ipv6_hosts_per_slice,
             max_long_flows: config.max_long_flows_per_slice,
@@ -422,12 +422,13 @@ impl Accumulator {
         }
     }
 
-    /// Remembers of whom a record speaks that is no news. There are as many as waiting sets can hold.
+    /// Remembers of whom a record speaks that is no news, and until when.
     #[cold]
     fn note_waited(&mut self, record: &FlowRecord, inbound: u32, outbound: u32) {
         for (place, host) in [(inbound, record.dst), (outbound, record.src)] {
             if place != NONE {
-                self.waited.push((host, record.end));
+                let until = self.waited.entry(host).or_default();
+                *until = record.end.max(*until);
             }
         }
     }
@@ -586,7 +587,7 @@ impl Accumulator {
         self.expected.seal(slot, &mut slice.expected);
         self.samples.take(&mut slice.samples);
         slice.waited.clear();
-        std::mem::swap(&mut slice.waited, &mut self.waited);
+        slice.waited.extend(std::mem::take(&mut self.waited));
         self.host_next.clear();
         self.service_next.clear();
         self.mapped.clear();

@@ -161,7 +161,7 @@ fn described(raw: &impl Fields, src: IpAddr, dst: IpAddr, average: u16) -> FlowR
         forwarding: forwarding(raw),
         length_min: or_average(Slot::LengthMin),
         length_max: or_average(Slot::LengthMax),
-        ..packet::EMPTY
+        ..FlowRecord::EMPTY
     }
 }
 
@@ -246,7 +246,7 @@ fn from_section<V: Visit>(cx: &Context<'_, V>, raw: &Raw, record: &[u8]) -> Opti
     let ip = || raw.section(Slot::IpSection, record).map(|packet| (LinkType::Ip, packet));
     let (link, section) = frame.or_else(ip)?;
     let wire = if raw.has(Slot::FrameSize) { raw.u32(Slot::FrameSize) } else { u32::MAX };
-    let mut flow = packet::EMPTY;
+    let mut flow = FlowRecord::EMPTY;
     packet::parse(link, section, wire, cx.tunnel, &mut flow)?;
     flow.packets = raw.u64(Slot::Packets).max(1);
     flow.bytes = flow.bytes.saturating_mul(flow.packets);

@@ -36,7 +36,7 @@ pub(crate) trait Visit {
     /// As [`Visit::make`], when `fill` finds that there is a record: it gets one of no meaning.
     #[inline]
     fn make_if(&mut self, fill: impl FnOnce(&mut FlowRecord) -> bool) {
-        let mut record = packet::EMPTY;
+        let mut record = FlowRecord::EMPTY;
         if fill(&mut record) {
             self.record(&record);
         }

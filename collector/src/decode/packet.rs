@@ -7,7 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
-use weir_model::{ExporterId, FlowRecord, Forwarding, Fragment, Millis};
+use weir_model::{FlowRecord, Fragment};
 
 use crate::config::Tunnel;
 use crate::read::{be16, be32, be128};
@@ -64,32 +64,6 @@ mod ethertype {
     pub(super) const PPPOE: u16 = 0x8864;
     pub(super) const TEB: u16 = 0x6558;
 }
-
-/// One packet at no time, of nobody: what the headers do not say is the caller's to fill in.
-pub(crate) const EMPTY: FlowRecord = FlowRecord {
-    src: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-    dst: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-    src_port: 0,
-    dst_port: 0,
-    protocol: 0,
-    tcp_flags: 0,
-    icmp_type: 0,
-    icmp_code: 0,
-    ttl: 0,
-    fragment: Fragment::None,
-    forwarding: Forwarding::Unknown,
-    length_min: 0,
-    length_max: 0,
-    packets: 1,
-    bytes: 0,
-    sampling: 1,
-    start: Millis(0),
-    end: Millis(0),
-    input_if: 0,
-    output_if: 0,
-    exporter: ExporterId(0),
-    waited: false,
-};
 
 /// Whether a packet's transport header was in reach, or is absent by nature.
 pub(crate) type Complete = bool;

@@ -178,7 +178,7 @@ fn flow_sample<V: Visit, const EXPANDED: bool>(
     let Context { exporter, visit, tunnel, now, .. } = cx;
     let (exporter, tunnel, now) = (&mut **exporter, *tunnel, *now);
     visit.make_if(|flow| {
-        *flow = packet::EMPTY;
+        *flow = FlowRecord::EMPTY;
         seen = match best_packet(tunnel, rest, count, flow) {
             None => Seen::Damaged,
             Some(false) => Seen::NotIp,
@@ -264,7 +264,7 @@ fn drop_sample<V: Visit>(cx: &mut Context<'_, V>, body: &[u8]) -> Option<()> {
         output_if: output,
         dropped: true,
     };
-    let mut flow = packet::EMPTY;
+    let mut flow = FlowRecord::EMPTY;
     if best_packet(cx.tunnel, body.get(c.at..)?, records, &mut flow)? {
         cx.applied(sample.sampling, sample.from);
         complete(cx.exporter, sample, &mut flow, cx.now);
@@ -338,7 +338,7 @@ fn sampled_ip(kind: u32, body: &[u8], out: &mut FlowRecord) -> Option<Complete> 
         length_min: length,
         length_max: length,
         bytes: u64::from(length),
-        ..packet::EMPTY
+        ..FlowRecord::EMPTY
     };
     split_icmp(out);
     Some(true)

@@ -66,11 +66,15 @@ impl Turns {
         }
     }
 
-    /// Puts everything to `keep`, part by part.
+    /// Puts everything to `keep`, part by part, until it refuses one: who is stopping does not wait a hundred
+    /// times for a store that is stuck.
     pub(crate) fn all(&mut self, detector: &Detector, mut keep: impl FnMut(Piece) -> bool) {
         (self.next, self.sound) = (0, true);
         for _ in 0..=PARTS {
             self.step(detector, &mut keep);
+            if !self.sound {
+                break;
+            }
         }
     }
 

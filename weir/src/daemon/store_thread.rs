@@ -197,6 +197,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn parts_in_the_file_are_joined_with_its_head() {
+        let mut store = Store::in_memory().unwrap();
+        assert!(baselines(&store).0.is_none());
+        let at = |at| {
+            let mut checkpoint = weir_detector::Checkpoint::default();
+            checkpoint.at = Millis(at);
+            checkpoint
+        };
+        // Killed before the first round was over: parts, and no head.
+        put(&mut store, &part_name(7), Millis(1), &at(9)).unwrap();
+        assert_eq!(baselines(&store).0.unwrap().at, Millis(9));
+        put(&mut store, HEAD, Millis(1), &at(5)).unwrap();
+        let (all, written) = baselines(&store);
+        assert_eq!(all.unwrap().at, Millis(9));
+        assert!(!written.whole && written.parts.iter().all(|there| !there));
+    }
+
+    #[test]
     fn baselines_of_before_operators_could_set_any_are_read() {
         let mut empty = weir_detector::Checkpoint::default();
         empty.at = Millis(7);

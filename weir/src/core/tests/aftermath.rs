@@ -1,8 +1,8 @@
 //! A rule that drops everything ends the attack in sight, and the players with it.
 
 use weir_model::{
-    Action, Class, ClassVolume, ExporterId, Filter, FlowRecord, Forwarding, Fragment, HostSlice,
-    IncidentState, Match, Measure, MitigationState, Mode, Sample,
+    Action, Class, ClassVolume, Filter, FlowRecord, HostSlice, IncidentState, Match, Measure,
+    MitigationState, Mode, Sample,
 };
 
 use super::*;
@@ -17,23 +17,12 @@ fn datagram(src: u32, src_port: u16, dst_port: u16, length: u16) -> FlowRecord {
         src_port,
         dst_port,
         protocol: 17,
-        tcp_flags: 0,
-        icmp_type: 0,
-        icmp_code: 0,
         ttl: 60,
-        fragment: Fragment::None,
-        forwarding: Forwarding::Unknown,
         length_min: length,
         length_max: length,
-        packets: 1,
         bytes: u64::from(length),
         sampling: 100,
-        start: Millis(0),
-        end: Millis(0),
-        input_if: 0,
-        output_if: 0,
-        exporter: ExporterId(0),
-        waited: false,
+        ..FlowRecord::EMPTY
     }
 }
 
