@@ -44,6 +44,19 @@ fn targets_beyond_what_one_slot_may_look_at_take_turns() {
 }
 
 #[test]
+fn what_was_put_off_is_looked_at_though_no_more_comes_in() {
+    let mut world = world(1);
+    let during = *flood(&mut world, 3).last().unwrap();
+    let mut after: BTreeSet<IpNet> = BTreeSet::new();
+    for _ in 0..12 {
+        world.tick();
+        after.extend(world.said.drain(..).map(|verdict| verdict.target));
+    }
+    assert!(during < HOSTS as usize, "{during}");
+    assert_eq!(after.len(), HOSTS as usize, "each is found, or told of again");
+}
+
+#[test]
 fn everybody_is_new_to_a_host_just_met() {
     let nets: Vec<IpNet> = vec!["203.0.113.0/24".parse().unwrap()];
     let server = Service { protocol: 17, port: 123, ..service(17, 123) };
