@@ -35,6 +35,9 @@ enum Command {
         /// What this node is called there; the host's name unless said.
         #[arg(long)]
         name: Option<String>,
+        /// Take the place of the node of this name although it is up; its agent then has to join again.
+        #[arg(long)]
+        replace: bool,
     },
     /// Run until stopped.
     Run {
@@ -75,7 +78,9 @@ enum Command {
 pub async fn run(cli: Cli) -> anyhow::Result<String> {
     let config = Config::load(cli.config.as_deref())?;
     match cli.command {
-        Command::Join { url, token, name } => join(&config, &url, &token, name).await,
+        Command::Join { url, token, name, replace } => {
+            join(&config, &url, &token, name, replace).await
+        }
         Command::Run { limited } => daemon::run(config, limited).await.map(|()| String::new()),
         Command::Status { json } => {
             let status = ask(&config, &Ask::Status).await?;
@@ -86,7 +91,10 @@ pub async fn run(cli: Cli) -> anyhow::Result<String> {
             Ok(rules(&ask(&config, &asked).await?))
         }
         Command::Flush { resume } => flush(&config, resume).await,
-        Command::Doctor => doctor::examine(&config),
+        Command::Doctor => {
+            let running = daemon::ask(&config.run, &Ask::Status).await.ok();
+            doctor::examine(&config, running.as_ref())
+        }
         Command::Leave => leave(&config).await,
         Command::Test => {
             let status = ask(&config, &Ask::Test).await?;
@@ -108,7 +116,10 @@ async fn join(
     url: &str,
     token: &str,
     name: Option<String>,
+    replace: bool,
 ) -> anyhow::Result<String> {
+    // A token is good once: that the answer cannot be kept is found out before it is used.
+    Identity::probe(&config.state)?;
     let token = Token::parse(token).context("this is not a join token")?;
     let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.unwrap_or_else(|| host().trim().to_owned());
@@ -118,6 +129,7 @@ async fn join(
         name,
         agent: env!("CARGO_PKG_VERSION").to_owned(),
         addresses: doctor::addresses()?,
+        replace,
     };
     let body = serde_json::to_vec(&join)?;
     let reply = client.ask("POST", "/v1/agents/join", None, body).await?;

@@ -134,6 +134,20 @@ impl Identity {
         serde_json::from_str(&text).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))
     }
 
+    /// Whether it could be written.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn probe(state: &Path) -> anyhow::Result<()> {
+        let path = state.join("probe");
+        let tried = std::fs::create_dir_all(state).and_then(|()| write_private(&path, b""));
+        tried.map_err(|e| {
+            anyhow::anyhow!("{}: {e}: the identity must be kept here", state.display())
+        })?;
+        std::fs::remove_file(&path)?;
+        Ok(())
+    }
+
     /// Writes it, readable by this user only.
     ///
     /// # Errors

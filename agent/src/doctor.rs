@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::config::{Config, Identity};
+use crate::daemon::Status;
 use crate::enforcer;
 use crate::eyes::host;
 
@@ -30,11 +31,11 @@ pub(crate) fn addresses() -> anyhow::Result<Vec<IpAddr>> {
     Ok(found)
 }
 
-/// Looks at everything and says how it is.
+/// Looks at everything and says how it is. `running` is what the running agent says of itself.
 ///
 /// # Errors
 /// When something needed is not there; with the whole list.
-pub(crate) fn examine(config: &Config) -> anyhow::Result<String> {
+pub(crate) fn examine(config: &Config, running: Option<&Status>) -> anyhow::Result<String> {
     let mut text = String::new();
     let mut bad = 0;
     let mut say = |good: bool, what: &str, detail: &str| {
@@ -44,6 +45,11 @@ pub(crate) fn examine(config: &Config) -> anyhow::Result<String> {
     match Identity::load(&config.state) {
         Ok(identity) => say(true, "joined", &format!("{} at {}", identity.node, identity.url)),
         Err(error) => say(false, "joined", &error.to_string()),
+    }
+    match running.map(|status| status.link.as_deref()) {
+        Some(None) => say(true, "appliance", "connected"),
+        Some(Some(why)) => say(false, "appliance", &format!("not connected: {why}")),
+        None => say(true, "appliance", "no agent is running"),
     }
     match version("nft", &["--version"]) {
         Some(version) => say(true, "nft", &version),

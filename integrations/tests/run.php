@@ -9,16 +9,20 @@ use Illuminate\Http\Request;
 use Illuminate\View\Factory;
 use Pterodactyl\BlueprintFramework\Extensions\weir\ProtectionController;
 use Pterodactyl\BlueprintFramework\Extensions\weir\Settings;
+use Pterodactyl\BlueprintFramework\Libraries\ExtensionLibrary\Admin\BlueprintAdminLibrary;
 use Pterodactyl\Contracts\Repository\SettingsRepositoryInterface;
 use Pterodactyl\Http\Controllers\Admin\Extensions\weir\weirExtensionController;
 use Pterodactyl\Models\Server as PterodactylServer;
+use Pterodactyl\Services\Helpers\SoftwareVersionService;
 use Symfony\Component\HttpKernel\Exception\NotFoundHttpException;
 use Weir\Embed;
 use Weir\Pelican\Filament\Server\Pages\Protection;
 use Weir\Pelican\WeirPlugin;
 
 $built = $argv[1];
+require __DIR__ . '/contracts.php';
 require __DIR__ . '/stubs.php';
+require __DIR__ . '/views.php';
 require $built . '/pelican/weir/src/Filament/Server/Pages/Protection.php';
 require $built . '/pelican/weir/src/WeirPlugin.php';
 if (($argv[2] ?? '') === 'sign') {
@@ -65,6 +69,8 @@ check(!Protection::canAccess(), 'no page without a configuration');
 $GLOBALS['config'] = ['weir.url' => 'https://shield.example.net', 'weir.panel' => 'main', 'weir.embed_key' => KEY];
 check(Protection::canAccess(), 'a page');
 check(str_starts_with((new Protection())->frameAddress(), 'https://shield.example.net/embed/main?t='), 'frame');
+check($plugin->getSettingsFormData() === ['url' => 'https://shield.example.net', 'panel' => 'main'], 'form data without the key');
+check(!str_contains(serialize($plugin->getSettingsFormData()), KEY), 'the key is not in the form data');
 foreach ($plugin->getSettingsForm() as $field) {
     check($field->name !== 'embed_key' || !isset($field->calls['default']), 'the key is not sent to browsers');
 }
@@ -105,7 +111,8 @@ $encrypter = new class () implements Encrypter {
     }
 };
 $settings = new Settings($repository, $encrypter);
-$admin = new weirExtensionController(new Factory(), $settings);
+$blueprint = new BlueprintAdminLibrary();
+$admin = new weirExtensionController(new Factory(), $settings, $blueprint, new SoftwareVersionService());
 $controller = new ProtectionController($settings);
 PterodactylServer::$all = [new PterodactylServer(UUID, 11, [12]), new PterodactylServer('2b8df0a8-0000', 13)];
 $user = fn (int $id, bool $root = false) => (object) ['id' => $id, 'root_admin' => $root];
@@ -130,5 +137,20 @@ check($see($user(11), 'no-such') === '404', 'a server that does not exist');
 check($see(null, UUID) === '404', 'nobody');
 $repository->values['weir::embed_key'] = 'broken';
 check($see($user(11), UUID) === '404', 'a key that cannot be read');
+
+// What Blueprint's view around the settings page uses has to be there: an undefined variable is a 500.
+$passed = $admin->index()->data;
+check($passed['blueprint'] === $blueprint, 'the view gets $blueprint');
+check(array_diff(['blueprint', 'version', 'eggs', 'root', 'url', 'panel'], array_keys($passed)) === [], 'the view gets all');
+
+// The menu entry: Blueprint refuses a whole extension whose files are not where its settings say.
+$read = fn (string $file): string => file_get_contents("$built/pterodactyl/$file");
+check(preg_match('/^  components: "(\w+)"$/m', $read('conf.yml'), $folder) === 1, 'conf.yml names the components');
+preg_match_all('/^      (?:- )?(\w+): "(.*)"$/m', str_replace('    - ', '      ', $read($folder[1] . '/Components.yml')), $route);
+$route = array_combine($route[1], $route[2]);
+check($route['Type'] === 'server' && $route['Path'] === '/protection', 'a page of servers');
+check(is_file("$built/pterodactyl/{$folder[1]}/{$route['Component']}.tsx"), 'its component is there');
+preg_match('/(\/servers\/)\{server\}/', $read('routes/web.php'), $served);
+check(str_contains($read("{$folder[1]}/{$route['Component']}.tsx"), '/extensions/weir' . $served[1] . '${uuid}'), 'it asks the route');
 
 echo "ok\n";

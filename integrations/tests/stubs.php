@@ -1,15 +1,6 @@
 <?php
 
-// Just enough of both panels for the extensions to run: shapes only, no behaviour of theirs.
-
-namespace App\Contracts\Plugins {
-    interface HasPluginSettings
-    {
-        public function getSettingsForm(): array;
-
-        public function saveSettings(array $data): void;
-    }
-}
+// Just enough of both panels for the extensions to run. What they demand of an extension is in contracts.php.
 
 namespace App\Traits {
     trait EnvironmentWriterTrait
@@ -30,17 +21,6 @@ namespace App\Models {
     }
 }
 
-namespace Filament\Contracts {
-    interface Plugin
-    {
-        public function getId(): string;
-
-        public function register(\Filament\Panel $panel): void;
-
-        public function boot(\Filament\Panel $panel): void;
-    }
-}
-
 namespace Filament {
     class Panel
     {
@@ -51,16 +31,6 @@ namespace Filament {
             $this->pages = $pages;
 
             return $this;
-        }
-    }
-}
-
-namespace Filament\Pages {
-    class Page
-    {
-        public static function canAccess(): bool
-        {
-            return true;
         }
     }
 }
@@ -164,23 +134,6 @@ namespace Illuminate\Http {
     }
 }
 
-namespace Illuminate\View {
-    class View
-    {
-        public function __construct(public array $data)
-        {
-        }
-    }
-
-    class Factory
-    {
-        public function make(string $name, array $data): View
-        {
-            return new View($data);
-        }
-    }
-}
-
 namespace Symfony\Component\HttpKernel\Exception {
     class NotFoundHttpException extends \RuntimeException
     {
@@ -193,16 +146,21 @@ namespace Pterodactyl\Http\Controllers {
     }
 }
 
-namespace Pterodactyl\Contracts\Repository {
-    interface SettingsRepositoryInterface
+namespace Pterodactyl\Services\Helpers {
+    class SoftwareVersionService
     {
-        public function set(string $key, ?string $value = null);
-
-        public function get(string $key, mixed $default): mixed;
     }
 }
 
 namespace Pterodactyl\Models {
+    class Egg
+    {
+        public static function all(): array
+        {
+            return [];
+        }
+    }
+
     class Rows
     {
         private array $wanted = [];

@@ -55,3 +55,29 @@ fn weir_believes_what_an_extension_signs() {
     assert_eq!(grant, Ok(Grant::Server { panel: "main".into(), server: "uuid".into() }));
     assert!(embed::verify(token, "main", &Secret(key.into()), now + 300_000).is_err());
 }
+
+#[test]
+fn a_method_that_a_panel_adds_to_an_interface_is_found() {
+    if !has_php("a_method_that_a_panel_adds_to_an_interface_is_found") {
+        return;
+    }
+    let panel = tempfile::tempdir().unwrap();
+    let folder = panel.path().join("app/Contracts/Plugins");
+    std::fs::create_dir_all(&folder).unwrap();
+    let compare = |methods: &[&str]| {
+        let methods: Vec<String> =
+            methods.iter().map(|m| format!("public function {m}(array $data = []);")).collect();
+        let text = format!("<?php interface HasPluginSettings {{ {} }}", methods.join("\n"));
+        std::fs::write(folder.join("HasPluginSettings.php"), text).unwrap();
+        let program = integrations().join("tests/compare");
+        let out = Command::new("php").arg(program).arg(panel.path()).output().unwrap();
+        (out.status.success(), String::from_utf8_lossy(&out.stdout).into_owned())
+    };
+    let known = ["getSettingsFormData", "getSettingsForm", "saveSettings"];
+    let (good, text) = compare(&known);
+    assert!(good, "{text}");
+    let (good, text) = compare(&[&known[..], &["getSettingsTabs"]].concat());
+    assert!(!good && text.contains("getSettingsTabs(): missing in contracts.php"), "{text}");
+    let (good, text) = compare(&known[1..]);
+    assert!(!good && text.contains("getSettingsFormData(): no longer in the panel"), "{text}");
+}

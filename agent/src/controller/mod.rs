@@ -34,6 +34,9 @@ const TEST_MS: u64 = 15_000;
 /// Most nodes.
 pub const NODES_MAX: usize = 10_000;
 
+/// Bearers remembered after another machine took their node's name, so that their agents can be told.
+const REVOKED_MAX: usize = 1000;
+
 /// Most join tokens that wait to be used.
 pub const TOKENS_MAX: usize = 1000;
 
@@ -67,6 +70,34 @@ pub enum JoinError {
     /// The name is empty, too long or has other characters than letters, digits, dots and dashes.
     #[error("a name has up to 64 letters, digits, dots and dashes")]
     Name,
+    /// Another machine has this name and is up.
+    #[error(
+        "a node of this name is up: give this machine another name with --name, or take the other's place with \
+         --replace"
+    )]
+    Up,
+}
+
+/// Why a bearer is no node's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Stranger {
+    /// It never was, or the node has left.
+    #[error("no such node")]
+    Unknown,
+    /// Another machine has joined under the node's name.
+    #[error(
+        "another machine has joined under this node's name and taken its place: join again under a name of its own"
+    )]
+    Replaced,
+}
+
+/// Who holds a bearer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The node.
+    pub node: String,
+    /// SHA-256 of the bearer, to see later whether it still holds.
+    pub bearer: String,
 }
 
 /// What is stored.
@@ -80,6 +111,9 @@ pub struct State {
     pub nodes: BTreeMap<String, Node>,
     /// Join tokens: SHA-256 of each, and until when it may be used.
     pub tokens: BTreeMap<String, Millis>,
+    /// SHA-256 of bearers whose node's name another machine has taken, the latest last.
+    #[serde(default)]
+    pub revoked: VecDeque<String>,
 }
 
 /// A node as stored.
@@ -130,6 +164,23 @@ pub struct Wanted {
     /// Addresses under attack.
     #[serde(default)]
     pub targets: Vec<IpAddr>,
+}
+
+impl Node {
+    /// Whether an agent stands behind it: it has spoken lately, or has joined and is about to.
+    pub fn is_up(&self, now: Millis) -> bool {
+        now.since(self.last_seen.unwrap_or(self.joined)) < AWAY_MS
+    }
+}
+
+/// What is kept of a node whose name another machine has taken.
+fn replaced(before: &Node, now: Millis) -> Event {
+    let seen = before.last_seen.map_or_else(
+        || "it had never reported".to_owned(),
+        |at| format!("it last reported {} s ago", now.since(at) / 1000),
+    );
+    let text = format!("this machine took the place of another of the same name: {seen}");
+    Event { at: now, kind: "replaced".to_owned(), text }
 }
 
 /// What every node gets beside its own rules.
@@ -186,8 +237,9 @@ impl Controller {
         self.state.tokens.insert(fingerprint(secret.as_bytes()), until);
     }
 
-    /// Lets a node in; a node of the same name is replaced, which is how a machine is set up again. `bearer`
-    /// is a fresh secret.
+    /// Lets a node in. A node of the same name that is away is replaced, which is how a machine is set up again;
+    /// one that is up only when that is asked for: clones of one image bear one name, and the second would
+    /// disarm the first. `bearer` is a fresh secret.
     ///
     /// # Errors
     /// Why not.
@@ -196,13 +248,25 @@ impl Controller {
         if join.name.is_empty() || join.name.len() > 64 || !join.name.chars().all(plain) {
             return Err(JoinError::Name);
         }
-        let until = self.state.tokens.remove(&fingerprint(join.token.as_bytes()));
-        if until.is_none_or(|until| until <= now) {
+        let token = fingerprint(join.token.as_bytes());
+        if self.state.tokens.get(&token).is_none_or(|until| *until <= now) {
             return Err(JoinError::Token);
         }
-        let version = self.state.nodes.get(&join.name).map_or(1, |n| n.version + 1);
-        if self.state.nodes.len() >= NODES_MAX && !self.state.nodes.contains_key(&join.name) {
+        let before = self.state.nodes.get(&join.name);
+        if before.is_some_and(|n| n.is_up(now)) && !join.replace {
+            return Err(JoinError::Up);
+        }
+        if self.state.nodes.len() >= NODES_MAX && before.is_none() {
             return Err(JoinError::Full);
+        }
+        let version = before.map_or(1, |n| n.version + 1);
+        let events = before.map(|n| replaced(n, now)).into_iter().collect();
+        // Used only now: who is refused for a name tries again with the same token.
+        self.state.tokens.remove(&token);
+        if let Some(before) = before {
+            self.state.revoked.push_back(before.bearer.clone());
+            let surplus = self.state.revoked.len().saturating_sub(REVOKED_MAX);
+            self.state.revoked.drain(..surplus);
         }
         let mut addresses = join.addresses.clone();
         addresses.sort_unstable();
@@ -216,7 +280,7 @@ impl Controller {
             wanted: Wanted::default(),
             last_seen: None,
             report: None,
-            events: Vec::new(),
+            events,
             test: None,
             refused: BTreeMap::new(),
         };
@@ -234,10 +298,22 @@ impl Controller {
     }
 
     /// The node that holds this bearer token.
-    pub fn authenticate(&self, bearer: &str) -> Option<String> {
+    ///
+    /// # Errors
+    /// [`Stranger`] when none does.
+    pub fn authenticate(&self, bearer: &str) -> Result<Caller, Stranger> {
         // Hashes are compared, so the time it takes says nothing about the token.
-        let hash = fingerprint(bearer.as_bytes());
-        self.state.nodes.iter().find(|(_, n)| n.bearer == hash).map(|(name, _)| name.clone())
+        let bearer = fingerprint(bearer.as_bytes());
+        match self.state.nodes.iter().find(|(_, n)| n.bearer == bearer) {
+            Some((node, _)) => Ok(Caller { node: node.clone(), bearer }),
+            None if self.state.revoked.contains(&bearer) => Err(Stranger::Replaced),
+            None => Err(Stranger::Unknown),
+        }
+    }
+
+    /// Whether a caller's bearer is still its node's.
+    pub fn holds(&self, caller: &Caller) -> bool {
+        self.state.nodes.get(&caller.node).is_some_and(|n| n.bearer == caller.bearer)
     }
 
     /// Works out what each node is to have; returns the names of those for which it is new.

@@ -35,6 +35,7 @@ fn joined() -> (Controller, Joined) {
         name: "node1".into(),
         agent: "0".into(),
         addresses: vec![NODE.parse().unwrap()],
+        replace: false,
     };
     let joined = controller.join(&join, "secret", NOW).unwrap();
     assert_eq!(controller.join(&join, "secret", NOW), Err(JoinError::Token), "used once");
@@ -98,8 +99,40 @@ fn a_node_gets_its_own_rules_and_no_others() {
     assert_eq!(rules.iter().map(|r| r.id.as_str()).collect::<Vec<_>>(), ["m1"]);
     assert_eq!(snapshot.incident, Some(IncidentId(5)));
     assert!(verifier.take(&controller.lease("node1", NOW + 1).unwrap(), NOW + 1).is_ok());
-    assert_eq!(controller.authenticate("secret").as_deref(), Some("node1"));
-    assert_eq!(controller.authenticate("Secret"), None);
+    assert_eq!(controller.authenticate("secret").unwrap().node, "node1");
+    assert_eq!(controller.authenticate("Secret"), Err(Stranger::Unknown));
+}
+
+#[test]
+fn a_name_that_is_up_is_taken_only_on_demand_and_both_are_told() {
+    let (mut controller, _) = joined();
+    let first = controller.authenticate("secret").unwrap();
+    controller.add_token("t2", NOW + 200_000, NOW);
+    let mut join = Join {
+        token: "t2".into(),
+        name: "node1".into(),
+        agent: "0".into(),
+        addresses: Vec::new(),
+        replace: false,
+    };
+    assert_eq!(controller.join(&join, "other", NOW + 1), Err(JoinError::Up), "about to come up");
+    let said = report(&controller, 0, 0);
+    controller.report("node1", said, NOW + 100_000);
+    assert_eq!(controller.join(&join, "other", NOW + 120_000), Err(JoinError::Up));
+    assert!(controller.holds(&first));
+    // The token was not used up by the refusals.
+    join.replace = true;
+    controller.join(&join, "other", NOW + 120_000).unwrap();
+    assert!(!controller.holds(&first));
+    assert_eq!(controller.authenticate("secret"), Err(Stranger::Replaced));
+    assert_eq!(controller.authenticate("other").unwrap().node, "node1");
+    let event = &controller.nodes()["node1"].events[0];
+    assert_eq!(event.kind, "replaced");
+    assert!(event.text.contains("20 s ago"), "{}", event.text);
+    // One that is away is set up again without a word more.
+    controller.add_token("t3", NOW + 400_000, NOW);
+    let again = Join { token: "t3".into(), replace: false, ..join };
+    controller.join(&again, "third", NOW + 120_000 + AWAY_MS).unwrap();
 }
 
 #[test]

@@ -206,6 +206,7 @@ mod tests {
             name: "n".into(),
             agent: String::new(),
             addresses: vec!["203.0.113.7".parse().unwrap()],
+            replace: false,
         };
         let joined = controller.join(&join, "b", NOW).unwrap();
         let verifier = Verifier::new(&joined.signing_key, "n", None).unwrap();

@@ -1,7 +1,7 @@
 //! From what is wanted to what is in force.
 
 use super::desired::Local;
-use super::{Daemon, PROCESSES_MAX, look, now};
+use super::{Daemon, look, now};
 use crate::config::{Config, Learn};
 use crate::enforcer::shaper::Shaper;
 use crate::enforcer::{self, Applied, Enforcer};
@@ -100,7 +100,6 @@ impl Daemon {
         };
         let (shaped, rest) = shape(self.shaper.as_mut(), &program);
         let outcome = enforcer.apply(&rest, now(), repair);
-        self.remember_process();
         match outcome {
             Ok(mut applied) => {
                 applied.rules.extend(shaped);
@@ -113,15 +112,6 @@ impl Daemon {
                 self.applied = applied;
             }
             Err(error) => self.event("refused", format!("nothing could be applied: {error}")),
-        }
-    }
-
-    pub(super) fn remember_process(&mut self) {
-        if let Some(process) = self.enforcer.as_ref().and_then(|e| e.last_process()) {
-            self.processes.push_back(process);
-            if self.processes.len() > PROCESSES_MAX {
-                self.processes.pop_front();
-            }
         }
     }
 }

@@ -16,7 +16,6 @@ mod uplink;
 
 pub use local::{Ask, Status, ask, path as socket_path};
 
-use std::collections::VecDeque;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -40,9 +39,6 @@ use crate::link::EventRing;
 use crate::netlink::{Change, Watch};
 use crate::protocol::{Body, Envelope, Event, Report, Verifier};
 use crate::safety::Rollback;
-
-/// Own transactions remembered, to tell them from others'.
-const PROCESSES_MAX: usize = 32;
 
 /// Repairs in a row before the agent concludes that another program fights it and waits for the next second.
 const REPAIRS_MAX: u32 = 5;
@@ -77,7 +73,6 @@ struct Daemon {
     neighbours: Vec<String>,
     desired: Desired,
     applied: Applied,
-    processes: VecDeque<u32>,
     repairs: u32,
     ring: EventRing,
     levels: Levels,
@@ -142,7 +137,7 @@ pub async fn run(config: Config, limited: bool) -> anyhow::Result<()> {
                 let Some(word) = word else { break };
                 daemon.word(word);
             }
-            change = next_change(&mut watch) => daemon.changed(change),
+            change = next_change(&mut watch) => daemon.changed(&change),
             ask = asked.recv() => {
                 let Some((ask, reply)) = ask else { break };
                 daemon.asked(&ask, reply);
@@ -232,7 +227,6 @@ impl Daemon {
             neighbours: crate::doctor::neighbours(Path::new("/")),
             desired,
             applied: Applied::default(),
-            processes: VecDeque::new(),
             repairs: 0,
             ring,
             levels: Levels::default(),
@@ -342,11 +336,10 @@ impl Daemon {
                     return;
                 }
                 let program = self.program();
-                if let Some(enforcer) = &mut self.enforcer {
-                    if let Err(error) = enforcer.renew(&program, now()) {
-                        self.event("refused", format!("the lease could not be prolonged: {error}"));
-                    }
-                    self.remember_process();
+                if let Some(enforcer) = &mut self.enforcer
+                    && let Err(error) = enforcer.renew(&program, now())
+                {
+                    self.event("refused", format!("the lease could not be prolonged: {error}"));
                 }
             }
             Err(error) => self.event("refused", format!("a document was refused: {error}")),
@@ -354,8 +347,8 @@ impl Daemon {
     }
 
     /// Somebody touched the table: put everything back, unless it was this agent itself.
-    fn changed(&mut self, change: Change) {
-        if change.by.is_some_and(|by| self.processes.contains(&by)) {
+    fn changed(&mut self, change: &Change) {
+        if self.enforcer.as_mut().is_some_and(|e| e.made(change)) {
             return;
         }
         self.repairs += 1;

@@ -16,6 +16,7 @@ use std::process::{Command, Stdio};
 use serde::{Deserialize, Serialize};
 use weir_model::{IpNet, Millis};
 
+use crate::netlink::Change;
 use crate::protocol::Service;
 use crate::rules::Rule;
 
@@ -227,9 +228,10 @@ pub trait Enforcer: fmt::Debug + Send {
         false
     }
 
-    /// The process of the last change, to tell own changes from others'.
-    fn last_process(&self) -> Option<u32> {
-        None
+    /// Whether a change that the kernel told of was made by this backend itself.
+    fn made(&mut self, change: &Change) -> bool {
+        let _ = change;
+        false
     }
 }
 
@@ -272,15 +274,6 @@ fn written(net: IpNet) -> String {
 
 /// Runs a program with a text for its input; what it says.
 fn run(program: &'static str, arguments: &[&str], input: &str) -> Result<String, EnforceError> {
-    spawn(program, arguments, input).map(|(_, text)| text)
-}
-
-/// The same, with the number of its process.
-fn spawn(
-    program: &'static str,
-    arguments: &[&str],
-    input: &str,
-) -> Result<(u32, String), EnforceError> {
     let failed = |error| EnforceError::Tool(program, error);
     let mut child = Command::new(program)
         .args(arguments)
@@ -291,7 +284,6 @@ fn spawn(
         .stderr(Stdio::piped())
         .spawn()
         .map_err(failed)?;
-    let id = child.id();
     let stdin = child.stdin.take();
     // On a thread: a program that speaks before it has read everything must not wait for this one.
     let out = std::thread::scope(|scope| {
@@ -303,7 +295,7 @@ fn spawn(
     });
     let out = out.map_err(failed)?;
     if out.status.success() {
-        return Ok((id, String::from_utf8_lossy(&out.stdout).into_owned()));
+        return Ok(String::from_utf8_lossy(&out.stdout).into_owned());
     }
     Err(EnforceError::Refused(String::from_utf8_lossy(&out.stderr).trim().to_owned()))
 }

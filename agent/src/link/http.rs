@@ -21,6 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Largest answer to anything but the stream.
 const ANSWER_MAX: usize = 2 * crate::protocol::PAYLOAD_MAX;
 
+/// Longest reason that is read when there is no stream.
+const WHY_MAX: usize = 1024;
+
 /// Why the appliance could not be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
@@ -134,7 +137,12 @@ impl Client {
         if response.status() == StatusCode::OK {
             return Ok(response.into_body());
         }
-        Err(LinkError::Status(response.status().as_u16(), "no stream".to_owned()))
+        let status = response.status().as_u16();
+        // Why not, in a sentence for the administrator.
+        let why = Limited::new(response.into_body(), WHY_MAX).collect();
+        let why = tokio::time::timeout(PATIENCE, why).await.ok().and_then(Result::ok);
+        let why = why.map(|why| String::from_utf8_lossy(&why.to_bytes()).into_owned());
+        Err(LinkError::Status(status, why.unwrap_or_else(|| "no stream".to_owned())))
     }
 
     async fn response(

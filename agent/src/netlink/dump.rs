@@ -19,6 +19,10 @@ const ANSWER_SECS: i64 = 2;
 /// Most datagrams of one dump: 100,000 elements take about 400.
 const DATAGRAMS_MAX: usize = 4096;
 
+/// Flags of a request.
+const REQUEST: u16 = 0x001;
+const DUMP: u16 = 0x300;
+
 /// One element of a set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Element {
@@ -108,6 +112,22 @@ impl Netlink {
         Ok(found)
     }
 
+    /// How many transactions nftables has seen in this network namespace, of any table: equal numbers mean that
+    /// nothing has changed in between.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn generation(&mut self) -> io::Result<u32> {
+        const NUMBER: u16 = 1;
+        let mut found = None;
+        self.ask(message::GET_GENERATION, REQUEST, &[], |kind, attributes| {
+            if kind == message::NEW_GENERATION {
+                found = attributes.number32(NUMBER);
+            }
+        })?;
+        found.ok_or_else(|| io::Error::other("no generation"))
+    }
+
     fn names(
         &mut self,
         question: u16,
@@ -130,9 +150,19 @@ impl Netlink {
         &mut self,
         kind: u16,
         text: &[(u16, &str)],
+        each: impl FnMut(u16, Attributes<'_>),
+    ) -> io::Result<()> {
+        self.ask(kind, REQUEST | DUMP, text, each)
+    }
+
+    /// Sends one request. What is no dump has one answer.
+    fn ask(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        text: &[(u16, &str)],
         mut each: impl FnMut(u16, Attributes<'_>),
     ) -> io::Result<()> {
-        const REQUEST_DUMP: u16 = 0x001 | 0x300;
         const ABSENT: i32 = -2;
         self.sequence = self.sequence.wrapping_add(1);
         let mut request = vec![0; HEADER];
@@ -142,7 +172,7 @@ impl Netlink {
         let length = u32::try_from(request.len()).unwrap_or(u32::MAX);
         request[..4].copy_from_slice(&length.to_ne_bytes());
         request[4..6].copy_from_slice(&kind.to_ne_bytes());
-        request[6..8].copy_from_slice(&REQUEST_DUMP.to_ne_bytes());
+        request[6..8].copy_from_slice(&flags.to_ne_bytes());
         request[8..12].copy_from_slice(&self.sequence.to_ne_bytes());
         request[16] = NFPROTO_INET;
         send(self.socket.as_raw_fd(), &request, MsgFlags::empty())?;
@@ -160,6 +190,9 @@ impl Netlink {
                     }
                     kind => each(kind, message.attributes()),
                 }
+            }
+            if flags & DUMP == 0 {
+                return Ok(());
             }
         }
         Err(io::Error::other("the dump does not end"))

@@ -7,11 +7,35 @@ mod attr;
 mod dump;
 mod watch;
 
+use std::io;
+
+use ring::rand::{SecureRandom as _, SystemRandom};
+
 pub use dump::{Element, Netlink};
 pub use watch::{Change, Watch};
 
 /// Octets of one receive: the kernel fills at most 32 KiB a dump message batch.
 const RECEIVE: usize = 64 * 1024;
+
+/// How the name of the chain begins that marks an own transaction.
+const MARK: &str = "by_";
+
+/// A mark for the transactions of one program: random, so that two agents do not take each other's for their own.
+///
+/// # Errors
+/// When there is no randomness.
+pub fn mark() -> io::Result<String> {
+    let mut octets = [0; 8];
+    SystemRandom::new().fill(&mut octets).map_err(|_| io::Error::other("no randomness"))?;
+    Ok(crate::protocol::hex(&octets))
+}
+
+/// What a transaction begins with so that it bears a mark. Nothing of it stays.
+pub fn marked(table: &str, mark: &str) -> String {
+    format!(
+        "add table inet {table}\nadd chain inet {table} {MARK}{mark}\ndelete chain inet {table} {MARK}{mark}\n"
+    )
+}
 
 /// The nftables family `inet`.
 const NFPROTO_INET: u8 = 1;
@@ -27,6 +51,7 @@ mod message {
     pub(super) const NEW_ELEMENT: u16 = SUBSYSTEM | 12;
     pub(super) const GET_ELEMENT: u16 = SUBSYSTEM | 13;
     pub(super) const NEW_GENERATION: u16 = SUBSYSTEM | 15;
+    pub(super) const GET_GENERATION: u16 = SUBSYSTEM | 16;
     pub(super) const NEW_OBJECT: u16 = SUBSYSTEM | 18;
     pub(super) const GET_OBJECT: u16 = SUBSYSTEM | 19;
     pub(super) const DEL_OBJECT: u16 = SUBSYSTEM | 20;

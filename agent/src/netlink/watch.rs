@@ -1,7 +1,9 @@
 //! Word from the kernel that somebody changed nftables.
 //!
-//! The messages of one transaction are followed by one that names the process behind it, so weir's own changes
-//! can be told from others'.
+//! The messages of one transaction are followed by one that ends it. Whose it was is told by its content: an own
+//! transaction makes and removes a chain with a name of its own ([`super::mark`]). The process that the kernel
+//! names is for people only: it is counted in the first PID namespace, and an agent in a container knows its
+//! children by other numbers.
 
 use std::io;
 use std::os::fd::AsRawFd as _;
@@ -19,10 +21,14 @@ use super::{RECEIVE, message};
 const GROUP_NFTABLES: u32 = 1 << 6;
 
 /// A transaction that touched the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
-    /// The process that made it; `None` when messages were lost and nobody knows.
+    /// The mark that it bears, if any.
+    pub mark: Option<String>,
+    /// The process that made it, as the first PID namespace counts.
     pub by: Option<u32>,
+    /// Messages were lost: there may have been a change, and nobody knows whose.
+    pub lost: bool,
 }
 
 /// A subscription to changes of one table.
@@ -31,7 +37,8 @@ pub struct Watch {
     /// A netlink socket: tokio waits for any datagram socket alike, and this type needs no unsafe.
     socket: UnixDatagram,
     table: String,
-    touched: bool,
+    /// The transaction under way, as far as it has been read.
+    open: Option<Change>,
 }
 
 impl Watch {
@@ -48,7 +55,7 @@ impl Watch {
         )?;
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, GROUP_NFTABLES))?;
         let socket = UnixDatagram::from_std(std::os::unix::net::UnixDatagram::from(socket))?;
-        Ok(Self { socket, table: table.to_owned(), touched: false })
+        Ok(Self { socket, table: table.to_owned(), open: None })
     }
 
     /// Waits for the next transaction that touches the table.
@@ -61,13 +68,13 @@ impl Watch {
             match self.socket.recv(&mut buffer).await {
                 Ok(length) => {
                     let datagram = buffer.get(..length).unwrap_or_default();
-                    if let Some(change) = read(&self.table, &mut self.touched, datagram) {
+                    if let Some(change) = read(&self.table, &mut self.open, datagram) {
                         return Ok(change);
                     }
                 }
                 Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {
-                    self.touched = false;
-                    return Ok(Change { by: None });
+                    self.open = None;
+                    return Ok(Change { lost: true, ..Change::default() });
                 }
                 Err(error) => return Err(error),
             }
@@ -75,23 +82,32 @@ impl Watch {
     }
 }
 
-fn read(table: &str, touched: &mut bool, datagram: &[u8]) -> Option<Change> {
+fn read(table: &str, open: &mut Option<Change>, datagram: &[u8]) -> Option<Change> {
     const TABLE_NAME: u16 = 1;
+    const CHAIN_NAME: u16 = 3;
     const PROCESS: u16 = 2;
-    let mut change = None;
+    let mut done = None;
     for message in Messages(datagram) {
+        let attributes = message.attributes();
         match message.kind {
             message::NEW_GENERATION => {
-                let by = message.attributes().number32(PROCESS);
-                change = std::mem::take(touched).then_some(Change { by }).or(change);
+                let by = attributes.number32(PROCESS);
+                done = open.take().map(|change| Change { by, ..change }).or(done);
             }
             // A counter that was read out is no change.
             message::NEW_OBJECT => (),
             kind if (message::NEW_TABLE..=message::DEL_OBJECT).contains(&kind) => {
-                *touched |= message.attributes().text(TABLE_NAME) == Some(table);
+                if attributes.text(TABLE_NAME) != Some(table) {
+                    continue;
+                }
+                let change = open.get_or_insert_default();
+                let chain = attributes.text(CHAIN_NAME).filter(|_| kind == message::NEW_CHAIN);
+                if let Some(mark) = chain.and_then(|name| name.strip_prefix(super::MARK)) {
+                    change.mark = Some(mark.to_owned());
+                }
             }
             _ => (),
         }
     }
-    change
+    done
 }

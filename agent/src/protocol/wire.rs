@@ -189,6 +189,9 @@ pub struct Join {
     /// Addresses of the node's interfaces.
     #[serde(default)]
     pub addresses: Vec<IpAddr>,
+    /// This machine is to take the place of the one that has this name and is up.
+    #[serde(default)]
+    pub replace: bool,
 }
 
 /// A node has joined.

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use weir_model::{IncidentId, Millis};
 
 use super::{Server, secret};
-use crate::controller::{JoinError, RENEW_MS};
+use crate::controller::{Caller, JoinError, RENEW_MS, Stranger};
 use crate::daemon::now;
 use crate::protocol::{Block, Envelope, Join, Report};
 
@@ -42,11 +42,18 @@ pub(super) async fn answer(
         (&Method::GET, "/v1/decisions/stream") => decisions(&server, &request),
         (method, path) => {
             let method = method.clone();
-            let Some(node) = authenticate(&server, &request) else {
-                return Ok(text(StatusCode::UNAUTHORIZED, "no such node"));
+            let caller = match authenticate(&server, &request) {
+                Ok(caller) => caller,
+                Err(why @ Stranger::Unknown) => {
+                    return Ok(text(StatusCode::UNAUTHORIZED, &why.to_string()));
+                }
+                Err(why @ Stranger::Replaced) => {
+                    return Ok(text(StatusCode::GONE, &why.to_string()));
+                }
             };
+            let node = caller.node.clone();
             match (method, path) {
-                (Method::GET, "/v1/agents/stream") => stream(server, stop, node),
+                (Method::GET, "/v1/agents/stream") => stream(server, stop, caller),
                 (Method::GET, "/v1/agents/state") => state(&server, &node, &request),
                 (Method::POST, "/v1/agents/report") => report(&server, &node, request).await,
                 (Method::POST, "/v1/agents/leave") => leave(&server, &node),
@@ -60,9 +67,10 @@ pub(super) async fn answer(
     Ok(answer)
 }
 
-fn authenticate(server: &Server, request: &Request<Incoming>) -> Option<String> {
-    let header = request.headers().get(AUTHORIZATION)?.to_str().ok()?;
-    server.controller().authenticate(header.strip_prefix("Bearer ")?)
+fn authenticate(server: &Server, request: &Request<Incoming>) -> Result<Caller, Stranger> {
+    let header = request.headers().get(AUTHORIZATION).and_then(|h| h.to_str().ok());
+    let bearer = header.and_then(|h| h.strip_prefix("Bearer ")).ok_or(Stranger::Unknown)?;
+    server.controller().authenticate(bearer)
 }
 
 fn text(status: StatusCode, text: &str) -> Answer {
@@ -191,9 +199,9 @@ async fn capture(server: &Server, node: &str, more: bool, request: Request<Incom
     }
 }
 
-fn stream(server: Arc<Server>, stop: watch::Receiver<bool>, node: String) -> Answer {
+fn stream(server: Arc<Server>, stop: watch::Receiver<bool>, caller: Caller) -> Answer {
     let (sender, body) = Channel::new(4);
-    tokio::spawn(feed(server, stop, node, sender));
+    tokio::spawn(feed(server, stop, caller, sender));
     let mut response = Response::new(Either::Right(body));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static("text/event-stream"));
@@ -201,11 +209,12 @@ fn stream(server: Arc<Server>, stop: watch::Receiver<bool>, node: String) -> Ans
     response
 }
 
-/// Sends a snapshot at first and whenever it is new, a lease in between.
+/// Sends a snapshot at first and whenever it is new, a lease in between. Ends when the bearer that opened it
+/// is the node's no longer: what the name now gets is another machine's.
 async fn feed(
     server: Arc<Server>,
     mut stop: watch::Receiver<bool>,
-    node: String,
+    caller: Caller,
     mut sender: Sender<Bytes, Infallible>,
 ) {
     let mut changed = server.changed.subscribe();
@@ -214,13 +223,13 @@ async fn feed(
         changed.borrow_and_update();
         let (etag, envelope) = {
             let controller = server.controller();
-            let Some(etag) = controller.etag(&node) else { return };
-            let new = sent.as_ref() != Some(&etag);
-            let envelope = if new {
-                controller.snapshot(&node, now())
-            } else {
-                controller.lease(&node, now())
+            let node = &caller.node;
+            let Some(etag) = controller.etag(node).filter(|_| controller.holds(&caller)) else {
+                return;
             };
+            let new = sent.as_ref() != Some(&etag);
+            let envelope =
+                if new { controller.snapshot(node, now()) } else { controller.lease(node, now()) };
             (etag, envelope)
         };
         let Ok(envelope) = envelope else { return };
@@ -238,7 +247,8 @@ async fn feed(
                     if outcome.is_err() {
                         return;
                     }
-                    if server.controller().etag(&node) != sent {
+                    let controller = server.controller();
+                    if controller.etag(&caller.node) != sent || !controller.holds(&caller) {
                         break;
                     }
                 }

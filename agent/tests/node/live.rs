@@ -37,6 +37,11 @@ pub(crate) struct Live {
 
 impl Live {
     pub(crate) fn new(test: &str, more: &str) -> Option<Self> {
+        Self::run_by(test, more, &[])
+    }
+
+    /// The same, with a program before the agent's that changes what surrounds it.
+    pub(crate) fn run_by(test: &str, more: &str, by: &[&str]) -> Option<Self> {
         let mut world = World::new(test)?;
         std::fs::create_dir(world.outside.path("appliance")).unwrap();
         let (server, serving, stop, address) = appliance(&world, "198.51.100.1:0".parse().unwrap());
@@ -49,7 +54,8 @@ impl Live {
         world.node.write("agent.toml", &config);
         let url = format!("https://{address}");
         world.node.run(&[AGENT, "--config", "agent.toml", "join", &url, &token, "--name", "node1"]);
-        let agent = world.node.spawn("agent", &[AGENT, "--config", "agent.toml", "run"]);
+        let run = [by, &[AGENT, "--config", "agent.toml", "run"]].concat();
+        let agent = world.node.spawn("agent", &run);
         let live = Self {
             world,
             server,
@@ -304,6 +310,27 @@ fn a_flushed_table_is_back_within_a_second() {
         assert!(start.elapsed() < bar, "{command:?}: {:?}", start.elapsed());
     }
     assert!(live.wait_event("repaired").contains("changed table weir"));
+}
+
+/// In a container of LXC, Proxmox or systemd-nspawn the agent's children have other numbers than the kernel names.
+#[test]
+fn an_agent_in_a_pid_namespace_does_not_repair_what_it_did_itself() {
+    let by = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
+    let Some(live) = Live::run_by("agent pid namespace", "", &by) else { return };
+    for id in 1..=3 {
+        live.want_and_wait(&[mitigation(id, NODE4, 60_000)]);
+    }
+    live.world.node.run(&["nft", "flush", "chain", "inet", "weir", "pre"]);
+    assert!(live.wait_event("repaired").contains("changed table weir"));
+    // There and back once more: whatever its repair had set off has been told by now.
+    assert!(live.ask(&["test"]).contains("in force after"), "{}", live.world.node.logs());
+    live.want_and_wait(&[]);
+    let controller = live.server.controller();
+    let events = &controller.nodes()["node1"].events;
+    let repairs = events.iter().filter(|e| e.kind == "repaired").count();
+    assert_eq!(repairs, 1, "{events:?}");
+    let table = live.world.node.run(&["nft", "list", "table", "inet", "weir"]);
+    assert!(!table.contains("chain by_"), "{table}");
 }
 
 #[test]

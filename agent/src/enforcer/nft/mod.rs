@@ -16,9 +16,9 @@ use self::script::{Present, Script};
 pub use self::skeleton::TABLE;
 use super::{
     Applied, Blocked, Count, Egress, EnforceError, Enforcer, Program, Refusal, RuleCount,
-    ServiceCount, spawn,
+    ServiceCount, run,
 };
-use crate::netlink::{Element, Netlink};
+use crate::netlink::{self, Change, Element, Netlink};
 use crate::rules::{NodeAction, Rule};
 
 /// How often a transaction is tried without the rules that nft refused.
@@ -28,8 +28,10 @@ const TRIES_MAX: usize = 16;
 #[derive(Debug)]
 pub struct Nft {
     netlink: Netlink,
-    /// The process of the last transaction, to tell own changes from others'.
-    last_process: Option<u32>,
+    /// What own transactions bear, to tell them from others'.
+    mark: String,
+    /// The kernel's count of transactions after the last own one.
+    generation: Option<u32>,
     /// Blocked sources of the last transaction, sorted; `None` when nobody knows what is there.
     blocked: Option<Vec<Blocked>>,
 }
@@ -42,7 +44,7 @@ impl Nft {
     pub fn open() -> Result<Self, EnforceError> {
         let mut netlink = Netlink::open()?;
         netlink.chains(TABLE)?;
-        Ok(Self { netlink, last_process: None, blocked: None })
+        Ok(Self { netlink, mark: netlink::mark()?, generation: None, blocked: None })
     }
 
     /// Passes it on when nft can make weir's frame here: on old kernels something of it is missing.
@@ -50,7 +52,7 @@ impl Nft {
     /// # Errors
     /// What nft says.
     pub fn tried(self) -> Result<Self, EnforceError> {
-        spawn("nft", &["-c", "-f", "-"], &skeleton::text())?;
+        run("nft", &["-c", "-f", "-"], &skeleton::text())?;
         Ok(self)
     }
 
@@ -76,8 +78,10 @@ impl Nft {
     }
 
     fn load(&mut self, text: &str) -> Result<(), EnforceError> {
-        let (process, _) = spawn("nft", &["-f", "-"], text)?;
-        self.last_process = Some(process);
+        // Behind the script: nft names lines of it when it refuses one.
+        let text = format!("{text}{}", netlink::marked(TABLE, &self.mark));
+        run("nft", &["-f", "-"], &text)?;
+        self.generation = self.netlink.generation().ok();
         Ok(())
     }
 }
@@ -134,15 +138,23 @@ impl Enforcer for Nft {
 
     fn clear(&mut self) -> Result<(), EnforceError> {
         self.blocked = None;
-        self.load(&format!("add table inet {TABLE}\ndelete table inet {TABLE}\n"))
+        let mark = netlink::marked(TABLE, &self.mark);
+        let text = format!("{mark}delete table inet {TABLE}\n");
+        run("nft", &["-f", "-"], &text)?;
+        self.generation = self.netlink.generation().ok();
+        Ok(())
     }
 
     fn is_told(&self) -> bool {
         true
     }
 
-    fn last_process(&self) -> Option<u32> {
-        self.last_process
+    fn made(&mut self, change: &Change) -> bool {
+        if change.lost {
+            let now = self.netlink.generation().ok();
+            return now.is_some() && now == self.generation;
+        }
+        change.mark.as_ref() == Some(&self.mark)
     }
 
     fn rule_counts(&mut self, program: &Program) -> Result<Vec<RuleCount>, EnforceError> {

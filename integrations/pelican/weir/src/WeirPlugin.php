@@ -31,6 +31,15 @@ final class WeirPlugin implements HasPluginSettings, Plugin
     {
     }
 
+    /** What the form is filled with. Never the key: a form would send it to every administrator's browser. */
+    public function getSettingsFormData(): array
+    {
+        return [
+            'url' => config('weir.url'),
+            'panel' => config('weir.panel'),
+        ];
+    }
+
     public function getSettingsForm(): array
     {
         return [
@@ -38,12 +47,12 @@ final class WeirPlugin implements HasPluginSettings, Plugin
                 ->label('Address of weir for owners')
                 ->url()
                 ->required()
+                // Panels before 1.0.0-beta36 know no form data.
                 ->default(fn () => config('weir.url')),
             TextInput::make('panel')
                 ->label('Name of this panel in weir')
                 ->required()
                 ->default(fn () => config('weir.panel')),
-            // Never filled in: a form would send the key to every administrator's browser.
             TextInput::make('embed_key')
                 ->label('Embed key (leave empty to keep it)')
                 ->password()
