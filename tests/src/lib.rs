@@ -15,6 +15,7 @@ pub mod process;
 pub mod rival;
 pub mod scenario;
 pub mod seed;
+pub mod worlds;
 
 use std::io::Write as _;
 

@@ -153,6 +153,7 @@ impl Pool {
             domain: 1,
             sampling: shape.sampling,
             style: SamplingStyle::Domain,
+            extremes: true,
         };
         // Every host once, in an order without use to a cache, but not more datagrams than fit it twice.
         let count = (shape.hosts as usize / shape.records + 1).clamp(64, 16_384);

@@ -17,6 +17,7 @@ mod scene;
 pub mod score;
 mod source;
 pub mod suite;
+pub mod world;
 
 pub use exporter::{Datagram, ExporterSpec};
 pub use packet::{Origin, Packet};

@@ -8,9 +8,10 @@ use ipnet::IpNet;
 use weir_model::{Direction, Family, Inventory, Millis};
 
 use crate::exporter::{Datagram, Exporter, ExporterSpec};
-use crate::packet::Packet;
+use crate::packet::{Origin, Packet};
 use crate::rng::{Rng, mix};
 use crate::source::{Emitter, SECOND_US, Source};
+use crate::world::{Crowd, CrowdEmitter};
 
 /// Which exporters see a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +54,10 @@ pub struct Scene {
     pub exporters: Vec<ExporterSpec>,
     /// Which of them see a packet.
     pub via: Via,
-    /// What happens.
+    /// What happens, packet by packet.
     pub sources: Vec<Source>,
+    /// What happens, conversation by conversation.
+    pub crowds: Vec<Crowd>,
     /// The truth; [`crate::Origin::Attack`] is an index into it.
     pub attacks: Vec<Attack>,
     /// Length, microseconds.
@@ -85,14 +88,34 @@ impl Scene {
             .enumerate()
             .map(|(index, source)| Emitter::new(source, self.seed, index, self.train))
             .collect();
+        let crowds = self
+            .crowds
+            .iter()
+            .enumerate()
+            .map(|(index, crowd)| {
+                let end_us = self.end_of(crowd);
+                CrowdEmitter::new(crowd, self.seed, index, self.train, end_us)
+            })
+            .collect();
         Stream {
             scene: self,
             exporters,
             emitters,
+            crowds,
             now_us: 0,
             packets: Vec::new(),
             unsent: Vec::new(),
             ready: VecDeque::new(),
+        }
+    }
+
+    /// When a crowd has said its last.
+    fn end_of(&self, crowd: &Crowd) -> u64 {
+        match crowd.origin {
+            Origin::Benign => self.duration_us,
+            Origin::Attack(index) => {
+                self.attacks.get(usize::from(index)).map_or(self.duration_us, |a| a.end_us)
+            }
         }
     }
 }
@@ -103,6 +126,7 @@ pub struct Stream<'a> {
     scene: &'a Scene,
     exporters: Vec<Exporter>,
     emitters: Vec<Emitter<'a>>,
+    crowds: Vec<CrowdEmitter<'a>>,
     now_us: u64,
     packets: Vec<Packet>,
     /// Datagrams made but not yet due: exporters lag.
@@ -123,6 +147,9 @@ impl Stream<'_> {
         if self.now_us < self.scene.duration_us {
             for emitter in &mut self.emitters {
                 emitter.emit(self.now_us, end_us - self.now_us, &mut self.packets);
+            }
+            for crowd in &mut self.crowds {
+                crowd.emit(self.now_us, end_us - self.now_us, &mut self.packets);
             }
             // Stable, so that packets of the same microsecond keep their sources' order.
             self.packets.sort_by_key(|p| p.at_us);

@@ -5,12 +5,14 @@
 //! goodput are counted and not estimated.
 
 mod goodput;
+mod losses;
 mod report;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use weir_model::{Direction, Family, Measure, Millis};
 
+pub use losses::{Loss, Losses, Stratum, losses, stratum};
 pub use report::{Kept, KeptRows, Quantiles, Summary, summarise};
 
 use crate::case::{CaseWorld, Truth};

@@ -78,6 +78,11 @@ impl Rate {
         self
     }
 
+    /// The highest it ever is.
+    pub fn highest(&self) -> f64 {
+        self.knots.iter().map(|k| k.1).fold(0.0, f64::max)
+    }
+
     /// Packets per second at an instant.
     pub fn at(&self, at_us: u64) -> f64 {
         let next = self.knots.partition_point(|k| k.0 <= at_us);
@@ -471,7 +476,7 @@ fn ephemeral(identity: u64) -> u16 {
 }
 
 /// An address of a prefix.
-fn within(net: IpNet, bits: u64) -> IpAddr {
+pub(crate) fn within(net: IpNet, bits: u64) -> IpAddr {
     match net {
         IpNet::V4(net) => {
             let host = u64::from(u32::MAX).checked_shr(u32::from(net.prefix_len())).unwrap_or(0);

@@ -26,6 +26,7 @@ fn play(kind: Kind, seconds: u64, ipv6: bool) -> (Vec<Datagram>, Totals) {
         kind,
         clock_skew_ms: 0,
         faults: Vec::new(),
+        inbound_only: false,
     };
     let mut scene = Scene::demo(5);
     scene.exporters.clear();

@@ -1,5 +1,5 @@
 //! The scenario suite: plays its cases through the whole decision path in virtual time, or writes
-//! them to disk for `weir score`.
+//! them to disk for `weir score`. And worlds drawn by seed, which nobody has seen before.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
@@ -10,8 +10,10 @@ use std::sync::mpsc;
 use weir::score::{heading, line, line_heading, rows, totals};
 use weir_config::Config;
 use weir_tests::scenario;
+use weir_tests::worlds::{self, Played};
 use weir_traffic::score::{CaseScore, summarise};
 use weir_traffic::suite::{self, Feed};
+use weir_traffic::world::{Side, World};
 
 const HELP: &str = "\
 scenarios [--feed FEED] [--seed N] [--seeds N] [--jobs N] [--write DIR] [--decisions] [--table] [ID...]
@@ -22,7 +24,16 @@ scenarios [--feed FEED] [--seed N] [--seeds N] [--jobs N] [--write DIR] [--decis
   --write DIR   write the cases to DIR instead, for `weir score DIR`
   --decisions   show what was decided
   --table       end with one line of a table for each feed and seed
-  ID            A1 to A26, B1 to B20, T10, T2, T1.2; all A and B but B20 (a day) when none is named";
+  ID            A1 to A26, B1 to B20, T10, T2, T1.2; all A and B but B20 (a day) when none is named
+
+scenarios --worlds N [--seed S] [--feed FEED] [--benign|--attacks|--both] [--jobs N] [--table]
+scenarios --world SEED [--feed FEED] [--benign|--attacks|--both] [--decisions] [--write DIR]
+  --worlds N    play the worlds of seeds S to S+N-1 (default 1); each that fails gets a line
+  --world SEED  play one, with what is in it and all that was said and done
+  --benign, --attacks, --both  ordinary worlds, worlds with an attack, of each seed both (default)
+  --table       show a line of every world, not of failed ones only
+  --feed FEED   also sflow-1, ipfix-100-10s (no lengths), sflow-1000-in, sflow-1-in,
+                ipfix-100-10s-in (what comes in only), worlds (these five and sflow-1000)";
 
 #[derive(Default)]
 struct Options {
@@ -34,6 +45,11 @@ struct Options {
     table: bool,
     jobs: usize,
     ids: Vec<String>,
+    /// Worlds to draw.
+    worlds: Option<u64>,
+    /// The one world to show.
+    world: Option<u64>,
+    sides: Vec<Side>,
 }
 
 fn options() -> Option<Options> {
@@ -45,6 +61,7 @@ fn options() -> Option<Options> {
                 let name = args.next()?;
                 options.feeds = match name.as_str() {
                     "all" => Feed::ALL.to_vec(),
+                    "worlds" => Feed::WORLDS.to_vec(),
                     name => vec![Feed::from_id(name)?],
                 };
             }
@@ -53,6 +70,11 @@ fn options() -> Option<Options> {
             "--write" => options.write = Some(args.next()?.into()),
             "--jobs" => options.jobs = args.next()?.parse().ok().filter(|n| *n > 0)?,
             "--table" => options.table = true,
+            "--worlds" => options.worlds = Some(args.next()?.parse().ok()?),
+            "--world" => options.world = Some(args.next()?.parse().ok()?),
+            "--benign" => options.sides = vec![Side::Benign],
+            "--attacks" => options.sides = vec![Side::Attack],
+            "--both" => options.sides = Side::ALL.to_vec(),
             "--decisions" => options.decisions = true,
             id => {
                 suite::case(id)?;
@@ -63,48 +85,133 @@ fn options() -> Option<Options> {
     if options.feeds.is_empty() {
         options.feeds.push(Feed::Sflow1000);
     }
+    if options.sides.is_empty() {
+        options.sides = Side::ALL.to_vec();
+    }
     Some(options)
 }
 
 /// A case to be played.
 type Job = (&'static suite::Case, Feed, u64);
 
-/// Plays the cases, several at once, and prints each in its turn.
-fn play(options: &Options, jobs: &[Job], out: &mut impl io::Write) -> io::Result<Vec<CaseScore>> {
-    let config = Config::default();
+/// Does `work` on all jobs, several at once, and hands each result to `show` in its turn.
+fn at_once<J: Sync, R: Send>(
+    threads: usize,
+    jobs: &[J],
+    work: impl Fn(&J) -> R + Sync,
+    mut show: impl FnMut(R) -> io::Result<()>,
+) -> io::Result<()> {
     let next = AtomicUsize::new(0);
     let (done, results) = mpsc::channel();
     std::thread::scope(|scope| {
-        for _ in 0..options.jobs {
-            let (next, done, config) = (&next, done.clone(), &config);
+        for _ in 0..threads {
+            let (next, done, work) = (&next, done.clone(), &work);
             scope.spawn(move || {
-                while let Some((index, (case, feed, seed))) =
-                    Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, jobs.get(i)?)))
-                {
-                    let outcome = scenario::run(case, *feed, *seed, config);
-                    if done.send((index, outcome)).is_err() {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(job) = jobs.get(index) else { return };
+                    if done.send((index, work(job))).is_err() {
                         return;
                     }
                 }
             });
         }
         drop(done);
-        let mut early = BTreeMap::new();
-        let mut scores = Vec::new();
-        for (index, outcome) in results {
-            early.insert(index, outcome);
-            while let Some(outcome) = early.remove(&scores.len()) {
-                writeln!(out, "{}", rows(&outcome.score))?;
-                if options.decisions {
-                    for line in &outcome.decisions {
-                        writeln!(out, "    {line}")?;
-                    }
-                }
-                scores.push(outcome.score);
+        let (mut early, mut shown) = (BTreeMap::new(), 0);
+        for (index, result) in results {
+            early.insert(index, result);
+            while let Some(result) = early.remove(&shown) {
+                show(result)?;
+                shown += 1;
             }
         }
-        Ok(scores)
+        Ok(())
     })
+}
+
+/// Plays the cases, several at once, and prints each in its turn.
+fn play(options: &Options, jobs: &[Job], out: &mut impl io::Write) -> io::Result<Vec<CaseScore>> {
+    let config = Config::default();
+    let mut scores = Vec::new();
+    at_once(
+        options.jobs,
+        jobs,
+        |(case, feed, seed)| scenario::run(case, *feed, *seed, &config),
+        |outcome| {
+            writeln!(out, "{}", rows(&outcome.score))?;
+            if options.decisions {
+                for line in &outcome.decisions {
+                    writeln!(out, "    {line}")?;
+                }
+            }
+            scores.push(outcome.score);
+            Ok(())
+        },
+    )?;
+    Ok(scores)
+}
+
+/// Draws worlds, plays them, names those that failed, and adds up.
+fn play_worlds(options: &Options, number: u64, out: &mut impl io::Write) -> io::Result<()> {
+    let config = Config::default();
+    for feed in &options.feeds {
+        for side in &options.sides {
+            let seeds: Vec<u64> = (options.seed..options.seed + number).collect();
+            let mut played: Vec<Played> = Vec::new();
+            if options.table {
+                writeln!(out, "{}", heading())?;
+            }
+            at_once(
+                options.jobs,
+                &seeds,
+                |seed| worlds::run(*seed, *feed, *side, &config),
+                |mut world| {
+                    if options.table {
+                        writeln!(out, "{}", rows(&world.score))?;
+                    }
+                    if let Some(line) = world.failure(*feed) {
+                        writeln!(out, "{line}")?;
+                        out.flush()?;
+                    }
+                    world.events = Vec::new();
+                    world.decisions = Vec::new();
+                    played.push(world);
+                    Ok(())
+                },
+            )?;
+            writeln!(out, "\n{}\n", worlds::figures(*feed, *side, &played))?;
+        }
+    }
+    Ok(())
+}
+
+/// Shows one world: what is in it, what was said and done.
+fn show_world(options: &Options, seed: u64, out: &mut impl io::Write) -> io::Result<()> {
+    let config = Config::default();
+    for feed in &options.feeds {
+        for side in &options.sides {
+            let world = World::draw(seed, *feed, *side);
+            if let Some(dir) = &options.write {
+                let title = world.happens.join(", ");
+                scenario::write_scene(&world.scene, &title, &dir.join(&world.scene.name))?;
+                continue;
+            }
+            write!(out, "{}", world.describe())?;
+            let played = worlds::run(seed, *feed, *side, &config);
+            for event in &played.events {
+                let secs = (event.t_ms - scenario::EPOCH.0) as f64 / 1000.0;
+                writeln!(out, "{secs:9.1} {}", serde_json::to_string(&event.what)?)?;
+            }
+            if options.decisions {
+                for line in &played.decisions {
+                    writeln!(out, "    {line}")?;
+                }
+            }
+            writeln!(out, "{}\n{}", heading(), rows(&played.score))?;
+            writeln!(out, "{}\n", played.failure(*feed).unwrap_or_else(|| "no fault".to_owned()))?;
+        }
+    }
+    Ok(())
 }
 
 fn main() -> io::Result<()> {
@@ -113,6 +220,12 @@ fn main() -> io::Result<()> {
         writeln!(out, "{HELP}")?;
         std::process::exit(2);
     };
+    if let Some(seed) = options.world {
+        return show_world(&options, seed, &mut out);
+    }
+    if let Some(number) = options.worlds {
+        return play_worlds(&options, number, &mut out);
+    }
     let wanted = |case: &&'static suite::Case| {
         let named = options.ids.iter().any(|id| id.eq_ignore_ascii_case(case.id));
         named || (options.ids.is_empty() && case.id != "B20" && !case.id.starts_with('T'))

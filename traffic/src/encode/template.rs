@@ -44,6 +44,8 @@ pub struct Header {
     pub sampling: u32,
     /// How that is announced.
     pub style: SamplingStyle,
+    /// Whether records tell the shortest and longest packet and time to live: many do not.
+    pub extremes: bool,
 }
 
 /// Template of IPv4 flows.
@@ -107,12 +109,17 @@ pub const IPFIX_TIMES_AT: usize = 24;
 /// Octets of an IPv4 data record of IPFIX that names no sampler.
 pub const IPFIX_RECORD_LEN_V4: usize = 68;
 
+/// The shortest and longest packet and time to live.
+const EXTREMES: [u16; 4] = [25, 26, 52, 53];
+
 impl Header {
-    const fn fields(&self) -> &'static [(u16, u16)] {
-        match self.version {
+    fn fields(&self) -> impl Iterator<Item = (u16, u16)> {
+        let all = match self.version {
             Version::V9 => FIELDS_V9,
             Version::Ipfix => FIELDS_IPFIX,
-        }
+        };
+        let extremes = self.extremes;
+        all.iter().copied().filter(move |(element, _)| extremes || !EXTREMES.contains(element))
     }
 
     /// The element by which a record names its sampler, if it does.
@@ -127,7 +134,7 @@ impl Header {
     /// Octets of one data record.
     pub fn record_len(&self, ipv4: bool) -> usize {
         let addresses = if ipv4 { 8 } else { 32 };
-        let fields: usize = self.fields().iter().map(|(_, len)| usize::from(*len)).sum();
+        let fields: usize = self.fields().map(|(_, len)| usize::from(len)).sum();
         addresses + fields + self.sampler_field().map_or(0, |(_, len)| usize::from(len))
     }
 
@@ -234,9 +241,7 @@ fn templates(out: &mut Vec<u8>, header: &Header) -> usize {
         let count = out.len();
         out.put16(0);
         let mut fields = 0;
-        for (element, len) in
-            addresses.into_iter().chain(header.fields().iter().copied()).chain(sampler)
-        {
+        for (element, len) in addresses.into_iter().chain(header.fields()).chain(sampler) {
             // ICMPv6 has a type and code element of its own (RFC 7012, IE 139).
             let element = if element == 32 && id == TEMPLATE_V6 { 139 } else { element };
             out.put16(element);
@@ -340,10 +345,12 @@ fn record(out: &mut Vec<u8>, header: &Header, flow: &Flow) {
     out.put8(0); // ingress
     out.put32(flow.input_if);
     out.put32(flow.output_if);
-    out.put16(flow.length_min);
-    out.put16(flow.length_max);
-    out.put8(flow.ttl_min);
-    out.put8(flow.ttl_max);
+    if header.extremes {
+        out.put16(flow.length_min);
+        out.put16(flow.length_max);
+        out.put8(flow.ttl_min);
+        out.put8(flow.ttl_max);
+    }
     out.put16(flow.icmp_as_port());
     out.put16(if flow.fragment == Fragment::Later { 185 } else { 0 });
     out.put8(64); // forwarded, unknown reason (RFC 7270 §4.12)

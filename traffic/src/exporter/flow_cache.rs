@@ -48,6 +48,8 @@ pub struct CacheConfig {
     pub refresh_us: u64,
     /// Source id or observation domain.
     pub domain: u32,
+    /// Whether records tell the shortest and longest packet and time to live (v9 and IPFIX).
+    pub extremes: bool,
 }
 
 impl Default for CacheConfig {
@@ -62,6 +64,7 @@ impl Default for CacheConfig {
             lag_us: 20_000,
             refresh_us: 20_000_000,
             domain: 0,
+            extremes: true,
         }
     }
 }
@@ -340,6 +343,7 @@ impl FlowCache {
             domain: self.config.domain,
             sampling: self.sampler.rate(),
             style,
+            extremes: self.config.extremes,
         }
     }
 

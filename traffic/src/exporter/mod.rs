@@ -54,6 +54,8 @@ pub struct ExporterSpec {
     pub clock_skew_ms: i64,
     /// What goes wrong with its datagrams, in order of time.
     pub faults: Vec<Fault>,
+    /// It looks at what enters from the world only, as with ingress sampling on uplinks.
+    pub inbound_only: bool,
 }
 
 /// How an exporter exports.
@@ -178,6 +180,7 @@ pub struct Exporter {
     faults: Vec<Fault>,
     next_fault: usize,
     rng: Rng,
+    inbound_only: bool,
     sent: Vec<Datagram>,
 }
 
@@ -203,7 +206,8 @@ impl Exporter {
         };
         let mut faults = spec.faults.clone();
         faults.sort_by_key(|f| f.from_us);
-        Self { index, engine, faults, next_fault: 0, rng: own, sent: Vec::new() }
+        let inbound_only = spec.inbound_only;
+        Self { index, engine, faults, next_fault: 0, rng: own, inbound_only, sent: Vec::new() }
     }
 
     /// Its number.
@@ -213,6 +217,9 @@ impl Exporter {
 
     /// A packet passes; datagrams that fill up by it are appended to `out`.
     pub fn packet(&mut self, packet: &Packet, out: &mut Vec<Datagram>) {
+        if self.inbound_only && packet.direction == Direction::Outbound {
+            return;
+        }
         self.begin_faults(packet.at_us);
         match &mut self.engine {
             Engine::Sflow(agent) => agent.packet(packet, &mut self.sent),

@@ -75,6 +75,7 @@ impl Scene {
             exporters: exporters(),
             via: Via::One,
             sources,
+            crowds: Vec::new(),
             attacks: vec![Attack {
                 target: IpNet::from(victim),
                 direction: Direction::Inbound,
@@ -100,6 +101,7 @@ fn exporters() -> Vec<ExporterSpec> {
         kind,
         clock_skew_ms: 0,
         faults: Vec::new(),
+        inbound_only: false,
     };
     let cache = CacheConfig {
         version: CacheVersion::V9(SamplingStyle::Domain),

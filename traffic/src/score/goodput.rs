@@ -133,6 +133,30 @@ impl<'a> Goodput<'a> {
         outcome
     }
 
+    /// Tells `sink` of every kind of benign packet in every part of a second: its octets, those
+    /// that filters take, and whether any measure stands.
+    pub(crate) fn each(
+        &self,
+        policy: &Policy<'_>,
+        truths: &[Truth],
+        mut sink: impl FnMut(&Kind, f64, f64, bool),
+    ) {
+        for (second, rows) in self.mix.seconds() {
+            for part in parts(policy, truths, self.world.epoch_ms + second * 1000) {
+                let at = part.from_ms;
+                let ruled = matches!(policy, Policy::Measures(stood)
+                    if stood.iter().any(|s| (s.from_ms..s.to_ms).contains(&at)));
+                let kept = keep(policy, truths, rows, at);
+                for ((kind, volume), kept) in rows.iter().zip(&kept) {
+                    if volume.benign_bytes > 0 {
+                        let octets = volume.benign_bytes as f64 * part.weight;
+                        sink(kind, octets, octets * (1.0 - kept.benign), ruled);
+                    }
+                }
+            }
+        }
+    }
+
     /// Benign octets of a second, and how many of them get through filters, link and host.
     fn deliver(&self, truths: &[Truth], rows: &Second, kept: &[Kept], part: &Part) -> (f64, f64) {
         let mut link = 0.0;

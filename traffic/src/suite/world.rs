@@ -28,10 +28,20 @@ pub enum Feed {
     Ipfix,
     /// IPFIX, one packet in 100, every flow exported after a second.
     IpfixSecond,
+    /// sFlow of every packet.
+    Sflow1,
+    /// IPFIX, one packet in 100, active timeout 10 s, inactive 5 s, records without lengths.
+    IpfixPlain,
+    /// [`Feed::Sflow1000`] of what comes in only.
+    Sflow1000In,
+    /// [`Feed::Sflow1`] of what comes in only.
+    Sflow1In,
+    /// [`Feed::IpfixPlain`] of what comes in only.
+    IpfixPlainIn,
 }
 
 impl Feed {
-    /// All of them.
+    /// Those of the suite's fixed cases.
     pub const ALL: [Self; 6] = [
         Self::Sflow64,
         Self::Sflow1000,
@@ -39,6 +49,16 @@ impl Feed {
         Self::NetflowV9,
         Self::Ipfix,
         Self::IpfixSecond,
+    ];
+
+    /// Those of drawn worlds (see [`crate::world`]).
+    pub const WORLDS: [Self; 6] = [
+        Self::Sflow1000,
+        Self::Sflow1,
+        Self::IpfixPlain,
+        Self::Sflow1000In,
+        Self::Sflow1In,
+        Self::IpfixPlainIn,
     ];
 
     /// Stable name.
@@ -50,21 +70,41 @@ impl Feed {
             Self::NetflowV9 => "netflow-v9",
             Self::Ipfix => "ipfix-100",
             Self::IpfixSecond => "ipfix-100-1s",
+            Self::Sflow1 => "sflow-1",
+            Self::IpfixPlain => "ipfix-100-10s",
+            Self::Sflow1000In => "sflow-1000-in",
+            Self::Sflow1In => "sflow-1-in",
+            Self::IpfixPlainIn => "ipfix-100-10s-in",
         }
     }
 
     /// The feed of this name.
     pub fn from_id(id: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|f| f.id() == id)
+        Self::ALL.into_iter().chain(Self::WORLDS).find(|f| f.id() == id)
+    }
+
+    /// Whether every packet is reported.
+    pub const fn sees_all(self) -> bool {
+        matches!(self, Self::NetflowV5 | Self::NetflowV9 | Self::Sflow1 | Self::Sflow1In)
+    }
+
+    /// Whether only what comes in is reported.
+    pub const fn inbound_only(self) -> bool {
+        matches!(self, Self::Sflow1000In | Self::Sflow1In | Self::IpfixPlainIn)
     }
 
     /// Packets that ordinary sources send at once: well below the sampling interval, so that
     /// trains do not show in the samples.
-    const fn train(self) -> u32 {
+    pub(crate) const fn train(self) -> u32 {
         match self {
-            Self::Sflow64 | Self::Ipfix | Self::IpfixSecond => 8,
-            Self::Sflow1000 => 32,
+            Self::Sflow64
+            | Self::Ipfix
+            | Self::IpfixSecond
+            | Self::IpfixPlain
+            | Self::IpfixPlainIn => 8,
+            Self::Sflow1000 | Self::Sflow1000In => 32,
             Self::NetflowV5 | Self::NetflowV9 => 4,
+            Self::Sflow1 | Self::Sflow1In => 1,
         }
     }
 
@@ -73,9 +113,9 @@ impl Feed {
     const fn attack_train(self) -> u32 {
         match self {
             Self::Sflow64 => 8,
-            Self::Sflow1000 => 32,
-            Self::Ipfix | Self::IpfixSecond => 4,
-            Self::NetflowV5 | Self::NetflowV9 => 1,
+            Self::Sflow1000 | Self::Sflow1000In => 32,
+            Self::Ipfix | Self::IpfixSecond | Self::IpfixPlain | Self::IpfixPlainIn => 4,
+            Self::NetflowV5 | Self::NetflowV9 | Self::Sflow1 | Self::Sflow1In => 1,
         }
     }
 
@@ -92,7 +132,18 @@ impl Feed {
         };
         let kind = match self {
             Self::Sflow64 => Kind::Sflow(AgentConfig { rate: 64, ..AgentConfig::default() }),
-            Self::Sflow1000 => Kind::Sflow(AgentConfig::default()),
+            Self::Sflow1000 | Self::Sflow1000In => Kind::Sflow(AgentConfig::default()),
+            Self::Sflow1 | Self::Sflow1In => {
+                Kind::Sflow(AgentConfig { rate: 1, ..AgentConfig::default() })
+            }
+            Self::IpfixPlain | Self::IpfixPlainIn => Kind::Cache(CacheConfig {
+                version: CacheVersion::Ipfix(SamplingStyle::Selector),
+                sampling: 100,
+                active_us: 10 * SECOND_US,
+                inactive_us: 5 * SECOND_US,
+                extremes: false,
+                ..CacheConfig::default()
+            }),
             Self::NetflowV5 => cache(CacheVersion::V5, 1, 60, 15),
             Self::NetflowV9 => cache(CacheVersion::V9(SamplingStyle::None), 1, 10, 5),
             Self::Ipfix => cache(CacheVersion::Ipfix(SamplingStyle::Selector), 100, 60, 15),
@@ -104,6 +155,7 @@ impl Feed {
             kind,
             clock_skew_ms: 0,
             faults: Vec::new(),
+            inbound_only: self.inbound_only(),
         }
     }
 }
@@ -154,6 +206,7 @@ impl World {
             exporters: vec![feed.exporter("border-1", 1)],
             via: Via::One,
             sources: Vec::new(),
+            crowds: Vec::new(),
             attacks: Vec::new(),
             duration_us: us(end),
             learning_us: us(LEARNING_SECS),
