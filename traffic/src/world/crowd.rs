@@ -35,7 +35,7 @@ impl Population {
             Self::Forged => return public(number, ipv6),
             Self::Members { size, nets, seed } => {
                 let member = number % u64::from((*size).max(1));
-                let net = mix(seed ^ mix(member) % u64::from((*nets).max(1)));
+                let net = mix(seed ^ (mix(member) % u64::from((*nets).max(1))));
                 // Where each has a network of its own no two share one by chance.
                 let net = if nets >= size { mix(seed ^ member) } else { net };
                 (net, mix(seed ^ member ^ 0xbeef))
