@@ -23,7 +23,8 @@ pub(crate) fn line(incident: &Incident) -> String {
         format!("{:.0}", verdict.peak.packets_per_sec),
         format!("{:.0}", verdict.peak.bits_per_sec),
         verdict.confidence.to_string(),
-        incident.rung.map_or_else(String::new, |rung| rung.id().to_owned()),
+        // Of what was seen to be in force: a closed incident has nothing that stands any more.
+        incident.reached.map_or_else(String::new, |rung| rung.id().to_owned()),
         incident.held.to_string(),
         incident.mitigations.len().to_string(),
         incident.told(),

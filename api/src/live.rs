@@ -9,8 +9,8 @@ use serde::Serialize;
 use tokio::sync::{broadcast, oneshot};
 use utoipa::ToSchema;
 use weir_model::{
-    Family, Goodput, HostRate, Incident, IncidentId, IncidentState, IpNet, Millis, Mitigation,
-    MitigationId, Mode, PeerState, Rate, Reason, Rung, Snapshot,
+    Direction, Family, Goodput, HostRate, Incident, IncidentId, IncidentState, IpNet, Millis,
+    Mitigation, MitigationId, Mode, PeerState, Rate, Reason, Rung, Snapshot,
 };
 
 use crate::app::App;
@@ -180,6 +180,8 @@ pub(crate) struct Brief {
     /// Host or prefix.
     #[schema(value_type = String)]
     target: IpNet,
+    /// Towards or from the target.
+    direction: Direction,
     /// Family.
     family: Family,
     /// 0-100.
@@ -194,13 +196,15 @@ pub(crate) struct Brief {
     legitimate: Option<Goodput>,
     /// Why.
     reason: Reason,
-    /// The rung reached.
+    /// The rung that stands: in force, proposed or simulated.
     rung: Option<Rung>,
+    /// The hardest rung that a router or node was seen to have.
+    reached: Option<Rung>,
     /// Held by an operator.
     held: bool,
     /// Mitigations that wait for approval.
     proposed: Vec<MitigationId>,
-    /// Mitigations in force.
+    /// Mitigations that a router or node has.
     active: usize,
     /// One sentence.
     summary: String,
@@ -208,7 +212,7 @@ pub(crate) struct Brief {
 
 impl Brief {
     pub(crate) fn of(incident: &Incident) -> Self {
-        use weir_model::MitigationState::{Active, Proposed};
+        use weir_model::MitigationState::Proposed;
         let verdict = &incident.verdict;
         let proposed = incident.mitigations.iter().filter(|m| m.state == Proposed);
         Self {
@@ -217,6 +221,7 @@ impl Brief {
             opened: incident.opened,
             closed: incident.closed,
             target: verdict.target,
+            direction: verdict.direction,
             family: verdict.family,
             confidence: verdict.confidence,
             rate: verdict.rate,
@@ -225,9 +230,10 @@ impl Brief {
             legitimate: verdict.legitimate,
             reason: verdict.reason.clone(),
             rung: incident.rung,
+            reached: incident.reached,
             held: incident.held,
             proposed: proposed.map(|m| m.id).collect(),
-            active: incident.mitigations.iter().filter(|m| m.state == Active).count(),
+            active: incident.mitigations.iter().filter(|m| m.is_in_force()).count(),
             summary: incident.told(),
         }
     }

@@ -14,8 +14,8 @@ use common::{World, ask, incident, world, world_on};
 use serde_json::{Value, json};
 use weir_api::{Config, Records};
 use weir_model::{
-    BaselineChange, Command, Direction, Evidence, IncidentId, Metric, Millis, Role, Snapshot,
-    Spared,
+    BaselineChange, Command, Direction, Evidence, IncidentId, Measure, Metric, Millis, Mitigation,
+    MitigationId, MitigationState, Originator, Role, Rung, Snapshot, Spared,
 };
 
 fn ids(list: &Value) -> Vec<String> {
@@ -375,6 +375,53 @@ async fn the_status_page_is_off_until_wanted_and_hides_addresses() {
     config.status_page.addresses = true;
     let open = common::world_with(config);
     assert!(ask("GET", "/status").send(&open).await.text.contains("203.0.113.7"));
+}
+
+#[tokio::test]
+async fn what_is_filtered_is_told_from_the_ledger_alone() {
+    let mut config = Config::default();
+    config.status_page.enabled = true;
+    let world = common::world_with(config);
+    let token = world.token(Role::Readonly).await;
+    let told = async |state: MitigationState, peers: &[&str], ended: bool| {
+        let mut attack = incident(2, "203.0.113.7/32");
+        // The step stands whether or not anything of it is announced: simulated, proposed, wanted.
+        attack.rung = (!ended).then_some(Rung::Drop);
+        attack.reached = (!peers.is_empty() || ended).then_some(Rung::Drop);
+        attack.closed = ended.then_some(attack.opened);
+        attack.mitigations = vec![Mitigation {
+            id: MitigationId(1),
+            originator: Originator::Incident(attack.id),
+            measure: Measure::Blackhole(attack.verdict.target),
+            rung: Rung::Drop,
+            state,
+            since: attack.opened,
+            expires: attack.opened,
+            ended: None,
+            peers: peers.iter().map(|&p| p.to_owned()).collect(),
+            note: String::new(),
+        }];
+        let incidents = vec![Arc::new(attack)];
+        world.snapshot.store(Arc::new(Snapshot { incidents, ..Snapshot::default() }));
+        let page = ask("GET", "/status").send(&world).await.text;
+        let data = ask("GET", "/status.json").send(&world).await.json();
+        let csv = ask("GET", "/api/v1/incidents/export").token(&token).send(&world).await.text;
+        let filtered = page.contains("being filtered");
+        assert_eq!(data["incidents"][0]["mitigated"], filtered);
+        (filtered, csv.contains(",drop,"))
+    };
+    assert_eq!(told(MitigationState::Simulated, &[], false).await, (false, false));
+    assert_eq!(told(MitigationState::Proposed, &[], false).await, (false, false));
+    assert_eq!(told(MitigationState::Active, &[], false).await, (false, false));
+    assert_eq!(told(MitigationState::Active, &["edge"], false).await, (true, true));
+    assert_eq!(told(MitigationState::Withdrawn, &[], true).await, (false, true));
+    // What a customer's server sends is nobody's business on this page.
+    let mut outbound = incident(3, "203.0.113.7/32");
+    outbound.verdict.direction = Direction::Outbound;
+    let incidents = vec![Arc::new(outbound)];
+    world.snapshot.store(Arc::new(Snapshot { incidents, ..Snapshot::default() }));
+    let page = ask("GET", "/status").send(&world).await.text;
+    assert!(page.contains("No attack at present"), "{page}");
 }
 
 #[tokio::test]

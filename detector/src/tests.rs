@@ -263,6 +263,7 @@ fn an_open_incident_goes_on_after_a_restart_and_ends() {
         closed: None,
         verdict: verdict.clone(),
         rung: None,
+        reached: None,
         held: false,
         mitigations: Vec::new(),
         timeline: Vec::new(),

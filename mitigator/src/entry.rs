@@ -88,6 +88,7 @@ impl Entry {
             closed: None,
             verdict: verdict.clone(),
             rung: None,
+            reached: None,
             held: false,
             mitigations: Vec::new(),
             timeline: Vec::new(),

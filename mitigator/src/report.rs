@@ -81,6 +81,9 @@ impl Mitigator {
             let incident = Arc::make_mut(&mut entry.incident);
             for m in incident.mitigations.iter_mut().filter(|m| concerns(m)) {
                 set_peer(m, peer, has);
+                if m.is_in_force() {
+                    incident.reached = incident.reached.max(Some(m.rung));
+                }
             }
             self.ledger.note(&mut entry.incident, kind, text.clone(), now);
         }

@@ -628,16 +628,23 @@ fn what_is_done_is_told_in_the_sentence_for_people() {
     world.attack_as(1, |at| Verdict { separable: false, ..attack(1, 300.0, at) });
     assert_eq!(told(&world), "UDP flood; nothing is done about it");
     world.attack(1, 300.0, 1);
+    assert_eq!(told(&world), "UDP flood; to be limited by 1 rule, which no peer has yet");
+    let reached = |world: &World| world.mitigator.incidents().next().unwrap().reached;
+    assert_eq!(reached(&world), None);
+    world.announce_all();
     assert_eq!(told(&world), "UDP flood; limited by 1 rule");
+    assert_eq!(reached(&world), Some(Rung::RateLimit));
     world.end(1);
     assert_eq!(told(&world), "UDP flood; limited by 1 rule", "held");
     world.wait(60);
     assert_eq!(told(&world), "UDP flood");
+    assert_eq!(reached(&world), Some(Rung::RateLimit), "what was is not forgotten");
     for (mode, done) in
         [(Mode::Observe, "would be limited by 1 rule"), (Mode::Approve, "1 proposed")]
     {
         let mut world = World::new(|c| c.mode = mode);
         world.attack(1, 300.0, 1);
         assert_eq!(told(&world), format!("UDP flood; {done}"));
+        assert_eq!(reached(&world), None);
     }
 }

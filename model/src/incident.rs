@@ -45,8 +45,11 @@ pub struct Incident {
     pub closed: Option<Millis>,
     /// The last verdict of weight.
     pub verdict: Verdict,
-    /// The rung reached, if any.
+    /// The rung that stands: in force, proposed or simulated, as the mitigations say.
     pub rung: Option<Rung>,
+    /// The hardest rung that a router or node was ever seen to have in it; `None` when none was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reached: Option<Rung>,
     /// An operator holds it where it stands.
     pub held: bool,
     /// Everything decided for it, oldest first.
@@ -65,13 +68,17 @@ impl Incident {
     /// What is in force, what waits for people, what would be done; none when the attack is over and
     /// nothing is left.
     fn done(&self) -> Option<String> {
-        let in_force = self.steps(MitigationState::Active);
-        let simulated = self.steps(MitigationState::Simulated);
+        let in_force = self.steps(Mitigation::is_in_force);
+        let sought = self.steps(|m| m.state == MitigationState::Active && !m.is_in_force());
+        let simulated = self.steps(|m| m.state == MitigationState::Simulated);
         let waiting =
             self.mitigations.iter().filter(|m| m.state == MitigationState::Proposed).count();
         let mut parts = Vec::new();
         if !in_force.is_empty() {
             parts.push(in_force);
+        }
+        if !sought.is_empty() {
+            parts.push(format!("to be {sought}, which no peer has yet"));
         }
         if waiting > 0 {
             parts.push(format!("{waiting} proposed"));
@@ -86,11 +93,11 @@ impl Incident {
         (!parts.is_empty()).then(|| parts.join(", "))
     }
 
-    /// `dropped by 2 rules`, and so on for each step that measures in this state are of.
-    fn steps(&self, state: MitigationState) -> String {
+    /// `dropped by 2 rules`, and so on for each step that these measures are of.
+    fn steps(&self, which: impl Fn(&Mitigation) -> bool) -> String {
         let mut parts = Vec::new();
         for rung in [Rung::RateLimit, Rung::Drop, Rung::Rtbh, Rung::Scrub] {
-            let of_rung = |m: &&Mitigation| m.state == state && m.rung == rung;
+            let of_rung = |m: &&Mitigation| m.rung == rung && which(m);
             let number = self.mitigations.iter().filter(of_rung).count();
             if number == 0 {
                 continue;

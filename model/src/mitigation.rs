@@ -140,6 +140,14 @@ pub struct Mitigation {
     pub note: String,
 }
 
+impl Mitigation {
+    /// Whether it is wanted and a router or node has it. Whatever people are told was "filtered" or "reached"
+    /// rests on this and on nothing else.
+    pub fn is_in_force(&self) -> bool {
+        self.state == MitigationState::Active && !self.peers.is_empty()
+    }
+}
+
 /// Everything that is to be in force now. Actuators observe, compare and converge on it; it names
 /// states, never changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

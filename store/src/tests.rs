@@ -52,6 +52,7 @@ pub(crate) fn incident(id: u64, state: IncidentState) -> Arc<Incident> {
             summary: "a flood".into(),
         },
         rung: None,
+        reached: None,
         held: false,
         mitigations: vec![],
         timeline: vec![],

@@ -215,6 +215,7 @@ fn incident(verdict: Verdict) -> Arc<Incident> {
         closed: None,
         verdict,
         rung: None,
+        reached: None,
         held: false,
         group: None,
         mitigations: Vec::new(),

@@ -244,6 +244,7 @@ pub(crate) fn incident(direction: Direction) -> Arc<Incident> {
         closed: None,
         verdict,
         rung: None,
+        reached: None,
         held: false,
         group: None,
         mitigations: Vec::new(),

@@ -96,8 +96,9 @@ pub(crate) async fn asset(
 mod tests {
     use super::*;
 
-    /// A page that is quick over a phone in a tunnel.
-    const GZIP_MAX: usize = 60_000;
+    /// A page that is quick over a phone in a tunnel: 100 KB take 0.8 s at 1 Mbit/s. It was 60 KB before every act
+    /// that takes something away had a preview and a question, and every list an error of its own.
+    const GZIP_MAX: usize = 80_000;
 
     #[test]
     fn all_of_it_is_small() {

@@ -7,7 +7,7 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{Html, IntoResponse as _, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
-use weir_model::{IncidentState, Millis};
+use weir_model::{Direction, Incident, IncidentState, Millis, Mitigation};
 
 use crate::access::permission::{Allowed, Everybody};
 use crate::app::App;
@@ -28,7 +28,7 @@ pub(crate) struct PublicIncident {
     closed: Option<Millis>,
     /// In the broad terms of a status page.
     kind: &'static str,
-    /// Whether something is done about it.
+    /// Whether a router or node has a rule against it now.
     mitigated: bool,
     /// Where, if the operator allows it.
     target: Option<String>,
@@ -67,22 +67,30 @@ fn status(app: &App) -> Result<PublicStatus, Problem> {
     let incidents = snapshot
         .incidents
         .iter()
-        .filter(|incident| recent(incident.closed))
+        .filter(|incident| recent(incident.closed) && is_aimed_here(incident))
         .take(SHOWN_MAX)
         .map(|incident| PublicIncident {
             opened: minute(incident.opened),
             closed: incident.closed.map(minute),
             kind: incident.verdict.family.title(),
-            mitigated: incident.rung.is_some(),
+            mitigated: incident.mitigations.iter().any(Mitigation::is_in_force),
             target: page.addresses.then(|| incident.verdict.target.to_string()),
         })
         .collect();
     Ok(PublicStatus {
         title: page.title.clone(),
         at: minute(snapshot.at),
-        under_attack: snapshot.incidents.iter().any(|i| i.state == IncidentState::Open),
+        under_attack: snapshot
+            .incidents
+            .iter()
+            .any(|i| i.state == IncidentState::Open && is_aimed_here(i)),
         incidents,
     })
+}
+
+/// What a customer's own server sends to others is no attack on those who read this page.
+fn is_aimed_here(incident: &Incident) -> bool {
+    incident.verdict.direction == Direction::Inbound
 }
 
 /// A page with a sheet of its own and nothing else; its title is escaped.

@@ -416,6 +416,7 @@ pub fn incident(id: u64, target: &str) -> Incident {
             summary: format!("a flood towards {target}"),
         },
         rung: None,
+        reached: None,
         held: false,
         mitigations: vec![],
         timeline: vec![],

@@ -43,13 +43,15 @@ const browser = await chromium.launch({
 });
 
 const complaints = [];
+/** What a page may complain of besides, while it is made to. */
+let provoked = /^$/;
 /** A page whose every complaint is kept. Refusals are the browser's to mention and ours to expect. */
 async function open(options) {
   const context = await browser.newContext({ baseURL: url, reducedMotion: "reduce", timezoneId: "UTC", ...options });
   const page = await context.newPage();
   page.setDefaultTimeout(15_000);
   page.on("console", (message) => {
-    const expected = /status of (401|403)/.test(message.text());
+    const expected = /status of (401|403)/.test(message.text()) || provoked.test(message.text());
     if (["error", "warning"].includes(message.type()) && !expected) complaints.push(`${page.url()}: ${message.text()}`);
   });
   page.on("pageerror", (error) => complaints.push(`${page.url()}: ${error.stack ?? error}`));
@@ -74,6 +76,13 @@ async function fits(page, what) {
 
 const shoot = (page, name) => page.screenshot({ path: `${screens}/${name}.png`, animations: "disabled" });
 const button = (page, name) => page.getByRole("button", { name, exact: true });
+/** The question that stands before something that takes something away: what it says, and the answer. */
+async function answer(page, says, press) {
+  const dialog = page.getByRole("dialog");
+  await dialog.getByText(says).first().waitFor();
+  await dialog.getByRole("button", { name: press, exact: true }).click();
+  await dialog.waitFor({ state: "detached" });
+}
 
 async function signIn(page, name) {
   await page.goto("/");
@@ -138,7 +147,40 @@ try {
   await page.getByText("A test message is on its way.").waitFor();
   await accessible(page, "settings with a channel");
   await channel.getByRole("button", { name: "Remove" }).click();
+  await answer(page, "Nobody is told by this channel", "Remove night");
   await channel.waitFor({ state: "detached" });
+
+  // What is protected stays so until the question is answered.
+  await page.getByPlaceholder("203.0.113.0/24").fill("192.0.2.0/24");
+  await page.locator("form", { has: page.getByPlaceholder("203.0.113.0/24") }).getByRole("button", { name: "Add" }).click();
+  const guarded = page.getByRole("row", { name: /^192\.0\.2\.0\/24/ });
+  await guarded.getByRole("button", { name: "Remove" }).click();
+  await accessible(page, "the question before a prefix is removed");
+  await answer(page, "192.0.2.0/24: no longer protected.", "Cancel");
+  const prefixes = () => page.evaluate(async () => (await (await fetch("/api/v1/settings/prefixes")).json()).value);
+  assert.ok((await prefixes()).includes("192.0.2.0/24"), "nothing happened yet");
+  await guarded.getByRole("button", { name: "Remove" }).click();
+  await answer(page, "192.0.2.0/24: no longer protected.", "Remove 192.0.2.0/24");
+  await guarded.waitFor({ state: "detached" });
+  assert.ok(!(await prefixes()).includes("192.0.2.0/24"), "removed");
+  const overridden = page.getByRole("row", { name: /^prefixes/ });
+  await overridden.getByRole("button", { name: "Clear" }).click();
+  await answer(page, "The configuration file decides again", "Clear");
+  await overridden.getByText("as in the file").waitFor();
+
+  // Settings that cannot be asked for are not "None".
+  provoked = /status of 503/;
+  await page.route(/\/api\/v1\/(settings|users|me\/sessions)$/, (route) => route.fulfill({ status: 503, json: { detail: "weir is away" } }));
+  for (const name of ["settings", "people", "account"]) {
+    await page.goto("/#/overview");
+    await page.goto("/#/" + name);
+    await page.getByRole("alert").getByText("weir is away").waitFor();
+    assert.equal(await page.locator("main").getByText("None.", { exact: true }).count(), 0, `${name} says none`);
+  }
+  await page.unroute(/\/api\/v1\/(settings|users|me\/sessions)$/);
+  provoked = /^$/;
+  await page.goto("/#/settings");
+  await overridden.waitFor();
 
   // A group and an exclusion, likewise; a change is undone and done again.
   await page.getByLabel("Group", { exact: true }).fill("acme");
@@ -154,8 +196,10 @@ try {
   await excluded.getByText("no attack so far").waitFor();
   const changes = page.getByRole("row", { name: /^exclusions/ });
   await changes.getByRole("button", { name: "Undo" }).click();
+  await answer(page, "203.0.113.1/32: weir may announce rules and black holes for it again.", "Undo");
   await excluded.waitFor({ state: "detached" });
   await changes.getByRole("button", { name: "Undo" }).click();
+  await answer(page, "The value before the last change is in force again", "Undo");
   await excluded.waitFor();
   await accessible(page, "settings with a group and an exclusion");
   await page.waitForTimeout(300);
@@ -216,6 +260,25 @@ try {
   await button(page, "Add note").click();
   await page.getByText("Ticket 4711").waitFor();
 
+  // A harder step is taken after its effect was shown, and not before.
+  const [rule] = rules();
+  await button(page, "Next step").click();
+  await page.getByRole("dialog").getByText("Is withdrawn").or(page.getByRole("dialog").getByRole("alert")).waitFor();
+  await accessible(page, "the question before the next step");
+  await page.getByRole("dialog").getByRole("button", { name: "Cancel" }).click();
+  assert.deepEqual(rules(), [rule], "the rule stays");
+  const hole = { adds: [{ blackhole: VICTIM + "/32" }], removes: [], normal_share: 1, services: [] };
+  await page.route("**/api/v1/dry-run", (route) => route.fulfill({ json: hole }));
+  const asked = [];
+  page.on("request", (request) => request.url().endsWith("/skip") && asked.push(request.url()));
+  await button(page, "Next step").click();
+  await page.getByRole("dialog").getByText(`Nobody reaches ${VICTIM} any more`).waitFor();
+  await page.getByRole("dialog").getByRole("button", { name: "Black-hole " + VICTIM, exact: true }).waitFor();
+  await page.keyboard.press("Escape");
+  await page.getByRole("dialog").waitFor({ state: "detached" });
+  await page.unroute("**/api/v1/dry-run");
+  assert.deepEqual(asked, []);
+
   // Withdrawing removes it.
   await button(page, "Withdraw").first().click();
   await page.getByRole("dialog").getByRole("button", { name: "Withdraw", exact: true }).click();
@@ -231,6 +294,16 @@ try {
   const csv = readFileSync(await download.path(), "utf8");
   assert.match(csv.split("\n")[0], /target/);
   assert.ok(csv.includes(VICTIM), csv);
+  // Whoever sends an attack does not suffer it.
+  await page.route(/\/api\/v1\/incidents\?/, async (route) => {
+    const found = await (await route.fetch()).json();
+    for (const one of found.incidents) Object.assign(one, { id: "9" + one.id }).verdict.direction = "outbound";
+    await route.fulfill({ json: found });
+  });
+  await page.goto("/#/overview");
+  await page.goto("/#/incidents");
+  await page.getByRole("row", { name: new RegExp(`flood from ${VICTIM}`) }).waitFor();
+  await page.unroute(/\/api\/v1\/incidents\?/);
   await page.getByLabel("Words").fill("no such words");
   await page.getByText("No incident fits.").waitFor();
 
@@ -254,6 +327,20 @@ try {
       await shoot(page, "live");
     }
     if (name === "exporters") await shoot(page, "exporters");
+    if (name === `hosts/${VICTIM}`) {
+      const rows = await page.locator("tbody tr", { hasText: "packets" }).allInnerTexts();
+      assert.ok(rows.length > 1 && new Set(rows.map((row) => row.split("\t").slice(0, 2).join())).size === rows.length, rows.join("\n"));
+      assert.ok(!rows.some((row) => /\d %/.test(row)), rows.join("\n"));
+      // A week is a week, however little of it is on record.
+      await button(page, "7 d").click();
+      const chart = page.getByRole("figure", { name: /^Traffic of .* \d{4}-\d\d-\d\d .* to / });
+      await page.waitForFunction(() => {
+        const [from, to] = [...(document.querySelector("figure.chart")?.getAttribute("aria-label") ?? "").matchAll(/\d{4}-\d\d-\d\d \d\d:\d\d:\d\d/g)].map((found) => Date.parse(found[0] + "Z"));
+        return to - from === 7 * 86_400_000;
+      });
+      await chart.locator("canvas").hover();
+      await chart.locator(".readout").getByText(/\d{4}-\d\d-\d\d/).waitFor();
+    }
   }
   await page.goto("/#/audit");
   await button(page, "Verify the chain").click();
@@ -304,6 +391,20 @@ try {
   await reader.context().close();
   say("a reader cannot act");
 
+  // A day is a day of the zone that is shown.
+  const far = await open({ timezoneId: "America/New_York" });
+  await signIn(far, "olga");
+  const day = async (zone) => {
+    await button(far, zone === "UTC" ? "local time" : "UTC").click();
+    await far.goto("/#/overview");
+    const [request] = await Promise.all([far.waitForRequest(/\/incidents\?.*from=/), far.goto("/#/incidents?day=2026-11-20")]);
+    const { from, to } = Object.fromEntries(new URL(request.url()).searchParams);
+    return [new Date(Number(from)).toISOString(), (Number(to) - Number(from)) / 3_600_000];
+  };
+  assert.deepEqual(await day("UTC"), ["2026-11-20T00:00:00.000Z", 24]);
+  assert.deepEqual(await day("local"), ["2026-11-20T05:00:00.000Z", 24]);
+  await far.context().close();
+
   // On a phone.
   const phone = await open({ viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true, colorScheme: "dark" });
   await signIn(phone, "olga");
@@ -327,6 +428,14 @@ try {
   await phone.goto("/#/overview");
   await phone.getByText("No attack at present.").waitFor({ timeout: 40_000 });
   say("the end of the attack is shown");
+  // What was done is not forgotten, and the attack is measured by the threshold of its time.
+  const baselines = [];
+  phone.on("request", (request) => request.url().endsWith("/hosts/" + VICTIM) && baselines.push(request.url()));
+  await phone.locator(".panel", { hasText: "Recently ended" }).getByRole("link", { name: new RegExp(VICTIM) }).first().click();
+  await phone.locator("main .tag.closed").first().waitFor();
+  await phone.getByText("hardest step in force so far").waitFor();
+  await phone.waitForTimeout(1200);
+  assert.deepEqual(baselines, []);
   await phone.context().close();
 
   // An attack on all hosts of a prefix: its chart is theirs together, and an exclusion in it counts it.

@@ -5,12 +5,18 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use weir_model::{Direction, Family, Incident, IncidentId, Measure, Millis, MitigationState};
+use weir_model::{Direction, Family, Incident, IncidentId, Measure, Millis, Mitigation};
 
 use crate::snapshot::{PanelSnapshot, ServerView};
 
 /// Most incidents shown.
 const SHOWN_MAX: usize = 100;
+
+/// Fewer samples of normal traffic than this say nothing about how the players fare.
+const GOODPUT_SAMPLES_MIN: f64 = 15.0;
+
+/// From this share of normal traffic on players are said to get through, 0-1.
+const GOODPUT_SHARE: f64 = 0.8;
 
 /// How a server stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -174,16 +180,69 @@ pub const fn plain(family: Family) -> &'static str {
 }
 
 fn done(incident: &Incident) -> &'static str {
-    let active = |wide: bool| {
-        incident.mitigations.iter().any(|m| {
-            matches!(m.state, MitigationState::Active)
-                && matches!(m.measure, Measure::Blackhole(_)) == wide
-        })
+    let in_force = |wide: bool| {
+        let of_kind = |m: &Mitigation| matches!(m.measure, Measure::Blackhole(_)) == wide;
+        incident.mitigations.iter().any(|m| m.is_in_force() && of_kind(m))
     };
-    match (incident.closed.is_some(), active(true), active(false)) {
+    let play = incident.verdict.legitimate.is_some_and(|g| {
+        let enough = g.expected_samples >= GOODPUT_SAMPLES_MIN;
+        enough && g.now.packets_per_sec >= GOODPUT_SHARE * g.normal.packets_per_sec
+    });
+    match (incident.closed.is_some(), in_force(true), in_force(false)) {
         (true, ..) => "over",
         (_, true, _) => "your address is taken off the network until the attack ends",
-        (_, _, true) => "the attack is being filtered; players get through",
+        (_, _, true) if play => "the attack is being filtered; players get through",
+        (_, _, true) => "the attack is being filtered",
         _ => "being watched",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An attack with one rule, in the parts that an owner is told of.
+    fn incident(state: &str, peers: &[&str], players: Option<f64>) -> Incident {
+        let rate = |n: f64| serde_json::json!({"packets_per_sec": n, "bits_per_sec": n});
+        let goodput = players.map(|share| {
+            serde_json::json!({"now": rate(share * 100.0), "normal": rate(100.0), "expected_samples": 50.0})
+        });
+        let incident = serde_json::json!({
+            "id": "1", "state": "open", "opened": 0, "closed": null, "rung": "drop", "held": false,
+            "timeline": [],
+            "verdict": {
+                "incident": "1", "phase": "ongoing", "at": 0, "target": "203.0.113.7/32",
+                "direction": "inbound", "family": "udp-flood", "vectors": [], "confidence": 90,
+                "evidence_groups": 2, "separable": true, "rate": rate(1.0), "peak": rate(1.0),
+                "excess": rate(1.0), "discarded": rate(0.0), "legitimate": goodput, "sources": 1.0,
+                "reason": {
+                    "metric": "packets-per-sec", "value": 1.0, "baseline": 0.5, "multiplier": 3.0,
+                    "threshold": 0.9, "window_ms": 1000, "samples": 100.0, "sampling": 1.0,
+                    "exporters": [], "service": null
+                },
+                "candidates": [], "top_sources": [], "summary": ""
+            },
+            "mitigations": [{
+                "id": 1, "originator": {"incident": "1"}, "rung": "drop", "state": state, "since": 0,
+                "measure": {"flow-spec": {"packets": {"dst": "203.0.113.7/32"}, "action": "drop"}},
+                "expires": 1, "ended": null, "peers": peers, "note": ""
+            }]
+        });
+        serde_json::from_value(incident).unwrap()
+    }
+
+    #[test]
+    fn an_owner_is_told_of_a_filter_when_somebody_has_it_and_of_players_when_they_were_measured() {
+        let check = |state: &str, peers: &[&str], players: Option<f64>, wanted: &str| {
+            let told = done(&incident(state, peers, players));
+            assert_eq!(told, wanted, "{state} {peers:?} {players:?}");
+        };
+        check("simulated", &[], Some(1.0), "being watched");
+        check("proposed", &[], Some(1.0), "being watched");
+        check("active", &[], Some(1.0), "being watched");
+        check("active", &["edge"], None, "the attack is being filtered");
+        check("active", &["edge"], Some(0.2), "the attack is being filtered");
+        let good = "the attack is being filtered; players get through";
+        check("active", &["agent:node1"], Some(0.95), good);
     }
 }

@@ -2,6 +2,7 @@
 // here: lines and layers over seconds, a band, dashed levels, marks, two axes.
 
 import { clock, si } from "./format";
+import type { Point } from "./types";
 
 export interface Line {
   label: string;
@@ -46,13 +47,34 @@ export function nearest(xs: (number | null)[], x: number): number {
   return low > 0 && x - (xs[low - 1] ?? 0) < (xs[low] ?? 0) - x ? low - 1 : low;
 }
 
+/** One value a second or a minute as lines, broken where there is none: weir was down, or the host silent. */
+export function series(points: Point[], packets: boolean): { xs: number[]; ys: (number | null)[]; most: (number | null)[] } {
+  const xs: number[] = [];
+  const ys: (number | null)[] = [];
+  const most: (number | null)[] = [];
+  const steps = points.slice(1).map((point, n) => point.at - points[n]!.at).sort((a, b) => a - b);
+  const usual = steps[steps.length >> 1] ?? Infinity;
+  points.forEach((point, n) => {
+    const before = points[n - 1];
+    if (before && point.at - before.at > usual * 2.5) {
+      xs.push((before.at + usual) / 1000);
+      ys.push(null);
+      most.push(null);
+    }
+    xs.push(point.at / 1000);
+    ys.push(packets ? point.packets_per_sec : point.bits_per_sec);
+    most.push(packets ? point.packets_per_sec_max : point.bits_per_sec_max);
+  });
+  return { xs, ys, most };
+}
+
 export interface Drawn {
   /** The time under a place, seconds. */
   timeAt: (pixel: number) => number;
 }
 
 /** Draws everything anew: a few thousand points take less than a millisecond. */
-export function draw(canvas: HTMLCanvasElement, data: Data, lines: Line[], marks: Mark[], at: number | null): Drawn {
+export function draw(canvas: HTMLCanvasElement, data: Data, lines: Line[], marks: Mark[], at: number | null, window?: [number, number]): Drawn {
   const scale = devicePixelRatio || 1;
   const [width, height] = [canvas.clientWidth, canvas.clientHeight];
   canvas.width = width * scale;
@@ -64,7 +86,7 @@ export function draw(canvas: HTMLCanvasElement, data: Data, lines: Line[], marks
   ctx.font = "11px " + style.fontFamily;
 
   const xs = data[0] ?? [];
-  const [first, last] = [xs[0] ?? 0, xs.at(-1) ?? 1];
+  const [first, last] = window ?? [xs[0] ?? 0, xs.at(-1) ?? 1];
   const long = Math.max(last - first, 1);
   let most = 0;
   for (const ys of data.slice(1)) for (const y of ys) if (y !== null && y > most) most = y;
@@ -126,7 +148,8 @@ export function draw(canvas: HTMLCanvasElement, data: Data, lines: Line[], marks
   // Marks; labels that would cover each other go down a row.
   ctx.textAlign = "left";
   ctx.lineWidth = 1;
-  let [before, row] = [-Infinity, 0];
+  /** Where the last label of each row ends. */
+  const ends = new Array<number>(5).fill(-Infinity);
   for (const mark of marks) {
     const x = px(mark.at / 1000);
     if (x < LEFT - 1 || x > width) continue;
@@ -136,10 +159,12 @@ export function draw(canvas: HTMLCanvasElement, data: Data, lines: Line[], marks
     ctx.moveTo(x, TOP);
     ctx.lineTo(x, TOP + plotHeight);
     ctx.stroke();
-    row = x - before < 84 ? (row + 1) % 5 : 0;
-    before = x;
     const wide = ctx.measureText(mark.label).width + 4;
-    ctx.fillText(mark.label, x + wide > width ? x - wide : x + 4, TOP + 11 + row * 13);
+    const from = x + wide > width ? x - wide : x + 4;
+    const free = ends.findIndex((end) => end < from);
+    const row = free < 0 ? ends.length - 1 : free;
+    ends[row] = from + wide;
+    ctx.fillText(mark.label, from, TOP + 11 + row * 13);
   }
   if (at !== null && xs[at] !== undefined) {
     ctx.strokeStyle = css("--muted");

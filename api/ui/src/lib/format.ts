@@ -1,6 +1,6 @@
 // Numbers, times, rules and names for people. Rates are those of the wire: SI, never binary.
 
-import type { Action, Incident, Brief, Match, Measure, Range, Rate } from "./types";
+import type { Action, Brief, Incident, Match, Measure, Mitigation, Range, Rate } from "./types";
 
 const UNITS = ["", "k", "M", "G", "T"];
 
@@ -47,6 +47,16 @@ export function clock(ms: number, tenths = false): string {
     ? [at.getUTCHours(), at.getUTCMinutes(), at.getUTCSeconds()]
     : [at.getHours(), at.getMinutes(), at.getSeconds()];
   return `${two(h)}:${two(m)}:${two(s)}${tenths ? "." + Math.floor(at.getUTCMilliseconds() / 100) : ""}`;
+}
+
+/** The beginning of a day as the reader's zone counts it, `2026-11-20`; `NaN` when it is none. */
+export const dayBegins = (day: string) => new Date(`${day}T00:00:00${utc ? "Z" : ""}`).getTime();
+/** Where the next day begins: not always 24 hours later. */
+export function dayEnds(day: string): number {
+  const end = new Date(dayBegins(day));
+  if (utc) end.setUTCDate(end.getUTCDate() + 1);
+  else end.setDate(end.getDate() + 1);
+  return end.getTime();
 }
 
 /** `2026-11-20 14:03:27`, in the zone the reader chose. */
@@ -102,8 +112,7 @@ const UNIT_OF: Record<string, string> = { "syns-per-sec": "SYN", "icmp-per-sec":
 /** A value of a metric with its unit. */
 export function measured(id: string, value: number): string {
   if (id === "bits-per-sec") return bits(value);
-  if (id === "signature") return percent(value);
-  if (id === "packets-per-sec" || id === "udp-off-service-per-sec") return packets(value);
+  if (id === "packets-per-sec" || id === "udp-off-service-per-sec" || id === "signature") return packets(value);
   return id === "shape" || id === "cusum" ? si(value) : unit(value, (UNIT_OF[id] ?? "") + "/s");
 }
 
@@ -156,6 +165,12 @@ export function measure(what: Measure, withTarget = true): string {
 export const RUNGS: Record<string, string> = { "rate-limit": "rate limit", drop: "drop", rtbh: "black hole", scrub: "scrub" };
 export const rung = (id: string | null) => (id ? (RUNGS[id] ?? id) : "nothing yet");
 
+/** Whether a router or node has it: nothing else is "in force". */
+export const inForce = (of: Mitigation) => of.state === "active" && of.peers.length > 0;
+
+/** `UDP flood on`, or `from` when the host itself sends it. */
+export const titled = (of: { family: string; direction: string }) => `${family(of.family)} ${of.direction === "outbound" ? "from" : "on"}`;
+
 /** What the live stream would say of an incident. */
 export function brief(of: Incident): Brief {
   const { verdict: v, mitigations } = of;
@@ -165,6 +180,7 @@ export function brief(of: Incident): Brief {
     opened: of.opened,
     closed: of.closed,
     target: v.target,
+    direction: v.direction,
     family: v.family,
     confidence: v.confidence,
     rate: v.rate,
@@ -173,9 +189,10 @@ export function brief(of: Incident): Brief {
     legitimate: v.legitimate,
     reason: v.reason,
     rung: of.rung,
+    reached: of.reached ?? null,
     held: of.held,
     proposed: mitigations.filter((m) => m.state === "proposed").map((m) => m.id),
-    active: mitigations.filter((m) => m.state === "active").length,
+    active: mitigations.filter(inForce).length,
     summary: v.summary,
   };
 }

@@ -25,6 +25,8 @@ class Live {
   connected = $state(false);
   /** Whether the lists have been fetched once. */
   loaded = $state(false);
+  /** Why the lists may be old or incomplete. */
+  problem = $state("");
   /** Records a second of each exporter. */
   speed = $state.raw<Record<number, number>>({});
   /** The last rates of open incidents, for small charts. */
@@ -49,7 +51,11 @@ class Live {
       // Closed for good: signed out, or weir is away for longer.
       if (stream.readyState === EventSource.CLOSED) {
         this.stop();
-        setTimeout(() => void session.resume().then(() => session.me && this.start()), 2000);
+        const again = (): void => {
+          const back = () => session.resume().then(() => session.me && this.start());
+          setTimeout(() => void back().catch(again), 2000);
+        };
+        again();
       }
     };
     const on = <T>(topic: string, take: (data: T) => void) =>
@@ -74,13 +80,17 @@ class Live {
   async fetch(): Promise<void> {
     const asked = ++this.asked;
     const sees = (permission: string) => session.may(permission);
+    let problem = "";
+    const told = <T>(list: Promise<T>) => list.catch((error: Error) => ((problem = error.message), null));
     const [incidents, closed, mitigations, traffic] = await Promise.all([
-      get<{ incidents: Incident[] }>("/incidents?state=open&limit=200").catch(() => null),
-      get<{ incidents: Incident[] }>("/incidents?state=closed&limit=10").catch(() => null),
-      get<{ mitigations: Mitigation[] }>("/mitigations").catch(() => null),
-      sees("status:read") ? get<{ seconds: TrafficSecond[] }>("/traffic").catch(() => null) : null,
+      told(get<{ incidents: Incident[] }>("/incidents?state=open&limit=200")),
+      told(get<{ incidents: Incident[] }>("/incidents?state=closed&limit=10")),
+      told(get<{ mitigations: Mitigation[] }>("/mitigations")),
+      sees("status:read") ? told(get<{ seconds: TrafficSecond[] }>("/traffic")) : null,
     ]);
     if (asked !== this.asked) return;
+    this.problem = problem;
+    if (problem) setTimeout(() => this.stream && asked === this.asked && void this.fetch(), 5000);
     if (incidents) this.incidents = [...incidents.incidents, ...(closed?.incidents ?? [])].map(brief);
     if (mitigations) this.mitigations = mitigations.mitigations;
     if (traffic) {
@@ -88,7 +98,8 @@ class Live {
       this.seconds = [...this.seconds.filter((second) => second.at < first), ...traffic.seconds];
       this.tick += 1;
     }
-    this.loaded = true;
+    // What could not be asked for is not the same as nothing.
+    if (incidents && mitigations) this.loaded = true;
   }
 
   private takeIncident(incident: Brief): void {

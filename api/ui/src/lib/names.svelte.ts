@@ -8,6 +8,7 @@ const KEPT_MAX = 500;
 
 class Names {
   private known = $state<Record<string, Service[]>>({});
+  private failed = $state<Record<string, string>>({});
   private asked = new Set<string>();
 
   /** Declared services of a host or prefix; empty until they are known. */
@@ -16,9 +17,14 @@ class Names {
       this.asked.add(net);
       void get<{ services: Service[] }>("/services" + query({ target: net, limit: 20 }))
         .then((found) => (this.known[net] = found.services))
-        .catch(() => this.asked.delete(net));
+        .catch((error: Error) => (this.failed[net] = error.message));
     }
     return this.known[net] ?? [];
+  }
+
+  /** What to say when there are none: that there are none, or that nobody knows. */
+  none(net: string, words: string): string {
+    return this.known[net] ? words : (this.failed[net] ?? "Not known.");
   }
 
   /** `lobby (Minecraft)`, or nothing. */

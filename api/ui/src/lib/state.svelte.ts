@@ -1,6 +1,6 @@
 // Who is signed in, which page is shown, and in what light.
 
-import { get, whenSignedOut } from "./api";
+import { get, Problem, whenSignedOut } from "./api";
 import { isUtc, setUtc } from "./format";
 import type { About, Me } from "./types";
 
@@ -11,6 +11,8 @@ class Session {
   setup = $state(false);
   loading = $state(true);
   error = $state("");
+  /** Why `about` may be old. */
+  aboutProblem = $state("");
 
   may(permission: string): boolean {
     return this.me?.permissions.includes(permission) ?? false;
@@ -31,7 +33,9 @@ class Session {
   async resume(): Promise<void> {
     try {
       this.enter(await get<Me>("/me"));
-    } catch {
+    } catch (error) {
+      // Only weir itself says that somebody is signed out; that it does not answer says nothing.
+      if (!(error instanceof Problem) || (error.status !== 401 && error.status !== 403)) throw error;
       this.me = null;
     }
   }
@@ -43,7 +47,13 @@ class Session {
   }
 
   async refresh(): Promise<void> {
-    if (this.may("status:read")) this.about = await get<About>("/about").catch(() => this.about);
+    if (!this.may("status:read")) return;
+    try {
+      this.about = await get<About>("/about");
+      this.aboutProblem = "";
+    } catch (error) {
+      this.aboutProblem = (error as Error).message;
+    }
   }
 }
 

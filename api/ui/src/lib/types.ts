@@ -124,6 +124,8 @@ export interface Incident {
   closed: number | null;
   verdict: Verdict;
   rung: Rung | null;
+  /** The hardest step that a router or node was seen to have. */
+  reached?: Rung | null;
   held: boolean;
   mitigations: Mitigation[];
   timeline: TimelineEntry[];
@@ -154,6 +156,7 @@ export interface Brief {
   opened: number;
   closed: number | null;
   target: string;
+  direction: string;
   family: string;
   confidence: number;
   rate: Rate;
@@ -162,6 +165,7 @@ export interface Brief {
   legitimate: Goodput | null;
   reason: Reason;
   rung: Rung | null;
+  reached: Rung | null;
   held: boolean;
   proposed: number[];
   active: number;
@@ -218,6 +222,7 @@ export interface HostRate {
 }
 export interface HostBaseline {
   metric: string;
+  direction: string;
   now: number;
   mean: number;
   p99: number;
@@ -297,6 +302,7 @@ export interface Setting {
   value: unknown;
   file: unknown;
   can_undo: boolean;
+  before?: unknown;
   spared?: { prefix: string; attacks: number; last: number }[];
 }
 export interface Exclusion {
