@@ -72,6 +72,13 @@ families! {
     sampling: IntGaugeVec, "weir_collector_sampling_packets", ["exporter"];
     /// Whether the exporter's sampling rate is unknown (1) or known (0).
     sampling_unknown: IntGaugeVec, "weir_collector_sampling_unknown", ["exporter"];
+    /// Exporter's clock minus weir's, seconds, of the observation domain furthest off.
+    clock_skew: GaugeVec, "weir_collector_clock_skew_seconds", ["exporter"];
+    /// Received by an interface according to its counters, bits a second.
+    interface_counted: IntGaugeVec, "weir_collector_interface_counted_bits_per_second", ["exporter", "interface"];
+    /// Received by an interface according to its samples, bits a second: far from what its counters say,
+    /// the sampling rate is not what it is taken for, or samples are lost.
+    interface_sampled: IntGaugeVec, "weir_collector_interface_sampled_bits_per_second", ["exporter", "interface"];
     /// What the receive path counted, by kind (closed set).
     receive_events: IntCounterVec, "weir_collector_events_total", ["kind"];
     /// What the detector counted, limits that were hit above all, by kind (closed set).

@@ -6,11 +6,15 @@
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
+use weir_model::Millis;
 
+use crate::domain::DomainKey;
 use crate::error::DecodeErrorKind;
-use crate::exporter::{DomainKey, Exporter};
+use crate::exporter::Exporter;
 use crate::sampling::{SamplingTable, Scope};
 use crate::template::{Definition, Dialect, Kind};
+use crate::templates::TemplateAge;
+use crate::tenure::Tenure;
 
 /// Templates and sampling of all exporters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,10 +30,29 @@ pub struct Checkpoint {
 pub struct ExporterCheckpoint {
     /// Its address.
     pub address: IpAddr,
+    /// Whether this run has heard it: then what it has forgotten since is not known any more.
+    #[serde(skip)]
+    pub heard: bool,
     /// Its templates, by version, domain and number.
     pub templates: Vec<TemplateCheckpoint>,
     /// Sampling rates that its options told.
     pub sampling: Vec<SamplingCheckpoint>,
+    /// What else is known of its domains, by version and domain.
+    #[serde(default)]
+    pub domains: Vec<DomainCheckpoint>,
+    /// systemInitTimeMilliseconds of its options, by versions of weir that took it for the whole exporter's.
+    #[serde(default, skip_serializing)]
+    pub init_ms: u64,
+}
+
+/// One observation domain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DomainCheckpoint {
+    /// 9 or 10.
+    pub version: u16,
+    /// Observation domain or source id.
+    pub domain: u32,
     /// systemInitTimeMilliseconds of its options, 0 when not said.
     pub init_ms: u64,
 }
@@ -46,6 +69,12 @@ pub struct TemplateCheckpoint {
     pub options: bool,
     /// The template record as it came on the wire, number and count included.
     pub definition: Vec<u8>,
+    /// When it last came.
+    #[serde(default)]
+    pub refreshed: Millis,
+    /// Whether records were read by it.
+    #[serde(default)]
+    pub used: bool,
 }
 
 /// One sampling rate.
@@ -69,6 +98,11 @@ impl Checkpoint {
         for mut theirs in other.exporters {
             match self.exporters.binary_search_by_key(&theirs.address, |e| e.address) {
                 Err(at) => self.exporters.insert(at, theirs),
+                Ok(at) if theirs.heard != self.exporters[at].heard => {
+                    if theirs.heard {
+                        self.exporters[at] = theirs;
+                    }
+                }
                 Ok(at) => {
                     let ours = &mut self.exporters[at];
                     ours.templates.retain(|t| !theirs.templates.iter().any(|n| n.same(t)));
@@ -77,7 +111,9 @@ impl Checkpoint {
                     ours.sampling.retain(|s| !theirs.sampling.iter().any(|n| n.same(s)));
                     ours.sampling.append(&mut theirs.sampling);
                     ours.sampling.sort();
-                    ours.init_ms = ours.init_ms.max(theirs.init_ms);
+                    ours.domains.retain(|d| !theirs.domains.iter().any(|n| n.same(d)));
+                    ours.domains.append(&mut theirs.domains);
+                    ours.domains.sort();
                 }
             }
         }
@@ -96,6 +132,12 @@ impl TemplateCheckpoint {
     }
 }
 
+impl DomainCheckpoint {
+    fn same(&self, other: &Self) -> bool {
+        (self.version, self.domain) == (other.version, other.domain)
+    }
+}
+
 impl SamplingCheckpoint {
     fn same(&self, other: &Self) -> bool {
         let key = |s: &Self| (s.domain, s.sampler, s.template);
@@ -105,45 +147,84 @@ impl SamplingCheckpoint {
 
 impl ExporterCheckpoint {
     pub(crate) fn of(exporter: &Exporter) -> Self {
+        let lasting = |key: DomainKey| key.session == 0 && key.port == 0;
         let mut templates: Vec<_> = exporter
-            .templates()
-            .map(|(key, template)| TemplateCheckpoint {
+            .templates
+            .iter()
+            .map(|(domain, template, age)| (exporter.domains.at(domain).key, template, age))
+            .filter(|(key, ..)| lasting(*key))
+            .map(|(key, template, age)| TemplateCheckpoint {
                 version: key.version,
                 domain: key.domain,
                 options: matches!(template.kind, Kind::Options { .. }),
                 definition: template.definition.clone(),
+                refreshed: age.refreshed,
+                used: age.used,
             })
             .collect();
         templates.sort();
+        let mut domains: Vec<_> = exporter
+            .domains
+            .iter()
+            .filter(|domain| lasting(domain.key) && domain.init_ms > 0)
+            .map(|domain| DomainCheckpoint {
+                version: domain.key.version,
+                domain: domain.key.domain,
+                init_ms: domain.init_ms,
+            })
+            .collect();
+        domains.sort();
         Self {
-            address: exporter.address,
+            address: exporter.sender.address,
+            heard: true,
             templates,
             sampling: exporter.sampling.checkpoint(),
-            init_ms: exporter.init_ms,
+            domains,
+            init_ms: 0,
         }
     }
 
-    /// Teaches an exporter what the checkpoint knows. A checkpoint is a file like any other: what
-    /// makes no sense in it is passed over.
-    pub(crate) fn restore(&self, exporter: &mut Exporter) {
-        for template in &self.templates {
-            let dialect = match template.version {
-                9 => Dialect::V9,
-                10 => Dialect::Ipfix,
-                _ => continue,
-            };
-            let domain =
-                DomainKey { version: template.version, domain: template.domain, session: 0 };
-            let read = Definition::read(&template.definition, template.options, dialect);
-            let defined = read
-                .filter(|definition| definition.id >= 256 && !definition.is_withdrawal())
-                .map(|definition| exporter.define(domain, &definition, dialect));
-            if defined.is_none_or(|result| result.is_err()) {
-                exporter.error(DecodeErrorKind::BadTemplate);
+    /// Teaches an exporter what the checkpoint knows, at `now`. A checkpoint is a file like any other:
+    /// what makes no sense in it is passed over.
+    pub(crate) fn restore(&self, exporter: &mut Exporter, now: Millis) {
+        // What was of use comes first, so that the rest cannot keep it out.
+        for used in [true, false] {
+            for template in self.templates.iter().filter(|template| template.used == used) {
+                if template.restore(exporter, now).is_none() {
+                    exporter.error(DecodeErrorKind::BadTemplate);
+                }
             }
         }
         exporter.sampling.restore(&self.sampling);
-        exporter.init_ms = self.init_ms;
+        for said in &self.domains {
+            if let Some(place) = exporter.domains.find(DomainKey::new(said.version, said.domain)) {
+                exporter.domains.at_mut(place).init_ms = said.init_ms;
+            }
+        }
+    }
+}
+
+impl TemplateCheckpoint {
+    fn restore(&self, exporter: &mut Exporter, now: Millis) -> Option<()> {
+        let dialect = match self.version {
+            9 => Dialect::V9,
+            10 => Dialect::Ipfix,
+            _ => return Some(()),
+        };
+        let definition = Definition::read(&self.definition, self.options, dialect)?;
+        if definition.id < 256 || definition.is_withdrawal() {
+            return None;
+        }
+        let domain = exporter.domain(DomainKey::new(self.version, self.domain), now);
+        let defined = exporter.define(domain, &definition, dialect, now).ok()?;
+        if let Some(place) = defined {
+            let age = TemplateAge { refreshed: self.refreshed, used: self.used };
+            exporter.templates.restored(place, age, now);
+            if self.used {
+                exporter.domains.at_mut(domain).tenure = Tenure::restored(now);
+            }
+        }
+        Some(())
     }
 }
 

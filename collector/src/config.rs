@@ -34,10 +34,18 @@ pub struct Config {
     pub tunnel: Tunnel,
     /// Most exporters remembered; later ones are refused and counted.
     pub max_exporters: usize,
-    /// Most observation domains remembered for one exporter.
+    /// Most observation domains (source ids, sFlow sub-agents) remembered for one exporter. Those that
+    /// never brought a record give way first.
     pub max_domains: usize,
-    /// Most templates remembered for one exporter.
+    /// Most templates remembered for one exporter. Those that were never used give way first.
     pub max_templates: usize,
+    /// Seconds after which a template is forgotten that its exporter used to repeat and repeats no
+    /// longer, if that is also three times as long as it ever took; 0 never forgets. One that is sent
+    /// only once, when a line card starts, is kept until its exporter restarts.
+    pub template_lifetime_secs: u64,
+    /// Bits a second that the fastest interface of any exporter carries: a record of more is counted as
+    /// `implausible` and nothing is judged by it. Where an interface's speed is known, that holds.
+    pub line_rate_bits_per_sec: u64,
     /// Most protected hosts (times slots of event time) in one slice of one shard.
     pub max_hosts_per_slice: usize,
     /// Most protected IPv6 hosts in one slice of one shard; more are added up by /64.
@@ -64,8 +72,11 @@ impl Default for Config {
             workers_per_socket: 0,
             tunnel: Tunnel::Outer,
             max_exporters: 4096,
-            max_domains: 64,
+            max_domains: 1024,
             max_templates: 4096,
+            template_lifetime_secs: 3600,
+            // 1.6 Terabit Ethernet (IEEE 802.3dj) is the fastest there is.
+            line_rate_bits_per_sec: 1_600_000_000_000,
             max_hosts_per_slice: 262_144,
             max_ipv6_hosts_per_slice: 65_536,
             max_long_flows_per_slice: 65_536,
@@ -117,6 +128,9 @@ pub struct ExporterConfig {
     /// fields that are for layer-3 octets, as Open vSwitch's NetFlow does.
     #[serde(default)]
     pub counts_frames: bool,
+    /// Bits a second that its fastest interface carries; `collector.line_rate_bits_per_sec` when absent.
+    #[serde(default)]
+    pub line_rate_bits_per_sec: Option<u64>,
     /// Interface indexes by which traffic enters and leaves the network. When given, only records
     /// that touch one of them count, so that a packet which several routers saw counts once.
     #[serde(default)]
@@ -132,6 +146,7 @@ impl ExporterConfig {
             sampling: None,
             default_sampling: None,
             counts_frames: false,
+            line_rate_bits_per_sec: None,
             external_interfaces: Vec::new(),
         }
     }

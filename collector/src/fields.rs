@@ -82,6 +82,8 @@ pub(crate) enum Slot {
     ScopeTemplate,
     ActiveTimeout,
     InactiveTimeout,
+    /// Nothing that is read: its octets are those of the initiator, without headers (Cisco NSEL).
+    Payload,
     // What follows gives way to, or becomes, one of the above when a template is compiled.
     TotalBytes,
     OutBytes,
@@ -114,6 +116,20 @@ pub(crate) const TRAFFIC: u64 = Slot::Bytes.bit()
 pub(crate) const SECTION: u64 = Slot::FrameSection.bit() | Slot::IpSection.bit();
 /// Slots of the opposite direction's counters (RFC 5103).
 pub(crate) const BIFLOW: u64 = Slot::ReverseBytes.bit() | Slot::ReversePackets.bit();
+/// Slots that say when a flow was or how long it lasted.
+pub(crate) const TIMES: u64 = Slot::EndUptime.bit()
+    | Slot::StartSeconds.bit()
+    | Slot::EndSeconds.bit()
+    | Slot::StartMillis.bit()
+    | Slot::EndMillis.bit()
+    | Slot::StartNtp.bit()
+    | Slot::EndNtp.bit()
+    | Slot::StartDelta.bit()
+    | Slot::EndDelta.bit()
+    | Slot::DurationMillis.bit()
+    | Slot::DurationMicros.bit();
+/// Slots of counters that leave packets' headers out.
+pub(crate) const PAYLOAD: u64 = Slot::Payload.bit();
 /// Slots that say a sampling rate.
 pub(crate) const SAMPLING: u64 = Slot::Interval.bit()
     | Slot::PacketInterval.bit()

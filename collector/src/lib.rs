@@ -6,9 +6,11 @@
 //! Nothing here decides anything. Read [`Shard`] and [`weir_model::Slice`] first.
 
 mod accumulate;
+mod bounds;
 mod checkpoint;
 mod config;
 mod decode;
+mod domain;
 mod error;
 mod exporter;
 mod fields;
@@ -22,9 +24,13 @@ mod shard;
 pub mod socket;
 mod source;
 mod template;
+mod templates;
+mod tenure;
 mod time;
 
-pub use checkpoint::{Checkpoint, ExporterCheckpoint, SamplingCheckpoint, TemplateCheckpoint};
+pub use checkpoint::{
+    Checkpoint, DomainCheckpoint, ExporterCheckpoint, SamplingCheckpoint, TemplateCheckpoint,
+};
 pub use config::{Config, ExporterConfig, TlsConfig, Tunnel};
 pub use decode::packet::LinkType;
 pub use error::{DecodeError, DecodeErrorKind};

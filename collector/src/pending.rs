@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use weir_model::Millis;
 
-use crate::exporter::DomainKey;
+use crate::domain::DomainKey;
 
 /// Data older than this when its template comes is dropped. Milliseconds.
 const MAX_AGE_MS: u64 = 120_000;
@@ -98,7 +98,7 @@ impl Pending {
 mod tests {
     use super::*;
 
-    const DOMAIN: DomainKey = DomainKey { version: 9, domain: 1, session: 0 };
+    const DOMAIN: DomainKey = DomainKey::new(9, 1);
 
     #[test]
     fn sets_come_back_in_order_and_the_oldest_give_way() {

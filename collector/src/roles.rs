@@ -19,10 +19,12 @@ const MEMORY_MS: u64 = 60_000;
 pub(crate) struct Roles {
     /// Named by the operator, sorted; empty when not said.
     external: Vec<u32>,
-    /// When each interface last sampled at the ingress.
-    ingress: FxHashMap<u32, Millis>,
+    /// When each interface last sampled at the ingress, by domain: indexes are those of its device.
+    ingress: FxHashMap<(u32, u32), Millis>,
     /// The last entry made, so that a run of records of one interface is looked up once.
-    last: (u32, Millis),
+    last: ((u32, u32), Millis),
+    /// When room was last made.
+    swept: Millis,
 }
 
 impl Roles {
@@ -55,21 +57,25 @@ impl Roles {
 
     /// Takes note of a record made at the ingress.
     #[inline]
-    pub(crate) fn ingress(&mut self, input: u32, now: Millis) {
-        if self.last != (input, now) && input != 0 {
-            self.remember(input, now);
+    pub(crate) fn ingress(&mut self, domain: u32, input: u32, now: Millis) {
+        if self.last != ((domain, input), now) && input != 0 {
+            self.remember((domain, input), now);
         }
     }
 
-    fn remember(&mut self, input: u32, now: Millis) {
-        self.last = (input, now);
-        if self.ingress.len() < MAX_INTERFACES || self.ingress.contains_key(&input) {
-            self.ingress.insert(input, now);
+    fn remember(&mut self, interface: (u32, u32), now: Millis) {
+        self.last = (interface, now);
+        if self.ingress.len() < MAX_INTERFACES || self.ingress.contains_key(&interface) {
+            self.ingress.insert(interface, now);
+        } else if now.since(self.swept) >= MEMORY_MS {
+            // Those that have fallen silent are not expected any more, and make room.
+            self.swept = now;
+            self.ingress.retain(|_, at| now.since(*at) < MEMORY_MS);
         }
     }
 
     /// Whether packets that came in by `input` are being sampled there.
-    pub(crate) fn seen_at_ingress(&self, input: u32, now: Millis) -> bool {
-        self.ingress.get(&input).is_some_and(|at| now.since(*at) < MEMORY_MS)
+    pub(crate) fn seen_at_ingress(&self, domain: u32, input: u32, now: Millis) -> bool {
+        self.ingress.get(&(domain, input)).is_some_and(|at| now.since(*at) < MEMORY_MS)
     }
 }

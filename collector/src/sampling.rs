@@ -16,7 +16,7 @@ pub(crate) type Resolved = (u32, SamplingSource);
 /// Most sampler ids remembered for one exporter.
 const MAX_SAMPLERS: usize = 1024;
 /// Largest rate believed. RouterOS v6 sends 1 as 16777216: such values are turned round.
-const MAX_RATE: u64 = 10_000_000;
+pub(crate) const MAX_RATE: u32 = 10_000_000;
 
 /// What an options record or a data record says about sampling (RFC 5477 §8, RFC 3954 §8).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -82,7 +82,7 @@ impl SamplingFields {
             .or(interval)
             .or(probability)
             .or(lone)
-            .filter(|n| (1..=MAX_RATE).contains(n))?;
+            .filter(|n| (1..=u64::from(MAX_RATE)).contains(n))?;
         u32::try_from(rate).ok()
     }
 }
@@ -90,9 +90,7 @@ impl SamplingFields {
 /// Turns an interval round that is absurd as it stands and sensible with its octets reversed.
 fn plausible_order(n: u64) -> u64 {
     match u32::try_from(n) {
-        Ok(n32) if n > MAX_RATE && u64::from(n32.swap_bytes()) <= MAX_RATE => {
-            u64::from(n32.swap_bytes())
-        }
+        Ok(n32) if n32 > MAX_RATE && n32.swap_bytes() <= MAX_RATE => u64::from(n32.swap_bytes()),
         _ => n,
     }
 }

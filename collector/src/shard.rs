@@ -14,7 +14,8 @@ use crate::decode::packet::{self, LinkType};
 use crate::decode::{self, Context, Tally, Visit};
 use crate::error::{DecodeError, DecodeErrorKind};
 use crate::exporter::Exporter;
-use crate::registry::Registry;
+use crate::registry::{Registry, Sender};
+use crate::tenure::{Newcomers, Standing};
 use crate::time::Timeouts;
 
 /// Unlisted senders remembered by address.
@@ -60,6 +61,9 @@ pub struct Counters {
     pub duplicates: u64,
     /// Records whose times were absurd and taken as their arrival.
     pub implausible_times: u64,
+    /// Records that cannot be, and were not added up: more than packets hold or interfaces carry.
+    #[serde(default)]
+    pub implausible: u64,
     /// Data sets whose template is not known.
     pub unknown_templates: u64,
     /// Records not added up because the slice had no room for another host.
@@ -80,6 +84,28 @@ pub struct Counters {
     pub receive_buffer_given: u64,
 }
 
+/// Sums over exporters.
+#[derive(Clone, Copy, Debug, Default)]
+struct Gone {
+    errors: [u64; DecodeErrorKind::COUNT],
+    unknown_templates: u64,
+    implausible: u64,
+    duplicates: u64,
+    implausible_times: u64,
+}
+
+impl Gone {
+    fn add(&mut self, exporter: &Exporter) {
+        for (sum, own) in self.errors.iter_mut().zip(&exporter.errors) {
+            *sum = sum.saturating_add(*own);
+        }
+        self.unknown_templates += exporter.unknown_templates;
+        self.implausible += exporter.implausible;
+        self.duplicates += exporter.duplicates;
+        self.implausible_times += exporter.implausible_times;
+    }
+}
+
 /// A sender in no `exporters` entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnlistedSender {
@@ -98,7 +124,12 @@ pub struct Shard {
     config: Config,
     registry: Arc<Registry>,
     exporters: Vec<Exporter>,
-    by_address: FxHashMap<IpAddr, usize>,
+    by_sender: FxHashMap<Sender, u32>,
+    newcomers: Newcomers,
+    free: Vec<u32>,
+    next_serial: u32,
+    /// What was counted of exporters that have been forgotten.
+    gone: Gone,
     accumulator: Accumulator,
     /// Takes the accumulator's place when workers add up.
     router: Option<Router>,
@@ -126,7 +157,11 @@ impl Shard {
             config: config.clone(),
             registry,
             exporters: Vec::new(),
-            by_address: FxHashMap::default(),
+            by_sender: FxHashMap::default(),
+            newcomers: Newcomers::default(),
+            free: Vec::new(),
+            next_serial: 0,
+            gone: Gone::default(),
             accumulator,
             router: None,
             worker_overflow: Overflow::default(),
@@ -191,7 +226,8 @@ impl Shard {
     /// What must outlive a restart; exporters not heard yet keep what was restored for them.
     pub fn checkpoint(&self) -> Checkpoint {
         let mut checkpoint = Checkpoint::default();
-        for exporter in &self.exporters {
+        // Agents behind a relay send no templates.
+        for exporter in self.known().filter(|exporter| exporter.sender.agent.is_none()) {
             let of = ExporterCheckpoint::of(exporter);
             if !(of.templates.is_empty() && of.sampling.is_empty()) {
                 checkpoint.exporters.push(of);
@@ -227,14 +263,14 @@ impl Shard {
         now: Millis,
     ) -> Result<(), DecodeError> {
         let exporter = self.admit(from, payload, now)?;
-        let exporter = &mut self.exporters[exporter];
+        let exporter = &mut self.exporters[exporter as usize];
         let (tally, tunnel) = (&mut self.tally, self.config.tunnel);
         if let Some(visit) = &mut self.router {
-            return read(Context { exporter, tally, visit, now, tunnel, session }, payload);
+            return read(Context::new(exporter, tally, visit, now, tunnel, session), payload);
         }
         self.accumulator.arrive(now);
         let visit = &mut self.accumulator;
-        read(Context { exporter, tally, visit, now, tunnel, session }, payload)
+        read(Context::new(exporter, tally, visit, now, tunnel, session), payload)
     }
 
     /// Takes note of a datagram on which decoding panicked.
@@ -256,8 +292,9 @@ impl Shard {
 
     /// Forgets what came by a connection that has ended.
     pub(crate) fn close(&mut self, from: SocketAddr, session: u32) {
-        if let Some(index) = self.by_address.get(&from.ip().to_canonical()) {
-            self.exporters[*index].close(session);
+        let sender = Sender { address: from.ip().to_canonical(), agent: None };
+        if let Some(index) = self.by_sender.get(&sender) {
+            self.exporters[*index as usize].close(session);
         }
     }
 
@@ -285,9 +322,9 @@ impl Shard {
         visit: &mut V,
     ) -> Result<(), DecodeError> {
         let exporter = self.admit(from, payload, now)?;
-        let exporter = &mut self.exporters[exporter];
+        let exporter = &mut self.exporters[exporter as usize];
         let (tally, tunnel) = (&mut self.tally, self.config.tunnel);
-        read(Context { exporter, tally, visit, now, tunnel, session: 0 }, payload)
+        read(Context::new(exporter, tally, visit, now, tunnel, 0), payload)
     }
 
     /// Takes in a raw packet of a capture as one sample of rate `sampling`: `frame` is what was
@@ -300,9 +337,9 @@ impl Shard {
         sampling: u32,
         now: Millis,
     ) {
-        let capture = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        let Ok(exporter) = self.exporter(capture) else { return };
-        let exporter = &mut self.exporters[exporter];
+        let address = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let Ok(exporter) = self.exporter(Sender { address, agent: None }, now) else { return };
+        let exporter = &mut self.exporters[exporter as usize];
         if exporter.datagrams == 0 {
             "capture".clone_into(&mut exporter.name);
         }
@@ -320,14 +357,8 @@ impl Shard {
         (record.start, record.end) = (now, now);
         record.exporter = exporter.id;
         self.accumulator.arrive(now);
-        let mut cx = Context {
-            exporter,
-            tally: &mut self.tally,
-            visit: &mut self.accumulator,
-            now,
-            tunnel,
-            session: 0,
-        };
+        let (tally, visit) = (&mut self.tally, &mut self.accumulator);
+        let mut cx = Context::new(exporter, tally, visit, now, tunnel, 0);
         cx.data_records(1);
         cx.record(&record);
     }
@@ -358,18 +389,18 @@ impl Shard {
     /// The exporters seen by this shard, in the order of their first datagram.
     pub fn exporters(&self) -> Vec<ExporterStatus> {
         let learned = |exporter: &Exporter| self.registry.repeats().interfaces(exporter.id);
-        self.exporters.iter().map(|exporter| exporter.status(learned(exporter))).collect()
+        self.known().map(|exporter| exporter.status(learned(exporter))).collect()
     }
 
     /// What this shard has counted.
     pub fn counters(&self) -> Counters {
         let mut overflow = self.accumulator.overflow();
         overflow.add(self.worker_overflow);
+        let mut all = self.gone;
+        self.known().for_each(|exporter| all.add(exporter));
         let mut errors = self.counters.errors;
-        for exporter in &self.exporters {
-            for (sum, own) in errors.iter_mut().zip(&exporter.errors) {
-                *sum = sum.saturating_add(*own);
-            }
+        for (sum, own) in errors.iter_mut().zip(all.errors) {
+            *sum = sum.saturating_add(own);
         }
         Counters {
             errors,
@@ -381,9 +412,10 @@ impl Shard {
             flows: self.tally.flows,
             not_traffic: self.tally.not_traffic,
             not_ip: self.tally.not_ip,
-            unknown_templates: self.exporters.iter().map(|e| e.unknown_templates).sum(),
-            duplicates: self.exporters.iter().map(|e| e.duplicates).sum(),
-            implausible_times: self.exporters.iter().map(|e| e.implausible_times).sum(),
+            unknown_templates: all.unknown_templates,
+            implausible: all.implausible,
+            duplicates: all.duplicates,
+            implausible_times: all.implausible_times,
             hosts_over_limit: overflow.hosts,
             hosts_merged: overflow.ipv6_merged,
             long_flows_over_limit: overflow.long_flows,
@@ -391,54 +423,122 @@ impl Shard {
         }
     }
 
+    /// The exporters that are not forgotten.
+    fn known(&self) -> impl Iterator<Item = &Exporter> {
+        self.exporters.iter().filter(|exporter| exporter.serial > 0)
+    }
+
     /// Counts a datagram and finds its exporter, if it is listed.
-    fn admit(
-        &mut self,
-        from: SocketAddr,
-        payload: &[u8],
-        now: Millis,
-    ) -> Result<usize, DecodeError> {
+    fn admit(&mut self, from: SocketAddr, payload: &[u8], now: Millis) -> Result<u32, DecodeError> {
         self.counters.datagrams = self.counters.datagrams.wrapping_add(1);
         self.counters.bytes = self.counters.bytes.wrapping_add(payload.len() as u64);
-        let address = from.ip().to_canonical();
-        let index = match self.by_address.get(&address) {
+        let sender = Sender { address: from.ip().to_canonical(), agent: None };
+        let mut index = match self.by_sender.get(&sender) {
             Some(index) => *index,
-            None if self.config.exporter(address).is_none() => {
-                self.refuse(address, now);
+            None if self.config.exporter(sender.address).is_none() => {
+                self.refuse(sender.address, now);
                 return Err(DecodeError::new(DecodeErrorKind::Unlisted, 0));
             }
-            None => self.exporter(address)?,
+            None => self.exporter(sender, now)?,
         };
-        let exporter = &mut self.exporters[index];
+        if let Some(agent) = decode::sflow_agent(payload)
+            && self.exporters[index as usize].agent != Some(agent)
+        {
+            index = self.agent(index, agent, now)?;
+        }
+        let exporter = &mut self.exporters[index as usize];
+        if exporter.datagrams == 0 {
+            exporter.decoded_at = now;
+        }
         exporter.datagrams = exporter.datagrams.wrapping_add(1);
         exporter.last_seen = now;
         Ok(index)
     }
 
-    fn exporter(&mut self, address: IpAddr) -> Result<usize, DecodeError> {
-        if let Some(index) = self.by_address.get(&address) {
-            return Ok(*index);
+    /// The exporter that an sFlow agent is, behind the sender at `index`: a relay has several, and no
+    /// interface, pool or sequence of one is another's.
+    fn agent(&mut self, index: u32, agent: IpAddr, now: Millis) -> Result<u32, DecodeError> {
+        let exporter = &mut self.exporters[index as usize];
+        let address = exporter.sender.address;
+        if exporter.agent.is_none() && self.registry.is_first_agent(address, agent) {
+            exporter.agent = Some(agent);
+            return Ok(index);
         }
+        let index = self.exporter(Sender { address, agent: Some(agent) }, now)?;
+        self.exporters[index as usize].agent = Some(agent);
+        Ok(index)
+    }
+
+    fn exporter(&mut self, sender: Sender, now: Millis) -> Result<u32, DecodeError> {
+        match self.by_sender.get(&sender) {
+            Some(index) => Ok(*index),
+            None => self.new_exporter(sender, now),
+        }
+    }
+
+    #[cold]
+    fn new_exporter(&mut self, sender: Sender, now: Millis) -> Result<u32, DecodeError> {
         let limit = self.config.max_exporters;
-        let Some(id) = self.registry.id(address, limit).filter(|_| self.exporters.len() < limit)
-        else {
+        let room = self.by_sender.len() < limit;
+        let held = if room { self.registry.hold(sender, limit) } else { None };
+        let held = held.or_else(|| {
+            self.evict(now)?;
+            self.registry.hold(sender, limit)
+        });
+        let Some(id) = held else {
             let kind = DecodeErrorKind::TooManyExporters;
             let count = &mut self.counters.errors[kind as usize];
             *count = count.wrapping_add(1);
             return Err(DecodeError::new(kind, 0));
         };
-        let entry = self.config.exporter(address);
+        let known_agent = sender.agent.and_then(|agent| self.config.exporter(agent));
+        let entry = known_agent.or_else(|| self.config.exporter(sender.address));
         if entry.is_some_and(|e| !e.external_interfaces.is_empty()) {
             self.registry.repeats().settle(id);
         }
         let definitions = Arc::clone(self.registry.definition_octets());
-        let mut exporter = Exporter::new(id, address, entry, &self.config, definitions);
-        if let Some(known) = self.restored.exporter(address) {
-            known.restore(&mut exporter);
+        let mut exporter = Exporter::new(id, sender, entry, &self.config, definitions);
+        if sender.agent.is_none()
+            && let Some(known) = self.restored.exporter(sender.address)
+        {
+            known.restore(&mut exporter, now);
         }
-        self.exporters.push(exporter);
-        self.by_address.insert(address, self.exporters.len() - 1);
-        Ok(self.exporters.len() - 1)
+        self.next_serial = self.next_serial.wrapping_add(1);
+        exporter.serial = self.next_serial;
+        let entry = exporter.serial;
+        let index = match self.free.pop() {
+            Some(index) => {
+                self.exporters[index as usize] = exporter;
+                index
+            }
+            None => {
+                self.exporters.push(exporter);
+                u32::try_from(self.exporters.len() - 1).unwrap_or(u32::MAX)
+            }
+        };
+        self.by_sender.insert(sender, index);
+        let exporters = &self.exporters;
+        self.newcomers.add((index, entry), limit, |entry| standing(exporters, entry, now));
+        Ok(index)
+    }
+
+    /// Forgets the exporter that has to give way, if there is one.
+    fn evict(&mut self, now: Millis) -> Option<()> {
+        let exporters = &self.exporters;
+        let (index, _) = self.newcomers.evict(|entry| standing(exporters, entry, now))?;
+        self.forget(index);
+        Some(())
+    }
+
+    /// Forgets an exporter, as if it had never been heard.
+    fn forget(&mut self, index: u32) {
+        let exporter = &mut self.exporters[index as usize];
+        let sender = exporter.sender;
+        self.gone.add(exporter);
+        exporter.leave();
+        self.by_sender.remove(&sender);
+        self.registry.release(sender);
+        self.free.push(index);
     }
 
     /// Remembers an unlisted sender, in place of the one longest silent when there is no room.
@@ -463,6 +563,13 @@ impl Shard {
 
     pub(crate) fn counters_mut(&mut self) -> &mut Counters {
         &mut self.counters
+    }
+}
+
+fn standing(exporters: &[Exporter], (index, serial): (u32, u32), now: Millis) -> Standing {
+    match exporters.get(index as usize) {
+        Some(exporter) if exporter.serial == serial => exporter.tenure.standing(now),
+        _ => Standing::Gone,
     }
 }
 

@@ -9,7 +9,7 @@
 use rustc_hash::FxHashMap;
 use weir_model::{InterfaceStatus, Millis, SamplingSource};
 
-use crate::sampling::Resolved;
+use crate::sampling::{MAX_RATE, Resolved};
 
 /// Most data sources remembered for one exporter.
 const MAX_SOURCES: usize = 4096;
@@ -20,21 +20,29 @@ const WINDOW_MS: u64 = 2000;
 const MIN_SAMPLES: u32 = 16;
 /// Standard deviations beyond which the pool is believed instead of the header.
 const SIGMAS: f64 = 4.0;
+/// A rate by the pool is believed when it has stood for so long, milliseconds ...
+const STANDING_MS: u64 = 5000;
+/// ... and is at most so many times the header's.
+const MOST_TIMES: f64 = 64.0;
 /// A pool that has gone back, or jumps by half its range, has been reset.
 const RESET: u32 = u32::MAX / 2;
+/// Counters contradict samples when they have for so long, milliseconds ...
+const DIFFER_MS: u64 = 120_000;
+/// ... with so many samples between two of them.
+const MIN_COMPARED: u32 = 100;
 /// Octets of a frame that are no part of the IP packet: Ethernet header and check sequence.
 const FRAME_OVERHEAD: u64 = 18;
 
-/// Which data source: the agent and sub-agent by their hash, and the port of these.
+/// Which data source: the sub-agent by its serial number, and its port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct SourceKey {
-    pub(crate) stream: u64,
+    pub(crate) stream: u32,
     /// The source's class and index in one, so that the key travels in two registers.
     port: u64,
 }
 
 impl SourceKey {
-    pub(crate) fn new(stream: u64, class: u32, index: u32) -> Self {
+    pub(crate) fn new(stream: u32, class: u32, index: u32) -> Self {
         Self { stream, port: u64::from(class) << 32 | u64::from(index) }
     }
 
@@ -62,17 +70,24 @@ pub(crate) struct InterfaceCounters {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Source {
-    last_pool: u32,
+    /// The pool of the last sample; none before the first.
+    last_pool: Option<u32>,
     /// Since the window began.
     packets: u64,
     samples: u32,
     began: Millis,
-    /// The rate by the pool, when it differs from the header's for certain.
+    /// The rate by the pool, once it has differed from the header's for certain and for long enough.
     by_pool: Option<u32>,
+    /// The rate by the pool in the last window, and since when it has been about that.
+    candidate: Option<(u32, Millis)>,
     /// Frame octets of received packets by the samples since the last counters.
     sampled_octets: u64,
     counters: Option<(InterfaceCounters, Millis)>,
     status: Option<InterfaceStatus>,
+    /// Samples of received packets since the last counters.
+    received: u32,
+    /// Since when its counters have said something else than its samples.
+    differs: Option<(Millis, bool)>,
 }
 
 /// The data sources of one exporter.
@@ -82,6 +97,8 @@ pub(crate) struct Sources {
     index: FxHashMap<SourceKey, usize>,
     /// The one last looked at: an agent's samples come in runs of one port.
     last: Option<(SourceKey, usize)>,
+    /// Speeds of interfaces, bits a second.
+    speeds: FxHashMap<u32, u64>,
 }
 
 impl Sources {
@@ -91,25 +108,34 @@ impl Sources {
         let header = (said.rate > 0).then_some((said.rate, SamplingSource::Record));
         let Some(index) = self.find(key) else {
             // The first sample is what later ones are measured from.
-            self.entry(key, said.pool, now);
+            self.entry(key, Some(said.pool), now);
             return header;
         };
         let source = &mut self.sources[index];
-        let grown = said.pool.wrapping_sub(source.last_pool);
-        source.last_pool = said.pool;
+        let Some(last) = source.last_pool.replace(said.pool) else { return header };
+        let grown = said.pool.wrapping_sub(last);
         if grown > RESET {
-            (source.packets, source.samples, source.began) = (0, 0, now);
-            source.by_pool = None;
+            source.begin_anew(now);
             return header;
         }
         source.packets += u64::from(grown);
         source.samples += 1;
         let due = now.since(source.began) >= WINDOW_MS && source.samples >= MIN_SAMPLES;
         if source.samples >= WINDOW_SAMPLES || due {
-            source.by_pool = judge(said.rate, source.packets, source.samples);
-            (source.packets, source.samples, source.began) = (0, 0, now);
+            source.judge(said.rate, now);
         }
         source.by_pool.map(|rate| (rate, SamplingSource::Pool)).or(header)
+    }
+
+    /// A sub-agent has restarted: its pools begin anew, wherever they stood.
+    #[expect(dead_code)]
+    pub(crate) fn restarted(&mut self, stream: u32, now: Millis) {
+        for (key, index) in &self.index {
+            if key.stream == stream {
+                self.sources[*index].begin_anew(now);
+                self.sources[*index].last_pool = None;
+            }
+        }
     }
 
     /// Adds a sampled packet of `octets` at layer 3 that the source's own port received.
@@ -120,16 +146,27 @@ impl Sources {
             let frame = octets.saturating_add(FRAME_OVERHEAD);
             let scaled = frame.saturating_mul(u64::from(rate));
             source.sampled_octets = source.sampled_octets.saturating_add(scaled);
+            source.received = source.received.saturating_add(1);
         }
     }
 
     /// Takes note of a port's counters and compares them with the samples since the last ones.
     pub(crate) fn counters(&mut self, key: SourceKey, counters: InterfaceCounters, now: Millis) {
-        let Some(source) = self.entry(key, 0, now) else { return };
+        if counters.speed_bps > 0
+            && (self.speeds.len() < MAX_SOURCES || self.speeds.contains_key(&counters.index))
+        {
+            self.speeds.insert(counters.index, counters.speed_bps);
+        }
+        let Some(source) = self.entry(key, None, now) else { return };
         if let Some((before, at)) = source.counters.replace((counters, now)) {
             let counted = counters.in_octets.checked_sub(before.in_octets);
             if let (Some(counted), elapsed @ 1..) = (counted, now.since(at)) {
                 let bps = |octets: u64| octets.saturating_mul(8000) / elapsed;
+                let differs = differ(counted, source.sampled_octets, source.received);
+                source.differs = differs.then(|| {
+                    let since = source.differs.map_or(at, |(since, _)| since);
+                    (since, now.since(since) >= DIFFER_MS)
+                });
                 source.status = Some(InterfaceStatus {
                     index: counters.index,
                     speed_bps: counters.speed_bps,
@@ -139,7 +176,18 @@ impl Sources {
                 });
             }
         }
-        source.sampled_octets = 0;
+        (source.sampled_octets, source.received) = (0, 0);
+    }
+
+    /// Whether the counters of some port have contradicted its samples for minutes.
+    pub(crate) fn differ(&self) -> bool {
+        self.sources.iter().any(|source| matches!(source.differs, Some((_, true))))
+    }
+
+    /// Speed of an interface by its counters, bits a second; 0 when not known.
+    #[cold]
+    pub(crate) fn speed_bps(&self, index: u32) -> u64 {
+        self.speeds.get(&index).copied().unwrap_or(0)
     }
 
     /// The ports with counters, by index.
@@ -161,7 +209,7 @@ impl Sources {
         Some(index)
     }
 
-    fn entry(&mut self, key: SourceKey, pool: u32, now: Millis) -> Option<&mut Source> {
+    fn entry(&mut self, key: SourceKey, pool: Option<u32>, now: Millis) -> Option<&mut Source> {
         let index = match self.find(key) {
             Some(index) => index,
             None if self.sources.len() >= MAX_SOURCES => return None,
@@ -175,16 +223,54 @@ impl Sources {
     }
 }
 
-/// The rate by the pool if it is too far from the header's to be chance.
-#[cold]
-fn judge(header: u32, packets: u64, samples: u32) -> Option<u32> {
+/// Whether a port's counters tell of something else than its samples, by more than chance: by a half at
+/// the least. Below some hundred samples nothing can be said.
+fn differ(counted: u64, sampled: u64, samples: u32) -> bool {
+    let least_rate = sampled / u64::from(samples.max(1));
+    // What so many samples should have been, had the counters and the rate been right.
+    let expected = counted.checked_div(least_rate).unwrap_or(0);
+    let enough = samples >= MIN_COMPARED || expected >= u64::from(MIN_COMPARED);
+    enough && (counted / 3 * 2 > sampled || sampled / 3 * 2 > counted)
+}
+
+impl Source {
+    fn begin_anew(&mut self, now: Millis) {
+        (self.packets, self.samples, self.began) = (0, 0, now);
+        (self.by_pool, self.candidate) = (None, None);
+    }
+
+    /// Ends a window: a rate by the pool that is further from the header's than chance allows is
+    /// believed when it is within reason and has stood for a while.
+    #[cold]
+    fn judge(&mut self, header: u32, now: Millis) {
+        let rate = derived(header, self.packets, self.samples);
+        let since = match (rate, self.candidate) {
+            (Some(rate), Some((before, since))) if rate / 2 <= before && before / 2 <= rate => {
+                since
+            }
+            _ => self.began,
+        };
+        self.candidate = rate.map(|rate| (rate, since));
+        self.by_pool = rate.filter(|_| now.since(since) >= STANDING_MS);
+        (self.packets, self.samples, self.began) = (0, 0, now);
+    }
+}
+
+/// The rate by the pool if it is too far from the header's to be chance, and can be true: an agent
+/// drops samples, it does not make any up, so that the true rate is never below the header's; and one
+/// far above it is a pool that counts something else, or was set anew.
+fn derived(header: u32, packets: u64, samples: u32) -> Option<u32> {
     let by_pool = u32::try_from(packets / u64::from(samples.max(1))).unwrap_or(u32::MAX);
-    if by_pool == 0 {
+    if by_pool == 0 || by_pool > MAX_RATE {
         // The agent does not count its pool.
         return None;
     }
-    let off = (f64::from(by_pool) / f64::from(header.max(1)) - 1.0).abs();
-    (header == 0 || off > SIGMAS / f64::from(samples).sqrt()).then_some(by_pool)
+    if header == 0 {
+        return Some(by_pool);
+    }
+    let times = f64::from(by_pool) / f64::from(header);
+    let certain = times - 1.0 > SIGMAS / f64::from(samples).sqrt();
+    (certain && times <= MOST_TIMES).then_some(by_pool)
 }
 
 #[cfg(test)]
@@ -212,12 +298,61 @@ mod tests {
         let mut rate = None;
         for n in 0..300_u32 {
             let pool = n.wrapping_mul(20_000);
-            rate = sources.rate(KEY, Pool { rate: 1000, pool }, NOW + u64::from(n));
+            let now = NOW + u64::from(n) * 25;
+            rate = sources.rate(KEY, Pool { rate: 1000, pool }, now);
+            let standing = n < 180;
+            assert!(!standing || rate == Some((1000, SamplingSource::Record)), "{n}");
         }
         assert_eq!(rate, Some((20_000, SamplingSource::Pool)));
         // A restart of the agent: back to the header until there is evidence.
-        rate = sources.rate(KEY, Pool { rate: 1000, pool: 3 }, NOW + 400);
+        rate = sources.rate(KEY, Pool { rate: 1000, pool: 3 }, NOW + 7600);
         assert_eq!(rate, Some((1000, SamplingSource::Record)));
+    }
+
+    /// What a sample says after 20 seconds, ten a second, when the pool grows so much with each.
+    fn settled(rate: u32, grows: u32) -> Option<Resolved> {
+        let mut sources = Sources::default();
+        let mut last = None;
+        for n in 0..200_u32 {
+            let pool = n.wrapping_mul(grows).wrapping_add(3_000_000_000);
+            last = sources.rate(KEY, Pool { rate, pool }, NOW + u64::from(n) * 100);
+        }
+        last
+    }
+
+    #[test]
+    fn a_pool_that_cannot_be_is_not_believed() {
+        let header = Some((1000, SamplingSource::Record));
+        // It counts samples, or drops that no agent has.
+        assert_eq!(settled(1000, 1), header);
+        assert_eq!(settled(1000, 500), header);
+        assert_eq!(settled(1000, 9_000_000), header);
+        assert_eq!(settled(1000, 60_000), Some((60_000, SamplingSource::Pool)));
+        assert_eq!(settled(0, 500), Some((500, SamplingSource::Pool)));
+        assert_eq!(settled(0, 20_000_000), None);
+    }
+
+    #[test]
+    fn counters_before_the_first_sample_are_no_pool() {
+        let mut sources = Sources::default();
+        let counters = InterfaceCounters { index: 3, speed_bps: 0, in_octets: 0 };
+        sources.counters(KEY, counters, NOW);
+        for n in 0..600_u32 {
+            let pool = 900_000_000 + n * 1000;
+            let rate = sources.rate(KEY, Pool { rate: 1000, pool }, NOW + u64::from(n) * 100);
+            assert_eq!(rate, Some((1000, SamplingSource::Record)));
+        }
+    }
+
+    #[test]
+    fn one_jump_of_a_pool_is_no_rate() {
+        let mut sources = Sources::default();
+        for n in 0..600_u32 {
+            // Set anew on the way, by less than half its range.
+            let pool = if n < 300 { 3_000_000_000 + n * 1000 } else { n * 1000 };
+            let rate = sources.rate(KEY, Pool { rate: 1000, pool }, NOW + u64::from(n) * 100);
+            assert_eq!(rate, Some((1000, SamplingSource::Record)), "{n}");
+        }
     }
 
     #[test]

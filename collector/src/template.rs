@@ -5,7 +5,7 @@
 //! than reading field by field.
 
 use crate::fields::{
-    BIFLOW, Element, Places, SAMPLING, SECTION, Slot, TRAFFIC, section_place, slot_of,
+    BIFLOW, Element, PAYLOAD, Places, SAMPLING, SECTION, Slot, TRAFFIC, section_place, slot_of,
 };
 use crate::read::{be16, be32};
 
@@ -171,12 +171,15 @@ impl Template {
     fn plan(&mut self) {
         let mut steps: Vec<Step> =
             self.fields.iter().map(|f| Step { len: f.len, slot: slot_of(f.element) }).collect();
-        settle(&mut steps);
+        let payload = settle(&mut steps);
         let fixed = |s: &Step| if s.len == VARIABLE { 1 } else { usize::from(s.len) };
         self.record_len = steps.iter().map(fixed).sum();
         self.has = 0;
         for step in steps.iter().filter(|s| s.slot != Slot::Skip) {
             self.has |= step.slot.bit();
+        }
+        if payload {
+            self.has |= PAYLOAD;
         }
         if self.variable {
             self.steps = steps;
@@ -223,18 +226,21 @@ impl Template {
     }
 }
 
-/// Settles which of several fields for one purpose counts: the first of the most precise kind.
-fn settle(steps: &mut [Step]) {
+/// Settles which of several fields for one purpose counts: the first of the most precise kind. Says
+/// whether the octets are those of packets without their headers.
+fn settle(steps: &mut [Step]) -> bool {
     const BYTES: &[Slot] =
         &[Slot::Bytes, Slot::TotalBytes, Slot::OutBytes, Slot::InitiatorBytes, Slot::Layer2Bytes];
     const PACKETS: &[Slot] =
         &[Slot::Packets, Slot::TotalPackets, Slot::OutPackets, Slot::InitiatorPackets];
+    let mut payload = false;
     for (ladder, slot) in [(BYTES, Slot::Bytes), (PACKETS, Slot::Packets)] {
         let best = ladder
             .iter()
             .find_map(|wanted| steps.iter().position(|s| s.slot == *wanted && s.len > 0));
         for (index, step) in steps.iter_mut().enumerate() {
             if Some(index) == best {
+                payload |= step.slot == Slot::InitiatorBytes;
                 if step.slot != Slot::Layer2Bytes {
                     step.slot = slot;
                 }
@@ -251,4 +257,5 @@ fn settle(steps: &mut [Step]) {
             step.slot = Slot::Skip;
         }
     }
+    payload
 }

@@ -9,6 +9,10 @@ use weir_model::Millis;
 pub(crate) const MAX_DURATION_MS: u64 = 300_000;
 /// Largest plausible age of a flow's end; beyond it the exporter's clock is broken. Milliseconds.
 pub(crate) const MAX_AGE_MS: u64 = 3_600_000;
+/// The same when only the record says so, and its header says otherwise. Milliseconds.
+const MAX_AGE_UNCONFIRMED_MS: i64 = 300_000;
+/// How far ahead of its own header a record may be, which is cut to the second. Milliseconds.
+const AHEAD_MS: i64 = 2000;
 
 /// What a record says about its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,63 +32,102 @@ pub(crate) fn uptime_age(now: u32, then: u32) -> u64 {
     if age > u32::MAX / 2 { 0 } else { u64::from(age) }
 }
 
-/// The exporter's clock against ours, learned from the export times in its headers.
+/// A domain's clock against ours, learned from the export times in its headers.
 ///
-/// Header times are whole seconds in NetFlow v9 and IPFIX, so one reading is up to a second low;
-/// the highest of the recent readings is right to within the network's delay.
+/// Header times are whole seconds in NetFlow v9 and IPFIX, so a reading is up to a second low; of those
+/// within a second of the median the highest is right to within the network's delay. A median, so that
+/// no single header, and no minority of them, says what the time is.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Clock {
-    best: Option<i64>,
-    window: Option<i64>,
-    window_end: Millis,
+    /// The last readings, in a ring; the oldest is at `next`.
+    readings: [i64; READINGS],
+    len: usize,
+    next: usize,
+    last: Millis,
+    skew: i64,
 }
 
-/// A reading of the skew is forgotten after this long at most twice over. Milliseconds.
-const SKEW_WINDOW_MS: u64 = 30_000;
+/// Readings remembered of a clock.
+const READINGS: usize = 15;
+/// Once there are as many, one is taken so often, so that a burst is not a majority. Milliseconds.
+const READING_EVERY_MS: u64 = 500;
+/// A header's time is cut to the second.
+const WHOLE_SECOND_MS: i64 = 1000;
+/// A header this much further from the median than whole seconds explain has a clock of its own.
+/// Milliseconds.
+const APART_MS: i64 = 500;
 
 impl Clock {
     /// Takes note of a header that says `unix_ms` and arrived at `now`.
-    pub(crate) fn exported(&mut self, unix_ms: u64, now: Millis) {
-        let reading = signed(unix_ms).saturating_sub(signed(now.0));
-        if now >= self.window_end {
-            self.best = self.window.take();
-            self.window_end = now + SKEW_WINDOW_MS;
-        }
-        self.window = Some(self.window.map_or(reading, |seen| seen.max(reading)));
-    }
-
-    /// Exporter's clock minus ours, milliseconds; 0 before the first reading.
-    pub(crate) fn skew_ms(&self) -> i64 {
-        match (self.best, self.window) {
-            (Some(a), Some(b)) => a.max(b),
-            (a, b) => a.or(b).unwrap_or(0),
-        }
-    }
-
-    /// By how much absolute times are corrected. A header in whole seconds is up to a second low: a
-    /// reading that this explains is a clock that is right, and correcting it would move each record
-    /// by another fraction of a second, so that those of one flow leave gaps or overlap.
-    fn correction(&self) -> i64 {
-        let skew = self.skew_ms();
-        if (-1000..=0).contains(&skew) { 0 } else { skew }
-    }
-
-    /// First and last packet on our clock, never after `now`. Tells also whether the times had to
-    /// be corrected because they were implausible.
     #[inline]
-    pub(crate) fn event(&self, time: FlowTime, now: Millis) -> (Millis, Millis, bool) {
-        let (age, duration) = match time {
-            FlowTime::Age { end, duration } => (end, duration),
-            FlowTime::Absolute { start, end } => {
-                let on_ours = signed(end).saturating_sub(self.correction());
-                let age = signed(now.0).saturating_sub(on_ours).max(0);
-                (age.unsigned_abs(), end.saturating_sub(start))
-            }
-        };
-        let implausible = age > MAX_AGE_MS;
-        let end = if implausible { now } else { now - age };
-        (end - duration.min(MAX_DURATION_MS), end, implausible)
+    pub(crate) fn exported(&mut self, unix_ms: u64, now: Millis) {
+        if self.len < READINGS || now.since(self.last) >= READING_EVERY_MS {
+            self.read(signed(unix_ms).saturating_sub(signed(now.0)), now);
+        }
     }
+
+    fn read(&mut self, reading: i64, now: Millis) {
+        self.readings[self.next] = reading;
+        self.next = (self.next + 1) % READINGS;
+        self.len = (self.len + 1).min(READINGS);
+        self.last = now;
+        let mut sorted = self.readings;
+        let sorted = &mut sorted[..self.len];
+        sorted.sort_unstable();
+        let median = sorted[(self.len - 1) / 2];
+        let near = |reading: &&i64| **reading <= median.saturating_add(WHOLE_SECOND_MS);
+        self.skew = sorted.iter().rev().find(near).copied().unwrap_or(median);
+    }
+
+    /// The domain's clock minus ours, milliseconds; 0 before the first reading.
+    pub(crate) fn skew_ms(&self) -> i64 {
+        self.skew
+    }
+
+    /// By how much the absolute times of a message are corrected. One that says another time than the
+    /// median of its domain's is read by its own header: its record times are of the same clock, and
+    /// nobody else's are touched by it. A header in whole seconds is up to a second low: a reading
+    /// that this explains is a clock that is right, and correcting it would move each record by another
+    /// fraction of a second, so that those of one flow leave gaps or overlap.
+    #[inline]
+    pub(crate) fn correction(&self, unix_ms: u64, now: Millis) -> i64 {
+        let own = signed(unix_ms).saturating_sub(signed(now.0));
+        let apart = own.saturating_sub(self.skew);
+        let agrees = (-WHOLE_SECOND_MS - APART_MS..=APART_MS).contains(&apart);
+        let skew = if agrees { self.skew } else { own };
+        if (-WHOLE_SECOND_MS..=0).contains(&skew) { 0 } else { skew }
+    }
+}
+
+/// First and last packet on our clock, never after `now`, of a message whose clock is off by
+/// `correction`. Tells also whether the times had to be given up because they cannot be: the record then
+/// counts at its arrival.
+#[inline]
+pub(crate) fn event(time: FlowTime, correction: i64, now: Millis) -> (Millis, Millis, bool) {
+    let (age, duration) = match time {
+        FlowTime::Age { end, duration } => ((end <= MAX_AGE_MS).then_some(end), duration),
+        FlowTime::Absolute { start, end } => {
+            (absolute_age(end, correction, now), end.saturating_sub(start))
+        }
+    };
+    let end = now - age.unwrap_or(0);
+    (end - duration.min(MAX_DURATION_MS), end, age.is_none())
+}
+
+/// How long ago a time on a corrected clock was. A header may be of another clock than the records are
+/// (a dead battery beside a running NTP): then the records' own time is tried as it is.
+#[inline]
+fn absolute_age(at: u64, correction: i64, now: Millis) -> Option<u64> {
+    let age = |correction: i64| signed(now.0).saturating_sub(signed(at).saturating_sub(correction));
+    let corrected = age(correction);
+    if let Ok(age @ 0..=MAX_AGE_MS) = u64::try_from(corrected) {
+        return Some(age);
+    }
+    if (-AHEAD_MS..0).contains(&corrected) {
+        return Some(0);
+    }
+    let as_it_is = age(0);
+    (-AHEAD_MS..=MAX_AGE_UNCONFIRMED_MS).contains(&as_it_is).then(|| as_it_is.max(0).unsigned_abs())
 }
 
 fn signed(ms: u64) -> i64 {
@@ -260,23 +303,51 @@ mod tests {
         let mut clock = Clock::default();
         let now = Millis(1_000_000_000);
         // One hour ahead; headers in whole seconds.
-        for ms in 0..3000 {
-            let at = now + ms;
-            clock.exported((at.0 + 3_600_000) / 1000 * 1000, at);
+        let header = |at: Millis| (at.0 + 3_600_000) / 1000 * 1000;
+        for ms in 0..30 {
+            let at = now + ms * 500;
+            clock.exported(header(at), at);
         }
         assert_eq!(clock.skew_ms(), 3_600_000);
-        let end = now.0 + 2000 + 3_600_000;
+        let at = now + 15_300;
+        let end = at.0 - 1000 + 3_600_000;
         let time = FlowTime::Absolute { start: end - 500, end };
-        let (start, end, _) = clock.event(time, now + 3000);
-        assert_eq!((start, end), (now + 1500, now + 2000));
+        let correction = clock.correction(header(at), at);
+        assert_eq!(event(time, correction, at), (at - 1500, at - 1000, false));
+    }
+
+    #[test]
+    fn one_header_in_three_that_lies_moves_no_other() {
+        for lie in [-1_800_000_i64, -5000, 5000, 600_000, 1_800_000, i64::MAX / 4] {
+            let mut clock = Clock::default();
+            for n in 0..100_u64 {
+                let at = Millis(1_700_000_000_000) + n * 333;
+                let honest = at.0 / 1000 * 1000;
+                if n % 3 == 0 {
+                    clock.exported(honest.saturating_add_signed(lie), at);
+                } else {
+                    clock.exported(honest, at);
+                }
+                assert_eq!(clock.correction(honest, at), 0, "{lie} {n}");
+            }
+            assert!(clock.skew_ms().abs() <= 1000, "{lie}: {}", clock.skew_ms());
+        }
     }
 
     #[test]
     fn a_broken_clock_counts_as_arrival_and_long_flows_are_clipped() {
-        let clock = Clock::default();
-        let now = Millis(10_000_000);
+        let now = Millis(1_700_000_000_000);
         let age = FlowTime::Age { end: 4_000_000, duration: 9_000_000 };
-        assert_eq!(clock.event(age, now), (now - 300_000, now, true));
+        assert_eq!(event(age, 0, now), (now - 300_000, now, true));
+        // Neither by its header nor by our clock.
+        let end = now.0 - 7_200_000;
+        assert_eq!(event(FlowTime::Absolute { start: end, end }, 0, now), (now, now, true));
+        let end = now.0 + 7_200_000;
+        assert_eq!(event(FlowTime::Absolute { start: end, end }, 0, now), (now, now, true));
+        // The header is of 1970, the records are right.
+        let time = FlowTime::Absolute { start: now.0 - 800, end: now.0 - 500 };
+        let correction = Clock::default().correction(0, now);
+        assert_eq!(event(time, correction, now), (now - 800, now - 500, false));
     }
 
     #[test]

@@ -199,7 +199,8 @@ fn hostile_templates_and_data_without_them_stay_within_bounds() {
         }
     });
     assert!(octets < 8 << 20, "{octets}");
-    assert!(shard.exporters()[0].decode_errors > 1000);
+    // None of them was ever used: the oldest gave way.
+    assert!(shard.exporters()[0].templates < 1000);
 }
 
 #[test]

@@ -84,8 +84,8 @@ fn a_biflow_is_two_flows() {
 fn one_of_two_families_is_zero() {
     let address = |n| [0x20, 1, 0xd, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, n];
     let fields = [(27, 16), (28, 16), (8, 4), (12, 4), (1, 4), (2, 4)];
-    let both = bytes().raw(&address(1)).raw(&address(2)).u32(0).u32(0).u32(1).u32(1);
-    let v4 = bytes().raw(&[0; 32]).raw(&SRC).raw(&DST).u32(1).u32(1);
+    let both = bytes().raw(&address(1)).raw(&address(2)).u32(0).u32(0).u32(40).u32(1);
+    let v4 = bytes().raw(&[0; 32]).raw(&SRC).raw(&DST).u32(40).u32(1);
     let data = [both.0, v4.0].concat();
     let sets = [set(2, &template(256, &iana(&fields))), set(256, &data)];
     let flows = records(&mut shard(&config()), &ipfix(0, 1, &sets), NOW);

@@ -223,9 +223,9 @@ fn an_agent_that_drops_samples_is_scaled_by_its_pool() {
     let header = ethernet(0x0800, &inner());
     let mut scaled = 0_u64;
     for n in 0..4000_u32 {
-        // Says 1:1000, delivers 1:16000.
+        // Says 1:1000, delivers 1:16000, for 80 seconds.
         let sample = flow_sample(n, 1000, n * 16_000, &[raw_header(1, 100, &header)]);
-        let flows = records(&mut shard, &sflow(n, &[sample]), NOW + u64::from(n));
+        let flows = records(&mut shard, &sflow(n, &[sample]), NOW + u64::from(n) * 20);
         scaled += flows.iter().map(FlowRecord::scaled_packets).sum::<u64>();
     }
     let off = scaled as f64 / (4000.0 * 16_000.0);

@@ -72,6 +72,10 @@ pub struct ExporterStatus {
     /// Its address.
     #[cfg_attr(feature = "schema", schema(value_type = String))]
     pub address: IpAddr,
+    /// The sFlow agent it is, of the several that may be behind one address.
+    #[serde(default)]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<String>))]
+    pub agent: Option<IpAddr>,
     /// Its name in the configuration, else its address.
     pub name: String,
     /// What it last sent.
@@ -110,12 +114,48 @@ pub struct ExporterStatus {
     /// left out.
     #[serde(default)]
     pub drops: Vec<DropCount>,
-    /// Exporter's clock minus ours, milliseconds.
+    /// Exporter's clock minus ours, milliseconds; of several observation domains the one furthest off.
     pub clock_skew_ms: i64,
+    /// What is wrong with what it sends, in a fixed order; nothing when all is well.
+    #[serde(default)]
+    pub troubles: Vec<ExporterTrouble>,
     /// What is known of its interfaces, by index, at most 256; none of an exporter that is alone and
     /// tells no counters.
     #[serde(default)]
     pub interfaces: Vec<InterfaceStatus>,
+}
+
+/// What is wrong with what an exporter sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub enum ExporterTrouble {
+    /// It sends, and nothing of it can be read.
+    NothingDecoded,
+    /// Its clock is more than five seconds off.
+    ClockOff,
+    /// Some of its records lately told of more than packets hold or interfaces carry.
+    Implausible,
+    /// Two of its words on its sampling rate contradict each other.
+    SamplingDisputed,
+    /// For minutes its interface counters have counted something else than its samples tell.
+    CountersDiffer,
+    /// Several senders share its address and the numbers of their domains and templates.
+    SharedAddress,
+}
+
+impl ExporterTrouble {
+    /// For a log line or a cell of a table.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::NothingDecoded => "nothing can be decoded",
+            Self::ClockOff => "clock is off",
+            Self::Implausible => "impossible records",
+            Self::SamplingDisputed => "sampling rate is disputed",
+            Self::CountersDiffer => "interface counters and samples differ",
+            Self::SharedAddress => "several senders share its address",
+        }
+    }
 }
 
 /// Where an interface leads.
@@ -172,7 +212,8 @@ impl InterfaceStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct DropCount {
-    /// Why: a kind of decoding error, `unknown-template`, `duplicate`, `not-ip` or `not-traffic`.
+    /// Why: a kind of decoding error, `unknown-template`, `duplicate`, `not-ip`,
+    /// `not-traffic` or `implausible`.
     pub reason: String,
     /// Datagrams, sets, samples or records, as the reason has it.
     pub count: u64,

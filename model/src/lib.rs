@@ -28,8 +28,8 @@ mod verdict;
 pub use account::{Role, UnknownRole};
 pub use evidence::{Bin, Evidence, Histogram};
 pub use exporter::{
-    DropCount, ExporterId, ExporterStatus, FlowProtocol, InterfaceRole, InterfaceStatus,
-    SamplingSource,
+    DropCount, ExporterId, ExporterStatus, ExporterTrouble, FlowProtocol, InterfaceRole,
+    InterfaceStatus, SamplingSource,
 };
 pub use flow::{Direction, FlowRecord, Forwarding, Fragment, tcp_flags};
 pub use host::{HostBaseline, HostBaselines, HostRate};

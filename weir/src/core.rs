@@ -309,6 +309,11 @@ fn merge(row: &mut ExporterStatus, other: &ExporterStatus) {
     row.lag_p50_ms = row.lag_p50_ms.max(other.lag_p50_ms);
     row.active_timeout_ms = row.active_timeout_ms.max(other.active_timeout_ms);
     row.duplicates += other.duplicates;
+    for trouble in &other.troubles {
+        if let Err(at) = row.troubles.binary_search(trouble) {
+            row.troubles.insert(at, *trouble);
+        }
+    }
     for interface in &other.interfaces {
         match row.interfaces.binary_search_by_key(&interface.index, |own| own.index) {
             Ok(at) => row.interfaces[at].add(*interface),

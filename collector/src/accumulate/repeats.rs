@@ -135,6 +135,19 @@ impl Repeats {
         }
     }
 
+    /// An exporter has been forgotten: its number is somebody else's from now on.
+    pub(crate) fn forget(&self, exporter: ExporterId) {
+        if let Some(word) = self.settled.get(usize::from(exporter.0) / 64) {
+            word.fetch_and(!(1 << (exporter.0 % 64)), Relaxed);
+        }
+        let Some(tables) = self.tables.get() else { return };
+        for link in &tables.links {
+            if of_key(link.key.load(Relaxed)).is_some_and(|(id, _)| id == exporter) {
+                link.clear();
+            }
+        }
+    }
+
     fn is_settled(&self, exporter: ExporterId) -> bool {
         let word = self.settled.get(usize::from(exporter.0) / 64);
         word.is_some_and(|word| word.load(Relaxed) >> (exporter.0 % 64) & 1 == 1)
@@ -167,6 +180,18 @@ fn of_key(key: u64) -> Option<(ExporterId, u32)> {
 }
 
 impl Link {
+    fn clear(&self) {
+        for count in
+            [&self.alone, &self.covered, &self.shared, &self.from_outside, &self.from_inside]
+        {
+            count.store(0, Relaxed);
+        }
+        self.repeats.store(false, Relaxed);
+        self.settled.store(false, Relaxed);
+        self.of.store(0, Relaxed);
+        self.key.store(0, Relaxed);
+    }
+
     fn judged(&self) -> Option<u32> {
         let (alone, covered) = (self.alone.load(Relaxed), self.covered.load(Relaxed));
         (alone + covered >= JUDGED).then(|| covered * 100 / (alone + covered))
@@ -294,7 +319,8 @@ impl Watch {
             return false;
         }
         let key = 1 << 63 | u64::from(record.exporter.0) << 32 | u64::from(record.input_if);
-        if self.last.0 != key {
+        let moved = |link: usize| tables.links[link].key.load(Relaxed) != key;
+        if self.last.0 != key || self.last.1.is_some_and(moved) {
             self.last = (key, tables.link(key));
             if let Some(link) = self.last.1 {
                 let settled = self.repeats.is_settled(record.exporter);

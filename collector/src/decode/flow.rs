@@ -6,8 +6,10 @@ use weir_model::{FlowRecord, Forwarding, Fragment, Millis};
 
 use super::packet::{self, LinkType};
 use super::{Context, Visit, average_length, split_icmp};
-use crate::exporter::{DomainKey, ETHERNET_HEADER};
-use crate::fields::{BIFLOW, Fields, Raw, SECTION, Slot, ntp_ms};
+use crate::bounds::Claim;
+use crate::domain::DomainKey;
+use crate::exporter::ETHERNET_HEADER;
+use crate::fields::{BIFLOW, Fields, PAYLOAD, Raw, SECTION, Slot, TIMES, ntp_ms};
 use crate::time::{FlowTime, uptime_age};
 
 /// The message a record came in.
@@ -60,7 +62,8 @@ pub(super) fn plain_flow<V: Visit, F: Fields>(
         return;
     }
     let (start, end) = times(cx, export, raw);
-    if !cx.admit(input_if, output_if, start, end) {
+    let claim = claim(raw, (packets, bytes), sampling, end.since(start));
+    if !cx.possible(claim, input_if) || !cx.admit(input_if, output_if, start, end) {
         return;
     }
     let exporter = cx.exporter.id;
@@ -105,15 +108,30 @@ fn rare_flows<V: Visit>(
     flow.sampling = sampling;
     flow.exporter = cx.exporter.id;
     let answered = raw.u64(Slot::ReverseBytes) > 0 || raw.u64(Slot::ReversePackets) > 0;
-    if flow.packets > 0 {
-        cx.record(&flow);
-    }
-    if answered {
-        cx.record(&reversed(&flow, raw));
+    let reverse = answered.then(|| reversed(&flow, raw));
+    for flow in [(flow.packets > 0).then_some(flow), reverse].into_iter().flatten() {
+        let counts = (flow.packets, flow.bytes);
+        let claim = claim(raw, counts, sampling, flow.end.since(flow.start));
+        if cx.possible(claim, flow.input_if) {
+            cx.record(&flow);
+        }
     }
     if flow.packets == 0 && !answered {
         cx.not_traffic();
     }
+}
+
+/// A record's volume, to be judged whether it can be.
+#[inline]
+fn claim(
+    raw: &impl Fields,
+    (packets, bytes): (u64, u64),
+    sampling: u32,
+    duration_ms: u64,
+) -> Claim {
+    let timed = raw.slots() & TIMES != 0;
+    let whole_packets = raw.slots() & PAYLOAD == 0;
+    Claim { packets, bytes, sampling, duration_ms: timed.then_some(duration_ms), whole_packets }
 }
 
 /// Whether a record tells of packets that were sampled before. flowDirection (61): 0 is ingress, 1
@@ -121,9 +139,11 @@ fn rare_flows<V: Visit>(
 #[inline]
 fn repeated<V: Visit>(cx: &mut Context<'_, V>, input_if: u32, direction: u64) -> bool {
     if direction == 1 {
-        return cx.exporter.roles.seen_at_ingress(input_if, cx.now);
+        let domain = cx.exporter.domains.at(cx.domain).serial;
+        return cx.exporter.roles.seen_at_ingress(domain, input_if, cx.now);
     }
-    cx.exporter.roles.ingress(input_if, cx.now);
+    let domain = cx.exporter.domains.at(cx.domain).serial;
+    cx.exporter.roles.ingress(domain, input_if, cx.now);
     false
 }
 
@@ -294,7 +314,8 @@ fn times<V: Visit>(
             return cx.event_by_uptime(uptime, first, last);
         }
         let duration = uptime_age(last, first);
-        let time = ipfix_uptime(export, raw, cx.exporter.init_ms, last, duration);
+        let init_ms = cx.exporter.domains.at(cx.domain).init_ms;
+        let time = ipfix_uptime(export, raw, init_ms, last, duration);
         return cx.event(time);
     }
     let (start, end) = (raw.u64(Slot::StartMillis), raw.u64(Slot::EndMillis));

@@ -9,8 +9,8 @@ use weir_model::FlowProtocol;
 use super::flow::Export;
 use super::set::sets;
 use super::{Context, Visit};
+use crate::domain::DomainKey;
 use crate::error::{DecodeError, DecodeErrorKind};
-use crate::exporter::DomainKey;
 use crate::read::{be16, be32};
 use crate::template::Dialect;
 
@@ -53,19 +53,20 @@ fn message<V: Visit>(
     let stated = usize::from(be16(header, 2).unwrap_or(0));
     let word = |at| be32(header, at).unwrap_or(0);
     let unix_ms = u64::from(word(4)) * 1000;
-    let domain = DomainKey { version: 10, domain: word(12), session: cx.session };
+    let domain = DomainKey { session: cx.session, ..DomainKey::new(10, word(12)) };
     let export = Export { domain, uptime: None, unix_ms };
-    cx.exporter.clock.exported(unix_ms, cx.now);
+    cx.speaks(domain, Some(unix_ms));
+    let flows = cx.tally.flows;
     // A length below the header's, or beyond the datagram, is not believed.
     let believed = (HEADER..=rest.len()).contains(&stated);
     let end = if believed { stated } else { rest.len() };
     let (found, result) = sets(cx, &export, Dialect::Ipfix, payload, base + HEADER..base + end);
-    let stream = u64::from(domain.session) << 32 | u64::from(domain.domain);
     if found.unread {
-        cx.exporter.sequence_unknown(10, stream);
+        cx.exporter.domains.at_mut(cx.domain).sequence_unknown();
     } else {
-        cx.exporter.sequence(10, stream, word(8), found.records);
+        cx.exporter.sequence(cx.domain, word(8), found.records);
     }
+    cx.was_good(flows);
     let length = DecodeError::new(DecodeErrorKind::Truncated, base + 2);
     (believed.then_some(stated), if believed { result } else { result.and(Err(length)) })
 }

@@ -11,14 +11,18 @@ pub(crate) mod packet;
 mod set;
 mod sflow;
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use weir_model::{ExporterId, FlowRecord, Millis, SamplingSource};
 
+use crate::bounds::Claim;
 use crate::config::Tunnel;
+use crate::domain::{DomainKey, OVERFLOW};
 use crate::error::{DecodeError, DecodeErrorKind};
-use crate::exporter::{DomainKey, Exporter};
-use crate::read::{be16, be32};
+use crate::exporter::Exporter;
+use crate::read::{be16, be32, be128};
 use crate::template::Template;
-use crate::time::{FlowTime, MAX_AGE_MS, MAX_DURATION_MS, Timeouts, uptime_age};
+use crate::time::{self, FlowTime, MAX_AGE_MS, MAX_DURATION_MS, Timeouts, uptime_age};
 
 /// What decoding yields, as it goes. Only records matter to the receive path; the rest is for
 /// people who look on.
@@ -111,15 +115,62 @@ pub(crate) struct Context<'a, V> {
     pub(crate) tunnel: Tunnel,
     /// The connection, for IPFIX over TCP; 0 for datagrams.
     pub(crate) session: u32,
+    /// Where the exporter keeps what it knows of the domain that speaks.
+    pub(crate) domain: u32,
+    /// By how much that domain's clock is off, in this message. Milliseconds.
+    pub(crate) correction: i64,
+}
+
+impl<'a, V: Visit> Context<'a, V> {
+    /// For one message of `session`.
+    pub(crate) fn new(
+        exporter: &'a mut Exporter,
+        tally: &'a mut Tally,
+        visit: &'a mut V,
+        now: Millis,
+        tunnel: Tunnel,
+        session: u32,
+    ) -> Self {
+        Self { exporter, tally, visit, now, tunnel, session, domain: OVERFLOW, correction: 0 }
+    }
 }
 
 impl<V: Visit> Context<'_, V> {
+    /// What a domain says from here on is its own. `unix_ms` is the export time in its header, when there
+    /// is one.
+    #[inline]
+    pub(crate) fn speaks(&mut self, key: DomainKey, unix_ms: Option<u64>) {
+        self.domain = self.exporter.domain(key, self.now);
+        if let Some(unix_ms) = unix_ms {
+            let clock = &mut self.exporter.domains.at_mut(self.domain).clock;
+            clock.exported(unix_ms, self.now);
+            self.correction = clock.correction(unix_ms, self.now);
+        }
+    }
+
     /// Hands a record on.
     #[inline]
     pub(crate) fn record(&mut self, record: &FlowRecord) {
         if self.admit(record.input_if, record.output_if, record.start, record.end) {
             self.visit.record(record);
         }
+    }
+
+    /// Whether a record can be true; counts it if not.
+    #[inline]
+    pub(crate) fn possible(&mut self, claim: Claim, input_if: u32) -> bool {
+        let Claim { packets, bytes, sampling, .. } = claim;
+        self.exporter.bounds.surely(packets, bytes, sampling) || self.doubtful(claim, input_if)
+    }
+
+    #[cold]
+    fn doubtful(&mut self, claim: Claim, input_if: u32) -> bool {
+        let speed_bps = self.exporter.sources.speed_bps(input_if);
+        let possible = self.exporter.bounds.possible(claim, speed_bps);
+        if !possible {
+            self.exporter.implausible(self.now);
+        }
+        possible
     }
 
     /// Whether a record counts, and takes note of it if so.
@@ -154,6 +205,14 @@ impl<V: Visit> Context<'_, V> {
     pub(crate) fn admitted(&mut self, records: usize, start: Millis) {
         self.tally.flows = self.tally.flows.wrapping_add(records as u64);
         self.exporter.lag.add(self.now.since(start));
+    }
+
+    /// Takes note of whether the domain that spoke brought anything, when there were so many flows before.
+    #[inline]
+    pub(crate) fn was_good(&mut self, flows: u64) {
+        if self.tally.flows != flows && self.domain != OVERFLOW {
+            self.exporter.domains.at_mut(self.domain).tenure.good(self.now);
+        }
     }
 
     /// Takes note of how long a record lasted.
@@ -206,6 +265,7 @@ impl<V: Visit> Context<'_, V> {
     /// Counts records read from the wire, whether or not they were traffic.
     pub(crate) fn data_records(&mut self, count: usize) {
         let count = count as u64;
+        self.exporter.decoded_at = self.now;
         self.exporter.records = self.exporter.records.wrapping_add(count);
         self.tally.data_records = self.tally.data_records.wrapping_add(count);
     }
@@ -230,11 +290,21 @@ impl<V: Visit> Context<'_, V> {
     /// First and last packet on weir's clock.
     #[inline]
     pub(crate) fn event(&mut self, time: FlowTime) -> (Millis, Millis) {
-        let (start, end, implausible) = self.exporter.clock.event(time, self.now);
+        let (start, end, implausible) = time::event(time, self.correction, self.now);
         if implausible {
             self.exporter.implausible_times = self.exporter.implausible_times.wrapping_add(1);
         }
         (start, end)
+    }
+}
+
+/// The agent that an sFlow datagram names; none of any other protocol.
+#[inline]
+pub(crate) fn sflow_agent(payload: &[u8]) -> Option<IpAddr> {
+    match (be32(payload, 0)?, be32(payload, 4)?) {
+        (5, 1) => Some(IpAddr::V4(Ipv4Addr::from_bits(be32(payload, 8)?))),
+        (5, 2) => Some(IpAddr::V6(Ipv6Addr::from_bits(be128(payload, 8)?))),
+        _ => None,
     }
 }
 
@@ -243,14 +313,19 @@ pub(crate) fn datagram<V: Visit>(
     cx: &mut Context<'_, V>,
     payload: &[u8],
 ) -> Result<(), DecodeError> {
-    match (be16(payload, 0), be32(payload, 0)) {
+    let flows = cx.tally.flows;
+    let result = match (be16(payload, 0), be32(payload, 0)) {
         (Some(5), _) => netflow_v5::decode(cx, payload),
         (Some(9), _) => netflow_v9::decode(cx, payload),
         (Some(10), _) => ipfix::decode(cx, payload),
         (_, Some(5)) => sflow::decode(cx, payload),
         (None, _) => Err(DecodeError::new(DecodeErrorKind::ShortHeader, payload.len())),
         _ => Err(DecodeError::new(DecodeErrorKind::UnknownVersion, 0)),
+    };
+    if cx.tally.flows != flows {
+        cx.exporter.tenure.good(cx.now);
     }
+    result
 }
 
 /// Average layer-3 octets of a packet.

@@ -11,6 +11,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use weir_model::{FlowProtocol, FlowRecord, Forwarding, Fragment, Millis};
 
 use super::{Context, LAG_EVERY, Visit, average_length, split_icmp};
+use crate::bounds::Claim;
+use crate::domain::DomainKey;
 use crate::error::{DecodeError, DecodeErrorKind};
 use crate::read::{be16, be32};
 
@@ -27,22 +29,27 @@ pub(crate) fn decode<V: Visit>(cx: &mut Context<'_, V>, payload: &[u8]) -> Resul
     let claimed = usize::from(u16::from_be_bytes([header[2], header[3]]));
     let uptime = be32(header, 4).unwrap_or(0);
     let sequence = be32(header, 16).unwrap_or(0);
-    let engine = u64::from(be16(header, 20).unwrap_or(0));
+    let engine = u32::from(be16(header, 20).unwrap_or(0));
     let unix_ms = u64::from(be32(header, 8).unwrap_or(0)) * 1000
         + u64::from(be32(header, 12).unwrap_or(0)) / 1_000_000;
     let (sampling, source) = cx.exporter.sampling.v5(be16(header, 22).unwrap_or(0));
     cx.applied(sampling, source);
-    cx.exporter.clock.exported(unix_ms, cx.now);
+    cx.speaks(DomainKey::new(5, engine), Some(unix_ms));
+    let flows = cx.tally.flows;
 
     let (records, tail) = payload[HEADER..].as_chunks::<RECORD>();
     let records = &records[..records.len().min(claimed)];
     if cx.exporter.roles.all_count() && cx.exporter.overhead == 0 {
         for run in records.chunks(LAG_EVERY) {
             let mut start = cx.now;
+            let mut admitted = 0;
             for record in run {
-                start = flow::<V, true>(record, uptime, sampling, cx);
+                if let Some(began) = flow::<V, true>(record, uptime, sampling, cx) {
+                    start = began;
+                    admitted += 1;
+                }
             }
-            cx.admitted(run.len(), start);
+            cx.admitted(admitted, start);
         }
     } else {
         for record in records {
@@ -51,7 +58,8 @@ pub(crate) fn decode<V: Visit>(cx: &mut Context<'_, V>, payload: &[u8]) -> Resul
     }
     let count = u32::try_from(records.len()).unwrap_or(u32::MAX);
     cx.data_records(records.len());
-    cx.exporter.sequence(5, engine, sequence, count);
+    cx.exporter.sequence(cx.domain, sequence, count);
+    cx.was_good(flows);
     if records.len() < claimed {
         let at = HEADER + records.len() * RECORD + tail.len();
         return Err(DecodeError::new(DecodeErrorKind::Truncated, at));
@@ -59,7 +67,7 @@ pub(crate) fn decode<V: Visit>(cx: &mut Context<'_, V>, payload: &[u8]) -> Resul
     Ok(())
 }
 
-/// Hands one record on and says when it began. `ALL`: every record counts, as it is; the caller takes
+/// Hands one record on and says when it began, if it counts. `ALL`: every record counts, as it is; the caller takes
 /// note of runs of records then.
 #[inline]
 fn flow<V: Visit, const ALL: bool>(
@@ -67,22 +75,26 @@ fn flow<V: Visit, const ALL: bool>(
     uptime: u32,
     sampling: u32,
     cx: &mut Context<'_, V>,
-) -> Millis {
+) -> Option<Millis> {
     let long = |at: usize| u32::from_be_bytes([r[at], r[at + 1], r[at + 2], r[at + 3]]);
     let short = |at: usize| u16::from_be_bytes([r[at], r[at + 1]]);
     let (start, end) = cx.event_by_uptime(uptime, long(24), long(28));
     let (input_if, output_if) = (u32::from(short(12)), u32::from(short(14)));
+    let overhead = if ALL { 0 } else { cx.exporter.overhead };
+    let packets = u64::from(long(16));
+    let bytes = u64::from(long(20)).saturating_sub(packets * overhead);
+    let duration_ms = Some(end.since(start));
+    let claim = Claim { packets, bytes, sampling, duration_ms, whole_packets: true };
+    if !cx.possible(claim, input_if) {
+        return None;
+    }
     if ALL {
         cx.lasted(start, end);
     } else if !cx.admit(input_if, output_if, start, end) {
-        return start;
+        return None;
     }
     let exporter = cx.exporter.id;
-    let overhead = if ALL { 0 } else { cx.exporter.overhead };
     cx.visit.make(|| {
-        let (packets, bytes) = (long(16), long(20));
-        let bytes = u64::from(bytes).saturating_sub(u64::from(packets) * overhead);
-        let packets = u64::from(packets);
         let length = average_length(packets, bytes);
         let mut record = FlowRecord {
             src: IpAddr::V4(Ipv4Addr::from_bits(long(0))),
@@ -111,5 +123,5 @@ fn flow<V: Visit, const ALL: bool>(
         split_icmp(&mut record);
         record
     });
-    start
+    Some(start)
 }

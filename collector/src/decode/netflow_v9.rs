@@ -9,8 +9,8 @@ use weir_model::FlowProtocol;
 use super::flow::Export;
 use super::set::sets;
 use super::{Context, Visit};
+use crate::domain::DomainKey;
 use crate::error::{DecodeError, DecodeErrorKind};
-use crate::exporter::DomainKey;
 use crate::read::be32;
 use crate::template::Dialect;
 
@@ -25,9 +25,12 @@ pub(crate) fn decode<V: Visit>(cx: &mut Context<'_, V>, payload: &[u8]) -> Resul
     cx.exporter.protocol = Some(FlowProtocol::NetflowV9);
     let word = |at| be32(header, at).unwrap_or(0);
     let unix_ms = u64::from(word(8)) * 1000;
-    let domain = DomainKey { version: 9, domain: word(16), session: 0 };
+    let domain = DomainKey::new(9, word(16));
     let export = Export { domain, uptime: Some(word(4)), unix_ms };
-    cx.exporter.clock.exported(unix_ms, cx.now);
-    cx.exporter.sequence(9, u64::from(domain.domain), word(12), 1);
-    sets(cx, &export, Dialect::V9, payload, HEADER..payload.len()).1
+    cx.speaks(domain, Some(unix_ms));
+    let flows = cx.tally.flows;
+    cx.exporter.sequence(cx.domain, word(12), 1);
+    let (_, result) = sets(cx, &export, Dialect::V9, payload, HEADER..payload.len());
+    cx.was_good(flows);
+    result
 }

@@ -11,8 +11,8 @@ use weir_model::SamplingSource;
 
 use super::flow::{Export, flows, plain_flow};
 use super::{Context, Visit};
+use crate::domain::DomainKey;
 use crate::error::{DecodeError, DecodeErrorKind};
-use crate::exporter::DomainKey;
 use crate::fields::{
     Fields, LOAD, Places, Raw, SAMPLING, SECTION, Slot, TRAFFIC, number, section_place,
 };
@@ -129,7 +129,7 @@ fn templates<V: Visit>(
         };
         rest = &rest[definition.bytes.len()..];
         if definition.is_withdrawal() && dialect == Dialect::Ipfix {
-            cx.exporter.withdraw(export.domain, &definition);
+            cx.exporter.withdraw(cx.domain, &definition);
             cx.visit.withdrawal(export.domain, definition.id);
         } else if definition.id < 256 || definition.is_empty() {
             // A number that no data set can have, or nothing in it; how long it is can be told.
@@ -146,9 +146,9 @@ fn define<V: Visit>(
     definition: &Definition<'_>,
     dialect: Dialect,
 ) {
-    match cx.exporter.define(export.domain, definition, dialect) {
+    match cx.exporter.define(cx.domain, definition, dialect, cx.now) {
         Ok(Some(changed)) => {
-            cx.visit.template(export.domain, cx.exporter.at(changed));
+            cx.visit.template(export.domain, cx.exporter.templates.at(changed));
             catch_up(cx, export.domain, definition.id);
         }
         Ok(None) => {}
@@ -161,16 +161,18 @@ fn catch_up<V: Visit>(cx: &mut Context<'_, V>, domain: DomainKey, id: u16) {
     if cx.exporter.pending.octets() == 0 {
         return;
     }
-    let now = cx.now;
+    let (now, correction) = (cx.now, cx.correction);
     let mut payload = vec![0; LOAD];
     while let Some(waiting) = cx.exporter.pending.take(domain, id, now, &mut payload) {
         let export = Export { domain, uptime: waiting.uptime, unix_ms: waiting.unix_ms };
         let set = Set { payload: &payload, start: LOAD, end: payload.len() };
         cx.now = waiting.arrived;
+        let clock = &cx.exporter.domains.at(cx.domain).clock;
+        cx.correction = clock.correction(waiting.unix_ms, cx.now);
         cx.visit.waited(true);
         data_set(cx, &export, id, set, &mut Found::default());
         cx.visit.waited(false);
-        cx.now = now;
+        (cx.now, cx.correction) = (now, correction);
         payload.truncate(LOAD);
     }
 }
@@ -182,8 +184,9 @@ fn data_set<V: Visit>(
     set: Set<'_>,
     found: &mut Found,
 ) {
-    let Some(index) = cx.exporter.template(export.domain, id) else {
+    let Some(index) = cx.exporter.template(cx.domain, id, cx.now) else {
         cx.exporter.unknown_templates = cx.exporter.unknown_templates.wrapping_add(1);
+        cx.exporter.undecoded_at = cx.now;
         cx.visit.unknown_template(export.domain, id, set.body().len());
         let time = (export.uptime, export.unix_ms);
         cx.exporter.pending.keep(export.domain, id, time, cx.now, set.body());
@@ -191,7 +194,8 @@ fn data_set<V: Visit>(
         return;
     };
     // Taken out for the time of the set, so that records can be handed on while it is read.
-    let template = cx.exporter.take_template(index);
+    let template = cx.exporter.templates.take(index);
+    let flows = cx.tally.flows;
     let count = if template.record_len == 0 {
         cx.fault(DecodeErrorKind::BadTemplate);
         found.unread = true;
@@ -207,10 +211,13 @@ fn data_set<V: Visit>(
         Kind::Data => cx.data_records(count),
         Kind::Options { .. } => {
             cx.tally.option_records = cx.tally.option_records.wrapping_add(count as u64);
+            cx.exporter.decoded_at = cx.now;
         }
     }
     found.records = found.records.wrapping_add(u32::try_from(count).unwrap_or(0));
-    cx.exporter.put_template(index, template);
+    let options = matches!(template.kind, Kind::Options { .. });
+    let good = cx.tally.flows != flows || (options && count > 0);
+    cx.exporter.templates.put(index, template, good, cx.now);
 }
 
 /// Flow records that are all alike.
@@ -406,6 +413,6 @@ fn option<V: Visit>(cx: &mut Context<'_, V>, domain: DomainKey, raw: &Raw) {
         cx.visit.timeouts(cx.exporter.id, timeouts);
     }
     if raw.u64(Slot::Init) > 0 {
-        cx.exporter.init_ms = raw.u64(Slot::Init);
+        cx.exporter.domains.at_mut(cx.domain).init_ms = raw.u64(Slot::Init);
     }
 }

@@ -16,9 +16,11 @@ use weir_model::{FlowProtocol, FlowRecord, Forwarding, Millis, SamplingSource};
 use super::packet::{self, Complete, LinkType};
 use super::{Context, Visit, split_icmp};
 use crate::config::Tunnel;
+use crate::domain::{DomainKey, SFLOW};
 use crate::error::{DecodeError, DecodeErrorKind};
 use crate::exporter::Exporter;
 use crate::read::{be32, be128};
+use crate::sampling::MAX_RATE;
 use crate::source::{InterfaceCounters, Pool, SourceKey};
 
 /// A position in XDR data.
@@ -105,14 +107,14 @@ pub(crate) fn decode<V: Visit>(cx: &mut Context<'_, V>, payload: &[u8]) -> Resul
         Some(_) => return Err(DecodeError::new(DecodeErrorKind::BadAddressType, 4)),
         None => return Err(short(payload.len())),
     };
-    let agent = cursor.opaque(agent_len).ok_or_else(|| short(payload.len()))?;
+    let _agent = cursor.opaque(agent_len).ok_or_else(|| short(payload.len()))?;
     let mut next = || cursor.u32().ok_or_else(|| short(payload.len()));
     let (sub_agent, sequence, _uptime, count) = (next()?, next()?, next()?, next()?);
-    // Streams are told apart by agent and sub-agent: several agents may share an address.
-    let stream = agent.iter().fold(u64::from(sub_agent), |hash, octet| {
-        (hash ^ u64::from(*octet)).wrapping_mul(0x0100_0000_01b3)
-    });
-    cx.exporter.sequence(5 << 8, stream, sequence, 1);
+    // Agents are told apart before this: each is an exporter.
+    cx.speaks(DomainKey::new(SFLOW, sub_agent), None);
+    let stream = cx.exporter.domains.at(cx.domain).serial;
+    cx.exporter.sequence(cx.domain, sequence, 1);
+    let flows = cx.tally.flows;
     let mut rest = payload.get(cursor.at..).unwrap_or_default();
     for _ in 0..count {
         let Some((kind, body, after)) = record(rest) else {
@@ -132,11 +134,12 @@ pub(crate) fn decode<V: Visit>(cx: &mut Context<'_, V>, payload: &[u8]) -> Resul
             cx.fault(DecodeErrorKind::BadSample);
         }
     }
+    cx.was_good(flows);
     Ok(())
 }
 
 /// A sample's source: class and index, packed into 8 and 24 bits unless expanded.
-fn source(c: &mut Cursor<'_>, stream: u64, expanded: bool) -> Option<SourceKey> {
+fn source(c: &mut Cursor<'_>, stream: u32, expanded: bool) -> Option<SourceKey> {
     let word = c.u32()?;
     let (class, index) = if expanded { (word, c.u32()?) } else { (word >> 24, word & 0xff_ffff) };
     Some(SourceKey::new(stream, class, index))
@@ -145,7 +148,7 @@ fn source(c: &mut Cursor<'_>, stream: u64, expanded: bool) -> Option<SourceKey> 
 #[inline]
 fn flow_sample<V: Visit, const EXPANDED: bool>(
     cx: &mut Context<'_, V>,
-    stream: u64,
+    stream: u32,
     body: &[u8],
 ) -> Option<()> {
     // An interface is two bits of format and thirty of value, unless expanded. Format 0 is an
@@ -163,6 +166,7 @@ fn flow_sample<V: Visit, const EXPANDED: bool>(
     let source = SourceKey::new(stream, class, index);
     cx.tally.flow_samples = cx.tally.flow_samples.wrapping_add(1);
     cx.data_records(1);
+    let pool = if pool.rate > MAX_RATE { beyond(cx, pool) } else { pool };
     let (sampling, from) = match cx.exporter.sources.rate(source, pool, cx.now) {
         Some((rate, from)) => cx.exporter.sampling.simple(Some(rate), from),
         None => cx.exporter.sampling.simple(None, SamplingSource::Record),
@@ -198,6 +202,13 @@ fn flow_sample<V: Visit, const EXPANDED: bool>(
     Some(())
 }
 
+/// A rate that no agent has: it counts as not said.
+#[cold]
+fn beyond<V: Visit>(cx: &mut Context<'_, V>, pool: Pool) -> Pool {
+    cx.exporter.implausible(cx.now);
+    Pool { rate: 0, ..pool }
+}
+
 /// What a sample says of its packet, and whether it counts.
 #[inline]
 fn sampled(
@@ -209,9 +220,9 @@ fn sampled(
 ) -> Seen {
     if source.is_interface(sample.input_if) {
         exporter.sources.received(source, flow.bytes, sample.sampling);
-        exporter.roles.ingress(sample.input_if, now);
+        exporter.roles.ingress(source.stream, sample.input_if, now);
     } else if source.is_interface(sample.output_if)
-        && exporter.roles.seen_at_ingress(sample.input_if, now)
+        && exporter.roles.seen_at_ingress(source.stream, sample.input_if, now)
     {
         // Sampled on its way out by a port whose counterpart samples on the way in.
         return Seen::Duplicate;
@@ -226,11 +237,12 @@ fn sampled(
 /// Counters of a port; of the many kinds of records only the generic interface counters matter.
 fn counter_sample<V: Visit>(
     cx: &mut Context<'_, V>,
-    stream: u64,
+    stream: u32,
     expanded: bool,
     body: &[u8],
 ) -> Option<()> {
     cx.tally.counter_samples = cx.tally.counter_samples.wrapping_add(1);
+    cx.exporter.decoded_at = cx.now;
     let mut c = Cursor { data: body, at: 0 };
     let _sequence = c.u32()?;
     let source = source(&mut c, stream, expanded)?;
@@ -245,6 +257,7 @@ fn counter_sample<V: Visit>(
             let (_direction, _status, in_octets) = (c.u32()?, c.u32()?, c.u64()?);
             let counters = InterfaceCounters { index, speed_bps, in_octets };
             cx.exporter.sources.counters(source, counters, cx.now);
+            cx.exporter.bounds.interface(speed_bps);
         }
     }
     Some(())

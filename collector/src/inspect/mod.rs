@@ -15,8 +15,8 @@ use weir_model::{ExporterStatus, FlowProtocol, FlowRecord, Inventory, Millis, Sa
 
 use crate::config::{Config, ExporterConfig};
 use crate::decode::Visit;
+use crate::domain::DomainKey;
 use crate::error::{DecodeError, DecodeErrorKind};
-use crate::exporter::DomainKey;
 use crate::registry::Registry;
 use crate::shard::Shard;
 use crate::template::{Kind, Template};

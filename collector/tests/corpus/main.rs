@@ -72,6 +72,26 @@ fn every_set_yields_the_records_of_the_manifest() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// What routers really send is possible.
+#[test]
+fn real_records_are_plausible() {
+    let Some(corpus) = corpus() else { return };
+    let mut refused = Vec::new();
+    for set in manifest(&corpus) {
+        let mut shard = shard(0);
+        for file in &set.files {
+            decode(&mut shard, &datagrams(&corpus.join(&set.set).join(file)));
+        }
+        let counters = shard.counters();
+        // Two sets are random octets.
+        if counters.implausible > 0 && !set.set.contains("invalid") {
+            let Set { set, .. } = set;
+            refused.push(format!("{set}: {} of {}", counters.implausible, counters.data_records));
+        }
+    }
+    assert_eq!(refused, Vec::<String>::new());
+}
+
 #[test]
 fn sampling_is_what_the_routers_say() {
     let Some(corpus) = corpus() else { return };

@@ -458,6 +458,7 @@ fn status(name: &str) -> weir_model::ExporterStatus {
     weir_model::ExporterStatus {
         id: weir_model::ExporterId(0),
         address: "192.0.2.1".parse().unwrap(),
+        agent: None,
         name: name.into(),
         protocol: None,
         last_seen: weir_model::Millis(0),
@@ -475,6 +476,7 @@ fn status(name: &str) -> weir_model::ExporterStatus {
         duplicates: 0,
         drops: Vec::new(),
         clock_skew_ms: 0,
+        troubles: Vec::new(),
         interfaces: Vec::new(),
     }
 }

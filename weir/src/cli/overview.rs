@@ -94,6 +94,7 @@ pub(super) fn exporters(client: &Client, output: &Output) -> anyhow::Result<()> 
             .collect();
         for exporter in list["exporters"].as_array_mut().into_iter().flatten() {
             exporter["drops"] = drops(&exporter["drops"]).into();
+            exporter["troubles"] = troubles_of(&exporter["troubles"]).into();
             exporter["interfaces"] = interfaces(&exporter["interfaces"], &names).into();
         }
     }
@@ -102,6 +103,7 @@ pub(super) fn exporters(client: &Client, output: &Output) -> anyhow::Result<()> 
         &[
             ("name", "/name", As::Text),
             ("address", "/address", As::Text),
+            ("trouble", "/troubles", As::Text),
             ("protocol", "/protocol", As::Text),
             ("sampling", "/sampling", As::Text),
             ("from", "/sampling_source", As::Text),
@@ -132,6 +134,17 @@ fn interfaces(interfaces: &Value, names: &[(Value, Value)]) -> String {
         (!known.is_empty()).then(|| format!("{} {}", interface["index"], known.join(" ")))
     };
     interfaces.as_array().into_iter().flatten().filter_map(text).collect::<Vec<_>>().join(", ")
+}
+
+/// `clock-off, implausible`.
+fn troubles_of(troubles: &Value) -> String {
+    troubles
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// `bad-template 3, not-ip 17`.

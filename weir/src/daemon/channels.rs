@@ -49,7 +49,7 @@ pub(crate) enum Control {
     /// A shard reports, about once a second.
     Health { shard: u16, exporters: Vec<ExporterStatus>, counters: Box<Counters> },
     /// What a shard must remember over a restart, about once a minute.
-    Learned(Box<weir_collector::Checkpoint>),
+    Learned(u16, Box<weir_collector::Checkpoint>),
     /// What is protected has changed.
     Inventory(Arc<Inventory>),
     /// The ladder has changed.
@@ -151,7 +151,7 @@ impl SliceSink for Sink {
 
     fn checkpoint(&mut self, checkpoint: weir_collector::Checkpoint) {
         // Full: the next one says the same and more.
-        let _ = self.control.try_send(Control::Learned(Box::new(checkpoint)));
+        let _ = self.control.try_send(Control::Learned(self.shard, Box::new(checkpoint)));
     }
 }
 

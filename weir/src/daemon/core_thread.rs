@@ -20,6 +20,7 @@ use weir_model::{
 
 use super::baselines::{HEAD, Turns, Written};
 use super::channels::{Control, SliceQueue};
+use super::heard::Heard;
 use super::history::Feed;
 use super::notify::{News, Notify};
 use super::recorder::Recorder;
@@ -84,7 +85,10 @@ struct State {
     memory: weir_mitigator::Checkpoint,
     remembered: Millis,
     /// Templates and sampling of all shards.
-    templates: weir_collector::Checkpoint,
+    /// By shard, as each last told it.
+    templates: BTreeMap<u16, weir_collector::Checkpoint>,
+    /// What the log has said of exporters.
+    heard: Heard,
     /// Unlisted senders that the log has named.
     named: BTreeSet<IpAddr>,
 }
@@ -104,7 +108,8 @@ impl CoreThread {
             turns: Turns::new(self.written, start),
             memory: self.core.mitigator().checkpoint(),
             remembered: start,
-            templates: weir_collector::Checkpoint::default(),
+            templates: BTreeMap::new(),
+            heard: Heard::default(),
             named: BTreeSet::new(),
         };
         self.settle(&mut state, start);
@@ -203,14 +208,16 @@ impl CoreThread {
             }
             Control::Health { shard, exporters, counters } => {
                 name_unlisted(state, &counters);
+                state.heard.tell(&exporters);
                 state.counters.insert(shard, *counters);
                 self.core.exporters(shard, exporters.clone());
                 self.record(state.judged, || Input::Exporters { shard, exporters });
             }
-            Control::Learned(checkpoint) => {
-                state.templates.merge(*checkpoint);
-                let work = Work::Templates(state.judged, Box::new(state.templates.clone()));
-                self.keep(work, STORE_PATIENCE);
+            Control::Learned(shard, checkpoint) => {
+                state.templates.insert(shard, *checkpoint);
+                let mut all = weir_collector::Checkpoint::default();
+                state.templates.values().for_each(|own| all.merge(own.clone()));
+                self.keep(Work::Templates(state.judged, Box::new(all)), STORE_PATIENCE);
             }
             Control::Inventory(inventory) => {
                 self.core.set_inventory(&inventory);

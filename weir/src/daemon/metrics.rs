@@ -84,6 +84,7 @@ fn named(counters: &Counters) -> impl Iterator<Item = (&'static str, u64)> + '_ 
         ("not-ip", counters.not_ip),
         ("unknown-template", counters.unknown_templates),
         ("duplicates", counters.duplicates),
+        ("implausible", counters.implausible),
         ("implausible-times", counters.implausible_times),
         ("queue-drops", counters.queue_drops),
         ("refused-connections", counters.refused_connections),
@@ -95,6 +96,11 @@ fn named(counters: &Counters) -> impl Iterator<Item = (&'static str, u64)> + '_ 
     .chain(errors)
 }
 
+fn clamped(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge of seconds")]
 fn exporters(metrics: &Metrics, snapshot: &Snapshot) {
     for exporter in &snapshot.exporters {
         let label = [exporter.name.as_str()];
@@ -106,6 +112,20 @@ fn exporters(metrics: &Metrics, snapshot: &Snapshot) {
         metrics.sampling.with_label_values(&label).set(i64::from(exporter.sampling));
         let unknown = exporter.sampling_source == SamplingSource::Unknown;
         metrics.sampling_unknown.with_label_values(&label).set(i64::from(unknown));
+        metrics.clock_skew.with_label_values(&label).set(exporter.clock_skew_ms as f64 / 1000.0);
+        for interface in exporter.interfaces.iter().filter(|interface| interface.counted_in_bps > 0)
+        {
+            let index = interface.index.to_string();
+            let label = [exporter.name.as_str(), index.as_str()];
+            metrics
+                .interface_counted
+                .with_label_values(&label)
+                .set(clamped(interface.counted_in_bps));
+            metrics
+                .interface_sampled
+                .with_label_values(&label)
+                .set(clamped(interface.sampled_in_bps));
+        }
     }
 }
 

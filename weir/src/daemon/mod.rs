@@ -22,6 +22,7 @@ mod bgp;
 mod channels;
 mod clock;
 mod core_thread;
+mod heard;
 mod history;
 mod inventory;
 mod metrics;
