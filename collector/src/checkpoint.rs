@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 use weir_model::Millis;
 
 use crate::domain::DomainKey;
+use crate::epoch::Epochs;
 use crate::error::DecodeErrorKind;
 use crate::exporter::Exporter;
-use crate::sampling::{SamplingTable, Scope};
+use crate::sampling::Scope;
 use crate::template::{Definition, Dialect, Kind};
 use crate::templates::TemplateAge;
 use crate::tenure::Tenure;
@@ -55,6 +56,11 @@ pub struct DomainCheckpoint {
     pub domain: u32,
     /// systemInitTimeMilliseconds of its options, 0 when not said.
     pub init_ms: u64,
+    /// Its uptime (version 9) or the sequence that was next (IPFIX), by which a restart shows; none when
+    /// they tell nothing.
+    pub stands: Option<u32>,
+    /// As of then.
+    pub at: Millis,
 }
 
 /// One template.
@@ -72,7 +78,7 @@ pub struct TemplateCheckpoint {
     /// When it last came.
     #[serde(default)]
     pub refreshed: Millis,
-    /// Whether records were read by it.
+    /// Whether records were read by it for a while.
     #[serde(default)]
     pub used: bool,
 }
@@ -81,12 +87,18 @@ pub struct TemplateCheckpoint {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SamplingCheckpoint {
+    /// 9 or 10; 0 by versions of weir that did not say.
+    #[serde(default)]
+    pub version: u16,
     /// Observation domain or source id.
     pub domain: u32,
     /// The sampler or selector it belongs to.
     pub sampler: Option<u64>,
     /// The template it belongs to.
     pub template: Option<u16>,
+    /// The interface it belongs to.
+    #[serde(default)]
+    pub interface: Option<u32>,
     /// One in so many packets.
     pub rate: u32,
 }
@@ -140,7 +152,7 @@ impl DomainCheckpoint {
 
 impl SamplingCheckpoint {
     fn same(&self, other: &Self) -> bool {
-        let key = |s: &Self| (s.domain, s.sampler, s.template);
+        let key = |s: &Self| (s.version, s.domain, s.sampler, s.template, s.interface);
         key(self) == key(other)
     }
 }
@@ -166,19 +178,34 @@ impl ExporterCheckpoint {
         let mut domains: Vec<_> = exporter
             .domains
             .iter()
-            .filter(|domain| lasting(domain.key) && domain.init_ms > 0)
-            .map(|domain| DomainCheckpoint {
-                version: domain.key.version,
-                domain: domain.key.domain,
-                init_ms: domain.init_ms,
+            .filter(|domain| lasting(domain.key))
+            .filter_map(|domain| {
+                let standing = domain.epochs.standing();
+                let (stands, at) = (standing.map(|s| s.0), standing.map_or(Millis(0), |s| s.1));
+                let DomainKey { version, domain: number, .. } = domain.key;
+                let init_ms = domain.init_ms;
+                let known = init_ms > 0 || stands.is_some();
+                known.then_some(DomainCheckpoint { version, domain: number, init_ms, stands, at })
             })
             .collect();
         domains.sort();
+        let mut sampling: Vec<_> = exporter
+            .domains
+            .iter()
+            .filter(|domain| lasting(domain.key))
+            .flat_map(|domain| domain.sampling.iter().map(|said| (domain.key, said)))
+            .map(|(key, (scope, rate))| {
+                let Scope { sampler, template, interface } = scope;
+                let DomainKey { version, domain, .. } = key;
+                SamplingCheckpoint { version, domain, sampler, template, interface, rate }
+            })
+            .collect();
+        sampling.sort();
         Self {
             address: exporter.sender.address,
             heard: true,
             templates,
-            sampling: exporter.sampling.checkpoint(),
+            sampling,
             domains,
             init_ms: 0,
         }
@@ -195,10 +222,16 @@ impl ExporterCheckpoint {
                 }
             }
         }
-        exporter.sampling.restore(&self.sampling);
+        for said in self.sampling.iter().filter(|said| said.rate > 0) {
+            said.restore(&self.templates, exporter, now);
+        }
         for said in &self.domains {
             if let Some(place) = exporter.domains.find(DomainKey::new(said.version, said.domain)) {
-                exporter.domains.at_mut(place).init_ms = said.init_ms;
+                let domain = exporter.domains.at_mut(place);
+                domain.init_ms = said.init_ms;
+                if let Some(value) = said.stands {
+                    domain.epochs = Epochs::restored(value, said.at);
+                }
             }
         }
     }
@@ -216,7 +249,7 @@ impl TemplateCheckpoint {
             return None;
         }
         let domain = exporter.domain(DomainKey::new(self.version, self.domain), now);
-        let defined = exporter.define(domain, &definition, dialect, now).ok()?;
+        let defined = exporter.define(domain, &definition, dialect, (0, now)).ok()?;
         if let Some(place) = defined {
             let age = TemplateAge { refreshed: self.refreshed, used: self.used };
             exporter.templates.restored(place, age, now);
@@ -228,11 +261,21 @@ impl TemplateCheckpoint {
     }
 }
 
-impl SamplingTable {
-    fn restore(&mut self, rates: &[SamplingCheckpoint]) {
-        for said in rates.iter().filter(|said| said.rate > 0) {
-            let scope = Scope { sampler: said.sampler, template: said.template };
-            self.learn(said.domain, scope, said.rate);
+impl SamplingCheckpoint {
+    /// A sampler without a version was taken for the whole exporter's.
+    fn restore(&self, templates: &[TemplateCheckpoint], exporter: &mut Exporter, now: Millis) {
+        let Self { sampler, template, interface, rate, .. } = *self;
+        let scope = Scope { sampler, template, interface };
+        let key = |version, domain| DomainKey::new(version, domain);
+        if self.version != 0 {
+            let domain = exporter.domain(key(self.version, self.domain), now);
+            exporter.learn(domain, scope, rate);
+            return;
+        }
+        for of in templates.iter().filter(|of| sampler.is_some() || of.domain == self.domain) {
+            if let Some(domain) = exporter.domains.find(key(of.version, of.domain)) {
+                exporter.learn(domain, scope, rate);
+            }
         }
     }
 }

@@ -7,11 +7,15 @@
 use rustc_hash::FxHashMap;
 use weir_model::Millis;
 
+use crate::epoch::Epochs;
+use crate::sampling::Said;
 use crate::tenure::{Newcomers, Standing, Tenure};
 use crate::time::Clock;
 
 /// The sFlow "version" in a [`DomainKey`].
 pub(crate) const SFLOW: u16 = 5 << 8;
+/// How far an uptime goes back when a datagram is overtaken. Milliseconds.
+const OVERTAKEN_MS: u32 = 10_000;
 /// A gap beyond this is a restart of the exporter, not a loss.
 const MAX_GAP: u32 = 1_000_000;
 /// How far back a number may lie to be that of an overtaken datagram.
@@ -46,6 +50,18 @@ struct Sequence {
     behind: u8,
 }
 
+/// How a version 9 exporter counts: datagrams (RFC 3954 §5.1), or records as some do (softflowd 0.9.9).
+#[derive(Clone, Copy, Debug, Default)]
+struct Counting {
+    /// What would come next if it counts records; none when those of the last message are not known.
+    by_records: Option<u32>,
+    /// How often only one of the two was right: records above 0, datagrams below.
+    votes: i8,
+}
+
+/// So many votes for records are believed.
+const BY_RECORDS: i8 = 3;
+
 /// What is known of one domain.
 #[derive(Debug, Default)]
 pub(crate) struct Domain {
@@ -56,9 +72,16 @@ pub(crate) struct Domain {
     /// systemInitTimeMilliseconds from the options, 0 when not said.
     pub(crate) init_ms: u64,
     pub(crate) tenure: Tenure,
+    /// Its lives, by which a restart shows.
+    pub(crate) epochs: Epochs,
+    pub(crate) sampling: Said,
     /// Where its templates are, by number: those of data, and those of options.
     pub(crate) templates: [FxHashMap<u16, u32>; 2],
     sequence: Option<Sequence>,
+    counting: Counting,
+    /// Milliseconds since its start by its last datagram, and how often it has started; sFlow only.
+    uptime: u32,
+    pub(crate) life: u32,
 }
 
 impl Domain {
@@ -79,6 +102,41 @@ impl Domain {
         }
         *known = Sequence { expected: next, behind: 0 };
         if gap < MAX_GAP { i64::from(gap) } else { 0 }
+    }
+
+    /// Takes note of an sFlow sub-agent's uptime. It has begun anew when that is back by more than
+    /// datagrams overtake each other.
+    pub(crate) fn life(&mut self, uptime: u32) {
+        let before = std::mem::replace(&mut self.uptime, uptime);
+        if before.saturating_sub(uptime) > OVERTAKEN_MS {
+            self.life = self.life.wrapping_add(1);
+        }
+    }
+
+    /// As [`Domain::sequence`] for version 9, of a datagram with so many records, if they could be read.
+    pub(crate) fn sequence_v9(&mut self, sequence: u32, records: Option<u32>) -> i64 {
+        let by_records = self.counting.by_records == Some(sequence);
+        let by_datagrams = self.sequence.is_some_and(|known| known.expected == sequence);
+        if by_records != by_datagrams {
+            let vote = if by_records { 1 } else { -1 };
+            self.counting.votes = (self.counting.votes + vote).clamp(-8, 8);
+        }
+        let counts_records = self.counting.votes >= BY_RECORDS;
+        self.counting.by_records = records.map(|records| sequence.wrapping_add(records));
+        if counts_records && let Some(records) = records {
+            if by_records {
+                // Whatever was expected before it was known how it counts.
+                self.sequence = None;
+            }
+            return self.sequence(sequence, records);
+        }
+        if counts_records {
+            self.sequence_unknown();
+            return 0;
+        }
+        let missing = self.sequence(sequence, 1);
+        // It goes on exactly where records leave off: no loss, whatever is believed yet.
+        if by_records { 0 } else { missing }
     }
 
     /// The next number cannot be foretold: the next datagram begins it anew.

@@ -12,12 +12,13 @@ use weir_model::{
 
 use crate::bounds::Bounds;
 use crate::config::{Config, ExporterConfig};
-use crate::domain::{DomainKey, Domains, OVERFLOW};
+use crate::connections::Connections;
+use crate::domain::{Domain, DomainKey, Domains, OVERFLOW};
 use crate::error::DecodeErrorKind;
 use crate::pending::Pending;
 use crate::registry::Sender;
 use crate::roles::Roles;
-use crate::sampling::SamplingTable;
+use crate::sampling::{Of, Resolved, SamplingTable, Scope};
 use crate::source::Sources;
 use crate::template::{Definition, Dialect};
 use crate::templates::Templates;
@@ -76,10 +77,13 @@ pub(crate) struct Exporter {
     pub(crate) disputed_at: Millis,
     /// Several senders were told apart by their ports.
     pub(crate) shared_address: bool,
+    /// Some domains are those of one port only.
+    by_port: bool,
     pub(crate) bounds: Bounds,
     pub(crate) tenure: Tenure,
     /// The sFlow agent it is, where several share an address, or the first one heard.
     pub(crate) agent: Option<IpAddr>,
+    pub(crate) connections: Connections,
     pub(crate) domains: Domains,
     pub(crate) templates: Templates,
     applied: (u32, SamplingSource),
@@ -142,9 +146,11 @@ impl Exporter {
             undecoded_at: Millis(0),
             disputed_at: Millis(0),
             shared_address: false,
+            by_port: false,
             bounds: Bounds::new(entry, config),
             tenure: Tenure::default(),
             agent: None,
+            connections: Connections::default(),
             domains: Domains::new(config.max_domains),
             templates: Templates::new(
                 config.max_templates,
@@ -173,10 +179,32 @@ impl Exporter {
     #[cold]
     fn new_domain(&mut self, key: DomainKey, now: Millis) -> u32 {
         let (index, gone) = self.domains.make(key, now);
-        if let Some(mut gone) = gone {
-            self.templates.forget(&mut gone);
+        if let Some(gone) = gone {
+            self.undo(gone);
         }
         index
+    }
+
+    /// Gives back what a domain held that has been forgotten.
+    fn undo(&mut self, mut gone: Domain) {
+        self.templates.forget(&mut gone);
+        self.sampling.forget(&gone.sampling);
+    }
+
+    /// Takes note of an option on sampling that speaks of a domain.
+    pub(crate) fn learn(&mut self, domain: u32, scope: Scope, rate: u32) {
+        if domain != OVERFLOW {
+            self.sampling.learn(&mut self.domains.at_mut(domain).sampling, scope, rate);
+        }
+    }
+
+    /// The rate of a record of a domain; that two words on it contradict each other is noted.
+    pub(crate) fn rate(&mut self, domain: u32, of: Of, now: Millis) -> Resolved {
+        let (rate, disputed) = self.sampling.resolve(&self.domains.at(domain).sampling, of);
+        if disputed {
+            self.disputed_at = now;
+        }
+        rate
     }
 
     /// Remembers a template. Says where it is if it is new or has changed.
@@ -185,9 +213,38 @@ impl Exporter {
         domain: u32,
         definition: &Definition<'_>,
         dialect: Dialect,
-        now: Millis,
+        (port, now): (u16, Millis),
     ) -> Result<Option<u32>, DecodeErrorKind> {
-        self.templates.define(&mut self.domains, domain, definition, dialect, now)
+        self.keep_apart(domain, definition, port, now);
+        self.templates.define(&mut self.domains, domain, definition, dialect, (port, now))
+    }
+
+    /// Another port defines a number anew: a router that has moved, or a second sender with the same
+    /// address and domain. In case of the latter, what the first port has said goes on to hold for it.
+    fn keep_apart(&mut self, domain: u32, new: &Definition<'_>, port: u16, now: Millis) {
+        let key = self.domains.at(domain).key;
+        if domain == OVERFLOW || key.port != 0 || key.session != 0 || port == 0 {
+            return;
+        }
+        let domains = &self.domains;
+        let Some(of) = self.templates.redefined(domains, domain, new, port) else { return };
+        let own = self.domain(DomainKey { port: of, ..key }, now);
+        // The place of a forgotten domain may have been this one's.
+        if own != OVERFLOW && self.domains.at(domain).key == key {
+            self.templates.move_to(&mut self.domains, domain, new.id, own);
+            self.by_port = true;
+        }
+    }
+
+    /// The domain of a port that shares address and number with another one's, if there is such.
+    #[inline]
+    pub(crate) fn domain_of_port(&mut self, key: DomainKey, port: u16) -> Option<u32> {
+        if !self.by_port {
+            return None;
+        }
+        let own = self.domains.find(DomainKey { port, ..key })?;
+        self.shared_address = true;
+        Some(own)
     }
 
     /// Forgets a template, or all of one kind when the number is that of the set (RFC 7011 §8.1).
@@ -198,8 +255,8 @@ impl Exporter {
     /// Forgets what came by a connection that has ended.
     pub(crate) fn close(&mut self, session: u32) {
         for index in self.domains.of_session(session) {
-            let mut gone = self.domains.remove(index);
-            self.templates.forget(&mut gone);
+            let gone = self.domains.remove(index);
+            self.undo(gone);
         }
     }
 
@@ -207,6 +264,11 @@ impl Exporter {
     #[inline]
     pub(crate) fn template(&mut self, domain: u32, id: u16, now: Millis) -> Option<u32> {
         self.templates.find(&mut self.domains, domain, id, now)
+    }
+
+    /// A domain has restarted: templates that are older than `began` are another life's.
+    pub(crate) fn restarted(&mut self, domain: u32, began: Millis) {
+        self.templates.forget_older(&mut self.domains, domain, began);
     }
 
     /// Counts an error of this exporter.
@@ -271,6 +333,14 @@ impl Exporter {
             (ExporterTrouble::SharedAddress, self.shared_address),
         ];
         all.into_iter().filter(|(_, is)| *is).map(|(trouble, _)| trouble).collect()
+    }
+
+    /// As [`Exporter::sequence`], for version 9.
+    pub(crate) fn sequence_v9(&mut self, domain: u32, sequence: u32, records: Option<u32>) {
+        if domain != OVERFLOW {
+            let missing = self.domains.at_mut(domain).sequence_v9(sequence, records);
+            self.lost = self.lost.saturating_add_signed(missing);
+        }
     }
 
     /// Takes note of something that cannot be.

@@ -80,19 +80,31 @@ pub(crate) enum Slot {
     /// The bits of a float.
     Probability,
     ScopeTemplate,
+    ScopeDomain,
+    ScopeInterface,
     ActiveTimeout,
     InactiveTimeout,
+    /// What happened to a connection (Cisco NSEL), its number, and when.
+    Event,
+    Connection,
+    EventMillis,
+    /// Counters at the egress, of records that have others as well.
+    OutBytes,
+    OutPackets,
     /// Nothing that is read: its octets are those of the initiator, without headers (Cisco NSEL).
     Payload,
     // What follows gives way to, or becomes, one of the above when a template is compiled.
     TotalBytes,
-    OutBytes,
     InitiatorBytes,
     TotalPackets,
-    OutPackets,
     InitiatorPackets,
     Skip,
 }
+
+/// Slots of which a record may have several fields, of which one says something: ports by TCP's and by
+/// UDP's own elements, and a list of properties.
+pub(crate) const SEVERAL: u64 =
+    Slot::SrcPort.bit() | Slot::DstPort.bit() | Slot::JuniperProperties.bit();
 
 /// Number of slots.
 pub(crate) const SLOTS: usize = 64;
@@ -122,6 +134,7 @@ pub(crate) const TIMES: u64 = Slot::EndUptime.bit()
     | Slot::EndSeconds.bit()
     | Slot::StartMillis.bit()
     | Slot::EndMillis.bit()
+    | Slot::EventMillis.bit()
     | Slot::StartNtp.bit()
     | Slot::EndNtp.bit()
     | Slot::StartDelta.bit()
@@ -150,8 +163,18 @@ pub(crate) fn slot_of(element: Element) -> Slot {
         },
         Element::Enterprise { enterprise: JUNIPER, number: 137 } => Slot::JuniperProperties,
         Element::Enterprise { .. } => Slot::Skip,
+        Element::V9Scope(2) => Slot::ScopeInterface,
         Element::V9Scope(5) => Slot::ScopeTemplate,
         Element::V9Scope(_) => Slot::Skip,
+    }
+}
+
+/// What a scope field of an options template is to weir: an option holds for what it names.
+pub(crate) fn scope_of(element: Element) -> Slot {
+    match element {
+        Element::Iana(10 | 14 | 252 | 253) => Slot::ScopeInterface,
+        Element::Iana(149) => Slot::ScopeDomain,
+        _ => slot_of(element),
     }
 }
 
@@ -161,10 +184,10 @@ fn iana(number: u16) -> Slot {
         2 => Slot::Packets,
         4 => Slot::Protocol,
         6 => Slot::TcpFlags,
-        7 => Slot::SrcPort,
+        7 | 180 | 182 => Slot::SrcPort,
         8 => Slot::Src4,
         10 => Slot::InputIf,
-        11 => Slot::DstPort,
+        11 | 181 | 183 => Slot::DstPort,
         12 => Slot::Dst4,
         14 => Slot::OutputIf,
         21 => Slot::EndUptime,
@@ -188,6 +211,7 @@ fn iana(number: u16) -> Slot {
         89 => Slot::Forwarding,
         104 | 315 => Slot::FrameSection,
         145 => Slot::ScopeTemplate,
+        148 => Slot::Connection,
         150 => Slot::StartSeconds,
         151 => Slot::EndSeconds,
         152 => Slot::StartMillis,
@@ -202,6 +226,7 @@ fn iana(number: u16) -> Slot {
         176 | 178 => Slot::IcmpType,
         177 | 179 => Slot::IcmpCode,
         197 => Slot::FragmentFlags,
+        233 => Slot::Event,
         231 => Slot::InitiatorBytes,
         232 => Slot::ReverseBytes,
         298 => Slot::InitiatorPackets,
@@ -215,7 +240,7 @@ fn iana(number: u16) -> Slot {
         312 => Slot::FrameSize,
         313 => Slot::IpSection,
         322 => Slot::StartSeconds,
-        323 => Slot::StartMillis,
+        323 => Slot::EventMillis,
         324 | 325 => Slot::StartNtp,
         352 => Slot::Layer2Bytes,
         _ => Slot::Skip,
@@ -300,9 +325,34 @@ impl Raw {
         self.slots = [0; SLOTS];
     }
 
+    /// Empties some slots, by their mask.
+    pub(crate) fn forget(&mut self, mask: u64) {
+        for (slot, value) in self.slots.iter_mut().enumerate() {
+            if mask >> slot & 1 == 1 {
+                *value = 0;
+            }
+        }
+    }
+
     #[inline]
     pub(crate) fn put(&mut self, slot: u8, value: u64) {
         self.slots[usize::from(slot) % SLOTS] = value;
+    }
+
+    /// Puts one of several values for one slot: of ports the one that is not 0, of Juniper's properties
+    /// the exception code (kind 2, in the upper six bits) if there is one.
+    #[inline]
+    pub(crate) fn put_one_of(&mut self, slot: u8, value: u64) {
+        let known = &mut self.slots[usize::from(slot) % SLOTS];
+        let exception = |value: u64| value >> 10 & 63 == 2;
+        let keep = if slot == Slot::JuniperProperties as u8 {
+            exception(*known) && !exception(value)
+        } else {
+            *known != 0
+        };
+        if !keep {
+            *known = value;
+        }
     }
 
     /// The part of `record` that a section slot points to.

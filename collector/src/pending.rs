@@ -3,7 +3,7 @@
 //! A restarted collector waits minutes for some routers' templates. What is kept is decoded when
 //! the template comes, with the time at which it arrived: late for an alarm, in time for baselines.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use weir_model::Millis;
 
@@ -13,23 +13,29 @@ use crate::domain::DomainKey;
 const MAX_AGE_MS: u64 = 120_000;
 /// Most sets kept, whatever their size.
 const MAX_SETS: usize = 1024;
-
 /// A data set that waits, and the message it came in.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Waiting {
-    pub(crate) domain: DomainKey,
-    pub(crate) template: u16,
     pub(crate) uptime: Option<u32>,
     pub(crate) unix_ms: u64,
     pub(crate) arrived: Millis,
-    len: usize,
+    pub(crate) body: Vec<u8>,
+    /// Told apart from the others.
+    serial: u64,
 }
 
-/// A bounded queue of waiting sets. Its room is taken once and used again.
+/// Waiting sets by what they wait for, and in the order in which they came.
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
-    sets: VecDeque<Waiting>,
-    octets: VecDeque<u8>,
+    /// Keys come from the network: the standard library's keyed hash; nothing iterates over it.
+    sets: HashMap<(DomainKey, u16), VecDeque<Waiting>>,
+    /// What each waits for, the oldest first; those that were taken are passed over.
+    order: VecDeque<(u64, (DomainKey, u16))>,
+    count: usize,
+    octets: usize,
+    /// The body of the last set that had to go, to be filled again.
+    spare: Vec<u8>,
+    next_serial: u64,
     limit: usize,
 }
 
@@ -50,47 +56,58 @@ impl Pending {
         if body.len() > self.limit {
             return;
         }
-        while self.sets.len() >= MAX_SETS || self.octets.len() + body.len() > self.limit {
-            let Some(oldest) = self.sets.pop_front() else { break };
-            self.octets.drain(..oldest.len);
+        while self.count >= MAX_SETS
+            || self.order.len() >= 2 * MAX_SETS
+            || self.octets + body.len() > self.limit
+        {
+            let Some((serial, key)) = self.order.pop_front() else { break };
+            if self.sets.get(&key).and_then(VecDeque::front).is_some_and(|s| s.serial == serial) {
+                self.spare = self.take_first(key).map(|set| set.body).unwrap_or_default();
+            }
         }
-        let len = body.len();
-        self.sets.push_back(Waiting { domain, template, uptime, unix_ms, arrived, len });
-        self.octets.extend(body);
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        self.count += 1;
+        self.octets += body.len();
+        self.order.push_back((serial, (domain, template)));
+        let mut own = std::mem::take(&mut self.spare);
+        own.clear();
+        own.extend(body);
+        let set = Waiting { uptime, unix_ms, arrived, body: own, serial };
+        self.sets.entry((domain, template)).or_default().push_back(set);
     }
 
-    /// Takes out the oldest set that waits for this template, its content into `body` after what
-    /// is there already. Sets that have waited too long go on the way.
+    /// Takes out the oldest set that waits for this template. Sets that have waited too long go on the
+    /// way.
     pub(crate) fn take(
         &mut self,
         domain: DomainKey,
         template: u16,
         now: Millis,
-        body: &mut Vec<u8>,
     ) -> Option<Waiting> {
-        let mut at = 0;
-        let mut index = 0;
-        while let Some(set) = self.sets.get(index).copied() {
-            let mine = set.domain == domain && set.template == template;
-            let old = now.since(set.arrived) > MAX_AGE_MS;
-            if !mine && !old {
-                at += set.len;
-                index += 1;
-                continue;
-            }
-            self.sets.remove(index);
-            let octets = self.octets.drain(at..at + set.len);
-            if mine && !old {
-                body.extend(octets);
+        loop {
+            let set = self.take_first((domain, template))?;
+            if now.since(set.arrived) <= MAX_AGE_MS {
                 return Some(set);
             }
         }
-        None
+    }
+
+    fn take_first(&mut self, key: (DomainKey, u16)) -> Option<Waiting> {
+        let sets = self.sets.get_mut(&key)?;
+        let set = sets.pop_front()?;
+        if sets.is_empty() {
+            self.sets.remove(&key);
+        }
+        self.count -= 1;
+        self.octets -= set.body.len();
+        Some(set)
     }
 
     /// Octets kept.
-    pub(crate) fn octets(&self) -> usize {
-        self.octets.len()
+    #[cfg(test)]
+    fn octets(&self) -> usize {
+        self.octets
     }
 }
 
@@ -108,15 +125,12 @@ mod tests {
             pending.keep(DOMAIN, u16::from(n % 2), time, Millis(u64::from(n)), &[n; 3]);
         }
         assert_eq!(pending.octets(), 9);
-        let mut body = Vec::new();
-        let set = pending.take(DOMAIN, 1, Millis(10), &mut body).unwrap();
-        assert_eq!((set.arrived, body.as_slice()), (Millis(3), &[3, 3, 3][..]));
-        body.clear();
-        pending.take(DOMAIN, 1, Millis(10), &mut body).unwrap();
-        assert_eq!(body, [5, 5, 5]);
-        assert!(pending.take(DOMAIN, 1, Millis(10), &mut body).is_none());
+        let set = pending.take(DOMAIN, 1, Millis(10)).unwrap();
+        assert_eq!((set.arrived, &*set.body), (Millis(3), &[3, 3, 3][..]));
+        assert_eq!(&*pending.take(DOMAIN, 1, Millis(10)).unwrap().body, &[5, 5, 5]);
+        assert_eq!(pending.take(DOMAIN, 1, Millis(10)), None);
         // Too old: gone without a word.
-        assert!(pending.take(DOMAIN, 0, Millis(200_000), &mut body).is_none());
+        assert_eq!(pending.take(DOMAIN, 0, Millis(200_000)), None);
         assert_eq!(pending.octets(), 0);
     }
 
@@ -125,5 +139,19 @@ mod tests {
         let mut pending = Pending::new(2);
         pending.keep(DOMAIN, 1, (None, 0), Millis(0), &[0; 3]);
         assert_eq!(pending.octets(), 0);
+    }
+
+    #[test]
+    fn sets_without_end_take_no_more_than_the_room() {
+        let mut pending = Pending::new(1000);
+        for n in 0..100_000_u32 {
+            let template = u16::try_from(n % 1500).unwrap();
+            pending.keep(DOMAIN, template, (None, 0), Millis(0), &[0; 1]);
+            if n % 3 == 0 {
+                pending.take(DOMAIN, template, Millis(0));
+            }
+            assert!(pending.octets() <= 1000 && pending.order.len() <= 2 * MAX_SETS);
+            assert!(pending.sets.len() <= MAX_SETS);
+        }
     }
 }

@@ -1,20 +1,21 @@
 //! Which sampling rate a record was taken at.
 //!
 //! The order, the most trusted first: the operator's word, the sampler or selector that the record
-//! names, an option scoped to its template, an option of its observation domain, the record or
-//! datagram itself, the configured default. When nobody says, the record counts as it is and the
+//! names, an option scoped to its interface or its template, the record itself if it says more than 1,
+//! an option of its observation domain, what the exporter's other domains agree on, the configured
+//! default. When nobody says, the record counts as it is and the
 //! exporter is flagged: a guess would be as wrong as a silent 1.
+
+use std::collections::BTreeMap;
 
 use rustc_hash::FxHashMap;
 use weir_model::SamplingSource;
 
-use crate::checkpoint::SamplingCheckpoint;
-
 /// A rate with where it comes from.
 pub(crate) type Resolved = (u32, SamplingSource);
 
-/// Most sampler ids remembered for one exporter.
-const MAX_SAMPLERS: usize = 1024;
+/// Most rates remembered for one exporter.
+const MAX_RATES: usize = 4096;
 /// Largest rate believed. RouterOS v6 sends 1 as 16777216: such values are turned round.
 pub(crate) const MAX_RATE: u32 = 10_000_000;
 
@@ -99,23 +100,74 @@ fn div_round(a: u64, b: u64) -> u64 {
     a.saturating_add(b / 2) / b.max(1)
 }
 
-/// Where an option applies.
+/// Where an option applies, within the domain it speaks of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Scope {
     /// samplerId (48) or selectorId (302).
     pub(crate) sampler: Option<u64>,
     /// templateId (145).
     pub(crate) template: Option<u16>,
+    /// An interface's index.
+    pub(crate) interface: Option<u32>,
 }
 
-/// Everything one exporter has said about its sampling, and what the operator says of it.
+/// What a record says that bears on its rate.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Of {
+    pub(crate) template: u16,
+    pub(crate) sampler: Option<u64>,
+    pub(crate) interface: u32,
+    /// The rate that it states itself.
+    pub(crate) in_record: Option<u32>,
+}
+
+/// What one observation domain has said about its sampling. Numbers of samplers are unique within the
+/// domain (RFC 5477 §8.2.1), and an option holds for exactly what it is scoped to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Said {
+    pub(crate) domain: Option<u32>,
+    pub(crate) samplers: FxHashMap<u64, u32>,
+    pub(crate) templates: FxHashMap<u16, u32>,
+    pub(crate) interfaces: FxHashMap<u32, u32>,
+}
+
+/// How many say each rate: what they agree on is told without asking each.
+#[derive(Clone, Debug, Default)]
+struct Votes(BTreeMap<u32, u32>);
+
+impl Votes {
+    fn change(&mut self, before: Option<u32>, now: Option<u32>) {
+        if let Some(rate) = before
+            && let Some(votes) = self.0.get_mut(&rate)
+        {
+            *votes -= 1;
+            if *votes == 0 {
+                self.0.remove(&rate);
+            }
+        }
+        if let Some(rate) = now {
+            *self.0.entry(rate).or_insert(0) += 1;
+        }
+    }
+
+    fn agreed(&self) -> Option<u32> {
+        let (rate, _) = self.0.first_key_value()?;
+        (self.0.len() == 1).then_some(*rate)
+    }
+}
+
+/// What the operator says of an exporter's sampling, and what its domains agree on: the word of another
+/// domain counts only for one that says nothing itself. Some routers speak of their sampling in one
+/// domain and send data in others.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SamplingTable {
     pub(crate) operator: Option<u32>,
     pub(crate) fallback: Option<u32>,
-    samplers: FxHashMap<u64, u32>,
-    templates: FxHashMap<(u32, u16), u32>,
-    domains: FxHashMap<u32, u32>,
+    domains: Votes,
+    samplers: Votes,
+    by_sampler: FxHashMap<u64, Votes>,
+    /// Rates of all domains.
+    count: usize,
 }
 
 impl SamplingTable {
@@ -124,54 +176,87 @@ impl SamplingTable {
         Self { operator: set(operator), fallback: set(fallback), ..Self::default() }
     }
 
-    /// Takes note of an option. Rates of samplers hold for the whole exporter: some routers send
-    /// options in another domain, or from another port, than the data they speak of.
-    pub(crate) fn learn(&mut self, domain: u32, scope: Scope, rate: u32) {
+    /// Takes note of an option that speaks of the domain which said `said`.
+    pub(crate) fn learn(&mut self, said: &mut Said, scope: Scope, rate: u32) {
+        let known = match scope {
+            Scope { sampler: Some(id), .. } => said.samplers.contains_key(&id),
+            Scope { template: Some(id), .. } => said.templates.contains_key(&id),
+            Scope { interface: Some(index), .. } => said.interfaces.contains_key(&index),
+            Scope { .. } => said.domain.is_some(),
+        };
+        if !known && self.count >= MAX_RATES {
+            return;
+        }
+        self.count += usize::from(!known);
         match scope {
-            Scope { sampler: Some(id), .. } => put(&mut self.samplers, id, rate),
-            Scope { template: Some(id), .. } => put(&mut self.templates, (domain, id), rate),
-            Scope { .. } => put(&mut self.domains, domain, rate),
+            Scope { sampler: Some(id), .. } => {
+                let before = said.samplers.insert(id, rate);
+                self.samplers.change(before, Some(rate));
+                self.by_sampler.entry(id).or_default().change(before, Some(rate));
+            }
+            Scope { template: Some(id), .. } => {
+                said.templates.insert(id, rate);
+            }
+            Scope { interface: Some(index), .. } => {
+                said.interfaces.insert(index, rate);
+            }
+            Scope { .. } => {
+                let before = said.domain.replace(rate);
+                self.domains.change(before, Some(rate));
+            }
         }
     }
 
-    /// Everything learned, sorted.
-    pub(crate) fn checkpoint(&self) -> Vec<SamplingCheckpoint> {
-        let samplers = self.samplers.iter().map(|(id, rate)| (0, Some(*id), None, *rate));
-        let templates =
-            self.templates.iter().map(|((domain, id), rate)| (*domain, None, Some(*id), *rate));
-        let domains = self.domains.iter().map(|(domain, rate)| (*domain, None, None, *rate));
-        let mut all: Vec<_> = samplers
-            .chain(templates)
-            .chain(domains)
-            .map(|(domain, sampler, template, rate)| SamplingCheckpoint {
-                domain,
-                sampler,
-                template,
-                rate,
-            })
-            .collect();
-        all.sort();
-        all
+    /// Forgets what a domain has said.
+    pub(crate) fn forget(&mut self, said: &Said) {
+        self.count -= said.len();
+        self.domains.change(said.domain, None);
+        for (id, rate) in &said.samplers {
+            self.samplers.change(Some(*rate), None);
+            if let Some(votes) = self.by_sampler.get_mut(id) {
+                votes.change(Some(*rate), None);
+                if votes.0.is_empty() {
+                    self.by_sampler.remove(id);
+                }
+            }
+        }
     }
 
-    /// The rate of a record.
-    pub(crate) fn resolve(
-        &self,
-        domain: u32,
-        template: u16,
-        sampler: Option<u64>,
-        in_record: Option<u32>,
-    ) -> Resolved {
+    /// The rate of a record, and whether two words on it contradict each other.
+    pub(crate) fn resolve(&self, said: &Said, of: Of) -> (Resolved, bool) {
         let own = |rate: Option<&u32>, source| rate.map(|n| (*n, source));
-        self.operator
+        // A record's own word, unless it is none: 0, or the 1 that exporters write who leave it out.
+        let stated = of.in_record.filter(|rate| *rate > 1);
+        let rate = self
+            .operator
             .map(|n| (n, SamplingSource::Operator))
-            .or_else(|| own(self.samplers.get(&sampler?), SamplingSource::Sampler))
-            .or_else(|| own(self.templates.get(&(domain, template)), SamplingSource::Template))
-            .or_else(|| own(self.domains.get(&domain), SamplingSource::Domain))
-            .or_else(|| in_record.map(|n| (n, SamplingSource::Record)))
-            .or_else(|| self.only_domain().map(|n| (n, SamplingSource::Domain)))
-            .or_else(|| self.only_sampler(sampler).map(|n| (n, SamplingSource::Sampler)))
-            .unwrap_or_else(|| self.last_resort())
+            .or_else(|| own(said.samplers.get(&of.sampler?), SamplingSource::Sampler))
+            .or_else(|| own(said.interfaces.get(&of.interface), SamplingSource::Interface))
+            .or_else(|| own(said.templates.get(&of.template), SamplingSource::Template))
+            .or_else(|| stated.map(|n| (n, SamplingSource::Record)))
+            .or_else(|| own(said.domain.as_ref(), SamplingSource::Domain))
+            .or_else(|| of.in_record.map(|n| (n, SamplingSource::Record)))
+            .or_else(|| self.elsewhere(of.sampler))
+            .unwrap_or_else(|| self.last_resort());
+        let disputed = self.operator.is_none()
+            && stated.is_some_and(|n| said.domain.is_some_and(|of_domain| of_domain != n));
+        (rate, disputed)
+    }
+
+    /// What the other domains agree on.
+    fn elsewhere(&self, sampler: Option<u64>) -> Option<Resolved> {
+        let named = sampler.filter(|id| *id != 0);
+        let of_sampler = match named {
+            Some(id) => self.by_sampler.get(&id).and_then(Votes::agreed),
+            None => None,
+        };
+        of_sampler
+            .map(|n| (n, SamplingSource::Sampler))
+            .or_else(|| self.domains.agreed().map(|n| (n, SamplingSource::Domain)))
+            .or_else(|| {
+                let agreed = self.samplers.agreed().filter(|_| named.is_none());
+                agreed.map(|n| (n, SamplingSource::Sampler))
+            })
     }
 
     /// The rate of a version 5 datagram: two bits of mode and fourteen of interval, except that
@@ -193,31 +278,32 @@ impl SamplingTable {
     fn last_resort(&self) -> Resolved {
         self.fallback.map_or((1, SamplingSource::Unknown), |n| (n, SamplingSource::Default))
     }
-
-    /// The one rate that all domains agree on: a router that speaks of its sampling in one domain
-    /// and sends data in others.
-    fn only_domain(&self) -> Option<u32> {
-        agreed(self.domains.values())
-    }
-
-    /// The one rate that all samplers agree on, for records that name none.
-    fn only_sampler(&self, named: Option<u64>) -> Option<u32> {
-        if named.is_some_and(|id| id != 0) {
-            return None;
-        }
-        agreed(self.samplers.values())
-    }
 }
 
-fn agreed<'a>(mut rates: impl Iterator<Item = &'a u32>) -> Option<u32> {
-    let first = *rates.next()?;
-    rates.all(|rate| *rate == first).then_some(first)
-}
+impl Said {
+    /// How many rates that is.
+    fn len(&self) -> usize {
+        let scoped = self.samplers.len() + self.templates.len() + self.interfaces.len();
+        scoped + usize::from(self.domain.is_some())
+    }
 
-/// Puts a rate into a table of bounded size.
-fn put<K: std::hash::Hash + Eq>(table: &mut FxHashMap<K, u32>, key: K, rate: u32) {
-    if table.len() < MAX_SAMPLERS || table.contains_key(&key) {
-        table.insert(key, rate);
+    /// All of them, each with what it is scoped to, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Scope, u32)> {
+        let none = Scope::default();
+        let samplers = self
+            .samplers
+            .iter()
+            .map(move |(id, rate)| (Scope { sampler: Some(*id), ..none }, *rate));
+        let templates = self
+            .templates
+            .iter()
+            .map(move |(id, rate)| (Scope { template: Some(*id), ..none }, *rate));
+        let interfaces = self
+            .interfaces
+            .iter()
+            .map(move |(index, rate)| (Scope { interface: Some(*index), ..none }, *rate));
+        let domain = self.domain.map(|rate| (none, rate));
+        samplers.chain(templates).chain(interfaces).chain(domain)
     }
 }
 
@@ -261,24 +347,58 @@ mod tests {
     #[test]
     fn the_most_trusted_word_wins() {
         let mut table = SamplingTable::new(None, Some(7));
-        assert_eq!(table.resolve(1, 256, None, None), (7, SamplingSource::Default));
-        assert_eq!(table.resolve(1, 256, None, Some(3)), (3, SamplingSource::Record));
-        table.learn(1, Scope::default(), 100);
-        assert_eq!(table.resolve(1, 256, None, Some(3)), (100, SamplingSource::Domain));
-        table.learn(1, Scope { template: Some(256), sampler: None }, 200);
-        assert_eq!(table.resolve(1, 256, None, None), (200, SamplingSource::Template));
-        table.learn(9, Scope { sampler: Some(4), template: None }, 300);
-        table.learn(9, Scope { sampler: Some(5), template: None }, 500);
-        assert_eq!(table.resolve(1, 256, Some(4), None), (300, SamplingSource::Sampler));
-        assert_eq!(table.resolve(1, 256, Some(5), None), (500, SamplingSource::Sampler));
+        let mut said = Said::default();
+        let plain = Of { template: 256, ..Of::default() };
+        let record = |rate| Of { in_record: Some(rate), ..plain };
+        let sampler = |id| Of { sampler: Some(id), ..plain };
+        let scoped = Scope::default();
+        assert_eq!(table.resolve(&said, plain).0, (7, SamplingSource::Default));
+        assert_eq!(table.resolve(&said, record(3)).0, (3, SamplingSource::Record));
+        assert_eq!(table.resolve(&said, record(1)).0, (1, SamplingSource::Record));
+        table.learn(&mut said, scoped, 100);
+        // A record's own word is the more specific one; that there are two is told.
+        assert_eq!(table.resolve(&said, record(3)), ((3, SamplingSource::Record), true));
+        assert_eq!(table.resolve(&said, record(1)), ((100, SamplingSource::Domain), false));
+        assert_eq!(table.resolve(&said, record(100)), ((100, SamplingSource::Record), false));
+        table.learn(&mut said, Scope { template: Some(256), ..scoped }, 200);
+        assert_eq!(table.resolve(&said, plain).0, (200, SamplingSource::Template));
+        table.learn(&mut said, Scope { interface: Some(9), ..scoped }, 50);
+        let by_interface = Of { interface: 9, ..plain };
+        assert_eq!(table.resolve(&said, by_interface).0, (50, SamplingSource::Interface));
+        assert_eq!(table.resolve(&said, plain).0, (200, SamplingSource::Template));
+        table.learn(&mut said, Scope { sampler: Some(4), ..scoped }, 300);
+        table.learn(&mut said, Scope { sampler: Some(5), ..scoped }, 500);
+        assert_eq!(table.resolve(&said, sampler(4)).0, (300, SamplingSource::Sampler));
+        assert_eq!(table.resolve(&said, sampler(5)).0, (500, SamplingSource::Sampler));
         table.operator = Some(9);
-        assert_eq!(table.resolve(1, 256, Some(4), None), (9, SamplingSource::Operator));
+        assert_eq!(table.resolve(&said, sampler(4)).0, (9, SamplingSource::Operator));
+    }
+
+    #[test]
+    fn another_domains_word_counts_for_one_that_says_nothing() {
+        let mut table = SamplingTable::new(None, None);
+        let (mut one, mut two, silent) = (Said::default(), Said::default(), Said::default());
+        let scope = Scope { sampler: Some(1), ..Scope::default() };
+        let of = Of { template: 256, sampler: Some(1), ..Of::default() };
+        table.learn(&mut one, scope, 100);
+        assert_eq!(table.resolve(&silent, of).0, (100, SamplingSource::Sampler));
+        table.learn(&mut two, scope, 10_000);
+        assert_eq!(table.resolve(&one, of).0, (100, SamplingSource::Sampler));
+        assert_eq!(table.resolve(&two, of).0, (10_000, SamplingSource::Sampler));
+        // They do not agree.
+        assert_eq!(table.resolve(&silent, of).0, (1, SamplingSource::Unknown));
+        table.forget(&two);
+        assert_eq!(table.resolve(&silent, of).0, (100, SamplingSource::Sampler));
+        table.forget(&one);
+        assert_eq!(table.resolve(&silent, of).0, (1, SamplingSource::Unknown));
+        assert_eq!((table.count, table.by_sampler.len()), (0, 0));
     }
 
     #[test]
     fn silence_is_unknown_and_counts_as_one() {
         let table = SamplingTable::new(Some(0), Some(0));
-        assert_eq!(table.resolve(1, 256, Some(4), None), (1, SamplingSource::Unknown));
+        let of = Of { template: 256, sampler: Some(4), ..Of::default() };
+        assert_eq!(table.resolve(&Said::default(), of).0, (1, SamplingSource::Unknown));
         assert_eq!(table.v5(0), (1, SamplingSource::Unknown));
         assert_eq!(table.v5(0x03e8), (1000, SamplingSource::Record));
         assert_eq!(table.v5(0x4064), (100, SamplingSource::Record));

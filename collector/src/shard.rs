@@ -10,7 +10,7 @@ use weir_model::{ExporterId, ExporterStatus, FlowRecord, Inventory, Millis, Slic
 use crate::accumulate::{Accumulator, Overflow, Router, Share};
 use crate::checkpoint::{Checkpoint, ExporterCheckpoint};
 use crate::config::Config;
-use crate::decode::packet::{self, LinkType};
+use crate::decode::packet::{self, LinkType, View};
 use crate::decode::{self, Context, Tally, Visit};
 use crate::error::{DecodeError, DecodeErrorKind};
 use crate::exporter::Exporter;
@@ -264,13 +264,17 @@ impl Shard {
     ) -> Result<(), DecodeError> {
         let exporter = self.admit(from, payload, now)?;
         let exporter = &mut self.exporters[exporter as usize];
-        let (tally, tunnel) = (&mut self.tally, self.config.tunnel);
+        let tally = &mut self.tally;
+        let view = View { tunnel: self.config.tunnel, protected: &self.inventory.protected };
         if let Some(visit) = &mut self.router {
-            return read(Context::new(exporter, tally, visit, now, tunnel, session), payload);
+            return read(
+                Context::new(exporter, tally, visit, now, view, (session, from.port())),
+                payload,
+            );
         }
         self.accumulator.arrive(now);
         let visit = &mut self.accumulator;
-        read(Context::new(exporter, tally, visit, now, tunnel, session), payload)
+        read(Context::new(exporter, tally, visit, now, view, (session, from.port())), payload)
     }
 
     /// Takes note of a datagram on which decoding panicked.
@@ -323,8 +327,9 @@ impl Shard {
     ) -> Result<(), DecodeError> {
         let exporter = self.admit(from, payload, now)?;
         let exporter = &mut self.exporters[exporter as usize];
-        let (tally, tunnel) = (&mut self.tally, self.config.tunnel);
-        read(Context::new(exporter, tally, visit, now, tunnel, 0), payload)
+        let tally = &mut self.tally;
+        let view = View { tunnel: self.config.tunnel, protected: &self.inventory.protected };
+        read(Context::new(exporter, tally, visit, now, view, (0, from.port())), payload)
     }
 
     /// Takes in a raw packet of a capture as one sample of rate `sampling`: `frame` is what was
@@ -346,8 +351,8 @@ impl Shard {
         exporter.datagrams = exporter.datagrams.wrapping_add(1);
         exporter.last_seen = now;
         let mut record = FlowRecord::EMPTY;
-        let tunnel = self.config.tunnel;
-        if packet::parse(link, frame, wire_len, tunnel, &mut record).is_none() {
+        let view = View { tunnel: self.config.tunnel, protected: &self.inventory.protected };
+        if packet::parse(link, frame, wire_len, view, &mut record).is_none() {
             self.tally.not_ip = self.tally.not_ip.wrapping_add(1);
             return;
         }
@@ -358,7 +363,7 @@ impl Shard {
         record.exporter = exporter.id;
         self.accumulator.arrive(now);
         let (tally, visit) = (&mut self.tally, &mut self.accumulator);
-        let mut cx = Context::new(exporter, tally, visit, now, tunnel, 0);
+        let mut cx = Context::new(exporter, tally, visit, now, view, (0, 0));
         cx.data_records(1);
         cx.record(&record);
     }

@@ -58,6 +58,8 @@ impl SourceKey {
 pub(crate) struct Pool {
     pub(crate) rate: u32,
     pub(crate) pool: u32,
+    /// Which life of the agent it is of: pools begin anew with each, wherever they stood.
+    pub(crate) life: u32,
 }
 
 /// What a counter sample says of its interface.
@@ -72,6 +74,7 @@ pub(crate) struct InterfaceCounters {
 struct Source {
     /// The pool of the last sample; none before the first.
     last_pool: Option<u32>,
+    life: u32,
     /// Since the window began.
     packets: u64,
     samples: u32,
@@ -108,10 +111,16 @@ impl Sources {
         let header = (said.rate > 0).then_some((said.rate, SamplingSource::Record));
         let Some(index) = self.find(key) else {
             // The first sample is what later ones are measured from.
-            self.entry(key, Some(said.pool), now);
+            if let Some(source) = self.entry(key, Some(said.pool), now) {
+                source.life = said.life;
+            }
             return header;
         };
         let source = &mut self.sources[index];
+        if source.life != said.life {
+            source.begin_anew(now);
+            (source.last_pool, source.life) = (None, said.life);
+        }
         let Some(last) = source.last_pool.replace(said.pool) else { return header };
         let grown = said.pool.wrapping_sub(last);
         if grown > RESET {
@@ -125,17 +134,6 @@ impl Sources {
             source.judge(said.rate, now);
         }
         source.by_pool.map(|rate| (rate, SamplingSource::Pool)).or(header)
-    }
-
-    /// A sub-agent has restarted: its pools begin anew, wherever they stood.
-    #[expect(dead_code)]
-    pub(crate) fn restarted(&mut self, stream: u32, now: Millis) {
-        for (key, index) in &self.index {
-            if key.stream == stream {
-                self.sources[*index].begin_anew(now);
-                self.sources[*index].last_pool = None;
-            }
-        }
     }
 
     /// Adds a sampled packet of `octets` at layer 3 that the source's own port received.
@@ -287,7 +285,7 @@ mod tests {
         for n in 0..2000_u32 {
             // The pool wraps on the way, and grows by 1000 give or take.
             let pool = (u32::MAX - 500_000).wrapping_add(n * 1000 + n % 7 * 100);
-            rate = sources.rate(KEY, Pool { rate: 1000, pool }, NOW + u64::from(n));
+            rate = sources.rate(KEY, Pool { rate: 1000, pool, life: 0 }, NOW + u64::from(n));
         }
         assert_eq!(rate, Some((1000, SamplingSource::Record)));
     }
@@ -299,13 +297,13 @@ mod tests {
         for n in 0..300_u32 {
             let pool = n.wrapping_mul(20_000);
             let now = NOW + u64::from(n) * 25;
-            rate = sources.rate(KEY, Pool { rate: 1000, pool }, now);
+            rate = sources.rate(KEY, Pool { rate: 1000, pool, life: 0 }, now);
             let standing = n < 180;
             assert!(!standing || rate == Some((1000, SamplingSource::Record)), "{n}");
         }
         assert_eq!(rate, Some((20_000, SamplingSource::Pool)));
         // A restart of the agent: back to the header until there is evidence.
-        rate = sources.rate(KEY, Pool { rate: 1000, pool: 3 }, NOW + 7600);
+        rate = sources.rate(KEY, Pool { rate: 1000, pool: 3, life: 0 }, NOW + 7600);
         assert_eq!(rate, Some((1000, SamplingSource::Record)));
     }
 
@@ -315,7 +313,7 @@ mod tests {
         let mut last = None;
         for n in 0..200_u32 {
             let pool = n.wrapping_mul(grows).wrapping_add(3_000_000_000);
-            last = sources.rate(KEY, Pool { rate, pool }, NOW + u64::from(n) * 100);
+            last = sources.rate(KEY, Pool { rate, pool, life: 0 }, NOW + u64::from(n) * 100);
         }
         last
     }
@@ -339,7 +337,8 @@ mod tests {
         sources.counters(KEY, counters, NOW);
         for n in 0..600_u32 {
             let pool = 900_000_000 + n * 1000;
-            let rate = sources.rate(KEY, Pool { rate: 1000, pool }, NOW + u64::from(n) * 100);
+            let rate =
+                sources.rate(KEY, Pool { rate: 1000, pool, life: 0 }, NOW + u64::from(n) * 100);
             assert_eq!(rate, Some((1000, SamplingSource::Record)));
         }
     }
@@ -350,7 +349,8 @@ mod tests {
         for n in 0..600_u32 {
             // Set anew on the way, by less than half its range.
             let pool = if n < 300 { 3_000_000_000 + n * 1000 } else { n * 1000 };
-            let rate = sources.rate(KEY, Pool { rate: 1000, pool }, NOW + u64::from(n) * 100);
+            let rate =
+                sources.rate(KEY, Pool { rate: 1000, pool, life: 0 }, NOW + u64::from(n) * 100);
             assert_eq!(rate, Some((1000, SamplingSource::Record)), "{n}");
         }
     }
@@ -359,10 +359,10 @@ mod tests {
     fn a_pool_that_stands_still_says_nothing() {
         let mut sources = Sources::default();
         for n in 0..300 {
-            let rate = sources.rate(KEY, Pool { rate: 512, pool: 0 }, NOW + n);
+            let rate = sources.rate(KEY, Pool { rate: 512, pool: 0, life: 0 }, NOW + n);
             assert_eq!(rate, Some((512, SamplingSource::Record)));
         }
-        assert_eq!(sources.rate(KEY, Pool { rate: 0, pool: 0 }, NOW), None);
+        assert_eq!(sources.rate(KEY, Pool { rate: 0, pool: 0, life: 0 }, NOW), None);
     }
 
     #[test]

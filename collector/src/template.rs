@@ -5,7 +5,8 @@
 //! than reading field by field.
 
 use crate::fields::{
-    BIFLOW, Element, PAYLOAD, Places, SAMPLING, SECTION, Slot, TRAFFIC, section_place, slot_of,
+    BIFLOW, Element, PAYLOAD, Places, SAMPLING, SECTION, SEVERAL, SLOTS, Slot, TRAFFIC, scope_of,
+    section_place, slot_of,
 };
 use crate::read::{be16, be32};
 
@@ -67,6 +68,10 @@ pub(crate) struct Template {
     pub(crate) record_len: usize,
     /// The slots that its records fill.
     pub(crate) has: u64,
+    /// Several fields may say the same thing, and the record which of them does.
+    pub(crate) several: bool,
+    /// How to read the inner header, where records have an outer and an inner one.
+    pub(crate) inner: Option<Box<Self>>,
     /// Where the fields of plain flow records are, if that is all there is to them.
     pub(crate) places: Option<Box<Places>>,
 }
@@ -169,9 +174,35 @@ impl<'a> Definition<'a> {
 
 impl Template {
     fn plan(&mut self) {
-        let mut steps: Vec<Step> =
-            self.fields.iter().map(|f| Step { len: f.len, slot: slot_of(f.element) }).collect();
-        let payload = settle(&mut steps);
+        let scopes = match self.kind {
+            Kind::Data => 0,
+            Kind::Options { scopes } => usize::from(scopes),
+        };
+        let slot = |(index, f): (usize, &Field)| {
+            let slot = if index < scopes { scope_of(f.element) } else { slot_of(f.element) };
+            Step { len: f.len, slot }
+        };
+        let steps: Vec<Step> = self.fields.iter().enumerate().map(slot).collect();
+        if let Some(border) = inner_header(&steps) {
+            let headers = |drop: &dyn Fn(usize) -> bool| {
+                let of = |(index, step): (usize, &Step)| {
+                    let dropped = HEADER & bit(step.slot) != 0 && drop(index);
+                    Step { slot: if dropped { Slot::Skip } else { step.slot }, ..*step }
+                };
+                steps.iter().enumerate().map(of).collect::<Vec<_>>()
+            };
+            let mut inner = Self { variable: self.variable, kind: self.kind, ..Self::default() };
+            inner.plan_steps(headers(&|index| index < border));
+            self.inner = Some(Box::new(inner));
+            self.plan_steps(headers(&|index| index >= border));
+            return;
+        }
+        self.plan_steps(steps);
+    }
+
+    fn plan_steps(&mut self, mut steps: Vec<Step>) {
+        let (payload, several) = settle(&mut steps);
+        self.several = several;
         let fixed = |s: &Step| if s.len == VARIABLE { 1 } else { usize::from(s.len) };
         self.record_len = steps.iter().map(fixed).sum();
         self.has = 0;
@@ -209,8 +240,13 @@ impl Template {
 
     /// Plain flows are read where they lie.
     fn place(&mut self) {
-        const RARE: u64 = SECTION | BIFLOW | SAMPLING | Slot::Sampler.bit();
-        if self.kind != Kind::Data || self.has & TRAFFIC == 0 || self.has & RARE != 0 {
+        const RARE: u64 = SECTION | BIFLOW | SAMPLING | Slot::Sampler.bit() | Slot::Event.bit();
+        if self.several
+            || self.inner.is_some()
+            || self.kind != Kind::Data
+            || self.has & TRAFFIC == 0
+            || self.has & RARE != 0
+        {
             return;
         }
         let mut places = Places::new(self.has);
@@ -227,8 +263,9 @@ impl Template {
 }
 
 /// Settles which of several fields for one purpose counts: the first of the most precise kind. Says
-/// whether the octets are those of packets without their headers.
-fn settle(steps: &mut [Step]) -> bool {
+/// whether the octets are those of packets without their headers, and whether several fields are left for
+/// one purpose, of which the record decides.
+fn settle(steps: &mut [Step]) -> (bool, bool) {
     const BYTES: &[Slot] =
         &[Slot::Bytes, Slot::TotalBytes, Slot::OutBytes, Slot::InitiatorBytes, Slot::Layer2Bytes];
     const PACKETS: &[Slot] =
@@ -244,18 +281,59 @@ fn settle(steps: &mut [Step]) -> bool {
                 if step.slot != Slot::Layer2Bytes {
                     step.slot = slot;
                 }
-            } else if ladder.contains(&step.slot) {
+            } else if ladder.contains(&step.slot)
+                && !matches!(step.slot, Slot::OutBytes | Slot::OutPackets)
+            {
                 step.slot = Slot::Skip;
             }
         }
     }
-    for index in 0..steps.len() {
-        let (before, rest) = steps.split_at_mut(index);
-        let step = &mut rest[0];
+    let (mut seen, mut several) = (0, false);
+    for step in steps.iter_mut().filter(|step| step.slot != Slot::Skip) {
+        let bit = step.slot.bit();
         // A length of 0 carries nothing (RFC 7011 allows it); a field that comes twice counts once.
-        if step.len == 0 || before.iter().any(|b| b.slot == step.slot) {
+        if step.len == 0 || (seen & bit != 0 && SEVERAL & bit == 0) {
             step.slot = Slot::Skip;
+            continue;
         }
+        several |= seen & bit != 0;
+        seen |= bit;
     }
-    payload
+    (payload, several)
+}
+
+/// Slots that tell of a packet's header.
+const HEADER: u64 = ADDRESSES
+    | Slot::SrcPort.bit()
+    | Slot::DstPort.bit()
+    | Slot::Protocol.bit()
+    | Slot::TcpFlags.bit()
+    | Slot::IcmpTypeCode.bit()
+    | Slot::IcmpType.bit()
+    | Slot::IcmpCode.bit()
+    | Slot::Ttl.bit()
+    | Slot::FragmentOffset.bit()
+    | Slot::FragmentFlags.bit();
+const ADDRESSES: u64 =
+    Slot::Src4.bit() | Slot::Dst4.bit() | Slot::Src6High.bit() | Slot::Dst6High.bit();
+
+/// A slot's bit; none of those that are gone when a template is compiled.
+fn bit(slot: Slot) -> u64 {
+    if (slot as usize) < SLOTS { slot.bit() } else { 0 }
+}
+
+/// Where the fields of an inner header begin, in templates that have two headers (Cisco XR, SRv6): two
+/// protocols, and addresses once more after a whole pair.
+fn inner_header(steps: &[Step]) -> Option<usize> {
+    if steps.iter().filter(|step| step.slot == Slot::Protocol).count() < 2 {
+        return None;
+    }
+    let mut seen = 0;
+    steps.iter().position(|step| {
+        let bit = bit(step.slot) & ADDRESSES;
+        let whole = |src: Slot, dst: Slot| seen & src.bit() != 0 && seen & dst.bit() != 0;
+        let pair = whole(Slot::Src4, Slot::Dst4) || whole(Slot::Src6High, Slot::Dst6High);
+        seen |= bit;
+        bit != 0 && pair
+    })
 }

@@ -33,6 +33,8 @@ struct Record {
     id: u16,
     options: bool,
     octets: usize,
+    /// The port that it came from, 0 when not known.
+    port: u16,
     tenure: Tenure,
     /// When it last came, and the longest it took to come again.
     refreshed: Millis,
@@ -91,7 +93,7 @@ impl Templates {
         domain: u32,
         definition: &Definition<'_>,
         dialect: Dialect,
-        now: Millis,
+        (port, now): (u16, Millis),
     ) -> Result<Option<u32>, DecodeErrorKind> {
         if domain == OVERFLOW {
             return Err(DecodeErrorKind::TooManyTemplates);
@@ -101,7 +103,9 @@ impl Templates {
         if let Some(index) = known {
             let template = &self.list[index as usize];
             if template.kind == definition.kind && template.definition == definition.bytes {
-                self.records[index as usize].repeated(now);
+                let record = &mut self.records[index as usize];
+                record.repeated(now);
+                record.port = port;
                 return Ok(None);
             }
             self.remove(domains, index);
@@ -114,6 +118,7 @@ impl Templates {
             id: definition.id,
             options,
             octets,
+            port,
             refreshed: now,
             ..Record::default()
         };
@@ -216,6 +221,60 @@ impl Templates {
         }
     }
 
+    /// Forgets the templates of a domain that came before `began`.
+    pub(crate) fn forget_older(&mut self, domains: &mut Domains, domain: u32, began: Millis) {
+        let mut kinds = std::mem::take(&mut domains.at_mut(domain).templates);
+        for kind in &mut kinds {
+            kind.retain(|_, index| {
+                let stays = self.records[*index as usize].refreshed >= began;
+                if !stays {
+                    self.release(*index);
+                }
+                stays
+            });
+        }
+        domains.at_mut(domain).templates = kinds;
+    }
+
+    /// The port from which a template came that a definition from another port changes.
+    pub(crate) fn redefined(
+        &self,
+        domains: &Domains,
+        domain: u32,
+        new: &Definition<'_>,
+        port: u16,
+    ) -> Option<u16> {
+        let index = find(domains.at(domain), new.id)?;
+        let (template, record) = (&self.list[index as usize], &self.records[index as usize]);
+        let same = template.kind == new.kind && template.definition == new.bytes;
+        let other = record.port != 0 && record.port != port;
+        (!same && other && record.tenure.is_good() | (record.refreshes == 0)).then_some(record.port)
+    }
+
+    /// Moves a template to another domain.
+    pub(crate) fn move_to(&mut self, domains: &mut Domains, from: u32, id: u16, to: u32) {
+        let Some(index) = find(domains.at(from), id) else { return };
+        let record = &mut self.records[index as usize];
+        let options = usize::from(record.options);
+        record.domain = to;
+        domains.at_mut(from).templates[options].remove(&id);
+        for kind in 0..2 {
+            if let Some(replaced) = domains.at_mut(to).templates[kind].insert(id, index)
+                && replaced != index
+            {
+                self.release(replaced);
+            }
+            if kind != options {
+                domains.at_mut(to).templates[kind].remove(&id);
+            }
+        }
+    }
+
+    /// Whether a template came at `began` or later.
+    pub(crate) fn is_since(&self, index: u32, began: Millis) -> bool {
+        self.records[index as usize].refreshed >= began
+    }
+
     /// Where a template is; none if it has not come, or its exporter repeats it no longer.
     #[inline]
     pub(crate) fn find(
@@ -237,7 +296,7 @@ impl Templates {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Template, TemplateAge)> {
         let known = self.records.iter().zip(&self.list).filter(|(record, _)| record.serial > 0);
         known.map(|(record, template)| {
-            let age = TemplateAge { refreshed: record.refreshed, used: record.tenure.is_good() };
+            let age = TemplateAge { refreshed: record.refreshed, used: record.tenure.is_proven() };
             (record.domain, template, age)
         })
     }

@@ -99,11 +99,35 @@ impl Clock {
     }
 }
 
+/// What of a flow's volume is told: of one that is cut off the octets go with the time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cut {
+    /// How long it lasted in all, milliseconds; 0 when nothing is cut off.
+    pub(crate) lasted_ms: u64,
+}
+
+impl Cut {
+    #[inline]
+    pub(crate) fn of(duration: u64) -> Self {
+        Self { lasted_ms: if duration > MAX_DURATION_MS { duration } else { 0 } }
+    }
+
+    /// What is left of a count, at least 1 of what was not 0.
+    #[inline]
+    pub(crate) fn count(self, all: u64) -> u64 {
+        if self.lasted_ms == 0 {
+            return all;
+        }
+        let left = u128::from(all) * u128::from(MAX_DURATION_MS) / u128::from(self.lasted_ms);
+        u64::try_from(left).unwrap_or(u64::MAX).max(all.min(1))
+    }
+}
+
 /// First and last packet on our clock, never after `now`, of a message whose clock is off by
 /// `correction`. Tells also whether the times had to be given up because they cannot be: the record then
 /// counts at its arrival.
 #[inline]
-pub(crate) fn event(time: FlowTime, correction: i64, now: Millis) -> (Millis, Millis, bool) {
+pub(crate) fn event(time: FlowTime, correction: i64, now: Millis) -> (Millis, Millis, bool, Cut) {
     let (age, duration) = match time {
         FlowTime::Age { end, duration } => ((end <= MAX_AGE_MS).then_some(end), duration),
         FlowTime::Absolute { start, end } => {
@@ -111,7 +135,7 @@ pub(crate) fn event(time: FlowTime, correction: i64, now: Millis) -> (Millis, Mi
         }
     };
     let end = now - age.unwrap_or(0);
-    (end - duration.min(MAX_DURATION_MS), end, age.is_none())
+    (end - duration.min(MAX_DURATION_MS), end, age.is_none(), Cut::of(duration))
 }
 
 /// How long ago a time on a corrected clock was. A header may be of another clock than the records are
@@ -313,7 +337,7 @@ mod tests {
         let end = at.0 - 1000 + 3_600_000;
         let time = FlowTime::Absolute { start: end - 500, end };
         let correction = clock.correction(header(at), at);
-        assert_eq!(event(time, correction, at), (at - 1500, at - 1000, false));
+        assert_eq!(event(time, correction, at), (at - 1500, at - 1000, false, Cut::default()));
     }
 
     #[test]
@@ -338,16 +362,19 @@ mod tests {
     fn a_broken_clock_counts_as_arrival_and_long_flows_are_clipped() {
         let now = Millis(1_700_000_000_000);
         let age = FlowTime::Age { end: 4_000_000, duration: 9_000_000 };
-        assert_eq!(event(age, 0, now), (now - 300_000, now, true));
+        let cut = Cut { lasted_ms: 9_000_000 };
+        assert_eq!(event(age, 0, now), (now - 300_000, now, true, cut));
+        assert_eq!((cut.count(9000), cut.count(1), cut.count(0)), (300, 1, 0));
+        let whole = Cut::default();
         // Neither by its header nor by our clock.
         let end = now.0 - 7_200_000;
-        assert_eq!(event(FlowTime::Absolute { start: end, end }, 0, now), (now, now, true));
+        assert_eq!(event(FlowTime::Absolute { start: end, end }, 0, now), (now, now, true, whole));
         let end = now.0 + 7_200_000;
-        assert_eq!(event(FlowTime::Absolute { start: end, end }, 0, now), (now, now, true));
+        assert_eq!(event(FlowTime::Absolute { start: end, end }, 0, now), (now, now, true, whole));
         // The header is of 1970, the records are right.
         let time = FlowTime::Absolute { start: now.0 - 800, end: now.0 - 500 };
         let correction = Clock::default().correction(0, now);
-        assert_eq!(event(time, correction, now), (now - 800, now - 500, false));
+        assert_eq!(event(time, correction, now), (now - 800, now - 500, false, whole));
     }
 
     #[test]

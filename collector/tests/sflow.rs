@@ -83,7 +83,9 @@ fn tunnels_show_their_outside_or_their_inside() {
     check("geneve with an option", &tunnel(17, &udp(40_000, 6081, &geneve)));
     // SRv6: a routing header and then the packet, over IPv6.
     let routing = bytes().raw(&[4, 2, 4, 0, 0, 0, 0, 0]).raw(&[0; 16]).raw(&ip).0;
-    let srv6 = ethernet(0x86dd, &ipv6(43, 1, 2, &routing));
+    let mut srv6 = ethernet(0x86dd, &ipv6(43, 1, 2, &routing));
+    // To a router, not to a protected host.
+    srv6[42] = 0xff;
     assert_eq!(sampled(&within(Tunnel::Outer), 1, &srv6).unwrap().protocol, 4);
     let got = text(sampled(&within(Tunnel::Inner), 1, &srv6));
     assert_eq!(got, "198.51.100.1:53 > 203.0.113.7:30120 p17 48");

@@ -49,6 +49,8 @@ pub enum SamplingSource {
     Operator,
     /// Sampler table matched by sampler or selector id.
     Sampler,
+    /// Option scoped to the interface.
+    Interface,
     /// Option scoped to the template (IE 145).
     Template,
     /// Option of the whole observation domain (IE 34, 50).

@@ -7,6 +7,7 @@ use weir_model::{FlowRecord, Forwarding, Fragment, Millis};
 use super::packet::{self, LinkType};
 use super::{Context, Visit, average_length, split_icmp};
 use crate::bounds::Claim;
+use crate::connections::{TEARDOWN, Told, UPDATE};
 use crate::domain::DomainKey;
 use crate::exporter::ETHERNET_HEADER;
 use crate::fields::{BIFLOW, Fields, PAYLOAD, Raw, SECTION, Slot, TIMES, ntp_ms};
@@ -36,7 +37,7 @@ pub(super) fn flows<V: Visit>(
     record: &[u8],
     sampling: u32,
 ) {
-    if raw.slots() & (SECTION | BIFLOW) != 0 {
+    if raw.slots() & (SECTION | BIFLOW | Slot::Event.bit()) != 0 {
         rare_flows(cx, export, raw, record, sampling);
     } else {
         plain_flow(cx, export, raw, sampling);
@@ -62,10 +63,12 @@ pub(super) fn plain_flow<V: Visit, F: Fields>(
         return;
     }
     let (start, end) = times(cx, export, raw);
-    let claim = claim(raw, (packets, bytes), sampling, end.since(start));
+    let lasted = end.since(start).max(cx.cut.lasted_ms);
+    let claim = claim(raw, (packets, bytes), sampling, lasted);
     if !cx.possible(claim, input_if) || !cx.admit(input_if, output_if, start, end) {
         return;
     }
+    let (packets, bytes) = (cx.cut.count(packets), cx.cut.count(bytes));
     let exporter = cx.exporter.id;
     cx.visit.make(|| {
         let mut flow = FlowRecord {
@@ -94,9 +97,15 @@ fn rare_flows<V: Visit>(
     record: &[u8],
     sampling: u32,
 ) {
-    let Some(mut flow) =
-        from_section(cx, raw, record).or_else(|| from_fields(raw, cx.exporter.overhead))
-    else {
+    if raw.has(Slot::Event) && raw.slots() & PAYLOAD != 0 {
+        return connection(cx, raw, sampling);
+    }
+    // A record with addresses and counters needs no packet's: that is of the first one.
+    let (packets, bytes) = counts(raw, cx.exporter.overhead);
+    let told = (packets > 0 && bytes > 0) || raw.slots() & BIFLOW != 0;
+    let fields = || from_fields(raw, cx.exporter.overhead);
+    let whole = if told { fields() } else { None };
+    let Some(mut flow) = whole.or_else(|| from_section(cx, raw, record)).or_else(fields) else {
         cx.not_traffic();
         return;
     };
@@ -109,9 +118,11 @@ fn rare_flows<V: Visit>(
     flow.exporter = cx.exporter.id;
     let answered = raw.u64(Slot::ReverseBytes) > 0 || raw.u64(Slot::ReversePackets) > 0;
     let reverse = answered.then(|| reversed(&flow, raw));
-    for flow in [(flow.packets > 0).then_some(flow), reverse].into_iter().flatten() {
+    for mut flow in [(flow.packets > 0).then_some(flow), reverse].into_iter().flatten() {
         let counts = (flow.packets, flow.bytes);
-        let claim = claim(raw, counts, sampling, flow.end.since(flow.start));
+        let lasted = flow.end.since(flow.start).max(cx.cut.lasted_ms);
+        let claim = claim(raw, counts, sampling, lasted);
+        (flow.packets, flow.bytes) = (cx.cut.count(flow.packets), cx.cut.count(flow.bytes));
         if cx.possible(claim, flow.input_if) {
             cx.record(&flow);
         }
@@ -132,6 +143,69 @@ fn claim(
     let timed = raw.slots() & TIMES != 0;
     let whole_packets = raw.slots() & PAYLOAD == 0;
     Claim { packets, bytes, sampling, duration_ms: timed.then_some(duration_ms), whole_packets }
+}
+
+/// What a firewall says of a connection (Cisco, "ASA NetFlow Implementation Guide"): updates tell what
+/// passed since the last one, the teardown what passed in all. Of a teardown counts what updates have not
+/// told. Events without volume (created, denied) are no traffic.
+fn connection<V: Visit>(cx: &mut Context<'_, V>, raw: &Raw, sampling: u32) {
+    let Some(mut flow) = from_fields(raw, 0) else { return cx.not_traffic() };
+    let event = [Slot::EventMillis, Slot::EndMillis].map(|slot| raw.u64(slot));
+    let end = event.into_iter().find(|at| *at > 0).unwrap_or(0);
+    let volume = [raw.u64(Slot::Bytes), raw.u64(Slot::ReverseBytes)];
+    let packets = [raw.u64(Slot::Packets), raw.u64(Slot::ReversePackets)];
+    let key = (cx.exporter.domains.at(cx.domain).serial, raw.u32(Slot::Connection));
+    let begun = raw.u64(Slot::StartMillis);
+    let told = Told { volume, packets, end };
+    let (told, since) = match raw.u8(Slot::Event) {
+        UPDATE => cx.exporter.connections.update(key, told),
+        TEARDOWN => cx.exporter.connections.teardown(key, told),
+        _ => (told, 0),
+    };
+    let start = if since > 0 { since } else { begun };
+    let start = if start > 0 { start.min(end) } else { end };
+    (flow.start, flow.end) = match end {
+        0 => cx.event(FlowTime::Age { end: 0, duration: 0 }),
+        end => cx.event(FlowTime::Absolute { start, end }),
+    };
+    (flow.sampling, flow.exporter) = (sampling, cx.exporter.id);
+    let back = FlowRecord {
+        src: flow.dst,
+        dst: flow.src,
+        src_port: flow.dst_port,
+        dst_port: flow.src_port,
+        input_if: flow.output_if,
+        output_if: flow.input_if,
+        tcp_flags: 0,
+        ..flow
+    };
+    let mut any = false;
+    for (mut flow, side) in [(flow, 0), (back, 1)] {
+        (flow.packets, flow.bytes) = (told.packets[side], told.volume[side]);
+        if flow.packets == 0 {
+            flow.packets = flow.bytes.div_ceil(FULL_PACKET);
+        }
+        if flow.packets == 0 {
+            continue;
+        }
+        any = true;
+        let length = average_length(flow.packets, flow.bytes);
+        (flow.length_min, flow.length_max) = (length, length);
+        let claim = Claim {
+            packets: flow.packets,
+            bytes: flow.bytes,
+            sampling,
+            duration_ms: Some(flow.end.since(flow.start).max(cx.cut.lasted_ms)),
+            whole_packets: false,
+        };
+        (flow.packets, flow.bytes) = (cx.cut.count(flow.packets), cx.cut.count(flow.bytes));
+        if cx.possible(claim, flow.input_if) {
+            cx.record(&flow);
+        }
+    }
+    if !any {
+        cx.not_traffic();
+    }
 }
 
 /// Whether a record tells of packets that were sampled before. flowDirection (61): 0 is ingress, 1
@@ -197,7 +271,7 @@ fn icmp(flow: &mut FlowRecord, raw: &impl Fields) {
 
 /// Some routers have both families in one template and fill in one: the other is zero.
 #[inline]
-fn addresses(raw: &impl Fields) -> Option<(IpAddr, IpAddr)> {
+pub(super) fn addresses(raw: &impl Fields) -> Option<(IpAddr, IpAddr)> {
     let (src, dst) = (raw.u32(Slot::Src4), raw.u32(Slot::Dst4));
     if src != 0 || dst != 0 {
         return Some((IpAddr::V4(Ipv4Addr::from_bits(src)), IpAddr::V4(Ipv4Addr::from_bits(dst))));
@@ -208,12 +282,21 @@ fn addresses(raw: &impl Fields) -> Option<(IpAddr, IpAddr)> {
     (src != 0 || dst != 0).then(|| (address(src), address(dst)))
 }
 
+/// Counters at the egress beside others.
+const OUT: u64 = Slot::OutBytes.bit() | Slot::OutPackets.bit();
+
 #[inline]
 fn counts(raw: &impl Fields, overhead: u64) -> (u64, u64) {
     // One of the two is 0: a template's octets are settled to one field.
-    let bytes = raw.u64(Slot::Bytes) | raw.u64(Slot::Layer2Bytes);
-    let packets =
-        if raw.has(Slot::Packets) { raw.u64(Slot::Packets) } else { bytes.div_ceil(FULL_PACKET) };
+    let mut bytes = raw.u64(Slot::Bytes) | raw.u64(Slot::Layer2Bytes);
+    let mut packets = raw.u64(Slot::Packets);
+    if raw.slots() & OUT != 0 && bytes == 0 && packets == 0 {
+        // Counted at the egress, in a template for both.
+        (packets, bytes) = (raw.u64(Slot::OutPackets), raw.u64(Slot::OutBytes));
+    }
+    if packets == 0 && !raw.has(Slot::Packets) {
+        packets = bytes.div_ceil(FULL_PACKET);
+    }
     // Octets without a packet are a rounding of the exporter's: there was at least one.
     let packets = if packets == 0 && bytes > 0 { 1 } else { packets };
     let overhead = if raw.has(Slot::Layer2Bytes) { ETHERNET_HEADER } else { overhead };
@@ -267,9 +350,10 @@ fn from_section<V: Visit>(cx: &Context<'_, V>, raw: &Raw, record: &[u8]) -> Opti
     let (link, section) = frame.or_else(ip)?;
     let wire = if raw.has(Slot::FrameSize) { raw.u32(Slot::FrameSize) } else { u32::MAX };
     let mut flow = FlowRecord::EMPTY;
-    packet::parse(link, section, wire, cx.tunnel, &mut flow)?;
-    flow.packets = raw.u64(Slot::Packets).max(1);
-    flow.bytes = flow.bytes.saturating_mul(flow.packets);
+    packet::parse(link, section, wire, cx.view, &mut flow)?;
+    let (packets, bytes) = counts(raw, cx.exporter.overhead);
+    flow.packets = packets.max(1);
+    flow.bytes = if bytes > 0 { bytes } else { flow.bytes.saturating_mul(flow.packets) };
     flow.forwarding = forwarding(raw);
     flow.input_if = raw.u32(Slot::InputIf);
     flow.output_if = raw.u32(Slot::OutputIf);
@@ -314,6 +398,13 @@ fn times<V: Visit>(
             return cx.event_by_uptime(uptime, first, last);
         }
         let duration = uptime_age(last, first);
+        if let (start @ 1.., end @ 1..) = (raw.u64(Slot::StartMillis), raw.u64(Slot::EndMillis))
+            && raw.u64(Slot::Init) == 0
+            && cx.exporter.domains.at(cx.domain).init_ms == 0
+        {
+            // Nothing says when the uptime began.
+            return cx.event(FlowTime::Absolute { start, end });
+        }
         let init_ms = cx.exporter.domains.at(cx.domain).init_ms;
         let time = ipfix_uptime(export, raw, init_ms, last, duration);
         return cx.event(time);
@@ -359,7 +450,11 @@ fn rare_time(export: &Export, raw: &impl Fields) -> FlowTime {
         0 => raw.u64(Slot::DurationMicros) / 1000,
         ms => ms,
     };
+    let event = raw.u64(Slot::EventMillis);
     match (start, end) {
+        (0, 0) if event > 0 => {
+            return FlowTime::Absolute { start: event.saturating_sub(duration), end: event };
+        }
         (0, 0) => {}
         (0, end) => return FlowTime::Absolute { start: end.saturating_sub(duration), end },
         (start, 0) => {

@@ -10,6 +10,7 @@ use super::flow::Export;
 use super::set::sets;
 use super::{Context, Visit};
 use crate::domain::DomainKey;
+use crate::epoch::Mark;
 use crate::error::{DecodeError, DecodeErrorKind};
 use crate::read::{be16, be32};
 use crate::template::Dialect;
@@ -56,6 +57,7 @@ fn message<V: Visit>(
     let domain = DomainKey { session: cx.session, ..DomainKey::new(10, word(12)) };
     let export = Export { domain, uptime: None, unix_ms };
     cx.speaks(domain, Some(unix_ms));
+    cx.stands(Mark::Sequence(word(8)));
     let flows = cx.tally.flows;
     // A length below the header's, or beyond the datagram, is not believed.
     let believed = (HEADER..=rest.len()).contains(&stated);

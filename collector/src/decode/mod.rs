@@ -16,13 +16,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use weir_model::{ExporterId, FlowRecord, Millis, SamplingSource};
 
 use crate::bounds::Claim;
-use crate::config::Tunnel;
 use crate::domain::{DomainKey, OVERFLOW};
+use crate::epoch::{Heard, Mark};
 use crate::error::{DecodeError, DecodeErrorKind};
 use crate::exporter::Exporter;
 use crate::read::{be16, be32, be128};
+use crate::sampling::Scope;
 use crate::template::Template;
-use crate::time::{self, FlowTime, MAX_AGE_MS, MAX_DURATION_MS, Timeouts, uptime_age};
+use crate::time::{self, Cut, FlowTime, MAX_AGE_MS, MAX_DURATION_MS, Timeouts, uptime_age};
+use packet::View;
 
 /// What decoding yields, as it goes. Only records matter to the receive path; the rest is for
 /// people who look on.
@@ -68,14 +70,7 @@ pub(crate) trait Visit {
 
     /// An option told a sampling rate.
     #[inline]
-    fn learned(
-        &mut self,
-        _domain: DomainKey,
-        _sampler: Option<u64>,
-        _template: Option<u16>,
-        _rate: u32,
-    ) {
-    }
+    fn learned(&mut self, _domain: DomainKey, _scope: Scope, _rate: u32) {}
 
     /// A data set whose template has not come.
     #[inline]
@@ -112,13 +107,22 @@ pub(crate) struct Context<'a, V> {
     pub(crate) tally: &'a mut Tally,
     pub(crate) visit: &'a mut V,
     pub(crate) now: Millis,
-    pub(crate) tunnel: Tunnel,
+    pub(crate) view: View<'a>,
     /// The connection, for IPFIX over TCP; 0 for datagrams.
     pub(crate) session: u32,
     /// Where the exporter keeps what it knows of the domain that speaks.
     pub(crate) domain: u32,
+    /// Where it keeps what it knows of the domain of that number, whatever the port.
+    pub(crate) any_port: u32,
+    /// The sender's port.
+    pub(crate) port: u16,
+    /// Set when the message seems to be of another life of its domain than the one that is known, which
+    /// began then: what is older does not tell how to read it.
+    pub(crate) doubtful: Option<Millis>,
     /// By how much that domain's clock is off, in this message. Milliseconds.
     pub(crate) correction: i64,
+    /// What is cut off of the flow whose times were last asked for.
+    pub(crate) cut: Cut,
 }
 
 impl<'a, V: Visit> Context<'a, V> {
@@ -128,10 +132,23 @@ impl<'a, V: Visit> Context<'a, V> {
         tally: &'a mut Tally,
         visit: &'a mut V,
         now: Millis,
-        tunnel: Tunnel,
-        session: u32,
+        view: View<'a>,
+        (session, port): (u32, u16),
     ) -> Self {
-        Self { exporter, tally, visit, now, tunnel, session, domain: OVERFLOW, correction: 0 }
+        Self {
+            exporter,
+            tally,
+            visit,
+            now,
+            view,
+            session,
+            domain: OVERFLOW,
+            any_port: OVERFLOW,
+            port,
+            doubtful: None,
+            correction: 0,
+            cut: Cut::default(),
+        }
     }
 }
 
@@ -140,12 +157,39 @@ impl<V: Visit> Context<'_, V> {
     /// is one.
     #[inline]
     pub(crate) fn speaks(&mut self, key: DomainKey, unix_ms: Option<u64>) {
-        self.domain = self.exporter.domain(key, self.now);
+        self.any_port = self.exporter.domain(key, self.now);
+        let own = self.exporter.domain_of_port(key, self.port);
+        self.domain = own.unwrap_or(self.any_port);
+        self.doubtful = None;
         if let Some(unix_ms) = unix_ms {
             let clock = &mut self.exporter.domains.at_mut(self.domain).clock;
             clock.exported(unix_ms, self.now);
             self.correction = clock.correction(unix_ms, self.now);
         }
+    }
+
+    /// Takes note of where the domain that speaks stands.
+    #[inline]
+    pub(crate) fn stands(&mut self, mark: Mark) {
+        if self.domain == OVERFLOW {
+            return;
+        }
+        match self.exporter.domains.at_mut(self.domain).epochs.heard(mark, self.now) {
+            Heard::Known => {}
+            Heard::Doubtful(began) => self.doubtful = Some(began),
+            Heard::Restarted(began) => self.exporter.restarted(self.domain, began),
+        }
+    }
+
+    /// Where the template of a data set is, if it tells how to read this message.
+    #[inline]
+    pub(crate) fn template(&mut self, id: u16) -> Option<u32> {
+        let mut found = self.exporter.template(self.domain, id, self.now);
+        if found.is_none() && self.domain != self.any_port {
+            found = self.exporter.template(self.any_port, id, self.now);
+        }
+        let began = self.doubtful.unwrap_or_default();
+        found.filter(|index| self.exporter.templates.is_since(*index, began))
     }
 
     /// Hands a record on.
@@ -281,6 +325,7 @@ impl<V: Visit> Context<'_, V> {
         let (age, duration) = (uptime.wrapping_sub(last), last.wrapping_sub(first));
         if let (0..=MAX_AGE_MS, 0..=MAX_DURATION_MS) = (u64::from(age), u64::from(duration)) {
             let end = self.now - u64::from(age);
+            self.cut = Cut::default();
             return (end - u64::from(duration), end);
         }
         let (end, duration) = (uptime_age(uptime, last), uptime_age(last, first));
@@ -290,7 +335,8 @@ impl<V: Visit> Context<'_, V> {
     /// First and last packet on weir's clock.
     #[inline]
     pub(crate) fn event(&mut self, time: FlowTime) -> (Millis, Millis) {
-        let (start, end, implausible) = time::event(time, self.correction, self.now);
+        let (start, end, implausible, cut) = time::event(time, self.correction, self.now);
+        self.cut = cut;
         if implausible {
             self.exporter.implausible_times = self.exporter.implausible_times.wrapping_add(1);
         }

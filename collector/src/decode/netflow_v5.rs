@@ -83,11 +83,12 @@ fn flow<V: Visit, const ALL: bool>(
     let overhead = if ALL { 0 } else { cx.exporter.overhead };
     let packets = u64::from(long(16));
     let bytes = u64::from(long(20)).saturating_sub(packets * overhead);
-    let duration_ms = Some(end.since(start));
+    let duration_ms = Some(end.since(start).max(cx.cut.lasted_ms));
     let claim = Claim { packets, bytes, sampling, duration_ms, whole_packets: true };
     if !cx.possible(claim, input_if) {
         return None;
     }
+    let (packets, bytes) = (cx.cut.count(packets), cx.cut.count(bytes));
     if ALL {
         cx.lasted(start, end);
     } else if !cx.admit(input_if, output_if, start, end) {

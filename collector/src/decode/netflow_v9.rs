@@ -10,6 +10,7 @@ use super::flow::Export;
 use super::set::sets;
 use super::{Context, Visit};
 use crate::domain::DomainKey;
+use crate::epoch::Mark;
 use crate::error::{DecodeError, DecodeErrorKind};
 use crate::read::be32;
 use crate::template::Dialect;
@@ -28,9 +29,11 @@ pub(crate) fn decode<V: Visit>(cx: &mut Context<'_, V>, payload: &[u8]) -> Resul
     let domain = DomainKey::new(9, word(16));
     let export = Export { domain, uptime: Some(word(4)), unix_ms };
     cx.speaks(domain, Some(unix_ms));
+    cx.stands(Mark::Uptime(word(4)));
     let flows = cx.tally.flows;
-    cx.exporter.sequence(cx.domain, word(12), 1);
-    let (_, result) = sets(cx, &export, Dialect::V9, payload, HEADER..payload.len());
+    let (found, result) = sets(cx, &export, Dialect::V9, payload, HEADER..payload.len());
+    let records = (!found.unread).then_some(found.records);
+    cx.exporter.sequence_v9(cx.domain, word(12), records);
     cx.was_good(flows);
     result
 }

@@ -7,7 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
-use weir_model::{FlowRecord, Fragment};
+use weir_model::{FlowRecord, Fragment, PrefixSet};
 
 use crate::config::Tunnel;
 use crate::read::{be16, be32, be128};
@@ -59,10 +59,30 @@ mod ethertype {
     pub(super) const VLAN: u16 = 0x8100;
     pub(super) const QINQ: u16 = 0x88a8;
     pub(super) const QINQ_OLD: u16 = 0x9100;
+    pub(super) const QINQ_OLD_2: u16 = 0x9200;
+    pub(super) const QINQ_OLD_3: u16 = 0x9300;
+    /// IEEE 802.1ah.
+    pub(super) const PBB: u16 = 0x88e7;
     pub(super) const MPLS: u16 = 0x8847;
     pub(super) const MPLS_MULTICAST: u16 = 0x8848;
     pub(super) const PPPOE: u16 = 0x8864;
     pub(super) const TEB: u16 = 0x6558;
+}
+
+/// Which header of a tunnelled packet counts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View<'a> {
+    pub(crate) tunnel: Tunnel,
+    pub(crate) protected: &'a PrefixSet,
+}
+
+impl View<'_> {
+    /// Whether the inside of a packet to `outer` counts. Never that of one to a protected host: it is that
+    /// host which gets it, whatever is written inside.
+    #[inline]
+    pub(crate) fn looks_inside(self, outer: IpAddr) -> bool {
+        self.tunnel == Tunnel::Inner && !self.protected.contains(outer)
+    }
 }
 
 /// Whether a packet's transport header was in reach, or is absent by nature.
@@ -75,10 +95,10 @@ pub(crate) fn parse(
     link: LinkType,
     frame: &[u8],
     wire_len: u32,
-    tunnel: Tunnel,
+    view: View<'_>,
     out: &mut FlowRecord,
 ) -> Option<Complete> {
-    let walk = Walk { whole: frame.len(), wire_len, tunnel, layers: 0 };
+    let walk = Walk { whole: frame.len(), wire_len, view, layers: 0 };
     if link == LinkType::Ethernet && be16(frame, 12) == Some(ethertype::IPV4) {
         // By far the most: no tag, IPv4.
         return walk.ipv4(frame.get(14..)?, out);
@@ -87,14 +107,14 @@ pub(crate) fn parse(
 }
 
 #[derive(Clone, Copy)]
-struct Walk {
+struct Walk<'a> {
     whole: usize,
     wire_len: u32,
-    tunnel: Tunnel,
+    view: View<'a>,
     layers: u32,
 }
 
-impl Walk {
+impl Walk<'_> {
     fn deeper(self) -> Option<Self> {
         (self.layers < MAX_LAYERS).then_some(Self { layers: self.layers + 1, ..self })
     }
@@ -127,9 +147,13 @@ impl Walk {
         let next = self.deeper()?;
         match kind {
             ethertype::IPV4 | ethertype::IPV6 => next.ip(rest, out),
-            ethertype::VLAN | ethertype::QINQ | ethertype::QINQ_OLD => {
-                next.ether_type(be16(rest, 2)?, rest.get(4..)?, out)
-            }
+            ethertype::VLAN
+            | ethertype::QINQ
+            | ethertype::QINQ_OLD
+            | ethertype::QINQ_OLD_2
+            | ethertype::QINQ_OLD_3 => next.ether_type(be16(rest, 2)?, rest.get(4..)?, out),
+            // The service tag of a provider backbone, and the customer's frame.
+            ethertype::PBB => next.ethernet(rest.get(4..)?, out),
             ethertype::MPLS | ethertype::MPLS_MULTICAST => next.mpls(rest, out),
             ethertype::PPPOE => next.ppp(rest.get(6..)?, out),
             ethertype::TEB => next.ethernet(rest, out),
@@ -190,7 +214,9 @@ impl Walk {
     }
 
     fn looks_like_ip(&self, rest: &[u8]) -> bool {
-        let left = self.wire_left(rest);
+        // A frame said to be no longer than what was captured of it was cut, and says nothing.
+        let told = usize::try_from(self.wire_len).is_ok_and(|wire| wire > self.whole);
+        let left = if told { self.wire_left(rest) } else { u32::MAX };
         match rest.first().map(|b| b >> 4) {
             Some(4) => {
                 let header = u32::from(rest[0] & 15) * 4;
@@ -242,12 +268,15 @@ impl Walk {
         Some(self.transport(rest.get(header_len..), out))
     }
 
-    /// The length an IP header states, unless it is absent (segmentation offload) or more than
-    /// the wire carried.
+    /// The length an IP header states, unless it is absent (segmentation offload). What the agent says of
+    /// the frame's length is wrong with some (Juniper states that of the sampled header), and no router
+    /// forwards a packet that is shorter than its header says (RFC 1812 §5.2.2).
     #[inline]
     fn length(&self, stated: u16, rest: &[u8], out: &mut FlowRecord) {
-        let wire = u16::try_from(self.wire_left(rest)).unwrap_or(u16::MAX);
-        let length = if stated == 0 || stated > wire { wire } else { stated };
+        let length = match stated {
+            0 => u16::try_from(self.wire_left(rest)).unwrap_or(u16::MAX),
+            stated => stated,
+        };
         (out.length_min, out.length_max) = (length, length);
         out.bytes = u64::from(length);
     }
@@ -285,7 +314,7 @@ impl Walk {
             }),
             _ => true,
         };
-        if self.tunnel == Tunnel::Inner && carries(out) {
+        if carries(out) && self.view.looks_inside(out.dst) {
             let mut inner = *out;
             if let Some(complete) = self.inner(body, &mut inner) {
                 *out = inner;

@@ -9,15 +9,17 @@ use std::ops::Range;
 
 use weir_model::SamplingSource;
 
-use super::flow::{Export, flows, plain_flow};
+use super::flow::{Export, addresses, flows, plain_flow};
+use super::packet::View;
 use super::{Context, Visit};
+use crate::config::Tunnel;
 use crate::domain::DomainKey;
 use crate::error::{DecodeError, DecodeErrorKind};
 use crate::fields::{
-    Fields, LOAD, Places, Raw, SAMPLING, SECTION, Slot, TRAFFIC, number, section_place,
+    Fields, LOAD, Places, Raw, SAMPLING, SECTION, SEVERAL, Slot, TRAFFIC, number, section_place,
 };
 use crate::read::be16;
-use crate::sampling::Scope;
+use crate::sampling::{Of, Scope};
 use crate::template::{Definition, Dialect, Kind, Step, Template, VARIABLE};
 
 /// What a walk over the sets of one message found.
@@ -146,7 +148,8 @@ fn define<V: Visit>(
     definition: &Definition<'_>,
     dialect: Dialect,
 ) {
-    match cx.exporter.define(cx.domain, definition, dialect, cx.now) {
+    let from = (cx.port, cx.now);
+    match cx.exporter.define(cx.domain, definition, dialect, from) {
         Ok(Some(changed)) => {
             cx.visit.template(export.domain, cx.exporter.templates.at(changed));
             catch_up(cx, export.domain, definition.id);
@@ -158,12 +161,11 @@ fn define<V: Visit>(
 
 /// Decodes what has waited for a template, as of the time it arrived.
 fn catch_up<V: Visit>(cx: &mut Context<'_, V>, domain: DomainKey, id: u16) {
-    if cx.exporter.pending.octets() == 0 {
-        return;
-    }
     let (now, correction) = (cx.now, cx.correction);
-    let mut payload = vec![0; LOAD];
-    while let Some(waiting) = cx.exporter.pending.take(domain, id, now, &mut payload) {
+    let mut payload = Vec::new();
+    while let Some(waiting) = cx.exporter.pending.take(domain, id, now) {
+        payload.resize(LOAD, 0);
+        payload.extend(&waiting.body);
         let export = Export { domain, uptime: waiting.uptime, unix_ms: waiting.unix_ms };
         let set = Set { payload: &payload, start: LOAD, end: payload.len() };
         cx.now = waiting.arrived;
@@ -173,7 +175,7 @@ fn catch_up<V: Visit>(cx: &mut Context<'_, V>, domain: DomainKey, id: u16) {
         data_set(cx, &export, id, set, &mut Found::default());
         cx.visit.waited(false);
         (cx.now, cx.correction) = (now, correction);
-        payload.truncate(LOAD);
+        payload.clear();
     }
 }
 
@@ -184,7 +186,7 @@ fn data_set<V: Visit>(
     set: Set<'_>,
     found: &mut Found,
 ) {
-    let Some(index) = cx.exporter.template(cx.domain, id, cx.now) else {
+    let Some(index) = cx.template(id) else {
         cx.exporter.unknown_templates = cx.exporter.unknown_templates.wrapping_add(1);
         cx.exporter.undecoded_at = cx.now;
         cx.visit.unknown_template(export.domain, id, set.body().len());
@@ -202,7 +204,9 @@ fn data_set<V: Visit>(
         0
     } else if template.variable {
         variable_records(cx, export, &template, set.body())
-    } else if let Some(places) = &template.places {
+    } else if let Some(places) = &template.places
+        && cx.exporter.domains.at(cx.domain).sampling.interfaces.is_empty()
+    {
         placed_records(cx, export, &template, places, set)
     } else {
         fixed_records(cx, export, &template, set)
@@ -228,7 +232,7 @@ fn placed_records<V: Visit>(
     places: &Places,
     set: Set<'_>,
 ) -> usize {
-    let sampling = Rate::new(cx, export, template).rate;
+    let sampling = Rate::new(cx, template).rate;
     let count = set.body().len() / template.record_len;
     let mut start = set.start;
     for _ in 0..count {
@@ -247,11 +251,8 @@ fn fixed_records<V: Visit>(
     template: &Template,
     set: Set<'_>,
 ) -> usize {
-    let mut rate = Rate::new(cx, export, template);
-    let mut raw = Raw::new(template.has);
-    for (slot, place) in &template.sections {
-        raw.put(*slot, *place);
-    }
+    let mut rate = Rate::new(cx, template);
+    let mut reading = Reading::new(cx, template);
     let count = set.body().len() / template.record_len;
     let mut start = set.start;
     for _ in 0..count {
@@ -259,14 +260,8 @@ fn fixed_records<V: Visit>(
         // The record with the eight octets before it: a field is what is left of the eight octets
         // that end with it, so no length needs a case of its own.
         let Some(window) = set.payload.get(start - LOAD..next) else { break };
-        for op in &template.ops {
-            let from = usize::from(op.end);
-            if let Some(octets) = window.get(from..from + LOAD).and_then(<[u8]>::first_chunk) {
-                let value = u64::from_be_bytes(*octets);
-                raw.put(op.slot, value & MASKS[usize::from(op.len & 15)]);
-            }
-        }
-        one_record(cx, export, template, &raw, &window[LOAD..], &mut rate);
+        let raw = reading.fixed(cx.view, window);
+        one_record(cx, export, template, raw, &window[LOAD..], &mut rate);
         start = next;
     }
     count
@@ -278,22 +273,90 @@ fn variable_records<V: Visit>(
     template: &Template,
     set: &[u8],
 ) -> usize {
-    let mut rate = Rate::new(cx, export, template);
-    let mut raw = Raw::new(template.has);
+    let mut rate = Rate::new(cx, template);
+    let mut reading = Reading::new(cx, template);
     let mut rest = set;
     let mut count = 0;
     while rest.len() >= template.record_len {
-        raw.clear();
-        let Some(len) = variable_record(&mut raw, &template.steps, rest) else {
+        let Some((len, raw)) = reading.variable(cx.view, rest) else {
             cx.fault(DecodeErrorKind::BadRecord);
             break;
         };
         let (record, after) = rest.split_at(len);
         rest = after;
-        one_record(cx, export, template, &raw, record, &mut rate);
+        one_record(cx, export, template, raw, record, &mut rate);
         count += 1;
     }
     count
+}
+
+/// How the records of one set are read: as their outer header has them, or as the inner one if that counts
+/// and there is one.
+struct Reading<'a> {
+    template: &'a Template,
+    raw: Raw,
+    inner: Option<(&'a Template, Raw)>,
+}
+
+impl<'a> Reading<'a> {
+    fn new<V: Visit>(cx: &Context<'_, V>, template: &'a Template) -> Self {
+        let inner = template.inner.as_deref().filter(|_| cx.view.tunnel == Tunnel::Inner);
+        let raw = |template: &Template| {
+            let mut raw = Raw::new(template.has);
+            template.sections.iter().for_each(|(slot, place)| raw.put(*slot, *place));
+            raw
+        };
+        Self { template, raw: raw(template), inner: inner.map(|inner| (inner, raw(inner))) }
+    }
+
+    /// Reads a record that `window` holds, with the eight octets before it.
+    #[inline]
+    fn fixed(&mut self, view: View<'_>, window: &[u8]) -> &Raw {
+        fixed_record(&mut self.raw, self.template, window);
+        if let Some((template, raw)) = &mut self.inner {
+            fixed_record(raw, template, window);
+        }
+        self.which(view)
+    }
+
+    /// Reads the record that `rest` begins with; says how long it was, `None` when it overruns.
+    fn variable(&mut self, view: View<'_>, rest: &[u8]) -> Option<(usize, &Raw)> {
+        self.raw.clear();
+        let len = variable_record(&mut self.raw, &self.template.steps, rest)?;
+        if let Some((template, raw)) = &mut self.inner {
+            raw.clear();
+            variable_record(raw, &template.steps, rest)?;
+        }
+        Some((len, self.which(view)))
+    }
+
+    #[inline]
+    fn which(&self, view: View<'_>) -> &Raw {
+        let Some((_, inner)) = &self.inner else { return &self.raw };
+        let outside = addresses(&self.raw);
+        let inside = addresses(inner).is_some();
+        let looks = outside.is_none_or(|(_, dst)| view.looks_inside(dst));
+        if inside && looks { inner } else { &self.raw }
+    }
+}
+
+/// Reads a record of fields that are all alike.
+#[inline]
+fn fixed_record(raw: &mut Raw, template: &Template, window: &[u8]) {
+    if template.several {
+        raw.forget(SEVERAL);
+    }
+    for op in &template.ops {
+        let from = usize::from(op.end);
+        if let Some(octets) = window.get(from..from + LOAD).and_then(<[u8]>::first_chunk) {
+            let value = u64::from_be_bytes(*octets) & MASKS[usize::from(op.len & 15)];
+            if template.several && SEVERAL >> op.slot & 1 == 1 {
+                raw.put_one_of(op.slot, value);
+            } else {
+                raw.put(op.slot, value);
+            }
+        }
+    }
 }
 
 /// Reads one record with variable lengths; says how long it was, `None` when it overruns.
@@ -321,6 +384,7 @@ fn variable_record(raw: &mut Raw, steps: &[Step], rest: &[u8]) -> Option<usize> 
                     raw.put(slot + 1, number(low));
                 }
             }
+            several if several.bit() & SEVERAL != 0 => raw.put_one_of(slot, number(field)),
             _ => raw.put(slot, number(field)),
         }
         at += len;
@@ -332,50 +396,44 @@ fn variable_record(raw: &mut Raw, steps: &[Step], rest: &[u8]) -> Option<usize> 
 struct Rate {
     rate: u32,
     source: SamplingSource,
-    sampler: Option<u64>,
+    /// For which sampler and interface it was resolved last.
+    asked: Option<(Option<u64>, u32)>,
     per_record: bool,
 }
 
 impl Rate {
-    fn new<V: Visit>(cx: &mut Context<'_, V>, export: &Export, template: &Template) -> Self {
-        let domain = export.domain.domain;
-        let (rate, source) = cx.exporter.sampling.resolve(domain, template.id, None, None);
-        let per_record = template.has & (SAMPLING | Slot::Sampler.bit()) != 0;
+    fn new<V: Visit>(cx: &mut Context<'_, V>, template: &Template) -> Self {
+        let of = Of { template: template.id, ..Of::default() };
+        let (rate, source) = cx.exporter.rate(cx.domain, of, cx.now);
+        let per_record = template.has & (SAMPLING | Slot::Sampler.bit()) != 0
+            || !cx.exporter.domains.at(cx.domain).sampling.interfaces.is_empty();
         if !per_record && template.kind == Kind::Data && template.has & TRAFFIC != 0 {
             cx.applied(rate, source);
         }
-        Self { rate, source, sampler: None, per_record }
+        Self { rate, source, asked: None, per_record }
     }
 
     #[inline]
-    fn of<V: Visit>(
-        &mut self,
-        cx: &mut Context<'_, V>,
-        export: &Export,
-        template: &Template,
-        raw: &Raw,
-    ) -> u32 {
+    fn of<V: Visit>(&mut self, cx: &mut Context<'_, V>, template: &Template, raw: &Raw) -> u32 {
         if self.per_record {
-            self.look_up(cx, export, template, raw);
+            self.look_up(cx, template, raw);
         }
         self.rate
     }
 
-    fn look_up<V: Visit>(
-        &mut self,
-        cx: &mut Context<'_, V>,
-        export: &Export,
-        template: &Template,
-        raw: &Raw,
-    ) {
-        let sampler = raw.get(Slot::Sampler);
+    fn look_up<V: Visit>(&mut self, cx: &mut Context<'_, V>, template: &Template, raw: &Raw) {
+        let of = Of {
+            template: template.id,
+            sampler: raw.get(Slot::Sampler),
+            interface: raw.u32(Slot::InputIf),
+            in_record: None,
+        };
         let says = template.has & SAMPLING != 0;
-        if says || sampler != self.sampler {
-            self.sampler = sampler;
-            let said = if says { raw.sampling().rate() } else { None };
-            let domain = export.domain.domain;
-            (self.rate, self.source) =
-                cx.exporter.sampling.resolve(domain, template.id, sampler, said);
+        let asked = (of.sampler, of.interface);
+        if says || self.asked != Some(asked) {
+            self.asked = Some(asked);
+            let in_record = if says { raw.sampling().rate() } else { None };
+            (self.rate, self.source) = cx.exporter.rate(cx.domain, Of { in_record, ..of }, cx.now);
         }
         cx.applied(self.rate, self.source);
     }
@@ -392,7 +450,7 @@ fn one_record<V: Visit>(
 ) {
     match template.kind {
         Kind::Data if template.has & TRAFFIC != 0 => {
-            let sampling = rate.of(cx, export, template, raw);
+            let sampling = rate.of(cx, template, raw);
             flows(cx, export, raw, record, sampling);
         }
         Kind::Data => cx.not_traffic(),
@@ -400,13 +458,32 @@ fn one_record<V: Visit>(
     }
 }
 
+/// The domain that an option speaks of: the one that its scope names, else its own. Routers send the
+/// options of all their line cards in one domain.
+fn spoken_of<V: Visit>(cx: &mut Context<'_, V>, own: DomainKey, raw: &Raw) -> (DomainKey, u32) {
+    let named = raw.get(Slot::ScopeDomain).and_then(|domain| u32::try_from(domain).ok());
+    match named.filter(|domain| *domain != 0 && *domain != own.domain) {
+        Some(domain) => {
+            let key = DomainKey { domain, ..own };
+            (key, cx.exporter.domain(key, cx.now))
+        }
+        None => (own, cx.domain),
+    }
+}
+
 /// What an options record says about the exporter.
 fn option<V: Visit>(cx: &mut Context<'_, V>, domain: DomainKey, raw: &Raw) {
     if let Some(rate) = raw.sampling().rate() {
         let template = raw.get(Slot::ScopeTemplate).and_then(|id| u16::try_from(id).ok());
-        let scope = Scope { sampler: raw.get(Slot::Sampler), template };
-        cx.exporter.sampling.learn(domain.domain, scope, rate);
-        cx.visit.learned(domain, scope.sampler, scope.template, rate);
+        let interface = raw.get(Slot::ScopeInterface).and_then(|index| u32::try_from(index).ok());
+        let scope = Scope {
+            sampler: raw.get(Slot::Sampler),
+            template,
+            interface: interface.filter(|index| *index > 0),
+        };
+        let (of, place) = spoken_of(cx, domain, raw);
+        cx.exporter.learn(place, scope, rate);
+        cx.visit.learned(of, scope, rate);
     }
     let (active, inactive) = (raw.u64(Slot::ActiveTimeout), raw.u64(Slot::InactiveTimeout));
     if let Some(timeouts) = cx.exporter.timeouts.said(active, inactive) {

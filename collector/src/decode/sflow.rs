@@ -13,9 +13,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use weir_model::{FlowProtocol, FlowRecord, Forwarding, Millis, SamplingSource};
 
-use super::packet::{self, Complete, LinkType};
+use super::packet::{self, Complete, LinkType, View};
 use super::{Context, Visit, split_icmp};
-use crate::config::Tunnel;
 use crate::domain::{DomainKey, SFLOW};
 use crate::error::{DecodeError, DecodeErrorKind};
 use crate::exporter::Exporter;
@@ -109,10 +108,11 @@ pub(crate) fn decode<V: Visit>(cx: &mut Context<'_, V>, payload: &[u8]) -> Resul
     };
     let _agent = cursor.opaque(agent_len).ok_or_else(|| short(payload.len()))?;
     let mut next = || cursor.u32().ok_or_else(|| short(payload.len()));
-    let (sub_agent, sequence, _uptime, count) = (next()?, next()?, next()?, next()?);
+    let (sub_agent, sequence, uptime, count) = (next()?, next()?, next()?, next()?);
     // Agents are told apart before this: each is an exporter.
     cx.speaks(DomainKey::new(SFLOW, sub_agent), None);
     let stream = cx.exporter.domains.at(cx.domain).serial;
+    cx.exporter.domains.at_mut(cx.domain).life(uptime);
     cx.exporter.sequence(cx.domain, sequence, 1);
     let flows = cx.tally.flows;
     let mut rest = payload.get(cursor.at..).unwrap_or_default();
@@ -154,13 +154,14 @@ fn flow_sample<V: Visit, const EXPANDED: bool>(
     // An interface is two bits of format and thirty of value, unless expanded. Format 0 is an
     // interface, 1 a reason of discard, 2 a number of interfaces.
     let interface = |word: u32| (word >> 30, word & 0x3fff_ffff);
+    let life = cx.exporter.domains.at(cx.domain).life;
     let ((class, index), pool, input, output, count, rest) = if EXPANDED {
         let (w, rest) = words::<11>(body)?;
-        let pool = Pool { rate: w[3], pool: w[4] };
+        let pool = Pool { rate: w[3], pool: w[4], life };
         ((w[1], w[2]), pool, (w[6], w[7]), (w[8], w[9]), w[10], rest)
     } else {
         let (w, rest) = words::<8>(body)?;
-        let pool = Pool { rate: w[2], pool: w[3] };
+        let pool = Pool { rate: w[2], pool: w[3], life };
         ((w[1] >> 24, w[1] & 0xff_ffff), pool, interface(w[5]), interface(w[6]), w[7], rest)
     };
     let source = SourceKey::new(stream, class, index);
@@ -179,11 +180,11 @@ fn flow_sample<V: Visit, const EXPANDED: bool>(
         dropped: output.0 == 1,
     };
     let mut seen = Seen::Damaged;
-    let Context { exporter, visit, tunnel, now, .. } = cx;
-    let (exporter, tunnel, now) = (&mut **exporter, *tunnel, *now);
+    let Context { exporter, visit, view, now, .. } = cx;
+    let (exporter, view, now) = (&mut **exporter, *view, *now);
     visit.make_if(|flow| {
         *flow = FlowRecord::EMPTY;
-        seen = match best_packet(tunnel, rest, count, flow) {
+        seen = match best_packet(view, rest, count, flow) {
             None => Seen::Damaged,
             Some(false) => Seen::NotIp,
             Some(true) => sampled(exporter, source, sample, flow, now),
@@ -278,7 +279,7 @@ fn drop_sample<V: Visit>(cx: &mut Context<'_, V>, body: &[u8]) -> Option<()> {
         dropped: true,
     };
     let mut flow = FlowRecord::EMPTY;
-    if best_packet(cx.tunnel, body.get(c.at..)?, records, &mut flow)? {
+    if best_packet(cx.view, body.get(c.at..)?, records, &mut flow)? {
         cx.applied(sample.sampling, sample.from);
         complete(cx.exporter, sample, &mut flow, cx.now);
         cx.record(&flow);
@@ -291,7 +292,7 @@ fn drop_sample<V: Visit>(cx: &mut Context<'_, V>, body: &[u8]) -> Option<()> {
 /// whether there was any; `None` when the records are damaged and held none before that.
 #[inline]
 fn best_packet(
-    tunnel: Tunnel,
+    view: View<'_>,
     mut rest: &[u8],
     records: u32,
     best: &mut FlowRecord,
@@ -303,7 +304,7 @@ fn best_packet(
         };
         rest = after;
         let more = match (kind, found) {
-            (1, None) => raw_header(tunnel, body, best),
+            (1, None) => raw_header(view, body, best),
             (3 | 4, None | Some(false)) => sampled_ip(kind, body, best),
             _ => None,
         };
@@ -313,7 +314,7 @@ fn best_packet(
 }
 
 #[inline]
-fn raw_header(tunnel: Tunnel, body: &[u8], out: &mut FlowRecord) -> Option<Complete> {
+fn raw_header(view: View<'_>, body: &[u8], out: &mut FlowRecord) -> Option<Complete> {
     let ([protocol, frame_length, stripped, len], rest) = words(body)?;
     let header = opaque(rest, len).map_or(rest, |(header, _)| header);
     let link = match protocol {
@@ -325,7 +326,7 @@ fn raw_header(tunnel: Tunnel, body: &[u8], out: &mut FlowRecord) -> Option<Compl
         _ => return None,
     };
     // Stripped octets (usually the frame check sequence) are in frame_length but come last.
-    packet::parse(link, header, frame_length.saturating_sub(stripped), tunnel, out)
+    packet::parse(link, header, frame_length.saturating_sub(stripped), view, out)
 }
 
 /// sampled_ipv4 and sampled_ipv6: what an agent that parses headers itself says of them.

@@ -18,6 +18,7 @@ use crate::decode::Visit;
 use crate::domain::DomainKey;
 use crate::error::{DecodeError, DecodeErrorKind};
 use crate::registry::Registry;
+use crate::sampling::Scope;
 use crate::shard::Shard;
 use crate::template::{Kind, Template};
 
@@ -74,6 +75,9 @@ pub enum Line {
         sampler: Option<u64>,
         /// The template it speaks of, if any.
         template: Option<u16>,
+        /// The interface it speaks of, if any.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        interface: Option<u32>,
         /// One in so many packets.
         rate: u32,
     },
@@ -268,15 +272,10 @@ impl<F: FnMut(Line)> Visit for Listener<'_, F> {
         (self.tell)(Line::Withdrawal { datagram: self.datagram, domain: domain.domain, id });
     }
 
-    fn learned(
-        &mut self,
-        domain: DomainKey,
-        sampler: Option<u64>,
-        template: Option<u16>,
-        rate: u32,
-    ) {
+    fn learned(&mut self, domain: DomainKey, scope: Scope, rate: u32) {
         let (datagram, domain) = (self.datagram, domain.domain);
-        (self.tell)(Line::Sampling { datagram, domain, sampler, template, rate });
+        let Scope { sampler, template, interface } = scope;
+        (self.tell)(Line::Sampling { datagram, domain, sampler, template, interface, rate });
     }
 
     fn unknown_template(&mut self, domain: DomainKey, id: u16, octets: usize) {

@@ -3,7 +3,7 @@
 //! Each flow that an oracle reads must be among weir's, with its addresses, ports, protocol,
 //! octets and packets. Where weir reads more, the set is listed with the oracle's fault.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use netflow_parser::NetflowParser;
@@ -18,9 +18,10 @@ type Flow = (IpAddr, IpAddr, u16, u16, u64, u64);
 type Flows = BTreeMap<Flow, u32>;
 
 /// Sets of which weir reads more flows than netflow_parser 1.0.6, and why.
-const ORACLE_LOSES: [(&str, &str); 6] = [
+const ORACLE_LOSES: [(&str, &str); 7] = [
     ("106-ipfixv10-huawei-vrf-name", "drops records with an empty variable-length field"),
     ("tg-issue-13305", "the same"),
+    ("ls-netflow-9-template-with-0-length-fields", "has no counters of the egress beside others"),
     ("ls-netflow-9-palo-alto-1-flowset-in-large-zero-filled-packet", "fails on a zero-filled tail"),
     ("tg-issue-14370", "rejects a template with a field of length 0"),
     ("ls-netflow-5-invalid-01", "rejects a datagram whose count is beyond 30"),
@@ -35,21 +36,37 @@ const READ_OTHERWISE: [(&str, &str); 4] = [
     ("ls-netflow-5-valid-01", "a file of many datagrams, of which a collector would see the first"),
 ];
 
+/// Sets with records of two headers, of which weir takes the outer one as a whole; the oracle's flow has
+/// the outer one's ports with the inner one's addresses.
+const TWO_HEADERS: [&str; 3] = [
+    "400-ipfixv10-bmp-cisco-srv6-multiple-sources",
+    "403-ipfixv10-bmp-ipv6-cisco-locrib-peerdown-vrf",
+    "flow-srv6-srv6",
+];
+
+/// Longest flow that weir takes as it is, milliseconds.
+const LONGEST_MS: u64 = 300_000;
+
 /// The observation domain of the large capture that has flows with addresses.
 const LARGE: (&str, [u8; 4]) = ("ipfix", [0, 0, 0, 6]);
 
-fn ours(datagrams: &[Datagram]) -> Flows {
+/// weir's flows, and which of them lost their beginning and its octets for having lasted too long.
+fn ours(datagrams: &[Datagram]) -> (Flows, BTreeSet<(IpAddr, IpAddr, u16, u16)>) {
     let mut shard = shard(0);
     let mut flows = Flows::new();
+    let mut cut = BTreeSet::new();
     for datagram in datagrams {
         let now = datagram.at.unwrap_or(START);
         let _ = shard.records(datagram.from, &datagram.payload, now, |record: &FlowRecord| {
             let ports = (record.src_port, record.dst_port);
             let flow = (record.src, record.dst, ports.0, ports.1, record.bytes, record.packets);
+            if record.end.since(record.start) == LONGEST_MS {
+                cut.insert((record.src, record.dst, ports.0, ports.1));
+            }
             *flows.entry(flow).or_default() += 1;
         });
     }
-    flows
+    (flows, cut)
 }
 
 fn oracle(datagrams: &[Datagram]) -> Flows {
@@ -171,13 +188,20 @@ fn flows_are_those_that_netflow_parser_reads() {
             // Templates at the beginning, flows at the end; options between.
             all.drain(50..all.len() - 200);
         }
-        let (ours, theirs) = (ours(&all), oracle(&all));
+        let ((ours, cut), theirs) = (ours(&all), oracle(&all));
         if READ_OTHERWISE.iter().any(|(name, _)| *name == set) || all[0].payload[..2] == [0, 0] {
             continue;
         }
         let count = |flows: &Flows| flows.values().map(|n| u64::from(*n)).sum::<u64>();
-        let missing: Vec<_> =
-            theirs.iter().filter(|(flow, n)| ours.get(flow).is_none_or(|o| o < n)).collect();
+        let missing: Vec<_> = theirs
+            .iter()
+            .filter(|(flow, n)| ours.get(flow).is_none_or(|o| o < n))
+            .filter(|(flow, _)| !cut.contains(&(flow.0, flow.1, flow.2, flow.3)))
+            .filter(|(flow, _)| {
+                let volume = |other: &Flow| (other.4, other.5) == (flow.4, flow.5);
+                !(TWO_HEADERS.contains(&set.as_str()) && ours.keys().any(volume))
+            })
+            .collect();
         if let Some(first) = missing.first() {
             wrong.push(format!("{set}: {} not ours, such as {first:?}", missing.len()));
         }
