@@ -69,6 +69,13 @@ impl Rate {
         Self::through(&points)
     }
 
+    /// And then, in a straight line, to a rate at a time.
+    #[must_use]
+    pub fn then(mut self, secs: f64, packets_per_sec: f64) -> Self {
+        self.knots.push((whole(secs * SECOND_US as f64), packets_per_sec));
+        self
+    }
+
     /// All of it multiplied.
     #[must_use]
     pub fn times(mut self, factor: f64) -> Self {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net};
-use weir_model::{Direction, Inventory, PrefixSet, Service};
+use weir_model::{Direction, Family, Inventory, PrefixSet, Service};
 
 use super::attack::{Assault, KINDS, Kind};
 use super::benign::{BEHAVIOURS, Behaviour};
@@ -62,12 +62,21 @@ const fn most(feed: Feed) -> (f64, f64) {
 /// Where the protected network lies: 198.18.0.0/15 is no address of anybody's (RFC 2544).
 const NETWORK: u32 = 0xc612_0000;
 
+/// Least packets a second of an attack on a whole prefix.
+const CARPET_MIN: f64 = 96_000.0;
+
+/// Most packets of an attack, so that a world plays quickly.
+const PACKETS_MAX: f64 = 40e6;
+
 /// Seconds.
 #[derive(Clone, Copy, Debug)]
 struct Times {
     learned: f64,
     /// When the event begins.
     at: f64,
+    /// When the attack begins, and ends at the latest.
+    start: f64,
+    stop: f64,
     end: f64,
 }
 
@@ -101,7 +110,7 @@ impl World {
     /// Draws the world of a seed, as `feed` shows it.
     pub fn draw(seed: u64, feed: Feed, side: Side) -> Self {
         let draw = Draw::new(seed, 0x30_41d5);
-        let times = times(&draw);
+        let times = times(&draw, feed, side);
         let length = draw.pick(&[20, 21, 22, 23, 24, 24]);
         let network = NETWORK + (low32_of(draw.bits()) & 0x0001_f000);
         let net = Ipv4Net::new_assert(Ipv4Addr::from(network), length);
@@ -158,15 +167,24 @@ impl World {
 }
 
 /// How long it is watched before anything is scored, and when things happen.
-fn times(draw: &Draw) -> Times {
+fn times(draw: &Draw, feed: Feed, side: Side) -> Times {
     let learned = match draw.percent() {
         1..=3 => 0.0,
         4..=20 => draw.even(60.0, 240.0).floor(),
         _ => draw.even(320.0, 420.0).floor(),
     };
     let at = learned + draw.even(8.0, 50.0);
-    let end = (learned + draw.even(180.0, 260.0)).floor();
-    Times { learned, at, end }
+    let mut end = (learned + draw.even(180.0, 260.0)).floor();
+    let start = learned + draw.even(10.0, 45.0);
+    // What a feed of every packet reports must be short to be played quickly.
+    let longest = draw.wide(15.0, 120.0);
+    let stop = start + if feed.sees_all() { longest.min(20.0) } else { longest };
+    let after = draw.even(70.0, 100.0);
+    if side == Side::Attack {
+        // Its end must be seen.
+        end = end.max((stop + after).ceil());
+    }
+    Times { learned, at, start, stop, end }
 }
 
 /// A steady level that goes up and down a little.
@@ -325,23 +343,17 @@ impl Drawing {
     /// An attack is laid over.
     fn assault(&mut self) {
         let draw = Draw::new(self.draw.bits(), 1);
-        let start = self.times.learned + draw.even(10.0, 45.0);
-        let secs =
-            if self.feed.sees_all() { draw.even(10.0, 20.0) } else { draw.wide(15.0, 120.0) };
-        let stop = start + secs;
-        // Its end must be seen.
-        self.times.end = self.times.end.max((stop + draw.even(70.0, 100.0)).ceil());
         let victim = (low32_of(draw.bits() >> 32) % low32_of(self.hosts.len() as u64)) as usize;
-        let kinds = if draw.chance(0.15) { draw.count(2, 3) } else { 1 };
-        let carpet = kinds == 1 && !self.feed.sees_all() && draw.chance(0.15);
+        let number = if draw.chance(0.15) { draw.count(2, 3) } else { 1 };
+        let carpet = number == 1 && !self.feed.sees_all() && draw.chance(0.15);
         let target = self.target(&draw, victim, carpet);
-        let (_, cap) = most(self.feed);
-        let link = self.link;
+        let Times { start, stop, .. } = self.times;
+        let own = self.hosts[victim].crowds.iter().map(|c| c.inbound_at(us(start))).sum();
+        let sizes = self.sizes(&draw, number, carpet, own);
+        let whole: f64 = sizes.iter().map(|s| s.1).sum();
+        let stop = stop.min(start + (PACKETS_MAX / whole).max(10.0));
         let mut assault = Assault {
-            target: match target {
-                net if net.addr() == net.broadcast() => Locals::List(vec![net.addr()]),
-                net => Locals::Net(net),
-            },
+            target: if carpet { Locals::Net(target) } else { Locals::List(vec![target.addr()]) },
             draw: &draw,
             rate: Rate::default(),
             ports: ports(&self.hosts[victim].crowds),
@@ -351,37 +363,24 @@ impl Drawing {
             inseparable: false,
             notes: Vec::new(),
         };
-        let own: f64 = self.hosts[victim].crowds.iter().map(|c| c.inbound_at(us(start))).sum();
-        let list: Vec<&Kind> = KINDS.iter().filter(|k| !carpet || k.carpet).collect();
-        let mut inseparable = true;
-        let mut how = String::new();
-        for number in 0..kinds {
-            let kind = draw.pick(&list);
-            let least = if carpet { kind.least.max(80_000.0) * 1.2 } else { kind.least.max(own) };
-            let top = kind.most.min(1.3 * link as f64 / 8.0 / kind.octets).min(cap);
-            let pps = draw.wide(least.min(top), top);
+        let (mut inseparable, mut how) = (true, String::new());
+        for (kind, pps) in sizes {
             let (form, rate) = rate_of(&draw, start, stop, pps);
             assault.rate = rate;
             assault.inseparable = false;
             (kind.build)(&mut assault);
             inseparable &= assault.inseparable;
-            self.happens.push(kind.id.to_owned());
-            let _ = write!(
-                how,
-                "{}{} {form} {pps:.0} pkt/s",
-                if number > 0 { " + " } else { "" },
-                kind.id
-            );
+            let plus = if how.is_empty() { "" } else { " + " };
+            let _ = write!(how, "{plus}{} {form} {pps:.0} pkt/s", kind.id);
+            self.happens.push(format!("{} ({form})", kind.id));
         }
         let Assault { crowds, mut families, notes, .. } = assault;
-        if kinds > 1 {
-            families.push(weir_model::Family::MultiVector);
+        if number > 1 {
+            families.push(Family::MultiVector);
         }
         families.dedup();
-        self.about.push(format!(
-            "{target}: ATTACK {how}, {start:.0} to {stop:.0} s; {}",
-            notes.join("; ")
-        ));
+        let notes = notes.join("; ");
+        self.about.push(format!("{target}: ATTACK {how}, {start:.0} to {stop:.0} s; {notes}"));
         self.attacks.push(Attack {
             target,
             direction: Direction::Inbound,
@@ -392,6 +391,21 @@ impl Drawing {
             inseparable,
         });
         self.background.extend(crowds.into_iter().map(|c| c.attack(0)));
+    }
+
+    /// The kinds that an attack is made of, with packets a second: from what does harm, or as much
+    /// as the host's `own`, to what the link carries and a little more.
+    fn sizes(&self, draw: &Draw, number: u32, carpet: bool, own: f64) -> Vec<(&'static Kind, f64)> {
+        let list: Vec<&'static Kind> = KINDS.iter().filter(|k| !carpet || k.carpet).collect();
+        (0..number)
+            .map(|_| {
+                let kind = draw.pick(&list);
+                let least = if carpet { kind.least.max(CARPET_MIN) } else { kind.least.max(own) };
+                let link = 1.3 * self.link as f64 / 8.0 / kind.octets;
+                let top = kind.most.min(link).min(most(self.feed).1);
+                (kind, draw.wide(least.min(top), top))
+            })
+            .collect()
     }
 
     /// A host, or a prefix around it.
@@ -450,7 +464,10 @@ fn rate_of(draw: &Draw, start: f64, stop: f64, pps: f64) -> (&'static str, Rate)
             let points = [(start, pps * 0.02), (slow, pps * 0.05), (slow, pps), (stop, pps)];
             ("onset", Rate::through(&points))
         }
-        6..=12 => ("ramp", Rate::geometric(start, stop, (pps / 200.0).max(50.0), pps)),
+        6..=12 => {
+            let top = start + (stop - start) * draw.even(0.3, 0.7);
+            ("ramp", Rate::geometric(start, top, (pps / 200.0).max(50.0), pps).then(stop, pps))
+        }
         13..=25 => {
             let period = draw.wide(4.0, 40.0);
             let on = period * draw.even(0.2, 0.7);

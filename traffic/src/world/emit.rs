@@ -13,6 +13,8 @@ use crate::source::{Locals, Port, SECOND_US, within};
 /// Trains are chosen so that a crowd draws about this many a second each way: what is smaller is
 /// drawn packet by packet.
 const TRAINS_PER_SEC: f64 = 2500.0;
+/// The same of attacks, in which the same sender twice would be a sign of what is not so.
+const ATTACK_TRAINS_PER_SEC: f64 = 12_000.0;
 /// What opens and closes a conversation must lie within this many ticks of its beginning.
 const HORIZON_TICKS: usize = 1024;
 
@@ -356,5 +358,9 @@ const fn six(protocol: u8, icmp: (u8, u8)) -> (u8, (u8, u8)) {
 /// How many packets the crowd sends at once, for what it is at its busiest.
 fn train_of(crowd: &Crowd, train_max: u32) -> u32 {
     let busiest = crowd.highest(Direction::Inbound).max(crowd.highest(Direction::Outbound));
-    low32_of(whole((busiest / TRAINS_PER_SEC).ceil())).clamp(1, train_max.max(1))
+    let trains = match crowd.origin {
+        Origin::Benign => TRAINS_PER_SEC,
+        Origin::Attack(_) => ATTACK_TRAINS_PER_SEC,
+    };
+    low32_of(whole((busiest / trains).ceil())).clamp(1, train_max.max(1))
 }

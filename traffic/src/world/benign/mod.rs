@@ -1,6 +1,7 @@
 //! Ordinary behaviours. Each is a kind of traffic whose particulars are drawn anew for each world;
 //! sizes are round figures of such traffic, not measurements of anyone's servers.
 
+mod captured;
 mod dns;
 mod games;
 mod media;
@@ -44,6 +45,8 @@ const fn event(id: &'static str, size: (f64, f64), build: fn(&mut Place<'_>)) ->
 pub(crate) const BEHAVIOURS: &[Behaviour] = &[
     people("game-udp", (20.0, 300_000.0), games::udp),
     people("game-tcp", (10.0, 30_000.0), games::tcp),
+    people("application", (20.0, 60_000.0), captured::application),
+    people("application", (20.0, 60_000.0), captured::application),
     both("server-browser", (10.0, 20_000.0), games::browser),
     people("voice", (30.0, 30_000.0), games::voice),
     both("web-tcp", (30.0, 120_000.0), web::tcp),
