@@ -1,8 +1,12 @@
 //! Drawn worlds, played and counted: what a detector does on days that it was not made for.
 
 use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
+use std::path::Path;
 
+use serde::{Deserialize, Serialize};
 use weir::score::{Defender, config_for};
 use weir_config::Config;
 use weir_traffic::Rng;
@@ -18,7 +22,7 @@ use crate::scenario::EPOCH;
 const GOODPUT_KEPT: f64 = 0.995;
 
 /// What a world came to.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Played {
     /// The world's seed.
     pub seed: u64,
@@ -32,9 +36,11 @@ pub struct Played {
     pub score: CaseScore,
     /// What measures took from ordinary traffic.
     pub losses: Losses,
-    /// What weir said and did.
+    /// What weir said and did; not kept on disk.
+    #[serde(skip)]
     pub events: Vec<Event>,
-    /// What it decided, a line each.
+    /// What it decided, a line each; not kept on disk.
+    #[serde(skip)]
     pub decisions: Vec<String>,
 }
 
@@ -128,6 +134,62 @@ impl Played {
                 faults.join(", ")
             )
         })
+    }
+}
+
+/// A line of a file of results.
+#[derive(Debug, Serialize, Deserialize)]
+struct Line {
+    /// What was measured: a commit.
+    of: String,
+    /// Over which feed.
+    feed: String,
+    #[serde(flatten)]
+    played: Played,
+}
+
+/// Results that outlive a run: a line for each world, so that hours of worlds are played in parts.
+#[derive(Debug)]
+pub struct Results {
+    file: File,
+    of: String,
+}
+
+impl Results {
+    /// Opens a file of results of `of`, a commit.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn open(path: &Path, of: &str) -> io::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        Ok(Self { file, of: of.to_owned() })
+    }
+
+    /// What is there already of one side over a feed, of the same commit.
+    ///
+    /// # Errors
+    /// When it cannot be read or a line makes no sense.
+    pub fn read(&self, path: &Path, feed: Feed, side: Side) -> io::Result<Vec<Played>> {
+        let mut list = Vec::new();
+        for line in BufReader::new(File::open(path)?).lines() {
+            let line: Line = serde_json::from_str(&line?)?;
+            if line.of == self.of && line.feed == feed.id() && line.played.side == side {
+                list.push(line.played);
+            }
+        }
+        Ok(list)
+    }
+
+    /// Appends a world.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn append(&mut self, feed: Feed, played: &Played) -> io::Result<()> {
+        let (of, feed) = (self.of.clone(), feed.id().to_owned());
+        let mut line = serde_json::to_string(&Line { of, feed, played: played.clone() })?;
+        line.push('\n');
+        // In one piece: whoever is stopped in between leaves whole lines.
+        self.file.write_all(line.as_bytes())
     }
 }
 

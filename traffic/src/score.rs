@@ -78,7 +78,7 @@ pub enum What {
 }
 
 /// One attack's result.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AttackScore {
     /// Its target.
     pub target: IpNet,
@@ -111,7 +111,7 @@ pub struct AttackScore {
 }
 
 /// One case's result.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CaseScore {
     /// Name of the case.
     pub case: String,
@@ -140,7 +140,7 @@ pub struct CaseScore {
 }
 
 /// Goodput of the defender and of those it is measured by.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GoodputRow {
     /// The defender.
     pub tool: f64,

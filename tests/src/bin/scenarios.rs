@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use weir::score::{heading, line, line_heading, rows, totals};
 use weir_config::Config;
 use weir_tests::scenario;
-use weir_tests::worlds::{self, Played};
+use weir_tests::worlds::{self, Played, Results};
 use weir_traffic::score::{CaseScore, summarise};
 use weir_traffic::suite::{self, Feed};
 use weir_traffic::world::{Side, World};
@@ -27,9 +27,13 @@ scenarios [--feed FEED] [--seed N] [--seeds N] [--jobs N] [--write DIR] [--decis
   ID            A1 to A26, B1 to B20, T10, T2, T1.2; all A and B but B20 (a day) when none is named
 
 scenarios --worlds N [--seed S] [--feed FEED] [--benign|--attacks|--both] [--jobs N] [--table]
+          [--append FILE --commit NAME]
 scenarios --world SEED [--feed FEED] [--benign|--attacks|--both] [--decisions] [--write DIR]
   --worlds N    play the worlds of seeds S to S+N-1 (default 1); each that fails gets a line
   --world SEED  play one, with what is in it and all that was said and done
+  --append FILE keep each world's result there, a line each; those there of this --commit are not
+                played again, and the figures are of all
+  --commit NAME what is measured, for --append
   --benign, --attacks, --both  ordinary worlds, worlds with an attack, of each seed both (default)
   --table       show a line of every world, not of failed ones only
   --feed FEED   also sflow-1, ipfix-100-10s (no lengths), sflow-1000-in, sflow-1-in,
@@ -50,6 +54,9 @@ struct Options {
     /// The one world to show.
     world: Option<u64>,
     sides: Vec<Side>,
+    /// Where results are kept, and what they are of.
+    append: Option<PathBuf>,
+    commit: String,
 }
 
 fn options() -> Option<Options> {
@@ -72,6 +79,8 @@ fn options() -> Option<Options> {
             "--table" => options.table = true,
             "--worlds" => options.worlds = Some(args.next()?.parse().ok()?),
             "--world" => options.world = Some(args.next()?.parse().ok()?),
+            "--append" => options.append = Some(args.next()?.into()),
+            "--commit" => options.commit = args.next()?,
             "--benign" => options.sides = vec![Side::Benign],
             "--attacks" => options.sides = vec![Side::Attack],
             "--both" => options.sides = Side::ALL.to_vec(),
@@ -154,10 +163,19 @@ fn play(options: &Options, jobs: &[Job], out: &mut impl io::Write) -> io::Result
 /// Draws worlds, plays them, names those that failed, and adds up.
 fn play_worlds(options: &Options, number: u64, out: &mut impl io::Write) -> io::Result<()> {
     let config = Config::default();
+    let mut results = match &options.append {
+        Some(path) => Some((Results::open(path, &options.commit)?, path)),
+        None => None,
+    };
     for feed in &options.feeds {
         for side in &options.sides {
-            let seeds: Vec<u64> = (options.seed..options.seed + number).collect();
-            let mut played: Vec<Played> = Vec::new();
+            let mut played: Vec<Played> = match &results {
+                Some((results, path)) => results.read(path, *feed, *side)?,
+                None => Vec::new(),
+            };
+            let seeds: Vec<u64> = (options.seed..options.seed + number)
+                .filter(|seed| !played.iter().any(|p| p.seed == *seed))
+                .collect();
             if options.table {
                 writeln!(out, "{}", heading())?;
             }
@@ -175,6 +193,9 @@ fn play_worlds(options: &Options, number: u64, out: &mut impl io::Write) -> io::
                     }
                     world.events = Vec::new();
                     world.decisions = Vec::new();
+                    if let Some((results, _)) = &mut results {
+                        results.append(*feed, &world)?;
+                    }
                     played.push(world);
                     Ok(())
                 },

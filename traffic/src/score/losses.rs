@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::goodput::{Goodput, Policy};
 use super::{Event, measures};
@@ -12,7 +12,7 @@ use crate::case::{CaseWorld, Truth};
 use crate::mix::{Kind, Mix};
 
 /// A part of ordinary traffic that must not be lost unseen behind the rest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stratum {
     /// First packets of connections: TCP SYNs, and QUIC Initials on port 443 (1,200 to 1,320
@@ -32,7 +32,7 @@ pub enum Stratum {
 }
 
 /// Octets that were on their way, and those that measures took of them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Loss {
     /// Benign octets.
     pub octets: f64,
@@ -54,14 +54,14 @@ impl Loss {
 }
 
 /// What measures took in one case.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Losses {
     /// All benign octets of the case.
     pub whole: Loss,
     /// While any measure stood.
     pub ruled: Loss,
-    /// By stratum.
-    pub strata: BTreeMap<Stratum, Loss>,
+    /// By stratum, in their order.
+    pub strata: Vec<(Stratum, Loss)>,
 }
 
 /// The stratum of a kind of packet.
@@ -88,13 +88,15 @@ pub fn losses(world: &CaseWorld, truths: &[Truth], mix: &Mix, events: &[Event]) 
     let stood = measures(events, world.epoch_ms + world.seconds * 1000);
     let goodput = Goodput::new(world, mix);
     let mut losses = Losses::default();
+    let mut strata: BTreeMap<Stratum, Loss> = BTreeMap::new();
     goodput.each(&Policy::Measures(&stood), truths, |kind, octets, cut, ruled| {
         let loss = Loss { octets, cut };
         losses.whole.add(&loss);
         if ruled {
             losses.ruled.add(&loss);
         }
-        losses.strata.entry(stratum(world, kind)).or_default().add(&loss);
+        strata.entry(stratum(world, kind)).or_default().add(&loss);
     });
+    losses.strata = strata.into_iter().collect();
     losses
 }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net};
+use serde::{Deserialize, Serialize};
 use weir_model::{Direction, Family, Inventory, PrefixSet, Service};
 
 use super::attack::{Assault, KINDS, Kind};
@@ -16,7 +17,8 @@ use crate::source::{Locals, Port, Rate, SECOND_US};
 use crate::suite::Feed;
 
 /// What is played of a seed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Side {
     /// Ordinary things only.
     Benign,
@@ -193,6 +195,11 @@ fn calm(draw: &Draw, from: f64, end: f64, size: f64) -> Rate {
     let phase = draw.even(0.0, std::f64::consts::TAU);
     let mut points = Vec::new();
     let mut t = from;
+    if from > 0.0 {
+        // Who comes to a new host comes one after the other.
+        points.push((from, 0.0));
+        t += draw.wide(1.0, 60.0);
+    }
     while t < end {
         let wave = (phase + t / period * std::f64::consts::TAU).sin();
         points.push((t, size * (1.0 + depth * wave)));

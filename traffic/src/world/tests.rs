@@ -256,3 +256,63 @@ fn attacks_are_what_they_claim() {
         }
     }
 }
+
+/// A host's traffic goes on to the end of its world, on either side.
+#[test]
+fn nothing_ordinary_ends_before_the_world_does() {
+    for side in Side::ALL {
+        let world = World::draw(21, Feed::Sflow1000, side);
+        let scene = &world.scene;
+        let (mut before, mut last) = (0u64, 0u64);
+        let mut stream = scene.stream(Millis(0));
+        let mut none = VecDeque::new();
+        stream.skip_to(scene.duration_us - 30 * SECOND_US);
+        while stream.now_us() < scene.duration_us && stream.tick(&mut none) {
+            none.clear();
+            let sum = stream.packets().iter().filter(|p| !p.is_attack());
+            let sum: u64 = sum.map(|p| u64::from(p.count)).sum();
+            let end = stream.now_us() > scene.duration_us - 10 * SECOND_US;
+            *(if end { &mut last } else { &mut before }) += sum;
+        }
+        assert!(last * 4 > before, "{side:?}: {before} in 20 s, {last} in the last 10 s");
+    }
+}
+
+/// Answers of the host to questions of an attack: as many as it bears, over the same ports.
+#[test]
+fn floods_of_questions_are_answered_as_they_claim() {
+    let crowd = Crowd::new("a2s", 17, Locals::List(vec![host()]), Population::Forged)
+        .ports(Port::Random(1024, 65_535), Port::Fixed(27_015))
+        .arriving(Rate::steady(0.0, 5.0, 1000.0))
+        .between(
+            vec![Step::to_host((0, 0), (53, 53)), Step::from_host((80, 900), (37, 37)).share(0.4)],
+            Vec::new(),
+        )
+        .attack(0);
+    let packets = alone(&crowd, 5);
+    let asked: Vec<&Packet> = packets.iter().filter(|p| p.is_attack()).collect();
+    let answers: Vec<&Packet> =
+        packets.iter().filter(|p| p.direction == Direction::Outbound).collect();
+    let share = answers.len() as f64 / asked.len() as f64;
+    assert!((0.36..0.44).contains(&share), "{share}");
+    let ends: std::collections::BTreeSet<(IpAddr, u16)> =
+        asked.iter().map(|p| (p.src, p.src_port)).collect();
+    assert!(answers.iter().all(|p| ends.contains(&(p.dst, p.dst_port)) && p.src_port == 27_015));
+}
+
+/// Feeds of one direction report nothing that goes out, and records without extremes are shorter.
+#[test]
+fn feeds_show_what_they_say() {
+    for (feed, other) in
+        [(Feed::Sflow1000In, Feed::Sflow1000), (Feed::IpfixPlainIn, Feed::IpfixPlain)]
+    {
+        let octets = |feed: Feed| {
+            let mut scene = World::draw(3, feed, Side::Benign).scene;
+            scene.duration_us = 30 * SECOND_US;
+            scene.stream(Millis(0)).map(|d| d.payload.len()).sum::<usize>()
+        };
+        let (inbound, both) = (octets(feed), octets(other));
+        assert!(inbound * 10 < both * 9, "{}: {inbound} of {both} octets", feed.id());
+        assert_eq!(Feed::from_id(feed.id()), Some(feed));
+    }
+}
