@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::adapter::AdapterConfig;
 use crate::profile::{Capabilities, Profile};
+use crate::reach::{KnownPeer, Reach};
 use crate::rpki;
 use crate::wire::{Family, LargeCommunity};
 
@@ -233,6 +234,12 @@ impl PeerConfig {
         Capabilities { max_rules: limit.unwrap_or(profile.max_rules), ..profile }
     }
 
+    /// What it can be given at all.
+    pub fn reach(&self) -> Reach {
+        let families = self.families.iter().copied().collect();
+        Reach { families, capabilities: self.capabilities() }
+    }
+
     fn check(&self) -> Result<(), (&'static str, String)> {
         if self.name.is_empty() {
             return Err(("name", "is empty".into()));
@@ -289,6 +296,13 @@ impl Config {
             peers: Vec::new(),
             adapters: Vec::new(),
         }
+    }
+
+    /// Every peer and every daemon, and what each can be given at all.
+    pub fn known_peers(&self) -> Vec<KnownPeer> {
+        let peers = self.peers.iter().map(|p| (&p.name, p.reach()));
+        let all = peers.chain(self.adapters.iter().map(|a| (&a.name, a.reach())));
+        all.map(|(name, reach)| KnownPeer { name: name.clone(), reach }).collect()
     }
 
     /// Checks what the types cannot.

@@ -10,6 +10,7 @@ pub mod flowspec;
 pub mod fsm;
 pub mod guard;
 pub mod profile;
+pub mod reach;
 pub mod receiver;
 pub mod rib;
 pub mod rpki;

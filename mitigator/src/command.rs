@@ -236,6 +236,9 @@ impl Mitigator {
             self.ledger.record_outside(target, "refuse", detail, None, now);
             return Err(CommandError::Refused(text));
         }
+        if let Err(text) = self.peers.carry(&mitigation.measure) {
+            return Err(CommandError::Refused(text));
+        }
         if self.manual.len() >= MANUAL_MAX {
             match self.manual.iter().position(|m| !is_live(m)) {
                 Some(oldest) => drop(self.manual.remove(oldest)),

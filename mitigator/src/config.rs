@@ -100,6 +100,9 @@ pub struct Config {
     /// Traffic must have fallen so many seconds after the first peer has a measure, or the next
     /// step is taken.
     pub feedback_secs: u64,
+    /// How long a BGP peer that does not have a measure, because its session is down, is waited for
+    /// before the ladder goes on without it, seconds; as long as the attack lasts when absent.
+    pub peer_wait_secs: Option<u64>,
     /// Within so many seconds after the first peer has a rule, a collapse of legitimate traffic
     /// is laid at its door; after them, a rule that cuts next to nothing is withdrawn.
     pub rollback_secs: u64,
@@ -168,6 +171,7 @@ impl Default for Config {
             rtbh_when_inseparable: false,
             two_person_rtbh: false,
             feedback_secs: 5,
+            peer_wait_secs: None,
             rollback_secs: 10,
             harmful_secs: 86_400,
             exporter_visibility: BTreeMap::new(),
@@ -245,12 +249,13 @@ impl Config {
 
     /// Every number with its range.
     #[expect(clippy::cast_precision_loss, reason = "the ranges end far below 2^52")]
-    fn numbers(&self) -> [(&'static str, f64, f64, f64); 20] {
+    fn numbers(&self) -> [(&'static str, f64, f64, f64); 21] {
         const MONTH: f64 = 2_592_000.0;
         [
             ("ttl_secs", self.ttl_secs as f64, 10.0, 3600.0),
             ("step_secs", self.step_secs as f64, 1.0, 60.0),
             ("feedback_secs", self.feedback_secs as f64, 1.0, 600.0),
+            ("peer_wait_secs", self.peer_wait_secs.unwrap_or(60) as f64, 1.0, DAY_AND_SOME),
             ("rollback_secs", self.rollback_secs as f64, 1.0, 600.0),
             ("scrub_feedback_secs", self.scrub_feedback_secs as f64, 1.0, 7200.0),
             ("harmful_secs", self.harmful_secs as f64, 0.0, MONTH),

@@ -13,6 +13,7 @@ use crate::config::{Config, RungConfig};
 use crate::feedback::{Level, Watch};
 use crate::ledger::is_live;
 use crate::overlap::{covers, overlaps};
+use crate::peers::is_agent;
 use crate::plan::{Plan, Planned};
 
 /// Where the attack stands for the mitigator.
@@ -70,8 +71,10 @@ pub(crate) struct Entry {
     /// Routes that once cut next to nothing: not used again in this incident unless the detector
     /// says that they match the attack by now.
     pub(crate) useless: BTreeSet<Measure>,
-    /// Peers that refused a measure.
-    pub(crate) refusers: BTreeMap<Measure, BTreeSet<String>>,
+    /// Peers that refused a measure, and why.
+    pub(crate) refusers: BTreeMap<Measure, BTreeMap<String, String>>,
+    /// The peer that is waited for, as last noted.
+    pub(crate) awaited: Option<String>,
     /// What the detector measured of each mitigation when it was chosen.
     pub(crate) measured: BTreeMap<MitigationId, Planned>,
     /// When the last mere alert was recorded, and its text.
@@ -117,6 +120,7 @@ impl Entry {
             banned: BTreeSet::new(),
             useless: BTreeSet::new(),
             refusers: BTreeMap::new(),
+            awaited: None,
             measured: BTreeMap::new(),
             alerted: None,
         }
@@ -124,6 +128,19 @@ impl Entry {
 
     pub(crate) fn live(&self) -> impl Iterator<Item = &Mitigation> {
         self.incident.mitigations.iter().filter(|m| is_live(m))
+    }
+
+    /// The watch, if this measure is one of those watched.
+    pub(crate) fn watched(&mut self, measure: &Measure) -> Option<&mut Watch> {
+        let from = self.watch?.from;
+        let young = |m: &Mitigation| m.state == MitigationState::Active && m.since >= from;
+        let is_it = self.live().any(|m| m.measure == *measure && young(m));
+        self.watch.as_mut().filter(|_| is_it)
+    }
+
+    /// Whether a router has one of the rules in force.
+    pub(crate) fn is_on_wire(&self) -> bool {
+        self.live().any(|m| m.peers.iter().any(|peer| !is_agent(peer)))
     }
 
     pub(crate) fn has_live(&self) -> bool {

@@ -71,8 +71,11 @@ impl Level {
 pub(crate) struct Watch {
     /// Measures decided at this time or later are the ones watched.
     pub(crate) from: Millis,
-    /// When the first peer had it; nothing is judged before.
+    /// When the first peer had it; nothing is judged before, and not while no router has it.
     pub(crate) on_wire: Option<Millis>,
+    /// Since when nobody is waited for who could have it: before, traffic that does not fall proves
+    /// nothing.
+    pub(crate) whole: Option<Millis>,
     /// Excess before that, layer-3 bits a second: the highest seen.
     before: f64,
     /// Legitimate traffic before that.
@@ -127,6 +130,7 @@ impl Watch {
         Self {
             from,
             on_wire: None,
+            whole: Some(from),
             before: verdict.excess.bits_per_sec,
             legitimate,
             collapsed: 0,
@@ -207,6 +211,11 @@ impl Watch {
         if gone >= EFFECTIVE {
             self.worked = true;
             return Effect::Works;
+        }
+        // What is still there may come in where a peer is away.
+        let whole = self.whole.is_some_and(|at| now.since(at).saturating_sub(lag) >= due);
+        if !whole {
+            return Effect::Unknown;
         }
         let told = verdict.discarded.bits_per_sec >= TOLD * self.before;
         let seen = told || memory.visibility(config, exporters) == Some(Visibility::AfterFilter);

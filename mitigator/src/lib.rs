@@ -21,6 +21,7 @@ mod memory;
 pub mod notify;
 mod outlook;
 mod overlap;
+mod peers;
 mod plan;
 mod policy;
 mod preview;
@@ -68,8 +69,8 @@ pub struct Mitigator {
     asked: Millis,
     memory: Memory,
     ledger: Ledger,
-    /// Peers known by their reports.
-    peers: report::Peers,
+    /// Peers, by the configuration and by their reports.
+    peers: peers::Peers,
     /// What was desired last, before the guard.
     wished: DesiredState,
     /// What left last, after the guard.
@@ -95,7 +96,7 @@ impl Mitigator {
             asked: Millis(0),
             memory: Memory::default(),
             ledger: Ledger::default(),
-            peers: report::Peers::new(),
+            peers: peers::Peers::default(),
             wished: DesiredState::default(),
             desired: Arc::default(),
             deferred: false,
@@ -326,6 +327,12 @@ impl Mitigator {
         for status in exporters {
             self.memory.set_lag(&status.name, status.lag_ms);
         }
+    }
+
+    /// Learns which peers are configured and what each can be given, before any of them has
+    /// reported; `nodes` when nodes with an agent take rules, too.
+    pub fn set_peers(&mut self, peers: Vec<weir_bgp::reach::KnownPeer>, nodes: bool) {
+        self.peers.configure(peers, nodes);
     }
 
     /// How far weir acts by itself at present.

@@ -18,6 +18,9 @@ use crate::plan::{Plan, Situation, fits_host, plan};
 /// A mere alert is recorded again after so long, even when its reason reads differently each time.
 const ALERT_AGAIN_MS: u64 = 60_000;
 
+/// Who has not got a measure after so long is worth a line.
+const SOON_MS: u64 = 2000;
+
 /// How much more of the excess a new set of rules must cover to be worth a change, 0-1.
 const WORTHWHILE: f64 = 0.1;
 
@@ -103,6 +106,7 @@ impl Mitigator {
             self.renew(entry, now);
             return;
         }
+        self.weigh_all_refusals(entry, now);
         let effect = self.feel(entry, verdict, now);
         let plan = self.plan_for(entry, verdict, now);
         if plan.step.is_none() {
@@ -177,6 +181,7 @@ impl Mitigator {
             others_bits_per_sec: &|| self.others_bits_per_sec(entry.incident.id),
             is_banned: &is_banned,
             is_useless: &is_useless,
+            carry: &|measure| self.peers.carry(measure),
         };
         plan(verdict, &situation)
     }
@@ -187,8 +192,10 @@ impl Mitigator {
             matches!(m.rung, Rung::RateLimit | Rung::Drop) && m.state != MitigationState::Proposed
         });
         let since = match entry.watch {
-            Some(watch) if self.mode_for(entry) != Mode::Observe => watch.on_wire,
-            _ => entry.generation_at,
+            _ if self.mode_for(entry) == Mode::Observe => entry.generation_at,
+            Some(watch) => watch.on_wire.zip(watch.whole).map(|(wire, whole)| wire.max(whole)),
+            // What no router has cannot have shown what it can do.
+            None => entry.generation_at.filter(|_| entry.is_on_wire()),
         };
         let feedback = self.config.feedback_secs.saturating_mul(1000);
         rules && since.is_some_and(|since| now.since(since) >= feedback)
@@ -233,6 +240,7 @@ impl Mitigator {
     /// Looks at what the measures in force have done, and takes back what did harm or nothing.
     fn feel(&mut self, entry: &mut Entry, verdict: &Verdict, now: Millis) -> Effect {
         let Some(mut watch) = entry.watch else { return Effect::Unknown };
+        self.attend(entry, &mut watch, now);
         let rung = entry.rung();
         let in_force = (entry.coverage_max(verdict), rung);
         let effect = watch.judge(verdict, in_force, &self.memory, &self.config, now);
@@ -269,6 +277,20 @@ impl Mitigator {
         }
         entry.watch = Some(watch);
         effect
+    }
+
+    /// Whether everybody who could have the youngest measures has them or said no.
+    fn attend(&mut self, entry: &mut Entry, watch: &mut Watch, now: Millis) {
+        let missing = self.missing(entry, watch.from, now);
+        watch.whole = if missing.is_none() { watch.whole.or(Some(now)) } else { None };
+        // A peer gets what is wanted within a second of its return; who is up is not worth a line.
+        if missing != entry.awaited && entry.generation_at.is_none_or(|at| now.since(at) >= SOON_MS) {
+            if let Some(peer) = &missing {
+                let text = format!("waits for {peer}, which does not have it");
+                self.ledger.note(&mut entry.incident, "waits", text, now);
+            }
+            entry.awaited = missing;
+        }
     }
 
     /// Withdraws the youngest generation. Harmful ones are not used again for a day, useless ones

@@ -77,6 +77,8 @@ pub(crate) struct Situation<'a> {
     pub(crate) is_banned: &'a dyn Fn(&Measure) -> bool,
     /// Measures that were tried and cut next to nothing.
     pub(crate) is_useless: &'a dyn Fn(&Measure) -> bool,
+    /// Whether any peer could have a measure; why not.
+    pub(crate) carry: &'a dyn Fn(&Measure) -> Result<(), String>,
 }
 
 /// Chooses.
@@ -248,6 +250,7 @@ fn whole(
         return Err("not to be used again in this incident".into());
     }
     situation.guard.judge_measure(&measure).map_err(|refusal| refusal.to_string())?;
+    (situation.carry)(&measure)?;
     let normal = (verdict.rate.bits_per_sec - verdict.excess.bits_per_sec).max(0.0) / 8.0;
     let collateral = if matches!(measure, Measure::Blackhole(_)) { 1.0 } else { 0.0 };
     Ok(vec![Planned { measure, coverage: 1.0, collateral, normal_bytes_per_sec: normal }])
@@ -291,6 +294,10 @@ fn filters(
                 continue;
             }
         };
+        if let Some(Err(reason)) = pieces.first().map(situation.carry) {
+            why = reason;
+            continue;
+        }
         pieces.retain(|piece| !(situation.is_banned)(piece));
         if pieces.is_empty() {
             why = "not to be used again in this incident".into();

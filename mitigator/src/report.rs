@@ -1,42 +1,25 @@
 //! What actuators report back.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use weir_bgp::guard::route;
-use weir_model::{
-    AGENT_PEER, IncidentId, Measure, Millis, Mitigation, MitigationState, Observed, PeerState,
-};
+use weir_model::{IncidentId, Measure, Millis, Mitigation, MitigationState, Observed};
 
 use crate::Mitigator;
 use crate::entry::Entry;
 use crate::feedback::Watch;
 use crate::ledger::is_live;
-
-/// Peers remembered; more than any appliance has.
-pub(crate) const PEERS_MAX: usize = 1024;
-
-/// A router whose session was lost may let everything through until it is back, and no harder step
-/// would reach it either: for so long nothing is concluded from traffic that is there again.
-const GONE_MS: u64 = 120_000;
-
-/// Peers and whether their session is up.
-pub(crate) type Peers = BTreeMap<String, bool>;
+use crate::peers::{PEERS_MAX, is_agent};
 
 impl Mitigator {
     /// Takes in what an actuator saw.
     pub fn observed(&mut self, observed: &Observed) {
         match observed {
-            Observed::Peer(status) => {
-                let known = self.peers.contains_key(&status.name);
-                if known || self.peers.len() < PEERS_MAX {
-                    let up = status.state == PeerState::Established;
-                    self.peers.insert(status.name.clone(), up);
-                }
-            }
+            Observed::Peer(status) => self.peers.heard(status),
             Observed::Announced { peer, measure, at } => {
                 let text = format!("{peer} has it: {measure}");
                 self.on_wire(measure, peer, true, ("announced", text), *at);
+                self.accepted(measure, peer);
                 if !is_agent(peer) {
                     self.start_watch(measure, *at);
                     self.watch_manual(measure, Some(*at));
@@ -46,7 +29,7 @@ impl Mitigator {
                 let text = format!("gone from {peer}: {measure}");
                 self.on_wire(measure, peer, false, ("withdrawn", text), *at);
                 if !is_agent(peer) {
-                    self.pause_watch(measure, *at);
+                    self.pause_watch(measure);
                 }
             }
             Observed::Refused { peer, measure, at, why } => {
@@ -98,26 +81,38 @@ impl Mitigator {
         });
     }
 
-    /// A peer has lost what is still wanted.
-    fn pause_watch(&mut self, measure: &Measure, at: Millis) {
-        self.watches(measure, |watch| watch.on_wire = watch.on_wire.map(|_| at + GONE_MS));
+    /// A peer has lost what is still wanted. Once no router has it, the traffic shows nothing of it.
+    fn pause_watch(&mut self, measure: &Measure) {
+        for entry in self.entries.values_mut().filter(|e| may_concern(e, measure)) {
+            let kept = entry.live().any(|m| {
+                m.measure == *measure && m.peers.iter().any(|peer| !is_agent(peer))
+            });
+            if let Some(watch) = entry.watched(measure).filter(|_| !kept) {
+                watch.on_wire = None;
+            }
+        }
     }
 
     /// Every watch over this measure.
     fn watches(&mut self, measure: &Measure, change: impl Fn(&mut Watch)) {
         for entry in self.entries.values_mut().filter(|e| may_concern(e, measure)) {
-            let Some(watch) = entry.watch else { continue };
-            let is_it = entry.live().any(|m| {
-                m.measure == *measure && m.state == MitigationState::Active && m.since >= watch.from
-            });
-            if let Some(watch) = entry.watch.as_mut().filter(|_| is_it) {
+            if let Some(watch) = entry.watched(measure) {
                 change(watch);
             }
         }
     }
 
-    /// A measure that no peer takes is not in force anywhere: give it up, so that the next
-    /// verdict chooses the next best.
+    /// A peer that has the measure has not refused it, whatever it said before.
+    fn accepted(&mut self, measure: &Measure, peer: &str) {
+        for entry in self.entries.values_mut().filter(|e| may_concern(e, measure)) {
+            if let Some(refusers) = entry.refusers.get_mut(measure) {
+                refusers.remove(peer);
+            }
+        }
+    }
+
+    /// A peer said no. A measure that every peer that could have it has refused is given up, so
+    /// that the next verdict chooses the next best.
     fn refused(&mut self, measure: &Measure, peer: &str, why: &str, now: Millis) {
         let ids: Vec<IncidentId> = self
             .entries
@@ -131,20 +126,68 @@ impl Mitigator {
         for id in ids {
             let Some(mut entry) = self.entries.remove(&id) else { continue };
             let refusers = entry.refusers.entry(measure.clone()).or_default();
-            refusers.insert(peer.to_owned());
-            let number = refusers.len();
-            let refused = |name: &String| refusers.contains(name);
-            let all_refuse = match measure {
-                Measure::Scrub(_) => number >= self.config.scrubbers.len(),
-                _ => self.peers.iter().all(|(name, up)| !up || refused(name)),
-            };
-            let nobody = all_refuse
-                && entry.live().filter(|m| m.measure == *measure).all(|m| m.peers.is_empty());
-            if nobody {
-                self.give_up(&mut entry, measure, why, now);
-            }
+            refusers.insert(peer.to_owned(), why.to_owned());
+            self.weigh_refusals(&mut entry, measure, now);
             self.entries.insert(id, entry);
         }
+    }
+
+    /// Gives a measure up once nobody is left who could take it. Who is away is waited for.
+    fn weigh_refusals(&mut self, entry: &mut Entry, measure: &Measure, now: Millis) {
+        let Some(refusers) = entry.refusers.get(measure) else { return };
+        let Some(why) = refusers.values().next_back().cloned() else { return };
+        let is_it = |m: &&Mitigation| m.measure == *measure;
+        if entry.live().filter(is_it).any(|m| !m.peers.is_empty()) {
+            return;
+        }
+        let nobody = match measure {
+            Measure::Scrub(_) => refusers.len() >= self.config.scrubbers.len(),
+            _ => {
+                let from = entry.live().filter(is_it).map(|m| m.since).max().unwrap_or(now);
+                self.awaited(entry, measure, from, now).next().is_none()
+            }
+        };
+        if nobody {
+            self.give_up(entry, measure, &why, now);
+        }
+    }
+
+    /// Looks again at what some have refused: who was waited for may have been waited for long
+    /// enough.
+    pub(crate) fn weigh_all_refusals(&mut self, entry: &mut Entry, now: Millis) {
+        if self.config.peer_wait_secs.is_none() || entry.refusers.is_empty() {
+            return;
+        }
+        let measures: Vec<Measure> = entry.refusers.keys().cloned().collect();
+        for measure in measures {
+            self.weigh_refusals(entry, &measure, now);
+        }
+    }
+
+    /// Peers that could have a measure of this incident and neither have it nor refused it.
+    fn awaited<'a>(
+        &'a self,
+        entry: &'a Entry,
+        measure: &'a Measure,
+        from: Millis,
+        now: Millis,
+    ) -> impl Iterator<Item = &'a str> {
+        let patience = self.config.peer_wait_secs.map(|secs| secs.saturating_mul(1000));
+        self.peers.awaited(measure, from, patience, now, move |peer| {
+            let refused = entry.refusers.get(measure).is_some_and(|r| r.contains_key(peer));
+            let has = |m: &Mitigation| m.measure == *measure && m.peers.iter().any(|p| p == peer);
+            refused || entry.live().any(has)
+        })
+    }
+
+    /// The first peer that is still to get one of the youngest measures: until it has it, what the
+    /// traffic does proves nothing against them.
+    pub(crate) fn missing(&self, entry: &Entry, from: Millis, now: Millis) -> Option<String> {
+        let young = |m: &&Mitigation| m.state == MitigationState::Active && m.since >= from;
+        entry
+            .live()
+            .filter(young)
+            .find_map(|m| self.awaited(entry, &m.measure, m.since, now).next().map(str::to_owned))
     }
 
     fn give_up(&mut self, entry: &mut Entry, measure: &Measure, why: &str, now: Millis) {
@@ -160,12 +203,6 @@ impl Mitigator {
 /// thousand rules, each report would otherwise look at all of them.
 fn may_concern(entry: &Entry, measure: &Measure) -> bool {
     entry.incident.verdict.target.contains(&measure.target())
-}
-
-/// A node drops what routers have let through and reported: their exports do not show what it does, so nothing
-/// is concluded from them. A black hole because a node's rule "has no effect" would finish the attack.
-fn is_agent(peer: &str) -> bool {
-    peer.starts_with(AGENT_PEER)
 }
 
 fn set_peer(m: &mut Mitigation, peer: &str, has: bool) {

@@ -1,5 +1,6 @@
 //! Whole lives in virtual time. One [`World`] drives the public API only.
 
+mod away;
 mod feedback;
 mod people;
 mod policy;

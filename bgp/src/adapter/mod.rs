@@ -28,6 +28,7 @@ use crate::config::{Community, blackhole_communities, default_next_hop4, default
 use crate::flowspec;
 use crate::guard::Admitted;
 use crate::profile::Profile;
+use crate::reach::Reach;
 use crate::rib::{AdjRibOut, Refusal, Route, RouteKey};
 use crate::speaker::{Stop, wall};
 use crate::wire::{Families, Family};
@@ -119,6 +120,11 @@ impl AdapterConfig {
             }
             _ => Ok(()),
         }
+    }
+
+    /// What the daemon can be given at all.
+    pub fn reach(&self) -> Reach {
+        Reach { families: self.originates(), capabilities: self.profile.capabilities() }
     }
 
     fn control(&self) -> PathBuf {

@@ -42,6 +42,11 @@ impl Family {
         Self::ALL.into_iter().find(|f| f.code() == (afi, safi))
     }
 
+    /// The family of a stable identifier.
+    pub fn named(id: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|f| f.id() == id)
+    }
+
     /// The FlowSpec family of an address family.
     pub const fn flowspec(afi: Afi) -> Self {
         match afi {

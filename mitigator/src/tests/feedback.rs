@@ -451,7 +451,7 @@ fn an_effect_seen_is_learned_and_reports_stay_bounded() {
     for report in &reports {
         world.mitigator.observed(report);
     }
-    assert_eq!(world.mitigator.peers.len(), crate::report::PEERS_MAX);
+    assert_eq!(world.mitigator.peers.known(), crate::peers::PEERS_MAX);
 }
 
 fn status(name: &str) -> weir_model::ExporterStatus {
