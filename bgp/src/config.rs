@@ -259,6 +259,12 @@ impl PeerConfig {
         if self.max_rules.is_some_and(|n| !(1..=100_000).contains(&n)) {
             return Err(("max_rules", "must be 1-100000".into()));
         }
+        if self.address.is_unspecified() || self.address.is_multicast() {
+            return Err(("address", format!("{} is nobody's", self.address)));
+        }
+        if self.port == 0 {
+            return Err(("port", "must be 1-65535".into()));
+        }
         if self.families.is_empty() {
             return Err(("families", "is empty: the peer would get nothing".into()));
         }
@@ -268,9 +274,7 @@ impl PeerConfig {
         if self.long_lived_restart_secs > 0x00ff_ffff {
             return Err(("long_lived_restart_secs", "must be 0-16777215".into()));
         }
-        if self.next_hop4.is_loopback() || self.next_hop4.is_unspecified() {
-            return Err(("next_hop4", "receivers drop routes with such a next hop".into()));
-        }
+        check_next_hops(self.next_hop4, self.next_hop6)?;
         if self.local_address.is_some_and(|l| l.is_ipv4() != self.address.is_ipv4()) {
             return Err(("local_address", "is of another family than address".into()));
         }
@@ -318,6 +322,9 @@ impl Config {
         if self.router_id.is_unspecified() {
             return global("router_id", "must not be 0.0.0.0");
         }
+        if self.rpki.as_ref().is_some_and(|rpki| rpki.cache.port() == 0) {
+            return global("rpki.cache", "has port 0");
+        }
         for (i, peer) in self.peers.iter().enumerate() {
             let of = |(field, why)| ConfigError {
                 peer: format!("peer \"{}\": ", peer.name),
@@ -326,7 +333,12 @@ impl Config {
             };
             peer.check().map_err(of)?;
             if peer.passive && self.listen.is_none() {
-                return Err(of(("passive", "bgp.listen is not set".into())));
+                return Err(of(("passive", "bgp.listen is not set: nobody could dial".into())));
+            }
+            if peer.long_lived_restart_secs > 0 && peer.graceful_restart_secs == 0 {
+                // RFC 9494 §4.1: the one means nothing without the other.
+                let why = "needs graceful_restart_secs";
+                return Err(of(("long_lived_restart_secs", why.into())));
             }
             let before = &self.peers[..i];
             if before.iter().any(|p| p.name == peer.name) {
@@ -337,18 +349,41 @@ impl Config {
             }
         }
         for (i, adapter) in self.adapters.iter().enumerate() {
-            let of = |(field, why): (&'static str, &str)| ConfigError {
+            let of = |(field, why): (&'static str, String)| ConfigError {
                 peer: format!("adapter \"{}\": ", adapter.name),
                 field,
-                why: why.to_owned(),
+                why,
             };
             adapter.check().map_err(of)?;
             let taken = self.adapters[..i].iter().map(|a| &a.name);
             if taken.chain(self.peers.iter().map(|p| &p.name)).any(|n| *n == adapter.name) {
-                return Err(of(("name", "is taken")));
+                return Err(of(("name", "is taken".into())));
             }
         }
         Ok(())
+    }
+}
+
+/// What every receiver drops or treats as withdrawn (RFC 4271 §6.3, RFC 4760 §3): the route would
+/// be shown as announced and be in force nowhere.
+pub(crate) fn check_next_hops(
+    next_hop4: Ipv4Addr,
+    next_hop6: Ipv6Addr,
+) -> Result<(), (&'static str, String)> {
+    let v4 = next_hop4.is_loopback()
+        || next_hop4.octets()[0] == 0
+        || next_hop4.is_multicast()
+        || next_hop4.octets()[0] >= 240;
+    // A link-local address alone names no next hop, and one of IPv4 in IPv6 form none of IPv6.
+    let v6 = next_hop6.is_loopback()
+        || next_hop6.is_unspecified()
+        || next_hop6.is_multicast()
+        || next_hop6.is_unicast_link_local()
+        || next_hop6.to_ipv4_mapped().is_some();
+    match (v4, v6) {
+        (true, _) => Err(("next_hop4", format!("receivers drop routes to {next_hop4}"))),
+        (_, true) => Err(("next_hop6", format!("receivers drop routes to {next_hop6}"))),
+        _ => Ok(()),
     }
 }
 
@@ -517,7 +552,48 @@ mod tests {
         );
         check(|c| c.peers[1].name = "edge".into(), "peer \"edge\": name: is taken");
         check(|c| c.peers[1].port = 179, "peer \"b\": address: is another peer's");
-        check(|c| c.peers[0].passive = true, "peer \"edge\": passive: bgp.listen is not set");
+        check(
+            |c| c.peers[0].passive = true,
+            "peer \"edge\": passive: bgp.listen is not set: nobody could dial",
+        );
+        check(
+            |c| c.peers[0].families.clear(),
+            "peer \"edge\": families: is empty: the peer would get nothing",
+        );
+        check(
+            |c| {
+                c.peers[0].password = Some(Secret::new("a".into()));
+                c.peers[0].password_file = Some("/run/key".into());
+            },
+            "peer \"edge\": password: password_file is set too",
+        );
+    }
+
+    #[test]
+    fn a_next_hop_that_receivers_drop_is_refused() {
+        let drops4 = |hop: &str| {
+            let mut config = Config::new(65010, Ipv4Addr::new(10, 0, 0, 1));
+            let mut peer = PeerConfig::new("edge", "192.0.2.9".parse().unwrap(), 65010);
+            match hop.parse().unwrap() {
+                IpAddr::V4(hop) => peer.next_hop4 = hop,
+                IpAddr::V6(hop) => peer.next_hop6 = hop,
+            }
+            config.peers.push(peer);
+            let field = if hop.contains(':') { "next_hop6" } else { "next_hop4" };
+            let refused = config.validate().is_err_and(|error| error.field == field);
+            assert_eq!(refused, config.validate().is_err());
+            refused
+        };
+        for hop in ["0.0.0.0", "0.1.2.3", "127.0.0.1", "224.0.0.1", "255.255.255.255", "::", "::1"]
+        {
+            assert!(drops4(hop), "{hop}");
+        }
+        for hop in ["ff02::1", "fe80::1", "::ffff:192.0.2.1"] {
+            assert!(drops4(hop), "{hop}");
+        }
+        for hop in ["192.0.2.1", "10.0.0.1", "100::1", "2001:db8::1"] {
+            assert!(!drops4(hop), "{hop}");
+        }
     }
 
     #[test]

@@ -395,6 +395,11 @@ impl AdjRibOut {
         room && measure.is_some_and(|m| self.trials.may_write(key, m))
     }
 
+    /// Whether there is anything that the peer is to have.
+    pub fn is_wanted(&self) -> bool {
+        !self.wanted.is_empty()
+    }
+
     /// Routes on the wire.
     pub fn announced(&self) -> usize {
         self.sent.len()

@@ -284,7 +284,8 @@ impl Mitigator {
         let missing = self.missing(entry, watch.from, now);
         watch.whole = if missing.is_none() { watch.whole.or(Some(now)) } else { None };
         // A peer gets what is wanted within a second of its return; who is up is not worth a line.
-        if missing != entry.awaited && entry.generation_at.is_none_or(|at| now.since(at) >= SOON_MS) {
+        if missing != entry.awaited && entry.generation_at.is_none_or(|at| now.since(at) >= SOON_MS)
+        {
             if let Some(peer) = &missing {
                 let text = format!("waits for {peer}, which does not have it");
                 self.ledger.note(&mut entry.incident, "waits", text, now);

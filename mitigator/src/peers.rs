@@ -70,7 +70,8 @@ impl Peers {
         peer.up = status.state == PeerState::Established;
         peer.since = status.since;
         if peer.up {
-            let spoken: Families = status.families.iter().filter_map(|f| Family::named(f)).collect();
+            let spoken: Families =
+                status.families.iter().filter_map(|f| Family::named(f)).collect();
             peer.spoken = (!spoken.is_empty()).then_some(spoken);
         }
     }

@@ -84,9 +84,9 @@ impl Mitigator {
     /// A peer has lost what is still wanted. Once no router has it, the traffic shows nothing of it.
     fn pause_watch(&mut self, measure: &Measure) {
         for entry in self.entries.values_mut().filter(|e| may_concern(e, measure)) {
-            let kept = entry.live().any(|m| {
-                m.measure == *measure && m.peers.iter().any(|peer| !is_agent(peer))
-            });
+            let kept = entry
+                .live()
+                .any(|m| m.measure == *measure && m.peers.iter().any(|peer| !is_agent(peer)));
             if let Some(watch) = entry.watched(measure).filter(|_| !kept) {
                 watch.on_wire = None;
             }

@@ -86,7 +86,10 @@ pub struct PeerStatus {
     pub announced: u32,
     /// Sessions lost since the start.
     pub flaps: u64,
-    /// Why the session last ended, for people.
+    /// Attempts to bring the session up that failed since the start.
+    #[serde(default)]
+    pub failures: u64,
+    /// Why the session last ended, or why it does not come up, for people.
     pub last_error: Option<String>,
 }
 

@@ -83,11 +83,8 @@ pub struct Core {
 impl Core {
     /// Builds the core; binds nothing.
     pub fn new(config: &Config, inventory: &Arc<Inventory>) -> Self {
-        let mut mitigator = Mitigator::new(
-            config.mitigator.clone(),
-            config.guard.clone(),
-            Arc::clone(inventory),
-        );
+        let mut mitigator =
+            Mitigator::new(config.mitigator.clone(), config.guard.clone(), Arc::clone(inventory));
         let peers = config.bgp.as_ref().map(weir_bgp::config::Config::known_peers);
         mitigator.set_peers(peers.unwrap_or_default(), config.agents.is_some());
         Self {

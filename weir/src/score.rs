@@ -90,6 +90,7 @@ impl Defender {
                 .to_vec(),
             announced: 0,
             flaps: 0,
+            failures: 0,
             last_error: None,
         }));
         Self { player, events: Vec::new(), said: BTreeMap::new(), standing: Vec::new() }

@@ -24,7 +24,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use weir_model::{IpNet, Measure, Observed, PeerState, PeerStatus};
 
-use crate::config::{Community, blackhole_communities, default_next_hop4, default_next_hop6};
+use crate::config::{
+    Community, blackhole_communities, check_next_hops, default_next_hop4, default_next_hop6,
+};
 use crate::flowspec;
 use crate::guard::Admitted;
 use crate::profile::Profile;
@@ -110,15 +112,18 @@ impl AdapterConfig {
     ///
     /// # Errors
     /// The field and the reason.
-    pub fn check(&self) -> Result<(), (&'static str, &'static str)> {
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
         match self.kind {
-            Kind::Bird if self.include.is_none() => Err(("include", "is not set")),
-            Kind::Exabgp if self.neighbors.is_empty() => Err(("neighbors", "is empty")),
-            _ if self.name.is_empty() => Err(("name", "is empty")),
+            Kind::Bird if self.include.is_none() => Err(("include", "is not set".into())),
+            Kind::Exabgp if self.neighbors.is_empty() => Err(("neighbors", "is empty".into())),
+            _ if self.name.is_empty() => Err(("name", "is empty".into())),
             _ if matches!(self.local_as, 0 | 23456 | u32::MAX) => {
-                Err(("local_as", "is not an AS number"))
+                Err(("local_as", "is not an AS number".into()))
             }
-            _ => Ok(()),
+            _ if self.originates().is_empty() => {
+                Err(("families", "none that such a daemon can originate".into()))
+            }
+            _ => check_next_hops(self.next_hop4, self.next_hop6),
         }
     }
 
@@ -291,6 +296,7 @@ impl Adapter {
             families: config.originates().iter().map(|f| f.to_string()).collect(),
             announced: 0,
             flaps: 0,
+            failures: 0,
             last_error: None,
         };
         Self {

@@ -3,7 +3,7 @@
 use weir_model::Millis;
 
 use super::connection::Connection;
-use super::{CONNECT_WAIT_MS, Dial, Output, Peer, Role};
+use super::{Dial, Output, Peer, Refused, Role};
 
 impl Peer {
     pub(super) fn dial(&mut self, now: Millis, out: &mut Vec<Output>) {
@@ -11,7 +11,7 @@ impl Peer {
             // The penalty is over: calls are taken again.
             self.dial = Dial::Off;
         } else if self.connections.iter().all(Option::is_none) {
-            self.dial = Dial::Dialling(now + CONNECT_WAIT_MS);
+            self.dial = Dial::Dialling(now + self.connect_wait_ms());
             out.push(Output::Dial);
         } else {
             // A connection that the peer made is under way; dialling would only collide with it.
@@ -31,7 +31,7 @@ impl Peer {
 
     pub(super) fn connect_failed(&mut self, now: Millis) {
         if matches!(self.dial, Dial::Dialling(_)) {
-            self.back_off(now, false);
+            self.back_off(now, Refused::No);
         }
     }
 
@@ -45,7 +45,7 @@ impl Peer {
             // Cannot happen with four families; without an OPEN there is no session to have.
             Err(_) => {
                 out.push(Output::Close(role));
-                self.back_off(now, false);
+                self.back_off(now, Refused::No);
             }
         }
     }

@@ -33,9 +33,18 @@ const OPEN_WAIT_MS: u64 = 240_000;
 /// anew, not to be waited for.
 const CONNECT_WAIT_MS: u64 = 20_000;
 
-/// Shortest wait after the peer refused what was sent to it (3/x) or has too much of it (6/1): a
-/// session that ends for its content ends again.
+/// Wait after the peer has more than it takes (6/1, 6/8) and nothing was learned from it: a session
+/// that ends for its content ends again.
 const PENALTY_MS: u64 = 60_000;
+
+/// First wait after the peer took offence at an UPDATE (3/x), milliseconds: what it takes is to be
+/// back at once. It doubles while the peer goes on taking offence, up to [`PENALTY_MS`].
+const OFFENCE_MS: u64 = 500;
+
+/// Longest wait before dialling again, and for an answer, while measures wait for the peer,
+/// milliseconds.
+const URGENT_RETRY_MS: u64 = 2_000;
+const URGENT_CONNECT_MS: u64 = 4_000;
 
 /// A session up for this long forgets earlier failures.
 const STABLE_MS: u64 = 60_000;
@@ -126,6 +135,8 @@ pub enum Down {
     Closed(String),
     /// weir stops, without a NOTIFICATION.
     Held,
+    /// The peer did not answer weir's call in time; seconds.
+    Unanswered(u64),
 }
 
 impl std::fmt::Display for Down {
@@ -135,6 +146,7 @@ impl std::fmt::Display for Down {
             Self::Sent(n) => write!(f, "sent NOTIFICATION {n}"),
             Self::Closed(why) => write!(f, "connection lost: {why}"),
             Self::Held => f.write_str("stopped, routes left to the peer's graceful restart"),
+            Self::Unanswered(secs) => write!(f, "no answer within {secs} s"),
         }
     }
 }
@@ -185,7 +197,22 @@ pub struct Peer {
     dial: Dial,
     connections: [Option<Connection>; 2],
     failures: u32,
+    /// How often in a row the peer took offence at what was sent.
+    offences: u32,
+    /// Measures wait for the session.
+    urgent: bool,
     jitter: u64,
+}
+
+/// What the end of a session says about a next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refused {
+    /// Nothing.
+    No,
+    /// An UPDATE was wrong for the peer (3/x).
+    Update,
+    /// There was too much (6/1, 6/8).
+    TooMuch,
 }
 
 impl Peer {
@@ -199,6 +226,8 @@ impl Peer {
             dial: Dial::Off,
             connections: [None, None],
             failures: 0,
+            offences: 0,
+            urgent: false,
             jitter,
         }
     }
@@ -279,6 +308,7 @@ impl Peer {
             Dial::Penalty(at) | Dial::Waiting(at) if at <= now => self.dial(now, out),
             Dial::Dialling(at) if at <= now => {
                 out.push(Output::StopDialling);
+                out.push(Output::Failed(Down::Unanswered(self.connect_wait_ms() / 1000)));
                 self.connect_failed(now);
             }
             _ => {}
@@ -298,24 +328,27 @@ impl Peer {
         let Some(connection) = self.connections[role as usize].take() else { return };
         out.push(Output::Close(role));
         let refused = match &why {
-            Down::Received(n) => {
-                n.code == codes::UPDATE
-                    || (n.code == codes::CEASE && n.subcode == cease::MAX_PREFIXES)
-            }
-            _ => false,
+            Down::Received(n) => match n.cause() {
+                (codes::UPDATE, ..) => Refused::Update,
+                (codes::CEASE, cease::MAX_PREFIXES | cease::RESOURCES, _) => Refused::TooMuch,
+                _ => Refused::No,
+            },
+            _ => Refused::No,
         };
         let collision = matches!(&why, Down::Received(n) | Down::Sent(n)
             if n.code == codes::CEASE && n.subcode == cease::COLLISION);
         if let Phase::Established { since, .. } = connection.phase {
             if now.since(since) >= STABLE_MS {
                 self.failures = 0;
+                self.offences = 0;
             }
             out.push(Output::Down(why));
         } else {
             out.push(Output::Failed(why));
         }
         // The other connection goes on in its stead.
-        if self.connections[role.other() as usize].is_some() && (collision || !refused) {
+        let go_on = collision || refused == Refused::No;
+        if self.connections[role.other() as usize].is_some() && go_on {
             if role == Role::Active {
                 self.dial = Dial::Done;
             }

@@ -204,7 +204,7 @@ fn waits_grow_and_stay_bounded() {
 #[test]
 fn a_connection_that_hangs_is_given_up() {
     let mut bench = Bench::new(settings());
-    assert_eq!(bench.wait(), "stopdialling");
+    assert_eq!(bench.wait(), "stopdialling, failed: no answer within 20 s");
     assert_eq!(bench.now, Millis(20_000));
     assert_eq!(bench.wait(), "dial");
 }
@@ -226,16 +226,69 @@ fn a_stable_session_forgets_failures() {
 }
 
 #[test]
-fn a_peer_that_refuses_routes_is_left_alone_for_a_minute() {
-    for refusal in [Notification::new(codes::UPDATE, 9), Notification::new(codes::CEASE, 1)] {
+fn a_peer_that_has_too_much_is_left_alone_until_it_is_known_how_much() {
+    for subcode in [cease::MAX_PREFIXES, cease::RESOURCES] {
+        let refusal = Notification::new(codes::CEASE, subcode);
         let mut bench = Bench::established(settings());
         let said = bench.message(Role::Active, Message::Notification(refusal.clone()));
         assert_eq!(said, format!("close Active, down: peer sent NOTIFICATION {refusal}"));
         let wait = bench.peer.deadline().unwrap().since(bench.now);
         assert!((45_000..=60_000).contains(&wait), "{wait}");
         assert_eq!(bench.take(Input::Accepted), "refuse");
+        bench.peer.learned(bench.now);
+        let wait = bench.peer.deadline().unwrap().since(bench.now);
+        assert!((375..=500).contains(&wait), "{wait}");
         assert_eq!(bench.wait(), "dial");
     }
+}
+
+#[test]
+fn after_an_offence_the_session_is_back_at_once_and_damped() {
+    let mut bench = Bench::established(settings());
+    let offended = |bench: &mut Bench| {
+        bench.message(Role::Active, Message::Notification(Notification::new(codes::UPDATE, 9)));
+        assert_eq!(bench.take(Input::Accepted), "refuse");
+        let wait = bench.peer.deadline().unwrap().since(bench.now);
+        assert_eq!(bench.wait(), "dial");
+        bench.take(Input::Connected);
+        bench.message(Role::Active, Message::Open(open()));
+        bench.message(Role::Active, Message::Keepalive);
+        wait
+    };
+    for full in [500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000] {
+        let wait = offended(&mut bench);
+        assert!((full * 3 / 4..=full).contains(&wait), "{wait} of {full}");
+    }
+    // What it took offence at is found, or the session has lived for a minute.
+    bench.message(Role::Active, Message::Notification(Notification::new(codes::UPDATE, 9)));
+    bench.peer.pardon(bench.now);
+    let wait = bench.peer.deadline().unwrap().since(bench.now);
+    assert!(wait <= 500, "{wait}");
+}
+
+#[test]
+fn a_peer_that_measures_wait_for_is_called_every_few_seconds() {
+    let mut bench = Bench::new(settings());
+    for _ in 0..8 {
+        bench.take(Input::ConnectFailed);
+        bench.wait();
+    }
+    bench.take(Input::ConnectFailed);
+    assert!(bench.peer.deadline().unwrap().since(bench.now) > 60_000);
+    bench.peer.set_urgent(bench.now, true);
+    for _ in 0..20 {
+        let before = bench.now;
+        assert_eq!(bench.wait(), "dial");
+        assert!(bench.now.since(before) <= 2_000);
+        // Nobody answers: the kernel's own attempts grow too rare.
+        let before = bench.now;
+        assert_eq!(bench.wait(), "stopdialling, failed: no answer within 4 s");
+        assert_eq!(bench.now.since(before), 4_000);
+    }
+    bench.peer.set_urgent(bench.now, false);
+    bench.wait();
+    bench.take(Input::ConnectFailed);
+    assert!(bench.peer.deadline().unwrap().since(bench.now) > 60_000);
 }
 
 /// Both sides dialled; both OPENs are out.
@@ -290,6 +343,7 @@ fn a_restarted_peer_replaces_its_dead_session() {
     let graceful = || Open {
         graceful_restart: Some(GracefulRestart {
             restarting: true,
+            notification: false,
             time_secs: 120,
             families: Families::ALL,
         }),

@@ -302,11 +302,11 @@ fn a_peer_that_names_the_rule_is_believed() {
 fn a_broken_connection_alone_convicts_nobody() {
     let mut rib = table(Families::ALL, 100);
     rib.want(&list(vec![rule(1, LIMIT)]));
-    for (round, banned) in [(0, 0), (1, 1)] {
+    for round in [0, 1] {
         rib.up(Families::ALL);
         drain_at(&mut rib, Millis(round * 100 * SECOND));
         let ended = rib.down(Millis(round * 100 * SECOND + 10), Blame::Silent, &[]);
-        assert_eq!(ended.banned.len(), banned);
+        assert_eq!(ended.banned, []);
     }
     // After one such end all comes back at once, however much was new.
     let mut many = table(Families::ALL, 100);

@@ -6,8 +6,7 @@
 //! proven are suspects: a single one is banned; of several, batches are tried until the guilty
 //! one is alone, which takes a reset for each factor of sixteen. Once it is found the batches
 //! grow again. A connection that breaks without
-//! a word may have other causes: there only what was written before two such ends in a row is
-//! suspected.
+//! a word proves nothing.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -48,8 +47,6 @@ pub(super) struct Trials {
     /// One of these is guilty, and none of them proven yet.
     accused: BTreeSet<RouteKey>,
     banned: BTreeMap<RouteKey, Millis>,
-    /// The suspects of the last silent end.
-    struck: BTreeSet<RouteKey>,
 }
 
 impl Trials {
@@ -60,7 +57,6 @@ impl Trials {
             batch: usize::MAX,
             accused: BTreeSet::new(),
             banned: BTreeMap::new(),
-            struck: BTreeSet::new(),
         }
     }
 
@@ -91,7 +87,6 @@ impl Trials {
             && now.since(*at) >= PROOF_MS
             && let Some((_, key, measure)) = self.suspects.pop_front()
         {
-            self.struck.remove(&key);
             self.accused.remove(&key);
             self.proven.insert(key, measure);
             if self.suspects.is_empty() && self.accused.is_empty() {
@@ -128,24 +123,17 @@ impl Trials {
         let mut suspects: Vec<RouteKey> = self.suspects.drain(..).map(|(_, key, _)| key).collect();
         suspects.sort();
         suspects.dedup();
-        if blame == Blame::Nothing || suspects.is_empty() {
+        // A connection that breaks without a word may have any cause.
+        if blame != Blame::Update || suspects.is_empty() {
             return None;
         }
-        if blame == Blame::Silent {
-            // A router that restarts must get everything back at once: only what was written
-            // before two such ends in a row is suspected.
-            let before = std::mem::take(&mut self.struck);
-            self.struck = suspects.iter().cloned().collect();
-            suspects.retain(|key| before.contains(key));
-        }
-        let named = suspects.iter().find(|k| blame == Blame::Update && names(data, k)).cloned();
+        let named = suspects.iter().find(|k| names(data, k)).cloned();
         let culprit = match (named, &suspects[..]) {
             (Some(key), _) => Some(key),
             (None, [key]) => Some(key.clone()),
             _ => None,
         };
         if let Some(key) = culprit {
-            self.struck.clear();
             self.accused.clear();
             self.ban(now, key.clone());
             return Some(key);

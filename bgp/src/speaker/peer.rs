@@ -65,6 +65,8 @@ pub(super) struct PeerTask {
     closing: JoinSet<()>,
     session: Option<(Role, Writer, Negotiated)>,
     status: PeerStatus,
+    /// The last error that was reported.
+    told_error: Option<String>,
     reports: VecDeque<Observed>,
     updates_received: u64,
     accepted: mpsc::Receiver<TcpStream>,
@@ -114,6 +116,7 @@ impl PeerTask {
             families: Vec::new(),
             announced: 0,
             flaps: 0,
+            failures: 0,
             last_error: None,
         };
         Self {
@@ -128,6 +131,7 @@ impl PeerTask {
             closing: JoinSet::new(),
             session: None,
             status,
+            told_error: None,
             reports: VecDeque::new(),
             updates_received: 0,
             accepted,
@@ -224,8 +228,7 @@ impl PeerTask {
             }
             Event::Dialled(Err(error)) => {
                 self.dialling = None;
-                tracing::debug!(peer = %self.config.name, %error, "cannot reach the BGP peer");
-                self.status.last_error = Some(format!("cannot connect: {error}"));
+                self.note_failure(format!("cannot connect: {error}"));
                 self.step(Input::ConnectFailed);
             }
             Event::Accepted(stream) => {
@@ -337,15 +340,39 @@ impl PeerTask {
             Output::Close(role) => self.close(role),
             Output::Up(role, negotiated) => self.up(role, negotiated),
             Output::Down(why) => self.down(&why),
-            Output::Failed(why) => {
-                tracing::debug!(peer = %self.config.name, %why, "BGP session did not come up");
-                self.status.last_error = Some(why.to_string());
-            }
+            Output::Failed(why) => self.failed(&why),
             Output::Refresh(family) => {
                 tracing::info!(peer = %self.config.name, %family, "BGP peer asks for a refresh");
                 self.rib.refresh(family);
             }
         }
+    }
+
+    /// A session did not come up.
+    fn failed(&mut self, why: &Down) {
+        let secret = self.config.password.is_some() || self.config.password_file.is_some();
+        let hint = match why {
+            // The kernel drops what is signed otherwise, in silence, on either side.
+            Down::Unanswered(_) if secret => {
+                "; a TCP MD5 password that differs from the peer's looks like this"
+            }
+            Down::Unanswered(_) => "; a peer that expects a TCP MD5 password looks like this",
+            _ => "",
+        };
+        self.note_failure(format!("{why}{hint}"));
+    }
+
+    /// Says why there is no session: loudly when the reason is a new one, a line for each attempt
+    /// would tell nothing more.
+    fn note_failure(&mut self, why: String) {
+        self.status.failures += 1;
+        let peer = &self.config.name;
+        if self.status.last_error.as_ref() == Some(&why) {
+            tracing::debug!(%peer, why, "BGP session did not come up");
+        } else {
+            tracing::warn!(%peer, why, "BGP session did not come up");
+        }
+        self.status.last_error = Some(why);
     }
 
     fn close(&mut self, role: Role) {
@@ -384,11 +411,12 @@ impl PeerTask {
         self.status.families.clear();
         self.status.last_error = Some(why.to_string());
         let (blame, data) = match why {
-            Down::Received(n) if n.code == codes::UPDATE || n.code == codes::HEADER => {
-                (Blame::Update, &n.data[..])
-            }
+            Down::Received(n) => match n.cause() {
+                (codes::UPDATE, _, data) => (Blame::Update, data),
+                _ => (Blame::Nothing, &[][..]),
+            },
             Down::Closed(_) => (Blame::Silent, &[][..]),
-            Down::Received(_) | Down::Sent(_) | Down::Held => (Blame::Nothing, &[][..]),
+            Down::Sent(_) | Down::Held | Down::Unanswered(_) => (Blame::Nothing, &[][..]),
         };
         let ended = self.rib.down(self.now(), blame, data);
         let at = wall();
@@ -414,10 +442,16 @@ impl PeerTask {
     /// Writes routes while there is room, and reports the state if it changed.
     fn settle(&mut self) {
         self.write_routes();
+        let urgent = self.session.is_none() && self.rib.is_wanted();
+        self.machine.set_urgent(self.now(), urgent);
         let state = self.machine.state();
         let announced = u32::try_from(self.rib.announced()).unwrap_or(u32::MAX);
         let settled = self.rib.is_settled() && announced != self.status.announced;
-        if state != self.status.state || settled {
+        let error = self.status.last_error != self.told_error;
+        if state != self.status.state || settled || error {
+            if error {
+                self.told_error.clone_from(&self.status.last_error);
+            }
             if state != self.status.state {
                 self.status.state = state;
                 self.status.since = wall();
@@ -470,7 +504,8 @@ impl PeerTask {
             Stop::Withdraw => {
                 self.rib.clear();
                 let _ = tokio::time::timeout(WITHDRAW_WAIT, self.flush()).await;
-                Some(Notification::shutdown("weir stops"))
+                let farewell = Notification::shutdown("weir stops");
+                Some(if self.is_kept_over_notifications() { farewell.hard() } else { farewell })
             }
             Stop::Run | Stop::Hold => None,
         };
@@ -483,6 +518,12 @@ impl PeerTask {
                 break;
             }
         }
+    }
+
+    /// Whether the peer keeps routes over a NOTIFICATION that is no Hard Reset (RFC 8538 §4).
+    fn is_kept_over_notifications(&self) -> bool {
+        let restart = self.session.as_ref().and_then(|(_, _, n)| n.graceful_restart);
+        restart.is_some_and(|restart| restart.notification)
     }
 
     /// Goes on until every withdrawal is written.

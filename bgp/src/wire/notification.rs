@@ -42,6 +42,8 @@ pub mod cease {
     pub const COLLISION: u8 = 7;
     /// Out of resources.
     pub const RESOURCES: u8 = 8;
+    /// Hard Reset (RFC 8538): the routes go although both sides keep them over other NOTIFICATIONs.
+    pub const HARD_RESET: u8 = 9;
 }
 
 /// The end of a session, with its reason. Any code decodes, also those of the future.
@@ -74,6 +76,24 @@ impl Notification {
         Self { code: codes::CEASE, subcode: cease::SHUTDOWN, data }
     }
 
+    /// This, as a Hard Reset (RFC 8538 §3): its own code, subcode and data go into the data.
+    #[must_use]
+    pub fn hard(self) -> Self {
+        let mut data = vec![self.code, self.subcode];
+        data.extend(self.data);
+        Self { code: codes::CEASE, subcode: cease::HARD_RESET, data }
+    }
+
+    /// Code, subcode and data of the cause: of a Hard Reset, those that it carries.
+    pub fn cause(&self) -> (u8, u8, &[u8]) {
+        match (self.code, self.subcode, &self.data[..]) {
+            (codes::CEASE, cease::HARD_RESET, [code, subcode, data @ ..]) => {
+                (*code, *subcode, data)
+            }
+            (code, subcode, data) => (code, subcode, data),
+        }
+    }
+
     pub(super) fn read(body: &[u8]) -> Self {
         match body {
             [code, subcode, data @ ..] => {
@@ -93,10 +113,11 @@ impl Notification {
 
     /// The text that came with a shutdown (RFC 9003), control characters left out.
     fn text(&self) -> Option<String> {
-        if self.code != codes::CEASE || !matches!(self.subcode, cease::SHUTDOWN | cease::RESET) {
+        let (code, subcode, data) = self.cause();
+        if code != codes::CEASE || !matches!(subcode, cease::SHUTDOWN | cease::RESET) {
             return None;
         }
-        let (length, text) = self.data.split_first()?;
+        let (length, text) = data.split_first()?;
         let text = text.get(..usize::from(*length))?;
         let text: String =
             String::from_utf8_lossy(text).chars().filter(|c| !c.is_control()).collect();
@@ -108,6 +129,10 @@ impl fmt::Display for Notification {
     /// `3/10 invalid network field`, and what the peer's operator says.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{} {}", self.code, self.subcode, name(self.code, self.subcode))?;
+        let (code, subcode, _) = self.cause();
+        if (code, subcode) != (self.code, self.subcode) {
+            write!(f, ", {code}/{subcode} {}", name(code, subcode))?;
+        }
         match self.text() {
             Some(text) => write!(f, ": {text}"),
             None => Ok(()),

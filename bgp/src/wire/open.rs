@@ -55,8 +55,10 @@ impl OpenSettings {
             let families: Vec<_> =
                 types.iter().map(|t| GracefulRestartAddressFamily::new(true, *t)).collect();
             capabilities.push(BgpCapability::GracefulRestartCapability(
-                // No N bit (RFC 8538): a NOTIFICATION of weir is to remove what it announced.
-                GracefulRestartCapability::new(self.restarting, false, secs.min(4095), families),
+                // The N bit (RFC 8538): a hold timer that runs out on a full link, which an attack
+                // makes likely, leaves the routes where they are. Where weir wants them gone it
+                // says Hard Reset.
+                GracefulRestartCapability::new(self.restarting, true, secs.min(4095), families),
             ));
             if let Some(secs) = self.long_lived_secs {
                 let secs = secs.min(LongLivedGracefulRestartAddressFamily::MAX_STALE_TIME);
@@ -93,6 +95,9 @@ const fn address_type(family: Family) -> AddressType {
 pub struct GracefulRestart {
     /// It has just restarted.
     pub restarting: bool,
+    /// Routes are kept when a NOTIFICATION ends the session, unless that is a Hard Reset (N bit,
+    /// RFC 8538).
+    pub notification: bool,
     /// For how long it asks us to keep its routes, seconds.
     pub time_secs: u16,
     /// Families for which it keeps routes.
@@ -205,6 +210,7 @@ impl Open {
                 (64, [high, low, families @ ..]) => {
                     self.graceful_restart = Some(GracefulRestart {
                         restarting: high & 0x80 != 0,
+                        notification: high & 0x40 != 0,
                         time_secs: u16::from_be_bytes([high & 0x0f, *low]),
                         families: families
                             .chunks_exact(4)

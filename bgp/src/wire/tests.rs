@@ -125,7 +125,12 @@ fn what_weir_says_of_itself_reads_back() {
     assert_eq!(open.asn, settings.asn);
     assert_eq!((open.as4, open.route_refresh, open.long_lived), (true, true, true));
     assert_eq!(open.families, Families::ALL);
-    let restart = GracefulRestart { restarting: true, time_secs: 120, families: Families::ALL };
+    let restart = GracefulRestart {
+        restarting: true,
+        notification: true,
+        time_secs: 120,
+        families: Families::ALL,
+    };
     assert_eq!(open.graceful_restart, Some(restart));
 }
 
@@ -156,7 +161,7 @@ fn updates_are_written_to_the_octet() {
     let nlri = [6, 1, 32, 203, 0, 113, 7];
     check(
         announce_flow(Afi::Ipv4, &nlri, &ibgp).unwrap(),
-        "0000001d4001010040020040 0504000000c8800e0c0001850000060120cb007107"
+        "0000001d800e0c0001850000060120cb007107 4001010040020040 0504000000c8"
             .replace(' ', "")
             .as_str(),
     );
@@ -170,6 +175,30 @@ fn updates_are_written_to_the_octet() {
             .replace(' ', "")
             .as_str(),
     );
+}
+
+#[test]
+fn the_routes_stand_before_what_could_be_wrong_about_them() {
+    let attributes = Attributes { communities: vec![1], as4: true, ..Attributes::default() };
+    let next_hop = "100::1".parse().unwrap();
+    for octets in [
+        announce_flow(Afi::Ipv6, &[1, 2], &attributes).unwrap(),
+        announce_unicast("2001:db8::7/128".parse().unwrap(), next_hop, &attributes).unwrap(),
+    ] {
+        // No withdrawn routes; then the first attribute: flags and type.
+        assert_eq!(octets[HEADER..HEADER + 2], [0, 0]);
+        assert_eq!(octets[HEADER + 5], 14, "{}", hex(&octets));
+    }
+}
+
+#[test]
+fn a_hard_reset_carries_its_cause() {
+    let hard = Notification::shutdown("bye").hard();
+    assert_eq!((hard.code, hard.subcode), (codes::CEASE, cease::HARD_RESET));
+    assert_eq!(hard.cause(), (codes::CEASE, cease::SHUTDOWN, &[3, b'b', b'y', b'e'][..]));
+    assert_eq!(hard.to_string(), "6/9 hard reset, 6/2 administrative shutdown: bye");
+    let bare = Notification::new(codes::CEASE, cease::HARD_RESET);
+    assert_eq!(bare.cause(), (codes::CEASE, cease::HARD_RESET, &[][..]));
 }
 
 #[test]

@@ -92,7 +92,7 @@ fn raw(optional_transitive: bool, code: u8, value: Vec<u8>) -> Result<PathAttrib
 }
 
 impl Attributes {
-    /// In ascending order of type (RFC 4271 §5).
+    /// In ascending order of type (RFC 4271 §5); MP_REACH_NLRI goes before them.
     fn write(&self, next_hop: Option<Ipv4Addr>) -> Result<Vec<PathAttribute>, WriteError> {
         let mut list = vec![
             attribute(false, true, 1, PathAttributeValue::Origin(Origin::IGP))?,
@@ -206,14 +206,12 @@ pub fn announce_unicast(
             update(vec![], attributes.write(Some(next_hop))?, vec![v4(net)?])
         }
         (IpNet::V6(net), IpAddr::V6(next_hop)) => {
-            let mut list = attributes.write(None)?;
             let value = PathAttributeValue::MpReach(MpReach::Ipv6Unicast {
                 next_hop_global: next_hop,
                 next_hop_local: None,
                 nlri: vec![v6(net)?].into(),
             });
-            list.push(attribute(true, false, 0, value)?);
-            update(vec![], list, vec![])
+            update(vec![], reach_first(attribute(true, false, 0, value)?, attributes)?, vec![])
         }
         _ => Err(WriteError::Codec),
     }
@@ -244,14 +242,23 @@ pub fn announce_flow(
     nlri: &[u8],
     attributes: &Attributes,
 ) -> Result<Vec<u8>, WriteError> {
-    let mut list = attributes.write(None)?;
     let (code, safi) = Family::flowspec(afi).code();
     let [high, low] = code.to_be_bytes();
     // As a raw attribute: the codec's MP_REACH of an unknown family counts one octet too many.
     let mut value = vec![high, low, safi, 0, 0];
     value.extend_from_slice(nlri);
-    list.push(raw(false, 14, value)?);
-    update(vec![], list, vec![])
+    update(vec![], reach_first(raw(false, 14, value)?, attributes)?, vec![])
+}
+
+/// MP_REACH_NLRI before everything else (RFC 7606 §5.1): a receiver that stumbles over a later
+/// attribute then knows which routes to treat as withdrawn, and need not end the session.
+fn reach_first(
+    reach: PathAttribute,
+    attributes: &Attributes,
+) -> Result<Vec<PathAttribute>, WriteError> {
+    let mut list = vec![reach];
+    list.extend(attributes.write(None)?);
+    Ok(list)
 }
 
 /// Withdraws one FlowSpec rule.

@@ -36,6 +36,7 @@ fn report(world: &mut World, name: &str, up: bool, families: &[Family]) {
         families: families.iter().map(|f| f.id().to_owned()).collect(),
         announced: 0,
         flaps: 0,
+        failures: 0,
         last_error: None,
     }));
 }

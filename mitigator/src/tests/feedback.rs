@@ -444,6 +444,7 @@ fn an_effect_seen_is_learned_and_reports_stay_bounded() {
             families: Vec::new(),
             announced: 0,
             flaps: 0,
+            failures: 0,
             last_error: None,
         })
     };
