@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use utoipa::ToSchema;
 use weir_model::{
     Class, Command, CommandError, DryRun, HostBaselines, HostRate, IpNet, Millis, MitigationId,
-    PeerProbe, Rate, Snapshot,
+    PeerProbe, PeerRoutes, Rate, Snapshot,
 };
 use weir_store::history::{Point, Step};
 
@@ -91,6 +91,22 @@ pub enum Ask {
         name: String,
         /// Receives what was found; `None` when there is no such peer. Dropped while another test runs.
         reply: oneshot::Sender<Option<PeerProbe>>,
+    },
+    /// What a BGP peer has, and what it has not and why.
+    ShowPeer {
+        /// Its name.
+        name: String,
+        /// Receives the answer; `None` when there is no such peer.
+        reply: oneshot::Sender<Option<PeerRoutes>>,
+    },
+    /// Forget what was concluded of a peer's route, so that it is sent again.
+    LiftPeer {
+        /// Its name.
+        name: String,
+        /// The route's number; all of them, and limits, when absent.
+        route: Option<String>,
+        /// Receives whether there was anything; `None` when there is no such peer.
+        reply: oneshot::Sender<Option<bool>>,
     },
     /// A test message to a webhook.
     TestHook {

@@ -262,6 +262,12 @@ pub(crate) struct Overview {
     pub(crate) peers_up: usize,
     /// BGP sessions configured.
     pub(crate) peers: usize,
+    /// Routes that are not sent to a BGP peer because of how sessions ended.
+    pub(crate) routes_banned: usize,
+    /// Measures kept from a BGP peer because another AS is the origin of their target.
+    pub(crate) rpki_refused: usize,
+    /// BGP peers whose RPKI data has become too old to be used.
+    pub(crate) rpki_lapsed: usize,
 }
 
 /// An exporter that is silent for longer is reported.
@@ -269,7 +275,7 @@ const SILENT_MS: u64 = 90_000;
 
 impl Overview {
     pub(crate) fn of(snapshot: &Snapshot) -> Self {
-        use weir_model::{MitigationState, SamplingSource};
+        use weir_model::{MitigationState, RpkiState, SamplingSource};
         let exporters = &snapshot.exporters;
         let ok = |seen: Millis| snapshot.at.since(seen) < SILENT_MS;
         let exporters_ok = exporters.iter().filter(|e| ok(e.last_seen)).count();
@@ -278,6 +284,11 @@ impl Overview {
         let proposed = |m: &&Mitigation| m.state == MitigationState::Proposed;
         let open = |i: &&Arc<Incident>| i.state == IncidentState::Open;
         let up = |p: &&weir_model::PeerStatus| p.state == PeerState::Established;
+        let lapsed = |p: &&weir_model::PeerStatus| p.rpki == Some(RpkiState::Lapsed);
+        let refused = |p: &weir_model::PeerStatus| match p.rpki {
+            Some(RpkiState::Checking { refused }) => usize::try_from(refused).unwrap_or(usize::MAX),
+            _ => 0,
+        };
         Self {
             at: snapshot.at,
             mode: snapshot.mode,
@@ -289,6 +300,9 @@ impl Overview {
             exporters_without_sampling: exporters.iter().filter(unknown).count(),
             peers_up: snapshot.peers.iter().filter(up).count(),
             peers: snapshot.peers.len(),
+            routes_banned: snapshot.peers.iter().map(|p| p.standing.banned.len()).sum(),
+            rpki_refused: snapshot.peers.iter().map(refused).max().unwrap_or(0),
+            rpki_lapsed: snapshot.peers.iter().filter(lapsed).count(),
         }
     }
 }

@@ -97,6 +97,16 @@ families! {
     peer_state: IntGaugeVec, "weir_bgp_peer_state", ["peer", "state"];
     /// Routes on the wire, by peer.
     peer_routes: IntGaugeVec, "weir_bgp_peer_routes", ["peer"];
+    /// Attempts to bring a session up that failed since the start, by peer.
+    peer_failures: IntCounterVec, "weir_bgp_peer_failures_total", ["peer"];
+    /// Measures that are wanted and kept from the peer, for whatever reason.
+    peer_kept_back: IntGaugeVec, "weir_bgp_peer_kept_back", ["peer"];
+    /// Routes suspected or banned because of how sessions ended, by peer.
+    peer_doubts: IntGaugeVec, "weir_bgp_peer_doubts", ["peer", "state"];
+    /// Measures kept from the peer because another AS is the origin of their target.
+    peer_rpki_refused: IntGaugeVec, "weir_bgp_peer_rpki_refused", ["peer"];
+    /// Whether the peer's RPKI data has become too old to be used.
+    peer_rpki_lapsed: IntGaugeVec, "weir_bgp_peer_rpki_lapsed", ["peer"];
     /// Sessions lost since the start, by peer.
     peer_flaps: IntCounterVec, "weir_bgp_peer_flaps_total", ["peer"];
     /// Whether the last complete read of a panel was the last tried (1) or not (0), by panel.

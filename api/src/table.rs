@@ -74,7 +74,7 @@ impl Table {
             routes::traffic::traffic, routes::about::services,
             routes::live::live,
             routes::status::status, routes::status::exporters, routes::status::peers,
-            routes::status::probe,
+            routes::status::peer, routes::status::lift, routes::status::probe,
             routes::status::mode, routes::status::set_mode, routes::about::about,
             routes::agents::agents, routes::agents::one, routes::agents::token,
             routes::agents::captures, routes::agents::capture,

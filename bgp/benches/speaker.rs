@@ -47,6 +47,7 @@ fn mitigation(n: u32, action: Action) -> Mitigation {
         ended: None,
         peers: Vec::new(),
         note: String::new(),
+        worth: 0,
     }
 }
 

@@ -105,6 +105,7 @@ fn wanted(generation: u64, measures: Vec<Measure>) -> DesiredState {
         ended: None,
         peers: Vec::new(),
         note: String::new(),
+        worth: 0,
     });
     DesiredState { generation, mitigations: mitigations.collect() }
 }

@@ -3,19 +3,23 @@
 //! Pure: the desired state in, one change at a time out, as fast as the session takes them. A rule
 //! that changes twice before it is written is written once. Announcements go before withdrawals,
 //! so that a measure that replaces another leaves no gap; only a full peer is relieved first.
+//! What the peer has no room for, by its profile or by what it said itself, is what is worth least.
 
+mod limit;
 mod trial;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use weir_model::{Action, IpNet, Measure, Millis, Mitigation, Originator, Redirect};
 
-pub use trial::Blame;
+pub use limit::Limit;
+pub use trial::{Blame, Sentence};
 
 use crate::flowspec::{self, Afi};
-use crate::profile::Capabilities;
+use crate::reach::Reach;
 use crate::wire::{Families, Family};
-use trial::Trials;
+use limit::Limits;
+use trial::{Class, Trials};
 
 /// What tells one route from another on the wire.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -102,54 +106,111 @@ pub struct Refusal {
 pub struct Ended {
     /// What was on the wire and is gone with the session.
     pub gone: Vec<Measure>,
-    /// What the peer does not get again, because it ended the session over it.
+    /// What the peer does not get for some time, because of how sessions ended.
     pub banned: Vec<Refusal>,
+    /// What it has no room for, as it said.
+    pub left_out: Vec<Refusal>,
+    /// Why the session ended is known, and will not end the next one.
+    pub understood: bool,
 }
 
-/// Said of a banned route.
-const BANNED: &str = "the peer ended the session over this route; it is not sent again for a day";
+/// What was concluded of one route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doubt {
+    /// What it puts in force; the last form of it that was wanted.
+    pub measure: Measure,
+    /// Why, since when, until when.
+    pub sentence: Sentence,
+}
+
+/// What was concluded about a peer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Routes tried apart or held back.
+    pub suspected: Vec<Doubt>,
+    /// Routes not sent.
+    pub banned: Vec<Doubt>,
+    /// Limits that it stated or showed.
+    pub limits: Vec<Limit>,
+}
 
 /// One peer's routes.
 #[derive(Debug)]
 pub struct AdjRibOut {
-    families: Families,
-    capabilities: Capabilities,
+    reach: Reach,
     loaded: bool,
     /// The desired measures that BGP carries, sorted: what the next desired state is compared
     /// with, so that only what changed is encoded.
     measures: BTreeMap<Measure, Wanted>,
     wanted: BTreeMap<RouteKey, Vec<Measure>>,
     sent: BTreeMap<RouteKey, Route>,
-    flows_sent: usize,
-    announce: BTreeSet<RouteKey>,
+    /// Routes on the wire by family.
+    sent_of: [usize; 4],
+    /// To be announced, by class.
+    announce: [BTreeSet<RouteKey>; 3],
     withdraw: BTreeSet<RouteKey>,
     session: Option<Families>,
     end_of_rib: Families,
     trials: Trials,
+    limits: Limits,
+    /// What there is no room for, and why.
+    left_out: BTreeMap<RouteKey, String>,
+    /// Whether what is wanted or allowed has changed since there was room for it all.
+    crowded: bool,
+    /// Measures of routes with a ban, which may no longer be wanted.
+    doubted: BTreeMap<RouteKey, Measure>,
+    /// Rises with whatever may change what is kept back or concluded.
+    version: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Wanted {
     incident: u32,
     key: Option<RouteKey>,
+    worth: Worth,
+    /// Why the peer can never have it.
+    unsupported: Option<String>,
+}
+
+/// What a route is worth where there is no room for all: an operator's before an incident's, what
+/// cuts more before what cuts less, older before younger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Worth {
+    by_hand: bool,
+    bits_per_sec: u64,
+    since: std::cmp::Reverse<Millis>,
+}
+
+impl Worth {
+    const fn of(m: &Mitigation) -> Self {
+        Self {
+            by_hand: matches!(m.originator, Originator::Operator(_)),
+            bits_per_sec: m.worth,
+            since: std::cmp::Reverse(m.since),
+        }
+    }
 }
 
 impl AdjRibOut {
-    /// An empty table for a peer that is offered `families` and takes what `capabilities` say.
-    pub const fn new(families: Families, capabilities: Capabilities) -> Self {
+    /// An empty table for a peer that can be given what `reach` says.
+    pub const fn new(reach: Reach) -> Self {
         Self {
-            families,
-            capabilities,
+            reach,
             loaded: false,
             measures: BTreeMap::new(),
             wanted: BTreeMap::new(),
             sent: BTreeMap::new(),
-            flows_sent: 0,
-            announce: BTreeSet::new(),
+            sent_of: [0; 4],
+            announce: [const { BTreeSet::new() }; 3],
             withdraw: BTreeSet::new(),
             session: None,
             end_of_rib: Families::ALL,
             trials: Trials::new(),
+            limits: Limits::new(),
+            left_out: BTreeMap::new(),
+            crowded: false,
+            doubted: BTreeMap::new(),
+            version: 0,
         }
     }
 
@@ -157,6 +218,7 @@ impl AdjRibOut {
     /// wanted and cannot be had.
     pub fn want(&mut self, mitigations: &[Mitigation]) -> Vec<Refusal> {
         self.loaded = true;
+        self.version += 1;
         let mut refusals = Vec::new();
         let mut gone: Vec<Measure> = Vec::new();
         let mut next = mitigations.iter().map(|m| &m.measure).peekable();
@@ -171,64 +233,60 @@ impl AdjRibOut {
         }
         for mitigation in mitigations {
             let incident = incident_mark(&mitigation.originator);
+            let worth = Worth::of(mitigation);
             match self.measures.get_mut(&mitigation.measure) {
-                Some(known) if known.incident == incident => {}
+                Some(known) if known.incident == incident && known.worth == worth => {}
                 Some(known) => {
-                    known.incident = incident;
+                    (known.incident, known.worth) = (incident, worth);
+                    self.crowded |= !self.left_out.is_empty();
                     if let Some(key) = known.key.clone() {
                         self.compare(&key);
                     }
                 }
-                None => refusals.extend(self.add(&mitigation.measure, incident)),
+                None => refusals.extend(self.add(mitigation)),
             }
         }
+        refusals.extend(self.make_room());
         refusals
     }
 
-    fn add(&mut self, measure: &Measure, incident: u32) -> Option<Refusal> {
+    fn add(&mut self, mitigation: &Mitigation) -> Option<Refusal> {
+        let measure = &mitigation.measure;
         let refuse = |why: String| Some(Refusal { measure: measure.clone(), why });
-        let unsupported = match measure {
-            Measure::FlowSpec(filter) => self.capabilities.check(filter).err(),
-            Measure::Blackhole(_) | Measure::Scrub(_) => None,
-        };
-        let (key, refusal) = match RouteKey::of(measure) {
-            Err(error) => (None, refuse(error.to_string())),
-            Ok(_) if let Some(error) = unsupported => (None, refuse(format!("the peer {error}"))),
+        let route = self.reach.route(measure);
+        let unsupported = route.as_ref().err().cloned();
+        let (key, refusal) = match route {
+            Err(why) => (None, refuse(why)),
             Ok(None) => (None, None),
             Ok(Some(key)) => {
                 let family = key.family();
-                if !self.families.contains(family) {
-                    (None, refuse(format!("family {family} is not configured for this peer")))
-                } else if self.session.is_some_and(|s| !s.contains(family)) {
-                    (Some(key), refuse(format!("the peer does not speak {family}")))
+                let refusal = if self.session.is_some_and(|s| !s.contains(family)) {
+                    refuse(format!("the peer does not speak {family}"))
                 } else if self.trials.is_banned(&key) {
-                    (Some(key), refuse(BANNED.to_owned()))
-                } else if self.is_full_for(&key) {
-                    // It stays wanted, and is announced when there is room.
-                    let why =
-                        format!("the peer holds {} rules at most", self.capabilities.max_rules);
-                    (Some(key), refuse(why))
+                    refuse(self.why_banned(&key))
                 } else {
-                    (Some(key), None)
-                }
+                    None
+                };
+                (Some(key), refusal)
             }
         };
-        self.measures.insert(measure.clone(), Wanted { incident, key: key.clone() });
+        let incident = incident_mark(&mitigation.originator);
+        let worth = Worth::of(mitigation);
+        let wanted = Wanted { incident, key: key.clone(), worth, unsupported };
+        self.measures.insert(measure.clone(), wanted);
         if let Some(key) = key {
             let same = self.wanted.entry(key.clone()).or_default();
             same.push(measure.clone());
             same.sort_by_key(strictness);
+            self.crowded = true;
             self.compare(&key);
         }
         refusal
     }
 
-    fn is_full_for(&self, key: &RouteKey) -> bool {
-        let is_flow = |k: &RouteKey| matches!(k, RouteKey::Flow(..));
-        is_flow(key)
-            && !self.wanted.contains_key(key)
-            && self.wanted.len() >= self.capabilities.max_rules
-            && self.wanted.keys().filter(|k| is_flow(k)).count() >= self.capabilities.max_rules
+    fn why_banned(&self, key: &RouteKey) -> String {
+        let ban = self.trials.banned().find(|(banned, _)| *banned == key);
+        ban.map_or_else(String::new, |(_, sentence)| format!("not sent for now: {}", sentence.why))
     }
 
     fn unwant(&mut self, measure: &Measure) {
@@ -238,37 +296,103 @@ impl AdjRibOut {
             if same.is_empty() {
                 self.wanted.remove(&key);
                 self.trials.forget(&key);
+                self.crowded |= !self.left_out.is_empty();
+                self.left_out.remove(&key);
             }
         }
         self.compare(&key);
     }
 
+    /// Leaves out what is worth least where there is no room for all. Returns what is newly left
+    /// out.
+    fn make_room(&mut self) -> Vec<Refusal> {
+        if !std::mem::take(&mut self.crowded) {
+            return Vec::new();
+        }
+        let mut left_out = BTreeMap::new();
+        for family in Family::ALL {
+            let allowed = self.limits.allowed(family);
+            if allowed < usize::MAX {
+                let why = format!("the peer takes {allowed} routes of {family} at most");
+                self.rank(|key| key.family() == family, allowed, &why, &mut left_out);
+            }
+        }
+        let rules = self.reach.capabilities.max_rules;
+        let why = format!("the peer holds {rules} rules at most");
+        self.rank(|key| matches!(key, RouteKey::Flow(..)), rules, &why, &mut left_out);
+        let before = std::mem::replace(&mut self.left_out, left_out);
+        let mut refusals = Vec::new();
+        let now_out = self.left_out.keys().filter(|key| !before.contains_key(key));
+        let again = before.keys().filter(|key| !self.left_out.contains_key(key));
+        let changed: Vec<RouteKey> = now_out.clone().chain(again).cloned().collect();
+        for key in now_out {
+            let why = &self.left_out[key];
+            let measures = self.wanted.get(key).into_iter().flatten();
+            refusals.extend(measures.map(|m| Refusal { measure: m.clone(), why: why.clone() }));
+        }
+        for key in changed {
+            self.compare(&key);
+        }
+        refusals
+    }
+
+    /// Keeps the `room` most useful of the routes that `which` names. Of equals, what is on the
+    /// wire stays there.
+    fn rank(
+        &self,
+        which: impl Fn(&RouteKey) -> bool,
+        room: usize,
+        why: &str,
+        left_out: &mut BTreeMap<RouteKey, String>,
+    ) {
+        let rivals = self.wanted.keys().filter(|key| {
+            let spoken = self.session.is_none_or(|s| s.contains(key.family()));
+            spoken && which(key) && !left_out.contains_key(*key) && !self.trials.is_withheld(key)
+        });
+        let mut rivals: Vec<&RouteKey> = rivals.collect();
+        if rivals.len() <= room {
+            return;
+        }
+        rivals.sort_by_cached_key(|key| {
+            let measures = self.wanted.get(*key).into_iter().flatten();
+            let worth = measures.filter_map(|m| Some(self.measures.get(m)?.worth)).max();
+            let rough = worth.map(|w| (w.by_hand, w.bits_per_sec.checked_ilog2()));
+            let sent = self.sent.contains_key(*key);
+            // Who is worth about as much as what is on the wire does not drive it out.
+            std::cmp::Reverse((rough, sent, worth))
+        });
+        left_out.extend(rivals.drain(room..).map(|key| (key.clone(), why.to_owned())));
+    }
+
     /// The route wanted under a key. Of two measures for the same packets, which overlap while
     /// one takes the other's place, the stricter one.
     fn route(&self, key: &RouteKey) -> Option<Route> {
-        let measure = self.wanted.get(key)?.first().filter(|_| !self.trials.is_banned(key))?;
+        if self.trials.is_withheld(key) || self.left_out.contains_key(key) {
+            return None;
+        }
+        let measure = self.wanted.get(key)?.first()?;
         let incident = self.measures.get(measure).map_or(0, |w| w.incident);
         Some(Route { measure: measure.clone(), incident })
     }
 
     /// Everything wanted, whatever the session: for daemons that are told the whole.
     pub fn routes(&self) -> impl Iterator<Item = (RouteKey, Route)> + '_ {
-        self.wanted
-            .keys()
-            .filter_map(|key| Some((key.clone(), self.route(key)?)))
-            .take(self.capabilities.max_rules)
+        self.wanted.keys().filter_map(|key| Some((key.clone(), self.route(key)?)))
     }
 
     /// Puts a key where it belongs: to be announced, to be withdrawn, or neither.
     fn compare(&mut self, key: &RouteKey) {
-        self.announce.remove(key);
+        for class in &mut self.announce {
+            class.remove(key);
+        }
         self.withdraw.remove(key);
         if !self.session.is_some_and(|s| s.contains(key.family())) {
             return;
         }
         match (self.route(key), self.sent.get(key)) {
             (Some(route), sent) if sent != Some(&route) => {
-                self.announce.insert(key.clone());
+                let class = self.trials.class(key, &route.measure);
+                self.announce[class as usize].insert(key.clone());
             }
             (None, Some(_)) => {
                 self.withdraw.insert(key.clone());
@@ -277,12 +401,22 @@ impl AdjRibOut {
         }
     }
 
+    /// Conclusions have changed: everything is put where it belongs.
+    fn compare_all(&mut self) {
+        let keys: Vec<RouteKey> = self.wanted.keys().cloned().collect();
+        for key in keys {
+            self.compare(&key);
+        }
+    }
+
     /// The session is up with these families: everything is to be written. Returns what the peer
     /// does not speak.
-    pub fn up(&mut self, families: Families) -> Vec<Refusal> {
+    pub fn up(&mut self, now: Millis, families: Families) -> Vec<Refusal> {
         self.reset();
+        self.version += 1;
         self.session = Some(families);
         self.end_of_rib = families;
+        self.trials.up(now);
         let mut refusals = Vec::new();
         for (key, measures) in &self.wanted {
             let family = key.family();
@@ -291,51 +425,171 @@ impl AdjRibOut {
                     measure: measure.clone(),
                     why: format!("the peer does not speak {family}"),
                 }));
-            } else if !self.trials.is_banned(key) {
-                self.announce.insert(key.clone());
             }
         }
+        self.crowded = true;
+        self.make_room();
+        self.compare_all();
         refusals
     }
 
     /// The session is gone, and with it what was written. `data` is what came with the peer's
     /// NOTIFICATION.
     pub fn down(&mut self, now: Millis, blame: Blame, data: &[u8]) -> Ended {
+        self.version += 1;
+        let (sent, fresh) = (self.sent_of, self.trials.fresh_families());
         let gone = self.reset();
-        let banned = self.trials.down(now, blame, data).into_iter().flat_map(|key| {
-            let measures = self.wanted.get(&key).cloned().unwrap_or_default();
-            measures.into_iter().map(|measure| Refusal { measure, why: BANNED.to_owned() })
-        });
-        Ended { gone, banned: banned.collect() }
+        self.limits.down();
+        let mut ended = Ended { gone, ..Ended::default() };
+        if blame == Blame::TooMuch {
+            self.trials.down(now, Blame::Nothing, &[]);
+            ended.understood = self.limits.exceeded(now, sent, fresh, data);
+            self.crowded = true;
+            ended.left_out = self.make_room();
+        } else if let Some(key) = self.trials.down(now, blame, data) {
+            ended.banned = self.sentenced(&key);
+            ended.understood = true;
+        }
+        ended
+    }
+
+    fn sentenced(&mut self, key: &RouteKey) -> Vec<Refusal> {
+        let why = self.why_banned(key);
+        let measures = self.wanted.get(key).cloned().unwrap_or_default();
+        if let Some(measure) = measures.first() {
+            self.doubted.insert(key.clone(), measure.clone());
+        }
+        self.crowded = true;
+        measures.into_iter().map(|measure| Refusal { measure, why: why.clone() }).collect()
     }
 
     fn reset(&mut self) -> Vec<Measure> {
         self.session = None;
-        self.announce.clear();
+        for class in &mut self.announce {
+            class.clear();
+        }
         self.withdraw.clear();
-        self.flows_sent = 0;
+        self.sent_of = [0; 4];
         std::mem::take(&mut self.sent).into_values().map(|r| r.measure).collect()
     }
 
-    /// Everything written has left weir, and the session lives: what is old enough is proven.
-    pub fn prove(&mut self, now: Millis) {
-        self.trials.prove(now);
-        if self.announce.is_empty() {
-            self.trials.acquit();
+    /// Lets time pass; `flushed` when everything written has left weir. Returns what is newly
+    /// refused.
+    pub fn tick(&mut self, now: Millis, flushed: bool) -> Vec<Refusal> {
+        let before = self.trials.banned().count();
+        let mut changed = !self.trials.tick(now).is_empty();
+        if self.session.is_some() && flushed {
+            changed |= self.trials.prove(now);
+            if self.limits.lives(now, self.sent_of) {
+                self.crowded = true;
+                self.version += 1;
+            }
+        }
+        let mut refusals = Vec::new();
+        if changed {
+            self.version += 1;
+            if self.trials.banned().count() > before {
+                let new: Vec<RouteKey> = self
+                    .trials
+                    .banned()
+                    .filter(|(_, ban)| ban.since == now)
+                    .map(|(key, _)| key.clone())
+                    .collect();
+                refusals.extend(new.iter().flat_map(|key| self.sentenced(key)));
+            }
+            self.crowded = true;
+        }
+        refusals.extend(self.make_room());
+        if changed {
+            self.compare_all();
+        }
+        refusals
+    }
+
+    /// When to call [`Self::tick`] again.
+    pub fn deadline(&self) -> Option<Millis> {
+        let up = self.session.is_some();
+        let limits = self.limits.deadline().filter(|_| up);
+        self.trials.deadline(up).into_iter().chain(limits).min()
+    }
+
+    /// Another number whenever [`Self::standing`] or [`Self::kept_back`] may say something else.
+    pub const fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// What was concluded about the peer.
+    pub fn standing(&self) -> Standing {
+        let measure = |key: &RouteKey| {
+            let wanted = self.wanted.get(key).and_then(|list| list.first());
+            wanted.or_else(|| self.doubted.get(key)).cloned()
+        };
+        let doubt =
+            |key: &RouteKey, sentence: Sentence| Some(Doubt { measure: measure(key)?, sentence });
+        Standing {
+            suspected: self.trials.suspected().filter_map(|(k, s)| doubt(k, s)).collect(),
+            banned: self.trials.banned().filter_map(|(k, s)| doubt(k, s.clone())).collect(),
+            limits: self.limits.in_force().collect(),
         }
     }
 
-    /// When to call [`Self::prove`] again, while routes wait for that.
-    pub fn deadline(&self) -> Option<Millis> {
-        self.session?;
-        if self.announce.is_empty() { None } else { self.trials.deadline() }
+    /// Takes back what an earlier run had concluded, and what the peer is known to have taken.
+    pub fn restore(&mut self, now: Millis, standing: Standing, proven: &[Measure]) {
+        for measure in proven {
+            if let Ok(Some(key)) = RouteKey::of(measure) {
+                self.trials.remember(now, key, measure);
+            }
+        }
+        for Doubt { measure, sentence } in standing.banned {
+            if let Ok(Some(key)) = RouteKey::of(&measure) {
+                self.doubted.insert(key.clone(), measure);
+                self.trials.restore_ban(key, sentence);
+            }
+        }
+        for Doubt { measure, sentence } in standing.suspected {
+            if let Ok(Some(key)) = RouteKey::of(&measure) {
+                self.doubted.insert(key.clone(), measure);
+                self.trials.restore_suspicion(key, sentence.since);
+            }
+        }
+        for limit in standing.limits {
+            self.limits.restore(limit.family, limit.routes, limit.said, limit.since);
+        }
+        self.crowded = true;
+    }
+
+    /// An operator wants a route sent again, whatever was concluded; all routes and limits where
+    /// none is named. Says whether anything was.
+    pub fn lift(&mut self, measure: Option<&Measure>) -> bool {
+        let lifted = match measure {
+            Some(measure) => {
+                RouteKey::of(measure).ok().flatten().is_some_and(|key| self.trials.lift(&key))
+            }
+            None => {
+                let doubts = self.trials.banned().map(|(key, _)| key.clone());
+                let doubts: Vec<RouteKey> =
+                    doubts.chain(self.trials.suspected().map(|(key, _)| key.clone())).collect();
+                let limited = self.limits.in_force().next().is_some();
+                self.limits = Limits::new();
+                doubts.iter().filter(|key| self.trials.lift(key)).count() > 0 || limited
+            }
+        };
+        self.crowded = true;
+        self.version += 1;
+        self.make_room();
+        self.compare_all();
+        lifted
     }
 
     /// The peer wants a family once more (RFC 2918).
     pub fn refresh(&mut self, family: Family) {
-        let again =
-            self.sent.keys().filter(|k| k.family() == family && self.wanted.contains_key(k));
-        self.announce.extend(again.cloned());
+        let again = self.sent.iter().filter(|(k, _)| k.family() == family);
+        let again = again.filter(|(k, _)| self.route(k).is_some());
+        let again: Vec<(RouteKey, Class)> =
+            again.map(|(k, route)| (k.clone(), self.trials.class(k, &route.measure))).collect();
+        for (key, class) in again {
+            self.announce[class as usize].insert(key);
+        }
         if self.session.is_some_and(|s| s.contains(family)) {
             self.end_of_rib.insert(family);
         }
@@ -345,22 +599,26 @@ impl AdjRibOut {
     pub fn clear(&mut self) {
         self.measures.clear();
         self.wanted.clear();
-        self.announce.clear();
+        for class in &mut self.announce {
+            class.clear();
+        }
         self.withdraw = self.sent.keys().cloned().collect();
     }
 
     /// The next change, taken as written.
     pub fn next_change(&mut self, now: Millis) -> Option<Change> {
         self.session?;
-        let full = self.flows_sent >= self.capabilities.max_rules;
-        if (full || self.announce.is_empty())
+        let next = self.announceable(now);
+        if (next.is_none() || self.is_full())
             && let Some(key) = self.withdraw.pop_first()
             && let Some(route) = self.sent.remove(&key)
         {
-            self.flows_sent -= usize::from(matches!(key, RouteKey::Flow(..)));
+            self.sent_of[key.family() as usize] -= 1;
             return Some(Change::Withdraw { key, route });
         }
-        if let Some(change) = self.next_announcement(now) {
+        if let Some((class, key)) = next
+            && let Some(change) = self.announce_now(now, class, key)
+        {
             return Some(change);
         }
         if !self.loaded {
@@ -371,28 +629,47 @@ impl AdjRibOut {
         Some(Change::EndOfRib(family))
     }
 
-    /// The first route to announce; one that would be a rule too many stays where it is.
-    fn next_announcement(&mut self, now: Millis) -> Option<Change> {
-        let key = self.announce.iter().find(|k| self.fits(k))?.clone();
-        self.announce.remove(&key);
+    /// Whether what is to be withdrawn keeps something else from the wire.
+    fn is_full(&self) -> bool {
+        let full = |f: Family| self.sent_of[f as usize] >= self.limits.allowed(f);
+        self.flows_sent() >= self.reach.capabilities.max_rules || Family::ALL.into_iter().any(full)
+    }
+
+    const fn flows_sent(&self) -> usize {
+        self.sent_of[Family::Ipv4FlowSpec as usize] + self.sent_of[Family::Ipv6FlowSpec as usize]
+    }
+
+    /// The first route that may be announced now: what is sure first, what is accused last.
+    fn announceable(&self, now: Millis) -> Option<(Class, RouteKey)> {
+        [Class::Sure, Class::New, Class::Accused].into_iter().find_map(|class| {
+            let waiting = &self.announce[class as usize];
+            if waiting.is_empty() || !self.trials.may_write(now, class) {
+                return None;
+            }
+            let mut waiting = waiting.iter().filter(|key| self.trials.is_due(key));
+            waiting.find(|key| self.fits(key)).map(|key| (class, key.clone()))
+        })
+    }
+
+    /// Whether there is room for a route by now.
+    fn fits(&self, key: &RouteKey) -> bool {
+        let family = key.family();
+        let flows = matches!(key, RouteKey::Unicast(_))
+            || self.flows_sent() < self.reach.capabilities.max_rules;
+        let room = flows && self.sent_of[family as usize] < self.limits.allowed(family);
+        room || self.sent.contains_key(key)
+    }
+
+    fn announce_now(&mut self, now: Millis, class: Class, key: RouteKey) -> Option<Change> {
+        self.announce[class as usize].remove(&key);
         let route = self.route(&key)?;
         self.trials.wrote(now, &key, &route.measure);
         let before = self.sent.insert(key.clone(), route.clone());
-        if before.is_none() && matches!(key, RouteKey::Flow(..)) {
-            self.flows_sent += 1;
+        if before.is_none() {
+            self.sent_of[key.family() as usize] += 1;
         }
         let replaces = before.map(|r| r.measure).filter(|m| *m != route.measure);
         Some(Change::Announce { key, route, replaces })
-    }
-
-    /// Whether a route may be written now: there is room for it, and it is not to wait until
-    /// those before it are proven.
-    fn fits(&self, key: &RouteKey) -> bool {
-        let room = matches!(key, RouteKey::Unicast(_))
-            || self.flows_sent < self.capabilities.max_rules
-            || self.sent.contains_key(key);
-        let measure = self.wanted.get(key).and_then(|list| list.first());
-        room && measure.is_some_and(|m| self.trials.may_write(key, m))
     }
 
     /// Whether there is anything that the peer is to have.
@@ -405,9 +682,33 @@ impl AdjRibOut {
         self.sent.len()
     }
 
+    /// What is on the wire: Adj-RIB-Out.
+    pub fn on_wire(&self) -> impl Iterator<Item = &Measure> {
+        self.sent.values().map(|route| &route.measure)
+    }
+
+    /// What is wanted and not on the wire, and why not; nothing when it is only on its way.
+    pub fn kept_back(&self) -> impl Iterator<Item = (&Measure, String)> {
+        self.measures.iter().filter_map(|(measure, wanted)| {
+            if let Some(why) = &wanted.unsupported {
+                return Some((measure, why.clone()));
+            }
+            let key = wanted.key.as_ref()?;
+            let family = key.family();
+            let why = if self.session.is_some_and(|s| !s.contains(family)) {
+                format!("the peer does not speak {family}")
+            } else if self.trials.is_banned(key) {
+                self.why_banned(key)
+            } else {
+                self.left_out.get(key)?.clone()
+            };
+            Some((measure, why))
+        })
+    }
+
     /// Whether nothing is left that can be written.
-    pub fn is_settled(&self) -> bool {
-        self.withdraw.is_empty() && !self.announce.iter().any(|k| self.fits(k))
+    pub fn is_settled(&self, now: Millis) -> bool {
+        self.withdraw.is_empty() && self.announceable(now).is_none()
     }
 }
 

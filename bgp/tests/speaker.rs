@@ -44,6 +44,7 @@ fn desired(mut measures: Vec<Measure>) -> Admitted {
             ended: None,
             peers: Vec::new(),
             note: String::new(),
+            worth: 0,
         })
         .collect();
     let protected =

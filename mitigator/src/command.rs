@@ -229,6 +229,7 @@ impl Mitigator {
             ended: None,
             peers: Vec::new(),
             note: format!("by hand, for {ttl_secs} s"),
+            worth: 0,
         };
         if let Err(refusal) = self.guard.would_admit(&self.wished, &mitigation, now) {
             let (target, text) = (mitigation.measure.target(), refusal.to_string());

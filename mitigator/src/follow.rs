@@ -142,7 +142,14 @@ impl Mitigator {
         );
         let times = (now, now + self.config.ttl_ms());
         let what = (planned.measure.clone(), rung);
-        self.ledger.open(&mut entry.incident, what, state, times, note);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "clamped to 0-1e15; a NaN becomes 0"
+        )]
+        let worth =
+            (planned.coverage * entry.incident.verdict.excess.bits_per_sec).clamp(0.0, 1e15) as u64;
+        self.ledger.open(&mut entry.incident, what, state, times, worth, note);
         if let Some(m) = entry.incident.mitigations.last() {
             entry.measured.insert(m.id, planned.clone());
         }

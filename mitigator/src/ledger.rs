@@ -114,6 +114,7 @@ impl Ledger {
         (measure, rung): (Measure, Rung),
         state: MitigationState,
         (now, expires): (Millis, Millis),
+        worth: u64,
         note: String,
     ) {
         let action = match state {
@@ -141,6 +142,7 @@ impl Ledger {
             ended: None,
             peers: Vec::new(),
             note,
+            worth,
         });
         self.dirty = true;
     }

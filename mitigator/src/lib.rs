@@ -302,6 +302,7 @@ impl Mitigator {
         Checkpoint {
             manual: self.manual.iter().filter(|m| is_live(m)).cloned().collect(),
             approvals: self.approvals.clone(),
+            peers: self.peers.standings(),
             ..self.memory.checkpoint()
         }
     }
@@ -310,6 +311,7 @@ impl Mitigator {
     /// measures that have expired meanwhile stay away.
     pub fn restore_checkpoint(&mut self, checkpoint: Checkpoint, now: Millis) {
         self.memory.restore(&checkpoint);
+        self.peers.restore(&checkpoint.peers);
         self.approvals = checkpoint.approvals;
         for mut m in checkpoint.manual.into_iter().take(MANUAL_MAX) {
             self.ledger.saw_id(m.id);
@@ -362,8 +364,19 @@ impl Mitigator {
 
 /// Which peers have a measure is a report, not a wish: it must not make the state look changed.
 fn is_same_wish(m: &Mitigation, wished: &Mitigation) -> bool {
-    let Mitigation { id, originator, measure, rung, state, since, expires, ended, peers: _, note } =
-        m;
+    let Mitigation {
+        id,
+        originator,
+        measure,
+        rung,
+        state,
+        since,
+        expires,
+        ended,
+        peers: _,
+        note,
+        worth,
+    } = m;
     *id == wished.id
         && *state == wished.state
         && *since == wished.since
@@ -373,6 +386,7 @@ fn is_same_wish(m: &Mitigation, wished: &Mitigation) -> bool {
         && *measure == wished.measure
         && *originator == wished.originator
         && *note == wished.note
+        && *worth == wished.worth
 }
 
 fn as_wish(m: &Mitigation) -> Mitigation {
@@ -387,5 +401,6 @@ fn as_wish(m: &Mitigation) -> Mitigation {
         ended: m.ended,
         peers: Vec::new(),
         note: m.note.clone(),
+        worth: m.worth,
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use weir_bgp::guard::route;
-use weir_model::{Measure, Millis, Mitigation, Rung, Spared};
+use weir_model::{Measure, Millis, Mitigation, PeerStanding, Rung, Spared};
 
 use crate::config::{Config, Visibility};
 
@@ -72,6 +72,8 @@ pub struct Checkpoint {
     pub sights: BTreeMap<String, Sight>,
     /// Never-touch prefixes that have kept weir from something.
     pub spared: Vec<Spared>,
+    /// What was concluded about BGP peers, where it is anything.
+    pub peers: BTreeMap<String, PeerStanding>,
 }
 
 #[derive(Clone, Debug, Default)]

@@ -4,11 +4,12 @@
 //! said of itself when its session last came up. Whether its session is up says nothing about what
 //! it takes: a peer that is away has refused nothing, and gets what is wanted when it returns.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use weir_bgp::guard::route;
 use weir_bgp::reach::{KnownPeer, Reach};
 use weir_bgp::wire::{Families, Family};
-use weir_model::{AGENT_PEER, Measure, Millis, PeerState, PeerStatus};
+use weir_model::{AGENT_PEER, Measure, Millis, PeerStanding, PeerState, PeerStatus};
 
 /// Peers remembered; more than any appliance has.
 pub(crate) const PEERS_MAX: usize = 1024;
@@ -22,6 +23,10 @@ struct Peer {
     reach: Option<Reach>,
     /// The families of its last session.
     spoken: Option<Families>,
+    /// What was concluded about it, as it reports.
+    standing: PeerStanding,
+    /// Routes that it is not sent for now.
+    banned: BTreeSet<Measure>,
 }
 
 impl Peer {
@@ -30,6 +35,9 @@ impl Peer {
             Some(reach) => reach.route(measure)?.map(|key| key.family()),
             None => family_of(measure),
         };
+        if !self.banned.is_empty() && self.banned.contains(&route(measure)) {
+            return Err("not sent for now, because of how sessions ended".to_owned());
+        }
         match (family, self.spoken) {
             (Some(family), Some(spoken)) if !spoken.contains(family) => {
                 Err(format!("the peer does not speak {family}"))
@@ -56,6 +64,21 @@ impl Peers {
         }
     }
 
+    /// What was concluded about peers, where it is anything.
+    pub(crate) fn standings(&self) -> BTreeMap<String, PeerStanding> {
+        let doubted = self.known.iter().filter(|(_, peer)| !peer.standing.is_clear());
+        doubted.map(|(name, peer)| (name.clone(), peer.standing.clone())).collect()
+    }
+
+    /// Takes back what an earlier run concluded about the configured peers, until they report.
+    pub(crate) fn restore(&mut self, standings: &BTreeMap<String, PeerStanding>) {
+        for (name, standing) in standings {
+            if let Some(peer) = self.known.get_mut(name) {
+                peer.conclude(standing);
+            }
+        }
+    }
+
     #[cfg(test)]
     pub(crate) fn known(&self) -> usize {
         self.known.len()
@@ -68,6 +91,7 @@ impl Peers {
         }
         let peer = self.known.entry(status.name.clone()).or_default();
         peer.up = status.state == PeerState::Established;
+        peer.conclude(&status.standing);
         peer.since = status.since;
         if peer.up {
             let spoken: Families =
@@ -126,6 +150,13 @@ impl Peers {
 }
 
 impl Peer {
+    fn conclude(&mut self, standing: &PeerStanding) {
+        if self.standing != *standing {
+            self.standing = standing.clone();
+            self.banned = standing.banned.iter().map(|doubt| route(&doubt.measure)).collect();
+        }
+    }
+
     fn offers(&self, family: Family) -> bool {
         self.reach.as_ref().is_none_or(|reach| reach.families.contains(family))
             && self.spoken.is_none_or(|spoken| spoken.contains(family))

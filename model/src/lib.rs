@@ -49,8 +49,9 @@ pub use slice::{
     Class, ClassVolume, Expectation, FINE_SLOTS, HostSlice, LongFlow, Sample, ServiceSlice, Slice,
 };
 pub use snapshot::{
-    AGENT_PEER, BaselineChange, Command, CommandError, DryRun, Intake, LadderStep, Mode, Observed,
-    PeerState, PeerStatus, Snapshot, Spared, Unlisted,
+    AGENT_PEER, BaselineChange, Command, CommandError, DryRun, Intake, KeptBack, LadderStep, Mode,
+    Observed, PeerLimit, PeerRoutes, PeerStanding, PeerState, PeerStatus, RouteDoubt, RpkiState,
+    Snapshot, Spared, Unlisted,
 };
 pub use time::{Millis, SLICE_MS};
 pub use verdict::{

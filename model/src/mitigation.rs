@@ -138,6 +138,10 @@ pub struct Mitigation {
     pub peers: Vec<String>,
     /// Why it stands where it stands, for people.
     pub note: String,
+    /// Layer-3 bits a second that it was chosen to cut: where a peer has no room for all, what is
+    /// worth most is kept. 0 where nobody measured.
+    #[serde(default)]
+    pub worth: u64,
 }
 
 impl Mitigation {

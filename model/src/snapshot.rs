@@ -91,6 +91,107 @@ pub struct PeerStatus {
     pub failures: u64,
     /// Why the session last ended, or why it does not come up, for people.
     pub last_error: Option<String>,
+    /// Measures that are wanted and kept from this peer, for whatever reason.
+    #[serde(default)]
+    pub kept_back: u32,
+    /// What RPKI says of them, where it is asked.
+    #[serde(default)]
+    pub rpki: Option<RpkiState>,
+    /// What was concluded about it.
+    #[serde(default)]
+    pub standing: PeerStanding,
+}
+
+/// What the RPKI cache is good for at present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub enum RpkiState {
+    /// Origins are checked.
+    Checking {
+        /// Measures kept back because another AS is the origin of their target.
+        refused: u32,
+    },
+    /// There is no data yet: nothing is checked.
+    NoData,
+    /// The data was too old to be used: nothing is checked any more.
+    Lapsed,
+}
+
+/// What weir concluded about a BGP peer from how its sessions ended. All of it ends by itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct PeerStanding {
+    /// Routes that are tried apart, or held back for a control.
+    pub suspected: Vec<RouteDoubt>,
+    /// Routes that are not sent.
+    pub banned: Vec<RouteDoubt>,
+    /// Limits that the peer stated or showed.
+    pub limits: Vec<PeerLimit>,
+}
+
+impl PeerStanding {
+    /// Whether nothing is held against anything.
+    pub fn is_clear(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What is held against one route at one peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct RouteDoubt {
+    /// By what commands name it: eight hexadecimal digits.
+    pub id: String,
+    /// What it puts in force.
+    pub measure: Measure,
+    /// Why, for people.
+    pub why: String,
+    /// Since when.
+    pub since: Millis,
+    /// Until when.
+    pub until: Millis,
+    /// Which ban it is; 0 for a suspicion.
+    pub offences: u32,
+}
+
+/// How many routes of a family a peer takes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct PeerLimit {
+    /// Address family, such as `ipv4-flowspec`.
+    pub family: String,
+    /// Routes at most.
+    pub routes: u32,
+    /// Whether the peer named the number; else it is what it held.
+    pub said: bool,
+    /// When the peer last had too many.
+    pub since: Millis,
+    /// When it is forgotten.
+    pub until: Millis,
+}
+
+/// What one BGP peer has of what is wanted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct PeerRoutes {
+    /// The peer.
+    pub peer: PeerStatus,
+    /// What was written to its session (Adj-RIB-Out).
+    pub announced: Vec<Measure>,
+    /// What is wanted and kept from it, and why.
+    pub kept_back: Vec<KeptBack>,
+}
+
+/// A measure that a peer is not given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct KeptBack {
+    /// What.
+    pub measure: Measure,
+    /// Why, for people.
+    pub why: String,
 }
 
 /// How agents on nodes are named among peers: this and the node's name.

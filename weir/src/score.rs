@@ -92,6 +92,9 @@ impl Defender {
             flaps: 0,
             failures: 0,
             last_error: None,
+            kept_back: 0,
+            rpki: None,
+            standing: weir_model::PeerStanding::default(),
         }));
         Self { player, events: Vec::new(), said: BTreeMap::new(), standing: Vec::new() }
     }

@@ -61,6 +61,7 @@ fn mitigation(id: u64, dst: &str) -> Mitigation {
         ended: None,
         peers: Vec::new(),
         note: String::new(),
+        worth: 0,
     }
 }
 

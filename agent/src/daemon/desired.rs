@@ -227,6 +227,7 @@ mod tests {
             ended: None,
             peers: Vec::new(),
             note: String::new(),
+            worth: 0,
         };
         let common = Common::default();
         let situation = Situation {

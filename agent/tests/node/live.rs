@@ -198,6 +198,7 @@ pub(crate) fn mitigation(id: u64, dst: &str, millis: u64) -> Mitigation {
         ended: None,
         peers: Vec::new(),
         note: String::new(),
+        worth: 0,
     }
 }
 

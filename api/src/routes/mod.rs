@@ -46,7 +46,7 @@ const ANSWERS_KEPT_MS: u64 = 24 * 3600 * 1000;
 const KEY_MAX: usize = 128;
 
 /// What a command answers.
-#[derive(Serialize, Deserialize, ToSchema)]
+#[derive(Default, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Done {
     /// The mitigation made or changed, if the command was about one.
     mitigation: Option<MitigationId>,

@@ -8,7 +8,7 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use weir_model::{Command, ExporterStatus, Mode, PeerProbe, PeerStatus};
+use weir_model::{Command, ExporterStatus, Mode, PeerProbe, PeerRoutes, PeerStatus};
 
 use super::{Done, send};
 use crate::Ask;
@@ -73,6 +73,52 @@ pub(crate) async fn probe(
     app.audit(entry).await?;
     let found = super::ask(&app, |reply| Ask::ProbePeer { name, reply }).await?;
     found.map(Json).ok_or_else(|| Problem::missing("peer"))
+}
+
+/// Shows what a BGP peer has on the wire (Adj-RIB-Out), what is kept from it and why, and what was
+/// concluded about it: routes suspected or banned, since when, until when, and limits.
+#[utoipa::path(get, path = "/api/v1/peers/{name}", tag = "status",
+    params(("name" = String, Path, description = "The peer's name")),
+    responses((status = 200, description = "What it has", body = PeerRoutes)))]
+pub(crate) async fn peer(
+    _who: Allowed<needs::ReadStatus>,
+    State(app): State<App>,
+    Segment(name): Segment<String>,
+) -> Result<Json<PeerRoutes>, Problem> {
+    let found = super::ask(&app, |reply| Ask::ShowPeer { name, reply }).await?;
+    found.map(Json).ok_or_else(|| Problem::missing("peer"))
+}
+
+/// Which routes to send again.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Lift {
+    /// The route's number, as the peer's page names it; every route, and every limit, when absent.
+    #[serde(default)]
+    route: Option<String>,
+}
+
+/// Forgets what was concluded of a BGP peer's route, so that it is sent again at once.
+#[utoipa::path(post, path = "/api/v1/peers/{name}/lift", tag = "status", request_body = Lift,
+    params(("name" = String, Path, description = "The peer's name")),
+    responses((status = 200, description = "Done", body = Done),
+        (status = 404, description = "No such peer, or nothing is held against such a route")))]
+pub(crate) async fn lift(
+    who: Allowed<needs::WriteSettings>,
+    State(app): State<App>,
+    Segment(name): Segment<String>,
+    Form(body): Form<Lift>,
+) -> Result<Json<Done>, Problem> {
+    let what = body.route.as_deref().unwrap_or("everything");
+    let entry = app.entry(&who.principal, "peer.lift", format!("{name} {what}"));
+    app.audit(entry).await?;
+    let route = body.route;
+    let lifted = super::ask(&app, |reply| Ask::LiftPeer { name, route, reply }).await?;
+    match lifted {
+        None => Err(Problem::missing("peer")),
+        Some(false) => Err(Problem::missing("suspected or banned route at this peer")),
+        Some(true) => Ok(Json(Done::default())),
+    }
 }
 
 /// How far weir acts by itself.

@@ -320,6 +320,11 @@ fn asks() -> mpsc::Sender<Question> {
                 Question::ProbePeer { name, reply } => {
                     let _ = reply.send((name == "edge").then(probe));
                 }
+                Question::ShowPeer { reply, .. } => drop(reply.send(None)),
+                Question::LiftPeer { name, route, reply } => {
+                    let known = route.is_none_or(|route| route == "00c0ffee");
+                    let _ = reply.send((name == "edge").then_some(known));
+                }
                 Question::Deliveries { reply } => drop(reply.send(Deliveries::default())),
                 Question::TestHook { name, reply } => {
                     let _ = reply.send((name == "ops").then_some(7));

@@ -22,7 +22,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use weir_model::{IpNet, Measure, Observed, PeerState, PeerStatus};
+use weir_model::{IpNet, Measure, Observed, PeerStanding, PeerState, PeerStatus};
 
 use crate::config::{
     Community, blackhole_communities, check_next_hops, default_next_hop4, default_next_hop6,
@@ -271,6 +271,10 @@ pub async fn run(
     }
 }
 
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
 struct Adapter {
     config: AdapterConfig,
     rib: AdjRibOut,
@@ -286,7 +290,7 @@ struct Adapter {
 
 impl Adapter {
     fn new(config: AdapterConfig, observed: mpsc::Sender<Observed>) -> Self {
-        let rib = AdjRibOut::new(config.originates(), config.profile.capabilities());
+        let rib = AdjRibOut::new(config.reach());
         let status = PeerStatus {
             name: config.name.clone(),
             address: Ipv4Addr::LOCALHOST.into(),
@@ -298,6 +302,9 @@ impl Adapter {
             flaps: 0,
             failures: 0,
             last_error: None,
+            kept_back: 0,
+            rpki: None,
+            standing: PeerStanding::default(),
         };
         Self {
             config,
@@ -346,7 +353,8 @@ impl Adapter {
                 self.status.last_error = Some(error);
             }
         }
-        self.status.announced = u32::try_from(self.present.len()).unwrap_or(u32::MAX);
+        self.status.announced = count(self.present.len());
+        self.status.kept_back = count(self.rib.kept_back().count() + self.told.len());
         if was != (self.status.state, self.status.announced) {
             self.status.since = wall();
             self.report(Observed::Peer(self.status.clone())).await;

@@ -23,7 +23,10 @@ fn filter(dst: &str, action: Action, change: impl FnOnce(&mut Match)) -> Measure
 }
 
 fn wanted(measures: Vec<Measure>) -> Wanted {
-    let mut rib = AdjRibOut::new(Families::ALL, Profile::Generic.capabilities());
+    let mut rib = AdjRibOut::new(Reach {
+        families: Families::ALL,
+        capabilities: Profile::Generic.capabilities(),
+    });
     let mut mitigations: Vec<Mitigation> = measures
         .into_iter()
         .map(|measure| Mitigation {
@@ -37,6 +40,7 @@ fn wanted(measures: Vec<Measure>) -> Wanted {
             ended: None,
             peers: Vec::new(),
             note: String::new(),
+            worth: 0,
         })
         .collect();
     mitigations.sort_by(|a, b| a.measure.cmp(&b.measure));

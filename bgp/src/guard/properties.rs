@@ -90,6 +90,7 @@ fn any_mitigation() -> impl Strategy<Value = Mitigation> {
             ended: None,
             peers: Vec::new(),
             note: String::new(),
+            worth: 0,
         },
     )
 }

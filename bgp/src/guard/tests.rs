@@ -31,6 +31,7 @@ fn mitigation(id: u64, measure: Measure) -> Mitigation {
         ended: None,
         peers: Vec::new(),
         note: String::new(),
+        worth: 0,
     }
 }
 

@@ -137,8 +137,11 @@ impl Client {
                 None
             }
             Output::Forget => {
-                tracing::warn!(cache = %self.cache, "RPKI data is too old to be used");
-                self.table.send_replace(Table::default());
+                tracing::error!(
+                    cache = %self.cache,
+                    "RPKI data is too old to be used: origins are no longer checked"
+                );
+                self.table.send_replace(Table::lapsed());
                 None
             }
         }

@@ -38,9 +38,20 @@ pub enum Validity {
 pub struct Table {
     vrps: BTreeSet<Vrp>,
     overflow: bool,
+    lapsed: bool,
 }
 
 impl Table {
+    /// A table that was too old to be used.
+    pub fn lapsed() -> Self {
+        Self { lapsed: true, ..Self::default() }
+    }
+
+    /// Whether there was data, and it was too old to be used.
+    pub const fn is_lapsed(&self) -> bool {
+        self.lapsed
+    }
+
     /// Adds a payload; its host bits are cleared.
     pub fn insert(&mut self, vrp: Vrp) {
         if self.vrps.len() >= VRPS_MAX {

@@ -3,6 +3,7 @@
 //! ```text
 //! admitted (watch, latest wins) -> one task per peer <--> TCP
 //! stop     (watch)             -->        |
+//! orders   (mpsc, 4)           -->        |
 //! listener task -- accepted --> (mpsc, 4) |
 //!                                         +--> observed (mpsc, bounded by its maker)
 //! ```
@@ -11,12 +12,15 @@
 
 mod announce;
 mod connection;
+mod desk;
 mod listener;
 mod origin;
 mod peer;
 mod probe;
 mod sockopt;
+mod standing;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -33,7 +37,9 @@ use listener::Route as ListenerRoute;
 use origin::OriginCheck;
 use peer::PeerTask;
 
+pub use desk::{Desk, Orders, desk};
 pub use probe::{PROBE_MAX, blank as blank_probe, probe};
+pub use standing::PeerMemory;
 
 /// How long a stop may last: withdrawals, last words, and daemons that are slow to answer.
 pub const FAREWELL: Duration = adapter::FAREWELL.saturating_add(Duration::from_secs(2));
@@ -85,6 +91,8 @@ pub enum SpeakerError {
 pub struct Speaker {
     config: Config,
     listener: Option<TcpListener>,
+    orders: Orders,
+    memory: BTreeMap<String, PeerMemory>,
 }
 
 impl Speaker {
@@ -102,7 +110,19 @@ impl Speaker {
                     .map_err(|source| SpeakerError::Bind { address, source })?,
             ),
         };
-        Ok(Self { config, listener })
+        Ok(Self { config, listener, orders: Orders::default(), memory: BTreeMap::new() })
+    }
+
+    /// Takes orders from a desk.
+    #[must_use]
+    pub fn with_orders(self, orders: Orders) -> Self {
+        Self { orders, ..self }
+    }
+
+    /// Takes back what an earlier run had found out about peers, by name.
+    #[must_use]
+    pub fn with_memory(self, memory: BTreeMap<String, PeerMemory>) -> Self {
+        Self { memory, ..self }
     }
 
     /// Where it listens.
@@ -119,7 +139,7 @@ impl Speaker {
     /// # Errors
     /// [`SpeakerError::Task`].
     pub async fn run(
-        self,
+        mut self,
         desired: watch::Receiver<Admitted>,
         observed: mpsc::Sender<Observed>,
         mut stop: watch::Receiver<Stop>,
@@ -138,13 +158,17 @@ impl Speaker {
             let task = PeerTask::new(
                 &self.config,
                 index,
-                origins
-                    .as_ref()
-                    .map(|(table, asn)| OriginCheck::new(table.clone(), *asn, peer.rpki)),
-                accepted,
-                desired.clone(),
-                observed.clone(),
-                stop.clone(),
+                &self.memory.remove(&peer.name).unwrap_or_default(),
+                peer::Ends {
+                    origin: origins
+                        .as_ref()
+                        .map(|(table, asn)| OriginCheck::new(table.clone(), *asn, peer.rpki)),
+                    accepted,
+                    orders: self.orders.of(&peer.name),
+                    desired: desired.clone(),
+                    observed: observed.clone(),
+                    stop: stop.clone(),
+                },
             );
             peers.spawn(task.run());
         }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use tokio::sync::watch;
-use weir_model::{Measure, Mitigation};
+use weir_model::{Measure, Mitigation, RpkiState};
 
 use crate::rib::Refusal;
 use crate::rpki::{Policy, Table, Validity};
@@ -17,11 +17,25 @@ pub(super) struct OriginCheck {
     policy: Policy,
     /// Measures that were already spoken of, and are still wanted.
     told: BTreeSet<Measure>,
+    /// Measures kept back at present.
+    refused: usize,
 }
 
 impl OriginCheck {
     pub(super) const fn new(table: watch::Receiver<Table>, asn: u32, policy: Policy) -> Self {
-        Self { table, asn, policy, told: BTreeSet::new() }
+        Self { table, asn, policy, told: BTreeSet::new(), refused: 0 }
+    }
+
+    /// What the cache is good for, and how much it has kept back.
+    pub(super) fn state(&self) -> RpkiState {
+        let table = self.table.borrow();
+        if table.is_lapsed() {
+            RpkiState::Lapsed
+        } else if table.is_empty() {
+            RpkiState::NoData
+        } else {
+            RpkiState::Checking { refused: u32::try_from(self.refused).unwrap_or(u32::MAX) }
+        }
     }
 
     /// Waits for news of the cache; for ever, once there can be none.
@@ -40,6 +54,7 @@ impl OriginCheck {
         let table = self.table.borrow_and_update();
         if table.is_empty() {
             self.told.clear();
+            self.refused = 0;
             return (Cow::Borrowed(mitigations), Vec::new());
         }
         let mut refused = BTreeSet::new();
@@ -78,6 +93,15 @@ impl OriginCheck {
             told.insert(measure.clone());
         }
         self.told = told;
+        if refused.len() > self.refused {
+            tracing::error!(
+                peer,
+                refused = refused.len(),
+                wanted = mitigations.len(),
+                "RPKI keeps measures from the peer: another AS is the origin of their targets"
+            );
+        }
+        self.refused = refused.len();
         if refused.is_empty() {
             return (Cow::Borrowed(mitigations), refusals);
         }

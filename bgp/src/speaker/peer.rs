@@ -12,17 +12,22 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use weir_model::{Measure, Millis, Observed, PeerState, PeerStatus};
+use weir_model::{
+    KeptBack, Measure, Millis, Observed, PeerLimit, PeerRoutes, PeerStanding, PeerState,
+    PeerStatus, RouteDoubt, RpkiState,
+};
 
 use super::announce::Writer;
 use super::connection::Connection;
+use super::desk::Order;
 use super::origin::OriginCheck;
+use super::standing::{Clocks, EPOCH, PeerMemory, route_id};
 use super::{Stop, listener, wall};
 use crate::config::{Config, PeerConfig};
 use crate::fsm::{self, Down, Input, Negotiated, Output, Role};
 use crate::guard::Admitted;
 use crate::rib::{AdjRibOut, Blame, Change};
-use crate::wire::{Notification, OpenSettings, codes};
+use crate::wire::{Notification, OpenSettings, cease, codes};
 
 /// Longest wait between two attempts to dial.
 const RETRY_MAX_MS: u64 = 120_000;
@@ -48,6 +53,7 @@ enum Event {
     Accepted(TcpStream),
     /// The desired state, or what is known of origins, changed.
     Desired,
+    Order(Order),
     Stop,
     Reported,
     Tick,
@@ -59,32 +65,39 @@ pub(super) struct PeerTask {
     machine: fsm::Peer,
     rib: AdjRibOut,
     origin: Option<OriginCheck>,
+    /// When the task's clock showed [`EPOCH`].
     started: Instant,
     connections: [Option<Connection>; 2],
     dialling: Option<Dialling>,
     closing: JoinSet<()>,
     session: Option<(Role, Writer, Negotiated)>,
     status: PeerStatus,
-    /// The last error that was reported.
-    told_error: Option<String>,
+    /// The state that was reported last.
+    told: Option<PeerStatus>,
+    /// Measures kept back, as of that version of the table.
+    kept_back: u32,
+    seen_version: u64,
     reports: VecDeque<Observed>,
     updates_received: u64,
     accepted: mpsc::Receiver<TcpStream>,
+    orders: mpsc::Receiver<Order>,
     desired: watch::Receiver<Admitted>,
     observed: mpsc::Sender<Observed>,
     stop: watch::Receiver<Stop>,
 }
 
+/// The task's ends of what ties it to the rest.
+pub(super) struct Ends {
+    pub(super) origin: Option<OriginCheck>,
+    pub(super) accepted: mpsc::Receiver<TcpStream>,
+    pub(super) orders: mpsc::Receiver<Order>,
+    pub(super) desired: watch::Receiver<Admitted>,
+    pub(super) observed: mpsc::Sender<Observed>,
+    pub(super) stop: watch::Receiver<Stop>,
+}
+
 impl PeerTask {
-    pub(super) fn new(
-        config: &Config,
-        index: usize,
-        origin: Option<OriginCheck>,
-        accepted: mpsc::Receiver<TcpStream>,
-        desired: watch::Receiver<Admitted>,
-        observed: mpsc::Sender<Observed>,
-        stop: watch::Receiver<Stop>,
-    ) -> Self {
+    pub(super) fn new(config: &Config, index: usize, memory: &PeerMemory, ends: Ends) -> Self {
         let peer = config.peers[index].clone();
         let local_as = peer.local_as.unwrap_or(config.local_as);
         let secs = peer.graceful_restart_secs;
@@ -98,7 +111,9 @@ impl PeerTask {
             long_lived_secs: (peer.long_lived_restart_secs > 0)
                 .then_some(peer.long_lived_restart_secs),
         };
-        let rib = AdjRibOut::new(open.families, peer.capabilities());
+        let mut rib = AdjRibOut::new(peer.reach());
+        let clocks = Clocks { now: EPOCH, wall: wall() };
+        rib.restore(EPOCH, clocks.recall(&memory.standing), &memory.proven);
         let machine = fsm::Peer::new(fsm::Settings {
             open,
             remote_as: peer.remote_as,
@@ -118,7 +133,11 @@ impl PeerTask {
             flaps: 0,
             failures: 0,
             last_error: None,
+            kept_back: 0,
+            rpki: None,
+            standing: PeerStanding::default(),
         };
+        let Ends { origin, accepted, orders, desired, observed, stop } = ends;
         Self {
             config: peer,
             local_as,
@@ -131,19 +150,22 @@ impl PeerTask {
             closing: JoinSet::new(),
             session: None,
             status,
-            told_error: None,
+            told: None,
+            kept_back: 0,
+            seen_version: u64::MAX,
             reports: VecDeque::new(),
             updates_received: 0,
             accepted,
+            orders,
             desired,
             observed,
             stop,
         }
     }
 
-    /// Monotonic milliseconds since the task began.
+    /// The task's clock, monotonic.
     fn now(&self) -> Millis {
-        Millis(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
+        EPOCH + u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     pub(super) async fn run(mut self) {
@@ -187,6 +209,7 @@ impl PeerTask {
             () = origins_changed(self.origin.as_mut()) => Event::Desired,
             dialled = dialled(self.dialling.as_mut()) => Event::Dialled(dialled),
             Some(stream) = self.accepted.recv() => Event::Accepted(stream),
+            Some(order) = self.orders.recv() => Event::Order(order),
             Ok(permit) = self.observed.reserve(), if !self.reports.is_empty() => {
                 if let Some(report) = self.reports.pop_front() {
                     permit.send(report);
@@ -206,7 +229,7 @@ impl PeerTask {
             .filter_map(|c| c.stalled_since().map(|at| at + self.send_hold_ms()));
         let next = [self.machine.deadline(), self.rib.deadline()];
         let at = next.into_iter().flatten().chain(stalled).min()?;
-        Some(self.started + Duration::from_millis(at.0))
+        Some(self.started + Duration::from_millis(at.since(EPOCH)))
     }
 
     fn send_hold_ms(&self) -> u64 {
@@ -238,6 +261,7 @@ impl PeerTask {
                 }
             }
             Event::Desired => self.take_desired(),
+            Event::Order(order) => self.obey(order),
             Event::Tick => {
                 let now = self.now();
                 let limit = self.send_hold_ms();
@@ -253,6 +277,35 @@ impl PeerTask {
                 self.step(Input::Tick);
             }
             Event::Reported | Event::Stop => {}
+        }
+    }
+
+    /// Answers; whoever asked may have hung up.
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Show(reply) => {
+                self.update_status();
+                let kept_back = self.rib.kept_back();
+                let _ = reply.send(PeerRoutes {
+                    peer: self.status.clone(),
+                    announced: self.rib.on_wire().cloned().collect(),
+                    kept_back: kept_back
+                        .map(|(measure, why)| KeptBack { measure: measure.clone(), why })
+                        .collect(),
+                });
+            }
+            Order::Lift(id, reply) => {
+                let standing = self.rib.standing();
+                let all = standing.banned.iter().chain(&standing.suspected);
+                let mut named = all.filter(|d| id.as_ref() == Some(&route_id(&d.measure)));
+                let lifted = match (&id, named.next()) {
+                    (None, _) => self.rib.lift(None),
+                    (Some(_), Some(doubt)) => self.rib.lift(Some(&doubt.measure)),
+                    (Some(_), None) => false,
+                };
+                tracing::info!(peer = %self.config.name, ?id, lifted, "route sent again by order");
+                let _ = reply.send(lifted);
+            }
         }
     }
 
@@ -392,7 +445,7 @@ impl PeerTask {
             "BGP session up"
         );
         self.machine.restarted();
-        let refusals = self.rib.up(negotiated.families);
+        let refusals = self.rib.up(self.now(), negotiated.families);
         self.refuse(refusals);
         self.status.families = negotiated.families.iter().map(|f| f.to_string()).collect();
         let writer = Writer::new(&self.config, self.local_as, &negotiated);
@@ -413,6 +466,9 @@ impl PeerTask {
         let (blame, data) = match why {
             Down::Received(n) => match n.cause() {
                 (codes::UPDATE, _, data) => (Blame::Update, data),
+                (codes::CEASE, cease::MAX_PREFIXES | cease::RESOURCES, data) => {
+                    (Blame::TooMuch, data)
+                }
                 _ => (Blame::Nothing, &[][..]),
             },
             Down::Closed(_) => (Blame::Silent, &[][..]),
@@ -426,17 +482,34 @@ impl PeerTask {
             measure,
             at,
         }));
-        for refusal in ended.banned {
+        for refusal in &ended.banned {
             tracing::error!(
                 peer = %self.config.name,
                 measure = %refusal.measure,
                 %why,
-                "the BGP peer ended the session over a route; it does not get it again"
+                "the BGP peer ended the session over a route; it is not sent for some time"
             );
+        }
+        for limit in &self.rib.standing().limits {
+            let (family, routes) = (limit.family, limit.routes);
+            if blame == Blame::TooMuch {
+                tracing::error!(
+                    peer = %self.config.name,
+                    %family,
+                    routes,
+                    %why,
+                    "the BGP peer takes fewer routes than are wanted; those worth most are sent"
+                );
+            }
+        }
+        if ended.understood && blame == Blame::TooMuch {
+            self.machine.learned(self.now());
+        } else if ended.understood {
             // The fault is found: the other routes need not wait for their peer.
             self.machine.pardon(self.now());
-            self.report_refused(refusal.measure, refusal.why, at);
         }
+        self.refuse(ended.banned);
+        self.refuse(ended.left_out);
     }
 
     /// Writes routes while there is room, and reports the state if it changed.
@@ -444,19 +517,18 @@ impl PeerTask {
         self.write_routes();
         let urgent = self.session.is_none() && self.rib.is_wanted();
         self.machine.set_urgent(self.now(), urgent);
-        let state = self.machine.state();
-        let announced = u32::try_from(self.rib.announced()).unwrap_or(u32::MAX);
-        let settled = self.rib.is_settled() && announced != self.status.announced;
-        let error = self.status.last_error != self.told_error;
-        if state != self.status.state || settled || error {
-            if error {
-                self.told_error.clone_from(&self.status.last_error);
-            }
-            if state != self.status.state {
-                self.status.state = state;
-                self.status.since = wall();
-            }
-            self.status.announced = announced;
+        self.update_status();
+        let settled = self.rib.is_settled(self.now());
+        let news = self.told.as_ref().is_none_or(|told| {
+            // While routes are being written their number is no news.
+            let number = if settled { self.status.announced } else { told.announced };
+            let now = (self.status.state, number, &self.status.last_error);
+            now != (told.state, told.announced, &told.last_error)
+                || (self.status.kept_back, self.status.rpki) != (told.kept_back, told.rpki)
+                || self.status.standing != told.standing
+        });
+        if news {
+            self.told = Some(self.status.clone());
             // States that flicker while a peer is away tell nothing twice.
             if let Some(Observed::Peer(last)) = self.reports.back_mut() {
                 *last = self.status.clone();
@@ -466,14 +538,44 @@ impl PeerTask {
         }
     }
 
+    fn update_status(&mut self) {
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let state = self.machine.state();
+        if state != self.status.state {
+            self.status.state = state;
+            self.status.since = wall();
+        }
+        self.status.announced = count(self.rib.announced());
+        let version = self.rib.version();
+        let changed = self.seen_version != version;
+        self.seen_version = version;
+        if changed {
+            self.kept_back = count(self.rib.kept_back().count());
+        }
+        self.status.kept_back = self.kept_back;
+        self.status.rpki = self.origin.as_ref().map(OriginCheck::state);
+        if let Some(RpkiState::Checking { refused }) = self.status.rpki {
+            self.status.kept_back = self.status.kept_back.saturating_add(refused);
+        }
+        if changed {
+            let clocks = Clocks { now: self.now(), wall: wall() };
+            let standing = clocks.tell(self.rib.standing());
+            if !is_same(&standing, &self.status.standing) {
+                self.status.standing = standing;
+            }
+        }
+    }
+
     fn write_routes(&mut self) {
         let now = self.now();
+        let flushed = self.session.as_ref().is_some_and(|(role, ..)| {
+            self.connections[*role as usize].as_ref().is_some_and(Connection::is_flushed)
+        });
+        let refusals = self.rib.tick(now, flushed);
+        self.refuse(refusals);
         let Some((role, writer, _)) = &self.session else { return };
         let Some(connection) = &mut self.connections[*role as usize] else { return };
         let mut refused = Vec::new();
-        if connection.is_flushed() {
-            self.rib.prove(now);
-        }
         while connection.has_room() && self.reports.len() < REPORTS_MAX {
             let Some(change) = self.rib.next_change(now) else { break };
             match writer.write(&change) {
@@ -533,7 +635,7 @@ impl PeerTask {
             let Some((role, ..)) = &self.session else { return };
             let written =
                 self.connections[*role as usize].as_ref().is_none_or(Connection::is_flushed);
-            if self.rib.is_settled() && written {
+            if self.rib.is_settled(self.now()) && written {
                 return;
             }
             match self.wait().await {
@@ -542,6 +644,16 @@ impl PeerTask {
             }
         }
     }
+}
+
+/// Whether two tell the same: the clocks drift against each other by a little.
+fn is_same(a: &PeerStanding, b: &PeerStanding) -> bool {
+    let doubt = |d: &RouteDoubt| (d.id.clone(), d.measure.clone(), d.why.clone(), d.offences);
+    let limit = |l: &PeerLimit| (l.family.clone(), l.routes, l.said);
+    let doubts = |a: &[RouteDoubt], b: &[RouteDoubt]| a.iter().map(doubt).eq(b.iter().map(doubt));
+    doubts(&a.suspected, &b.suspected)
+        && doubts(&a.banned, &b.banned)
+        && a.limits.iter().map(limit).eq(b.limits.iter().map(limit))
 }
 
 /// Queues what becomes true once the change is written.

@@ -13,7 +13,7 @@ mod update;
 mod received;
 
 pub use family::{Families, Family};
-pub use notification::{Notification, cease, codes};
+pub use notification::{Notification, cease, codes, prefix_bound};
 pub use open::{GracefulRestart, Open, OpenSettings};
 pub use received::{MpNlri, ReceivedUpdate, UpdateError};
 pub use update::{

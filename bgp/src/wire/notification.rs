@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::kind;
+use super::{Family, kind};
 
 /// Error codes (RFC 4271 §4.5, RFC 7313, RFC 9687).
 pub mod codes {
@@ -44,6 +44,15 @@ pub mod cease {
     pub const RESOURCES: u8 = 8;
     /// Hard Reset (RFC 8538): the routes go although both sides keep them over other NOTIFICATIONs.
     pub const HARD_RESET: u8 = 9;
+}
+
+/// The limit that came with Cease 6/1, if the peer names one (RFC 4486 §4):
+/// `| AFI (2) | SAFI (1) | prefixes (4) |`.
+pub fn prefix_bound(data: &[u8]) -> Option<(Family, usize)> {
+    let [high, low, safi, bound @ ..] = data else { return None };
+    let family = Family::of(u16::from_be_bytes([*high, *low]), *safi)?;
+    let bound = u32::from_be_bytes(bound.try_into().ok()?);
+    Some((family, usize::try_from(bound).ok()?))
 }
 
 /// The end of a session, with its reason. Any code decodes, also those of the future.

@@ -407,6 +407,7 @@ mod tests {
             ended: None,
             peers: Vec::new(),
             note: String::new(),
+            worth: 0,
         }
     }
 

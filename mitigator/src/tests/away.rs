@@ -38,6 +38,9 @@ fn report(world: &mut World, name: &str, up: bool, families: &[Family]) {
         flaps: 0,
         failures: 0,
         last_error: None,
+        kept_back: 0,
+        rpki: None,
+        standing: weir_model::PeerStanding::default(),
     }));
 }
 

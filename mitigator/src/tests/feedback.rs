@@ -446,6 +446,9 @@ fn an_effect_seen_is_learned_and_reports_stay_bounded() {
             flaps: 0,
             failures: 0,
             last_error: None,
+            kept_back: 0,
+            rpki: None,
+            standing: weir_model::PeerStanding::default(),
         })
     };
     let reports: Vec<Observed> = (0..5000).map(peer).collect();

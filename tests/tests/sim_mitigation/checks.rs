@@ -52,6 +52,36 @@ impl World {
         }
     }
 
+    /// Where rules would do, no black hole comes while a router that could have one is away and has
+    /// refused nothing.
+    pub(super) fn check_away(&self, desired: &BTreeMap<Measure, Mitigation>) {
+        let told = self.config.link_limit_bits_per_sec.is_some();
+        if self.faults.operators || self.faults.lies || told {
+            return;
+        }
+        for (measure, m) in desired {
+            let fresh = m.since == self.now && !self.desired.contains_key(measure);
+            let Measure::Blackhole(net) = measure else { continue };
+            let Some(front) = self.fronts.iter().find(|f| f.target == *net).filter(|_| fresh)
+            else {
+                continue;
+            };
+            let left = front.mbps * (1.0 - front.coverage);
+            let enough = front.separable
+                && !front.harmful
+                && front.collateral <= 0.01
+                && front.coverage >= 0.5
+                && left < 800.0;
+            let away = self.peers.iter().find(|p| {
+                let gone = p.down.is_some_and(|(since, _)| since < self.second);
+                gone && p.takes_rules() && !p.said_no.contains(net)
+            });
+            if let Some(peer) = away.filter(|_| enough) {
+                panic!("{measure} while {} is away: {front:?}", peer.name);
+            }
+        }
+    }
+
     fn is_clean(&self) -> bool {
         !self.faults.operators && !self.faults.lies && !self.faults.peers
     }
@@ -164,7 +194,7 @@ impl World {
         }
         assert!(self.desired.is_empty(), "left for ever: {:?}", self.desired);
         assert!(self.mitigator.incidents().all(|i| i.state == IncidentState::Closed));
-        for peer in self.peers.iter().filter(|p| p.up) {
+        for peer in self.peers.iter().filter(|p| p.is_up()) {
             assert!(peer.rib.is_empty(), "{} keeps {:?}", peer.name, peer.rib);
         }
         let live = self.mitigator.mitigations().filter(|m| m.state == MitigationState::Active);

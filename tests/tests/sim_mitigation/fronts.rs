@@ -31,7 +31,7 @@ impl World {
 
     /// Whether a router that is up cuts this traffic.
     pub(super) fn is_cut(&self, front: &Front) -> bool {
-        self.peers.iter().filter(|p| p.up).any(|p| {
+        self.peers.iter().filter(|p| p.is_up()).any(|p| {
             p.rib.iter().any(|m| match m {
                 Measure::FlowSpec(filter) => {
                     front.target.contains(&filter.packets.dst)

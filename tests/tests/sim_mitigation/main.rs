@@ -1,5 +1,6 @@
 //! The mitigation engine in simulated networks: attackers, a detector's verdicts, routers that
-//! vanish, answer late and refuse rules, operators who interfere, a process that is killed at any
+//! vanish, answer late, are short of room, take offence at rules, crash over them or say that they
+//! have what they threw away, operators who interfere, a process that is killed at any
 //! second and restarted from what its store holds. Checked at every virtual second:
 //!
 //! - invariant 4: nothing is desired outside the protected prefixes, inside a never-touch one, too
@@ -9,6 +10,8 @@
 //!   nothing is left of an incident some time after its last sign of life;
 //! - one generation of rules per incident and five seconds; nothing of weir's own in observe mode;
 //! - an attack that can be cut is being cut;
+//! - no harder step is taken because a router is away, and none is banned that deserves no ban: what
+//!   was proven once never by silence;
 //! - nobody is black-holed only because exporters show what a rule cuts already.
 //!
 //! `WEIR_SIM_SEEDS` sets how many seeds are run (default 2,500, twenty seconds on a busy machine),
@@ -20,9 +23,12 @@
 mod checks;
 mod fronts;
 mod network;
+mod routers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+use routers::{Nature, Peer};
 
 use weir_bgp::guard::Admitted;
 use weir_mitigator::notify::ACTIONS;
@@ -118,17 +124,6 @@ struct Front {
     undefended: u64,
 }
 
-/// A router with a session: takes the latest state some seconds late.
-#[derive(Clone, Debug, Default)]
-struct Peer {
-    name: String,
-    up: bool,
-    delay: u64,
-    refuses: bool,
-    queue: Vec<(u64, BTreeSet<Measure>)>,
-    rib: BTreeSet<Measure>,
-}
-
 /// What a run does beyond attacks and restarts.
 #[derive(Clone, Copy, Debug)]
 struct Faults {
@@ -221,16 +216,14 @@ impl World {
         }
         config.check().unwrap();
         let inventory = inventory();
-        let peers = (0..1 + rng.below(3)).map(|i| Peer {
-            name: format!("peer{i}"),
-            up: true,
-            delay: if clean { 0 } else { rng.below(4) },
-            refuses: !clean && rng.once_in(5),
-            ..Peer::default()
+        let peers = (0..1 + rng.below(3)).map(|i| {
+            let nature = if clean { Nature::default() } else { Nature::of(&mut rng) };
+            Peer::new(format!("peer{i}"), if clean { 0 } else { rng.below(4) }, nature)
         });
-        let peers = peers.collect();
+        let peers: Vec<Peer> = peers.collect();
         let fronts = TARGETS.iter().map(|target| Front::quiet(net(target))).collect();
-        let mitigator = Mitigator::new(config.clone(), guard.clone(), Arc::clone(&inventory));
+        let mut mitigator = Mitigator::new(config.clone(), guard.clone(), Arc::clone(&inventory));
+        mitigator.set_peers(peers.iter().map(Peer::known).collect(), false);
         Self {
             rng,
             faults,
@@ -306,13 +299,13 @@ impl World {
             admitted.mitigations().iter().map(|m| (m.measure.clone(), m.clone())).collect();
         self.check_pace(&desired);
         self.check_holes(&desired);
+        self.check_away(&desired);
         for measure in desired.keys() {
             self.digest(&measure.to_string());
         }
         self.desired = desired;
-        let wanted: BTreeSet<Measure> = self.desired.keys().cloned().collect();
-        for peer in self.peers.iter_mut().filter(|p| p.up) {
-            peer.queue.push((self.second + peer.delay, wanted.clone()));
+        for peer in &mut self.peers {
+            peer.wish(self.second, admitted.mitigations().to_vec());
         }
     }
 

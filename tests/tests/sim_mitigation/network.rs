@@ -1,15 +1,14 @@
 //! Routers that come and go and refuse, operators who interfere, a process that is killed.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use weir_mitigator::{GuardConfig, Mitigator};
 use weir_model::{
-    Action, Command, Filter, Incident, IncidentId, Match, Measure, Millis, MitigationId, Mode,
-    Observed, Originator, Range,
+    Action, Command, Filter, Incident, IncidentId, Match, Measure, MitigationId, Mode, Originator,
+    Range,
 };
 
-use super::{Peer, Rng, TARGETS, World, net};
+use super::{Peer, TARGETS, World, net};
 
 impl World {
     /// Sessions come and go; routers apply, report, refuse.
@@ -17,27 +16,7 @@ impl World {
         let (second, now) = (self.second, self.now);
         let mut reports = Vec::new();
         for peer in &mut self.peers {
-            if self.faults.peers && self.rng.once_in(60) {
-                peer.up = !peer.up;
-                let gone = std::mem::take(&mut peer.rib);
-                if peer.up {
-                    let wanted = self.desired.keys().cloned().collect();
-                    peer.queue = vec![(second + peer.delay, wanted)];
-                } else {
-                    peer.queue.clear();
-                    for measure in gone {
-                        reports.push(Observed::Withdrawn {
-                            peer: peer.name.clone(),
-                            measure,
-                            at: now,
-                        });
-                    }
-                }
-            }
-            while peer.queue.first().is_some_and(|(at, _)| *at <= second) {
-                let (_, wanted) = peer.queue.remove(0);
-                peer.apply(wanted, now, &mut self.rng, &mut reports);
-            }
+            peer.pass(second, now, self.faults.peers, &mut self.rng, &mut reports);
         }
         for report in &reports {
             self.mitigator.observed(report);
@@ -88,6 +67,10 @@ impl World {
         let before = std::mem::take(&mut self.desired);
         self.mitigator =
             Mitigator::new(self.config.clone(), self.guard.clone(), Arc::clone(&self.inventory));
+        let known = self.peers.iter().map(Peer::known).collect();
+        self.mitigator.set_peers(known, false);
+        let second = self.second;
+        self.peers.iter_mut().for_each(|peer| peer.restart(second));
         self.mitigator.restore_checkpoint(self.checkpoint.clone(), self.now);
         self.mitigator.restore(stored, self.now);
         let first = self.mitigator.advance(self.now).expect("the first state always leaves");
@@ -113,41 +96,6 @@ impl World {
             front.undefended = 0;
             if forgets {
                 front.incident = None;
-            }
-        }
-        for peer in &mut self.peers {
-            peer.queue.clear();
-            peer.rib.clear();
-            peer.queue.push((self.second + peer.delay, self.desired.keys().cloned().collect()));
-        }
-    }
-}
-
-impl Peer {
-    fn apply(
-        &mut self,
-        wanted: BTreeSet<Measure>,
-        at: Millis,
-        rng: &mut Rng,
-        reports: &mut Vec<Observed>,
-    ) {
-        let peer = &self.name;
-        for measure in self.rib.difference(&wanted) {
-            let (peer, measure) = (peer.clone(), measure.clone());
-            reports.push(Observed::Withdrawn { peer, measure, at });
-        }
-        self.rib.retain(|m| wanted.contains(m));
-        for measure in wanted {
-            if self.rib.contains(&measure) {
-                continue;
-            }
-            let peer = self.name.clone();
-            if self.refuses && rng.once_in(3) {
-                let why = "not supported".into();
-                reports.push(Observed::Refused { peer, measure, at, why });
-            } else {
-                reports.push(Observed::Announced { peer, measure: measure.clone(), at });
-                self.rib.insert(measure);
             }
         }
     }

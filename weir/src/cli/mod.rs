@@ -10,6 +10,7 @@ mod client;
 mod output;
 pub mod overview;
 pub mod panel;
+mod peer;
 pub mod release;
 pub mod respond;
 pub mod settings;
@@ -129,7 +130,7 @@ pub enum Ask {
     },
     /// List exporters
     Exporters,
-    /// List BGP peers, or test one without announcing anything
+    /// List BGP peers, show or test one, or have what it was spared sent again
     Bgp {
         /// What exactly; lists when absent
         #[command(subcommand)]
@@ -185,6 +186,12 @@ pub fn run(ask: &Ask, common: &Common) -> anyhow::Result<ExitCode> {
         Ask::Bgp { action: None } => overview::peers(&client, &output)?,
         Ask::Bgp { action: Some(overview::Bgp::Test { name }) } => {
             return overview::probe(&client, &output, name);
+        }
+        Ask::Bgp { action: Some(overview::Bgp::Show { name }) } => {
+            peer::show(&client, &output, name)?;
+        }
+        Ask::Bgp { action: Some(overview::Bgp::Lift { name, route, all: _ }) } => {
+            peer::lift(&client, &output, name, route.as_deref())?;
         }
         Ask::Token { action } => accounts::tokens(&client, &output, action.as_ref())?,
         Ask::User { action } => accounts::users(&client, &output, action.as_ref())?,

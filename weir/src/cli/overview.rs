@@ -41,6 +41,12 @@ pub(super) fn troubles(status: &Value) -> Vec<String> {
         }
     };
     check(count("peers").saturating_sub(count("peers_up")), "BGP sessions are down");
+    check(count("routes_banned"), "routes are not sent to a BGP peer, see weir bgp");
+    check(
+        count("rpki_refused"),
+        "measures are refused by RPKI: another AS originates their target",
+    );
+    check(count("rpki_lapsed"), "BGP peers have no RPKI data any more: origins are not checked");
     check(count("exporters_silent"), "exporters are silent");
     check(count("exporters_without_sampling"), "exporters do not say their sampling rate");
     wrong
@@ -159,6 +165,22 @@ fn drops(drops: &Value) -> String {
 /// What to do with BGP peers.
 #[derive(Debug, clap::Subcommand)]
 pub enum Bgp {
+    /// Show what a peer has on the wire, what is kept from it and why, and what is suspected or banned
+    Show {
+        /// Its name in the configuration
+        name: String,
+    },
+    /// Have a route sent again that is suspected or banned at a peer
+    Lift {
+        /// The peer's name in the configuration
+        name: String,
+        /// The route's number, as `bgp show` names it
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        route: Option<String>,
+        /// Every route, and what was learned of limits
+        #[arg(long)]
+        all: bool,
+    },
     /// Test a peer: reach it, exchange OPENs, leave; exit code 3 when a session would not be good
     Test {
         /// Its name in the configuration
@@ -204,7 +226,12 @@ fn probe_text(found: &Value) -> String {
 }
 
 pub(super) fn peers(client: &Client, output: &Output) -> anyhow::Result<()> {
-    let list = client.get("/api/v1/peers")?;
+    let mut list = client.get("/api/v1/peers")?;
+    if output.is_text() {
+        for peer in list["peers"].as_array_mut().into_iter().flatten() {
+            peer["doubts"] = super::peer::doubts(peer).into();
+        }
+    }
     output.list(
         &list["peers"],
         &[
@@ -215,6 +242,7 @@ pub(super) fn peers(client: &Client, output: &Output) -> anyhow::Result<()> {
             ("since", "/since", As::Time),
             ("families", "/families", As::Text),
             ("routes", "/announced", As::Text),
+            ("not sent", "/doubts", As::Text),
             ("flaps", "/flaps", As::Text),
             ("last error", "/last_error", As::Text),
         ],

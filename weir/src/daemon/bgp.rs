@@ -1,5 +1,6 @@
 //! The BGP thread: one current-thread runtime for all sessions.
 
+use std::collections::BTreeMap;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -8,8 +9,9 @@ use crossbeam_channel::{Sender, TrySendError};
 use tokio::sync::{mpsc, watch};
 use tracing::error;
 use weir_bgp::guard::Admitted;
-use weir_bgp::speaker::{self, Stop};
-use weir_model::Observed;
+use weir_bgp::speaker::{self, Orders, PeerMemory, Speaker, Stop};
+use weir_mitigator::Checkpoint;
+use weir_model::{Incident, Mitigation, Observed};
 
 use super::channels::Control;
 use super::spawn as spawn_thread;
@@ -17,13 +19,48 @@ use super::spawn as spawn_thread;
 /// Reports that may wait for the core before a session is held up.
 const REPORTS_MAX: usize = 1024;
 
+/// A measure in force for so long has been taken by the peers that have it, milliseconds.
+const PROOF_MS: u64 = 10_000;
+
+/// What the thread is given.
+pub(crate) struct Parts {
+    pub(crate) desired: watch::Receiver<Admitted>,
+    pub(crate) control: Sender<Control>,
+    pub(crate) stopping: watch::Receiver<Stop>,
+    pub(crate) orders: Orders,
+    pub(crate) memory: BTreeMap<String, PeerMemory>,
+}
+
+/// What the last run had found out about peers: what it concluded, and what they had on the wire.
+pub(crate) fn memory(
+    incidents: &[Incident],
+    learned: Option<&Checkpoint>,
+) -> BTreeMap<String, PeerMemory> {
+    let mut peers: BTreeMap<String, PeerMemory> = BTreeMap::new();
+    let by_hand = learned.iter().flat_map(|learned| &learned.manual);
+    // What was on the wire for a moment when weir was killed may be why it was not for longer.
+    let of_incidents = incidents.iter().flat_map(|incident| {
+        let stood = move |m: &&Mitigation| incident.verdict.at.since(m.since) >= PROOF_MS;
+        incident.mitigations.iter().filter(stood)
+    });
+    for mitigation in by_hand.chain(of_incidents) {
+        for peer in &mitigation.peers {
+            let known = peers.entry(peer.clone()).or_default();
+            known.proven.push(mitigation.measure.clone());
+        }
+    }
+    for (peer, standing) in learned.iter().flat_map(|learned| &learned.peers) {
+        peers.entry(peer.clone()).or_default().standing = standing.clone();
+    }
+    peers
+}
+
 pub(crate) fn spawn(
     config: Option<weir_bgp::config::Config>,
-    desired: watch::Receiver<Admitted>,
-    control: Sender<Control>,
-    stopping: watch::Receiver<Stop>,
+    parts: Parts,
     failed: &Sender<String>,
 ) -> anyhow::Result<JoinHandle<()>> {
+    let Parts { desired, control, stopping, orders, memory } = parts;
     let Some(config) = config else {
         // Nobody to speak to: the thread is there all the same, so that a stop is one path.
         return spawn_thread("bgp", failed, || {});
@@ -46,7 +83,11 @@ pub(crate) fn spawn(
                 }
             };
             let outcome = tokio::select! {
-                outcome = speaker::run(config, desired, observed, stopping) => outcome,
+                outcome = async {
+                    let speaker = Speaker::bind(config).await?;
+                    let speaker = speaker.with_orders(orders).with_memory(memory);
+                    speaker.run(desired, observed, stopping).await
+                } => outcome,
                 () = farewell => Ok(()),
             };
             forward.abort();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use weir_api::Metrics;
 use weir_collector::{Counters, DecodeErrorKind};
-use weir_model::{Family, IncidentState, PeerState, Rung, SamplingSource, Snapshot};
+use weir_model::{Family, IncidentState, PeerState, RpkiState, Rung, SamplingSource, Snapshot};
 
 const STATES: [PeerState; 6] = [
     PeerState::Idle,
@@ -138,6 +138,22 @@ fn peers(metrics: &Metrics, snapshot: &Snapshot) {
         let label = [peer.name.as_str()];
         metrics.peer_routes.with_label_values(&label).set(i64::from(peer.announced));
         Metrics::raise(&metrics.peer_flaps, &label, peer.flaps);
+        Metrics::raise(&metrics.peer_failures, &label, peer.failures);
+        metrics.peer_kept_back.with_label_values(&label).set(i64::from(peer.kept_back));
+        let doubts = [("suspected", &peer.standing.suspected), ("banned", &peer.standing.banned)];
+        for (state, list) in doubts {
+            let number = i64::try_from(list.len()).unwrap_or(i64::MAX);
+            metrics.peer_doubts.with_label_values(&[peer.name.as_str(), state]).set(number);
+        }
+        if let Some(state) = peer.rpki {
+            let refused = match state {
+                RpkiState::Checking { refused } => refused,
+                RpkiState::NoData | RpkiState::Lapsed => 0,
+            };
+            metrics.peer_rpki_refused.with_label_values(&label).set(i64::from(refused));
+            let lapsed = i64::from(state == RpkiState::Lapsed);
+            metrics.peer_rpki_lapsed.with_label_values(&label).set(lapsed);
+        }
     }
 }
 

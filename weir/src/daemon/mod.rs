@@ -137,6 +137,7 @@ impl Daemon {
             }
             recorder.write(started, Input::Restored { incidents, baselines, memory });
         }
+        let of_peers = bgp::memory(&incidents, learned.memory.as_ref());
         core.restore(incidents, learned.baselines, learned.memory, started);
 
         let registry = Arc::new(Registry::default());
@@ -189,6 +190,8 @@ impl Daemon {
             Arc::clone(&inventory),
             tell.clone(),
         ));
+        let (peers_desk, orders) = config.bgp.as_ref().map(weir_bgp::speaker::desk).unzip();
+        let orders = orders.unwrap_or_default();
         let web = web::spawn(
             &config.api,
             &config.store.path,
@@ -203,7 +206,7 @@ impl Daemon {
                 panels: desk.clone().map(|desk| desk as Arc<dyn weir_api::panels::Desk>),
                 inventory: Arc::clone(&inventory_desk),
                 notify: tell.clone(),
-                probes: probes::Probes::new(config.bgp.clone(), Arc::clone(&snapshot)),
+                probes: probes::Probes::new(config.bgp.clone(), peers_desk, Arc::clone(&snapshot)),
             },
             web_stopping,
             &failed_tx,
@@ -228,8 +231,17 @@ impl Daemon {
         // Where agents are awaited, routers get what is not left to nodes.
         let (routers, routers_rx) = watch::channel(Admitted::default());
         let for_bgp = if config.agents.is_some() { routers_rx } else { desired_rx };
-        let bgp =
-            bgp::spawn(config.bgp.clone(), for_bgp, control.clone(), bgp_stopping, &failed_tx)?;
+        let bgp = bgp::spawn(
+            config.bgp.clone(),
+            bgp::Parts {
+                desired: for_bgp,
+                control: control.clone(),
+                stopping: bgp_stopping,
+                orders,
+                memory: of_peers,
+            },
+            &failed_tx,
+        )?;
         let stop_receiving = Arc::new(AtomicBool::new(false));
         let agents = start_agents(
             config,

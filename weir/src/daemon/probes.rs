@@ -1,5 +1,5 @@
-//! Tests of BGP peers that an operator asks for, one at a time. A session that is up is told of, and never
-//! touched.
+//! What an operator asks of single BGP peers: what they have, and tests, one at a time. A session
+//! that is up is told of, and never touched.
 
 use std::sync::Arc;
 
@@ -7,20 +7,54 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, oneshot};
 use tracing::info;
 use weir_bgp::config::{Config, PeerConfig};
-use weir_bgp::speaker::{blank_probe, probe};
-use weir_model::{PeerProbe, PeerState, PeerStatus, ProbeStage, Snapshot};
+use weir_bgp::speaker::{Desk, blank_probe, probe};
+use weir_model::{PeerProbe, PeerRoutes, PeerState, PeerStatus, ProbeStage, Snapshot};
 
 /// What tests need.
 #[derive(Clone, Debug)]
 pub(crate) struct Probes {
     config: Option<Arc<Config>>,
+    desk: Option<Desk>,
     snapshot: Arc<ArcSwap<Snapshot>>,
     turn: Arc<Semaphore>,
 }
 
 impl Probes {
-    pub(crate) fn new(config: Option<Config>, snapshot: Arc<ArcSwap<Snapshot>>) -> Self {
-        Self { config: config.map(Arc::new), snapshot, turn: Arc::new(Semaphore::new(1)) }
+    pub(crate) fn new(
+        config: Option<Config>,
+        desk: Option<Desk>,
+        snapshot: Arc<ArcSwap<Snapshot>>,
+    ) -> Self {
+        Self { config: config.map(Arc::new), desk, snapshot, turn: Arc::new(Semaphore::new(1)) }
+    }
+
+    /// What a peer has, and what it has not and why. The asker may have hung up.
+    pub(crate) fn show(&self, name: String, reply: oneshot::Sender<Option<PeerRoutes>>) {
+        let desk = self.desk.clone();
+        drop(tokio::spawn(async move {
+            let found = match desk {
+                Some(desk) => desk.show(&name).await,
+                None => None,
+            };
+            let _ = reply.send(found);
+        }));
+    }
+
+    /// Forgets what was concluded of a peer's route, or of all.
+    pub(crate) fn lift(
+        &self,
+        name: String,
+        route: Option<String>,
+        reply: oneshot::Sender<Option<bool>>,
+    ) {
+        let desk = self.desk.clone();
+        drop(tokio::spawn(async move {
+            let lifted = match desk {
+                Some(desk) => desk.lift(&name, route).await,
+                None => None,
+            };
+            let _ = reply.send(lifted);
+        }));
     }
 
     /// Tests a peer beside everything else. While another test runs the question is dropped, which its

@@ -194,6 +194,8 @@ async fn pass_on(
                 let _ = control.try_send(Control::DryRun { command, reply });
             }
             Ask::ProbePeer { name, reply } => probes.ask(&name, reply),
+            Ask::ShowPeer { name, reply } => probes.show(name, reply),
+            Ask::LiftPeer { name, route, reply } => probes.lift(name, route, reply),
             Ask::Deliveries { reply } => notify.ask(Notice::Log(reply)),
             Ask::TestHook { name, reply } => notify.ask(Notice::Test { hook: name, reply }),
         }
