@@ -400,6 +400,7 @@ async fn what_is_filtered_is_told_from_the_ledger_alone() {
             ended: None,
             peers: peers.iter().map(|&p| p.to_owned()).collect(),
             note: String::new(),
+            worth: 0,
         }];
         let incidents = vec![Arc::new(attack)];
         world.snapshot.store(Arc::new(Snapshot { incidents, ..Snapshot::default() }));
