@@ -116,6 +116,9 @@ pub enum Action {
     Apply(Arc<Listing>),
 }
 
+/// Pages in a row that a panel has to answer before it is asked for larger ones.
+const GOOD_PAGES: u32 = 8;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Idle,
@@ -129,6 +132,8 @@ pub struct Sync {
     interval_ms: u64,
     page_size_max: u32,
     page_size: u32,
+    /// Pages read in a row since the size was last changed.
+    good_pages: u32,
     hold_shrink: f64,
     owners: bool,
     random: u64,
@@ -157,6 +162,7 @@ impl Sync {
             interval_ms: config.interval.ms,
             page_size_max: config.page_size,
             page_size: config.page_size,
+            good_pages: 0,
             hold_shrink: config.hold_shrink,
             owners: config.owners,
             random: seed,
@@ -379,7 +385,11 @@ impl Sync {
 
     fn advance(&mut self, step: Step, next: scan::Next, now: Millis, actions: &mut Vec<Action>) {
         match next {
-            scan::Next::Page(page) => self.ask(step.at(page), now, actions),
+            scan::Next::Page(page) => {
+                let servers = matches!(step, Step::Servers { .. });
+                let page = if servers { self.grow(page) } else { page };
+                self.ask(step.at(page), now, actions);
+            }
             scan::Next::Again => {
                 self.status.restarts += 1;
                 self.scan.restarts += 1;
@@ -400,6 +410,21 @@ impl Sync {
                 self.follow(step, now, actions);
             }
         }
+    }
+
+    /// After some good pages asks for twice as many rows, within a pass: with the smallest pages one pass over a
+    /// large panel takes the better part of an hour. `page` is the next one; where it is in the new size.
+    fn grow(&mut self, page: u32) -> u32 {
+        self.good_pages += 1;
+        let read = page.saturating_sub(1);
+        let fits = self.page_size.saturating_mul(2) <= self.page_size_max;
+        // Only where both sizes begin a page at this row.
+        if !fits || self.good_pages < GOOD_PAGES || !read.is_multiple_of(2) {
+            return page;
+        }
+        self.page_size *= 2;
+        self.good_pages = 0;
+        read / 2 + 1
     }
 
     /// Servers, then nodes, so that a server's node is always listed; then eggs if due.
@@ -441,7 +466,7 @@ impl Sync {
         if !same {
             actions.push(Action::Apply(effective));
         }
-        // A page size that was halved grows back slowly: one doubling per eight good passes.
+        // What few pages cannot grow back, passes do: one doubling per eight.
         if self.status.passes.is_multiple_of(8) {
             self.page_size = (self.page_size * 2).min(self.page_size_max);
         }
@@ -452,6 +477,7 @@ impl Sync {
     fn fail(&mut self, failure: Failure, now: Millis, actions: &mut Vec<Action>) {
         if failure.is_about_size() {
             self.page_size = (self.page_size / 2).max(25);
+            self.good_pages = 0;
         }
         self.scan = Scan::default();
         self.status.failed(failure);

@@ -101,3 +101,40 @@ fn a_failing_panel_is_asked_less_and_less_often() {
     assert!(pauses[7] > 800, "{pauses:?}");
     assert!(sync.page_size == 25, "smaller pages were tried");
 }
+
+#[test]
+fn one_slow_spell_does_not_leave_a_large_panel_with_small_pages() {
+    let mut sync = sync();
+    sync.page_size = 25;
+    let mut list: serde_json::Value = serde_json::from_str(SERVERS).unwrap();
+    list["meta"]["pagination"]["total"] = 5000.into();
+    list["meta"]["pagination"]["total_pages"] = 200.into();
+    let body = serde_json::to_vec(&list).unwrap();
+    let (mut request, mut path) = start(&mut sync, None);
+    let mut now = Millis(3000);
+    let mut asked = Vec::new();
+    for _ in 0..20 {
+        let number = |name: &str| -> u32 {
+            let (_, rest) = path.split_once(&format!("{name}=")).unwrap();
+            rest.split('&').next().unwrap().parse().unwrap()
+        };
+        asked.push((number("per_page"), number("&page")));
+        let reply = Reply { status: 200, body: body.clone(), ..Reply::default() };
+        let mut actions = sync.step(Event::Reply { request, reply }, now);
+        while !actions.iter().any(|a| matches!(a, Action::Get { .. })) {
+            let Some(Action::WakeAt(at)) = actions.last() else { panic!("{actions:?}") };
+            now = *at;
+            actions = sync.step(Event::Wake, now);
+        }
+        (request, path) = get(&actions);
+    }
+    // Each page begins where the one before it ended, whatever its size.
+    let begins: Vec<u32> = asked.iter().map(|(size, page)| size * (page - 1)).collect();
+    let ends: Vec<u32> = asked.iter().map(|(size, page)| size * page).collect();
+    assert_eq!(begins[1..], ends[..19], "{asked:?}");
+    assert_eq!(asked[0].0, 25);
+    assert_eq!(asked[19].0, 100, "{asked:?}");
+    // The next slow answer halves them again.
+    sync.step(Event::NoReply { request, failure: Failure::Timeout }, now);
+    assert_eq!(sync.page_size, 50);
+}
