@@ -168,12 +168,19 @@ async fn leave(config: &Config) -> anyhow::Result<String> {
         anyhow::Ok(())
     };
     let told = told.await;
-    for file in ["identity.json", "snapshot.json", "events.jsonl"] {
+    // A running agent would take a table that is gone for another program's doing: it clears and ends itself.
+    let running = daemon::ask(&config.run, &Ask::Leave).await.is_ok();
+    for file in ["identity.json", "snapshot.json", "events.jsonl", "calm.json"] {
         let _ = std::fs::remove_file(config.state.join(file));
     }
-    let cleared = enforcer::open(config.backend).and_then(|mut e| e.clear());
-    let mut text =
-        format!("{} has left; stop the service: systemctl disable --now weir-agent", identity.node);
+    let cleared = match running {
+        true => Ok(()),
+        false => enforcer::open(config.backend).and_then(|mut e| e.clear()),
+    };
+    let mut text = format!(
+        "{} has left; the service is no longer needed: systemctl disable weir-agent",
+        identity.node
+    );
     if let Err(error) = told {
         let _ = write!(text, "\nthe appliance does not know yet: {error}");
     }
@@ -202,6 +209,17 @@ fn show(s: &Status) -> String {
         s.level,
         s.abilities.join(", "),
     );
+    if let Some(why) = &s.not_taken {
+        let _ = writeln!(text, "refused   the appliance's last document: {why}");
+    }
+    if s.skew_ms != 0 {
+        let ahead = if s.skew_ms > 0 { "ahead of" } else { "behind" };
+        let secs = s.skew_ms.unsigned_abs() / 1000;
+        let _ = writeln!(
+            text,
+            "clock     {secs} s {ahead} the appliance's, by which times are counted"
+        );
+    }
     for missing in &s.missing {
         let _ = writeln!(text, "missing   {missing}");
     }

@@ -105,6 +105,14 @@ impl Config {
     }
 }
 
+/// There is no identity: to try again without one is of no use.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {error}: join first: weir-agent join URL TOKEN", path.display())]
+pub struct NotJoined {
+    path: PathBuf,
+    error: std::io::Error,
+}
+
 /// Who this node is, as agreed when it joined.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -128,9 +136,8 @@ impl Identity {
     /// When the node has not joined.
     pub fn load(state: &Path) -> anyhow::Result<Self> {
         let path = state.join("identity.json");
-        let text = std::fs::read_to_string(&path).map_err(|e| {
-            anyhow::anyhow!("{}: {e}: join first: weir-agent join URL TOKEN", path.display())
-        })?;
+        let text = std::fs::read_to_string(&path)
+            .map_err(|error| NotJoined { path: path.clone(), error })?;
         serde_json::from_str(&text).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))
     }
 

@@ -51,6 +51,9 @@ pub(crate) fn examine(config: &Config, running: Option<&Status>) -> anyhow::Resu
         Some(Some(why)) => say(false, "appliance", &format!("not connected: {why}")),
         None => say(true, "appliance", "no agent is running"),
     }
+    if let Some(why) = running.and_then(|status| status.not_taken.as_ref()) {
+        say(false, "rules", &format!("the appliance's last document was not taken: {why}"));
+    }
     match version("nft", &["--version"]) {
         Some(version) => say(true, "nft", &version),
         None => say(true, "nft", "not installed (hint: apt install nftables)"),

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
+use std::path::Path;
 
 use weir_model::{IpNet, Millis};
 
+use crate::config::write_private;
 use crate::enforcer::{Program, RuleCount, ServiceCount};
 use crate::rules::Rule;
 
@@ -26,6 +28,9 @@ const FALL_SECS: u32 = 3;
 /// A service, as counters name it.
 type Key = (IpAddr, u8, u16);
 
+/// As written down: when, and what each service answered in the looks in calm.
+type Kept = (Millis, Vec<(Key, VecDeque<u64>)>);
+
 /// A rule taken out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RolledBack {
@@ -35,15 +40,24 @@ pub struct RolledBack {
     pub why: String,
 }
 
+/// How often the calm of services is written down, and how old it may be to count again.
+const KEEP_MS: u64 = 60_000;
+const KEPT_MS_MAX: u64 = 86_400_000;
+
 /// Takes out rules under which a service stops answering.
 ///
 /// What a service answers is the ground truth: players who get through are answered. Its calm is measured only
-/// while no rule touches the service, so an attack that it answered as well cannot pass for players.
+/// while no rule that touches the service drops anything, so an attack that it answered as well cannot pass for
+/// players; and it outlives a restart, because a rule that stands may leave no calm to measure anew.
 #[derive(Clone, Debug, Default)]
 pub struct Rollback {
     /// Packets answered so far, and when that was counted.
     answered: BTreeMap<Key, (u64, Millis)>,
     calm: BTreeMap<Key, VecDeque<u64>>,
+    /// Packets that each rule had dropped at the last look.
+    dropped: BTreeMap<String, u64>,
+    /// When the calm was last written down.
+    kept: Option<Millis>,
     falling: BTreeMap<Key, u32>,
     started: BTreeMap<String, Millis>,
     out: BTreeMap<String, Millis>,
@@ -73,6 +87,13 @@ impl Rollback {
         now: Millis,
     ) -> Vec<RolledBack> {
         let mut taken = Vec::new();
+        let idle: Vec<bool> = rules
+            .iter()
+            .map(|c| self.dropped.get(&c.rule).is_some_and(|before| *before == c.dropped.packets))
+            .collect();
+        let idles =
+            |rule: &Rule| rules.iter().zip(&idle).any(|(c, idle)| c.rule == rule.id && *idle);
+        self.dropped = rules.iter().map(|c| (c.rule.clone(), c.dropped.packets)).collect();
         for service in services {
             let key = (service.address, service.protocol, service.port);
             let total = service.answered.packets;
@@ -84,16 +105,19 @@ impl Rollback {
                 .iter()
                 .filter(|r| self.started.contains_key(&r.id) && touches(r, key));
             let touching: Vec<&Rule> = touching.by_ref().collect();
-            if touching.is_empty() {
-                let calm = self.calm.entry(key).or_default();
-                calm.push_back(rate);
-                if calm.len() > CALM_LOOKS {
-                    calm.pop_front();
-                }
+            let normal = median(self.calm.get(&key));
+            if touching.iter().all(|rule| idles(rule)) {
                 self.falling.remove(&key);
+                // Under a rule that has sent everybody away nothing is dropped any more either: no calm.
+                if touching.is_empty() || rate * 2 >= normal {
+                    let calm = self.calm.entry(key).or_default();
+                    calm.push_back(rate);
+                    if calm.len() > CALM_LOOKS {
+                        calm.pop_front();
+                    }
+                }
                 continue;
             }
-            let normal = median(self.calm.get(&key));
             let fallen = normal >= ANSWERS_MIN && rate * 10 < normal;
             let seconds = self.falling.entry(key).or_default();
             *seconds = if fallen { *seconds + 1 } else { 0 };
@@ -115,6 +139,35 @@ impl Rollback {
             }
         }
         taken
+    }
+}
+
+impl Rollback {
+    /// Whether the calm is to be written down again.
+    pub fn is_due(&self, now: Millis) -> bool {
+        !self.calm.is_empty() && self.kept.is_none_or(|at| now.since(at) >= KEEP_MS)
+    }
+
+    /// Writes down how services fare in calm.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn keep(&mut self, path: &Path, now: Millis) -> std::io::Result<()> {
+        self.kept = Some(now);
+        let calm: Vec<(&Key, &VecDeque<u64>)> = self.calm.iter().collect();
+        write_private(path, &serde_json::to_vec(&(now, calm))?)
+    }
+
+    /// Goes on from what was written down before a restart, if it is of today.
+    pub fn restore(&mut self, path: &Path, now: Millis) {
+        let Ok(text) = std::fs::read(path) else { return };
+        let kept = serde_json::from_slice::<Kept>(&text).ok();
+        let Some((at, calm)) = kept.filter(|(at, _)| now.since(*at) <= KEPT_MS_MAX) else { return };
+        self.kept = Some(at);
+        for (key, mut looks) in calm {
+            looks.truncate(CALM_LOOKS);
+            self.calm.insert(key, looks);
+        }
     }
 }
 
@@ -206,7 +259,7 @@ mod tests {
         rollback.in_force(&["r".into()], Millis(60_000));
         for (i, rate) in under.iter().enumerate() {
             let second = 61 + u64::try_from(i).unwrap();
-            let out = look(&mut rollback, *rate, dropped, second);
+            let out = look(&mut rollback, *rate, dropped * (second - 60), second);
             taken.extend(out.into_iter().map(|r| (i, r.rule)));
         }
         assert_eq!(rollback.is_out("r", Millis(70_000)), !taken.is_empty());
@@ -229,6 +282,67 @@ mod tests {
             [],
             "later"
         );
+    }
+
+    /// A service that answers `rate` more packets since the last look, at a second.
+    fn service(total: u64) -> ServiceCount {
+        ServiceCount {
+            address: "203.0.113.7".parse().unwrap(),
+            protocol: 17,
+            port: 27015,
+            received: Count::default(),
+            answered: Count { packets: total, bytes: 0 },
+        }
+    }
+
+    #[test]
+    fn an_older_rule_and_a_restart_leave_the_calm_known() {
+        let old = Rule { id: "old".into(), ..crate::rules::tests::rule() };
+        let new = Rule { id: "new".into(), ..crate::rules::tests::rule() };
+        let count = |rule: &str, packets| RuleCount {
+            rule: rule.into(),
+            dropped: Count { packets, bytes: 0 },
+            passed: Count::default(),
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("calm.json");
+        let check = |restart: bool| {
+            let mut rollback = Rollback::default();
+            let standing = Program { rules: vec![old.clone()], ..Program::default() };
+            rollback.in_force(&["old".into()], Millis(0));
+            let mut total = 0;
+            // The old rule met an attack once, and nothing since.
+            for second in 0..40 {
+                total += 100;
+                let at = Millis(second * 1000);
+                let out = rollback.look(&standing, &[service(total)], &[count("old", 9)], at);
+                assert_eq!(out, []);
+            }
+            if restart {
+                rollback.keep(&path, Millis(40_000)).unwrap();
+                rollback = Rollback::default();
+                rollback.restore(&path, Millis(45_000));
+                rollback.in_force(&["old".into()], Millis(45_000));
+            }
+            let both = Program { rules: vec![old.clone(), new.clone()], ..Program::default() };
+            rollback.in_force(&["old".into(), "new".into()], Millis(60_000));
+            let mut out = Vec::new();
+            for second in 60..66 {
+                let counts = [count("old", 9), count("new", 100 * (second - 59))];
+                let at = Millis(second * 1000);
+                out.extend(rollback.look(&both, &[service(total)], &counts, at));
+            }
+            let mut out: Vec<String> = out.into_iter().map(|r| r.rule).collect();
+            // The daemon takes it out; here it stands and is found again.
+            out.dedup();
+            assert_eq!(out, ["new"], "restart: {restart}");
+        };
+        check(false);
+        check(true);
+        // Yesterday's calm says nothing of today.
+        let mut late = Rollback::default();
+        late.restore(&path, Millis(40_000 + KEPT_MS_MAX + 1));
+        assert!(late.calm.is_empty());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 use utoipa::ToSchema;
-use weir_model::{IncidentId, Millis};
+use weir_model::{IncidentId, IpNet, Millis};
 
 /// A node with an agent, for people.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
@@ -139,11 +139,11 @@ pub trait Nodes: Send + Sync + std::fmt::Debug {
     fn list(&self) -> Vec<AgentView>;
     /// One, with all that is known of it.
     fn one(&self, name: &str) -> Option<AgentDetail>;
-    /// Makes a token with which one node may join.
+    /// Makes a token with which one node may join: of this name and with these addresses, when they are named.
     ///
     /// # Errors
     /// Why none could be made, for people.
-    fn token(&self) -> Result<JoinToken, String>;
+    fn token(&self, name: Option<&str>, addresses: &[IpNet]) -> Result<JoinToken, String>;
     /// Who kept packets of an incident, and how many octets; by name.
     fn captures(&self, incident: IncidentId) -> Vec<(String, u64)>;
     /// The packets that a node kept of an incident: pcapng.

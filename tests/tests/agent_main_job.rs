@@ -79,7 +79,11 @@ impl Pair {
         self.outside.wait_for("weir is ready", 20, |lab| {
             lab.log("weir").contains("awaiting agents").then_some(())
         });
-        let made: Value = serde_json::from_str(&self.operator("POST", "/agents/tokens")).unwrap();
+        let socket = socket.to_str().unwrap();
+        let body = r#"{"name": "node1", "addresses": ["10.10.10.10/32"]}"#;
+        let url = "http://weir/api/v1/agents/tokens";
+        let made = self.outside.run(&["curl", "-sS", "-d", body, "--unix-socket", socket, url]);
+        let made: Value = serde_json::from_str(&made).unwrap();
         let token = made["token"].as_str().unwrap().to_owned();
         assert_eq!(made["port"], 8443);
         let (state, run) = (self.node.path("state"), self.node.path("run"));

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use weir_agent::controller::State;
+use weir_agent::controller::{Node, State};
 use weir_agent::protocol::RuleState;
 use weir_model::Millis;
 
@@ -26,7 +26,7 @@ pub fn table(state: &State, now: Millis) -> String {
         let applied = rules.iter().filter(|r| r.state == RuleState::Applied).count();
         let addresses: Vec<String> = node.addresses.iter().map(ToString::to_string).collect();
         let version = match report {
-            Some(r) if (r.epoch, r.version) == (state.epoch, node.version) => "current",
+            Some(r) if (r.epoch, r.version) == (state.epoch_of(node), node.version) => "current",
             Some(_) => "behind",
             None => "none",
         };
@@ -39,6 +39,9 @@ pub fn table(state: &State, now: Millis) -> String {
             rules.len() - applied,
             addresses.join(" ")
         );
+        for trouble in troubles(node) {
+            let _ = writeln!(text, "  {trouble}");
+        }
         for rule in rules.iter().filter(|r| r.state != RuleState::Applied) {
             let _ = writeln!(
                 text,
@@ -50,6 +53,27 @@ pub fn table(state: &State, now: Millis) -> String {
         }
     }
     text
+}
+
+/// Clocks that differ by more are told of, seconds.
+const SKEW_SECS_MAX: u64 = 5;
+
+/// What is wrong with a node as a whole, in a sentence each.
+pub fn troubles(node: &Node) -> Vec<String> {
+    let mut found = Vec::new();
+    if let Some(report) = &node.report {
+        if let Some(why) = &report.not_taken {
+            found.push(format!("takes no rules: {why}"));
+        }
+        let secs = report.skew_ms.unsigned_abs() / 1000;
+        if secs > SKEW_SECS_MAX {
+            let way = if report.skew_ms > 0 { "ahead" } else { "behind" };
+            found.push(format!("its clock is {secs} s {way}; times are counted from this one's"));
+        }
+    }
+    let withheld = node.withheld.iter();
+    found.extend(withheld.map(|w| format!("does not get {}: {}", w.address, w.why)));
+    found
 }
 
 #[cfg(test)]

@@ -59,6 +59,12 @@ enum Command {
         /// Print a token with which one node may join within an hour
         #[arg(long)]
         token: bool,
+        /// With --token: the only name that may be joined under
+        #[arg(long, requires = "token")]
+        name: Option<String>,
+        /// With --token: the node's addresses; routers are relieved (hand_over) of these alone
+        #[arg(long, requires = "token", value_delimiter = ',', value_name = "PREFIX,...")]
+        addresses: Vec<IpNet>,
         /// As JSON
         #[arg(long, conflicts_with = "token")]
         json: bool,
@@ -182,7 +188,10 @@ fn main() -> ExitCode {
         Command::Score(options) => score_cases(options),
         Command::Inspect(options) => inspect_files(&options),
         Command::Panel(command) => cli::panel::run(&command),
-        Command::Agents { config, token, json } => show_agents(&config, token, json),
+        Command::Agents { config, token, name, addresses, json } => {
+            let wanted = token.then_some((name.as_deref(), addresses.as_slice()));
+            show_agents(&config, wanted, json)
+        }
         Command::Release { config } => cli::release::run(&config),
         Command::Demo { seed } => demo::run(seed),
     };
@@ -342,14 +351,19 @@ fn replay_config(args: &Replay) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-fn show_agents(config: &std::path::Path, token: bool, json: bool) -> anyhow::Result<ExitCode> {
+/// `token`: the name and the addresses that one is wanted for.
+fn show_agents(
+    config: &std::path::Path,
+    token: Option<(Option<&str>, &[IpNet])>,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
     let (config, _) = weir_config::load(config)?;
     let folder = daemon::agents_folder(&config);
     let mut out = std::io::stdout().lock();
-    if token {
+    if let Some((name, addresses)) = token {
         let agents = config.agents.context("there is no [agents] section: none are awaited")?;
         std::fs::create_dir_all(&folder).with_context(|| format!("{}", folder.display()))?;
-        let token = weir_agent::server::offer_token(&folder, daemon::now())?;
+        let token = weir_agent::server::offer_token(&folder, name, addresses, daemon::now())?;
         let port = agents.listen.port();
         writeln!(out, "on the node: weir-agent join https://<this appliance>:{port} {token}")?;
         return Ok(ExitCode::SUCCESS);

@@ -35,7 +35,8 @@ const OUTBOUND_MIN: u64 = 1000;
 /// Share of an attack that makes a source worth blocking by name, 0-1.
 const BLOCK_SHARE: f64 = 0.01;
 
-/// Confidence from which sources are blocked by name, 0-100.
+/// Confidence from which sources are blocked by name, 0-100. No verdict from flows alone reaches it: the detector gives
+/// an HTTP flood 60 at most, because flows do not tell it from a launch (`docs/agents.md`).
 const BLOCK_CONFIDENCE: u8 = 70;
 
 /// Segment sizes that games' servers announce on Ethernet, by address family.

@@ -46,6 +46,19 @@ const UNBLOCKED_MAX: usize = 10_000;
 /// Refusals remembered of each node.
 const REFUSED_MAX: usize = 256;
 
+/// Most addresses of a node that count.
+pub const ADDRESSES_MAX: usize = 4096;
+
+/// Addresses remembered that a node says it has and does not get.
+const WITHHELD_MAX: usize = 64;
+
+/// Incidents remembered of which a node was told: it may send packets of these.
+const TOLD_MAX: usize = 32;
+
+/// How far ahead of the appliance's clock an epoch may be before it is no epoch, seconds: epochs begin at the
+/// clock's time, and clocks have been years ahead.
+const EPOCH_AHEAD_SECS: u64 = 10 * 366 * 86_400;
+
 /// How long a rule that a node refused is not tried again.
 const REFUSED_MS: u64 = 600_000;
 
@@ -70,6 +83,9 @@ pub enum JoinError {
     /// The name is empty, too long or has other characters than letters, digits, dots and dashes.
     #[error("a name has up to 64 letters, digits, dots and dashes")]
     Name,
+    /// The token is for another name.
+    #[error("the token is for a node of another name")]
+    NotThisName,
     /// Another machine has this name and is up.
     #[error(
         "a node of this name is up: give this machine another name with --name, or take the other's place with \
@@ -100,6 +116,57 @@ pub struct Caller {
     pub bearer: String,
 }
 
+/// A join token that waits to be used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "TicketForm")]
+pub struct Ticket {
+    /// Until when.
+    pub until: Millis,
+    /// The only name that may be joined under; any when absent.
+    pub name: Option<String>,
+    /// What the operator says the node's addresses are; nothing is said when empty.
+    pub addresses: Vec<IpNet>,
+}
+
+impl Ticket {
+    /// A token for any name, of which nothing more is said.
+    pub const fn until(until: Millis) -> Self {
+        Self { until, name: None, addresses: Vec::new() }
+    }
+}
+
+/// As stored: tokens of old are nothing but their end.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum TicketForm {
+    Until(Millis),
+    Whole {
+        until: Millis,
+        #[serde(default)]
+        name: Option<String>,
+        #[serde(default)]
+        addresses: Vec<IpNet>,
+    },
+}
+
+impl From<TicketForm> for Ticket {
+    fn from(form: TicketForm) -> Self {
+        match form {
+            TicketForm::Until(until) => Self::until(until),
+            TicketForm::Whole { until, name, addresses } => Self { until, name, addresses },
+        }
+    }
+}
+
+/// An address that a node says it has and does not get.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withheld {
+    /// The address.
+    pub address: IpAddr,
+    /// Why, for people.
+    pub why: String,
+}
+
 /// What is stored.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
@@ -109,8 +176,8 @@ pub struct State {
     pub epoch: u64,
     /// Nodes by name.
     pub nodes: BTreeMap<String, Node>,
-    /// Join tokens: SHA-256 of each, and until when it may be used.
-    pub tokens: BTreeMap<String, Millis>,
+    /// Join tokens by SHA-256 of each.
+    pub tokens: BTreeMap<String, Ticket>,
     /// SHA-256 of bearers whose node's name another machine has taken, the latest last.
     #[serde(default)]
     pub revoked: VecDeque<String>,
@@ -121,8 +188,23 @@ pub struct State {
 pub struct Node {
     /// SHA-256 of its bearer token.
     pub bearer: String,
-    /// Addresses that it said it has.
+    /// Addresses that count as its own: what it says it has, less what is another's.
     pub addresses: Vec<IpAddr>,
+    /// What the operator said its addresses are, with the token; nothing was said when empty.
+    #[serde(default)]
+    pub granted: Vec<IpNet>,
+    /// Addresses that it last said it has.
+    #[serde(default)]
+    pub claimed: Vec<IpAddr>,
+    /// Addresses of these that it does not get.
+    #[serde(default)]
+    pub withheld: Vec<Withheld>,
+    /// Raised when this node is ahead of the stored state; the state's own epoch holds when that is higher.
+    #[serde(default)]
+    pub epoch: u64,
+    /// Incidents of which it was told, the latest last.
+    #[serde(default)]
+    pub told: VecDeque<weir_model::IncidentId>,
     /// When it joined.
     pub joined: Millis,
     /// Version of what it is to have.
@@ -166,7 +248,27 @@ pub struct Wanted {
     pub targets: Vec<IpAddr>,
 }
 
+impl State {
+    /// The epoch in which a node's versions count.
+    pub fn epoch_of(&self, node: &Node) -> u64 {
+        self.epoch.max(node.epoch)
+    }
+}
+
 impl Node {
+    /// Whether the operator said that an address is this node's. Only then is anything left undone elsewhere
+    /// because this node does it: whoever runs a node can say that an address is his.
+    pub fn owns(&self, address: IpAddr) -> bool {
+        self.granted.iter().any(|net| net.contains(&address))
+    }
+
+    /// What the node says of a mitigation's rule, or of what it was given in that rule's place. What it was not
+    /// given it cannot have.
+    pub fn rule_report(&self, mitigation: &Mitigation) -> Option<&RuleReport> {
+        let told = rule_report(self.report.as_ref()?, mitigation)?;
+        self.wanted.rules.iter().any(|rule| rule.id == told.id).then_some(told)
+    }
+
     /// Whether an agent stands behind it: it has spoken lately, or has joined and is about to.
     pub fn is_up(&self, now: Millis) -> bool {
         now.since(self.last_seen.unwrap_or(self.joined)) < AWAY_MS
@@ -223,18 +325,23 @@ impl Controller {
         Ok(Self { signer, state, blocked: Vec::new(), unblocked: VecDeque::new() })
     }
 
+    /// The key that nodes pin, in hexadecimal.
+    pub fn public_key(&self) -> String {
+        self.signer.public_key()
+    }
+
     /// What is to be stored.
     pub const fn state(&self) -> &State {
         &self.state
     }
 
-    /// Takes note of a join token made by the caller, for one use until `until`.
-    pub fn add_token(&mut self, secret: &str, until: Millis, now: Millis) {
-        self.state.tokens.retain(|_, end| *end > now);
+    /// Takes note of a join token made by the caller, for one use.
+    pub fn add_token(&mut self, secret: &str, ticket: Ticket, now: Millis) {
+        self.state.tokens.retain(|_, kept| kept.until > now);
         while self.state.tokens.len() >= TOKENS_MAX {
             self.state.tokens.pop_first();
         }
-        self.state.tokens.insert(fingerprint(secret.as_bytes()), until);
+        self.state.tokens.insert(fingerprint(secret.as_bytes()), ticket);
     }
 
     /// Lets a node in. A node of the same name that is away is replaced, which is how a machine is set up again;
@@ -249,8 +356,10 @@ impl Controller {
             return Err(JoinError::Name);
         }
         let token = fingerprint(join.token.as_bytes());
-        if self.state.tokens.get(&token).is_none_or(|until| *until <= now) {
-            return Err(JoinError::Token);
+        let ticket = self.state.tokens.get(&token).filter(|ticket| ticket.until > now);
+        let ticket = ticket.cloned().ok_or(JoinError::Token)?;
+        if ticket.name.as_ref().is_some_and(|name| *name != join.name) {
+            return Err(JoinError::NotThisName);
         }
         let before = self.state.nodes.get(&join.name);
         if before.is_some_and(|n| n.is_up(now)) && !join.replace {
@@ -268,13 +377,15 @@ impl Controller {
             let surplus = self.state.revoked.len().saturating_sub(REVOKED_MAX);
             self.state.revoked.drain(..surplus);
         }
-        let mut addresses = join.addresses.clone();
-        addresses.sort_unstable();
-        addresses.dedup();
-        addresses.truncate(256);
+        let granted = !ticket.addresses.is_empty();
         let node = Node {
             bearer: fingerprint(bearer.as_bytes()),
-            addresses,
+            addresses: Vec::new(),
+            granted: ticket.addresses,
+            claimed: Vec::new(),
+            withheld: Vec::new(),
+            epoch: 0,
+            told: VecDeque::new(),
             joined: now,
             version,
             wanted: Wanted::default(),
@@ -285,6 +396,14 @@ impl Controller {
             refused: BTreeMap::new(),
         };
         self.state.nodes.insert(join.name.clone(), node);
+        self.settle(&join.name, &join.addresses, now);
+        if granted {
+            // What the operator gives to this node is no other's any more.
+            for name in self.state.nodes.keys().cloned().collect::<Vec<_>>() {
+                let claimed = self.state.nodes.get(&name).map(|n| n.claimed.clone());
+                self.settle(&name, &claimed.unwrap_or_default(), now);
+            }
+        }
         Ok(Joined {
             node: join.name.clone(),
             bearer: bearer.to_owned(),
@@ -330,7 +449,13 @@ impl Controller {
             if node.test.as_ref().is_some_and(|t| t.expires.is_none_or(|e| e <= now)) {
                 node.test = None;
             }
-            let wanted = wanted(node, situation, &blocked, now);
+            let mut wanted = wanted(node, situation, &blocked, now);
+            steady(&node.wanted.rules, &mut wanted.rules);
+            if let Some(incident) = wanted.incident.filter(|i| !node.told.contains(i)) {
+                node.told.push_back(incident);
+                let surplus = node.told.len().saturating_sub(TOLD_MAX);
+                node.told.drain(..surplus);
+            }
             if wanted != node.wanted {
                 node.wanted = wanted;
                 node.version += 1;
@@ -350,7 +475,8 @@ impl Controller {
             let enforces = report.abilities.iter().any(|a| ENFORCERS.contains(&a.as_str()));
             enforces
                 && node.addresses.contains(&address)
-                && match rule_report(report, mitigation) {
+                && node.owns(address)
+                && match node.rule_report(mitigation) {
                     Some(rule) => rule.state == RuleState::Applied,
                     None => handover::in_grace(mitigation, now),
                 }
@@ -390,22 +516,31 @@ impl Controller {
     /// Epoch and version of what a node is to have, as an entity tag.
     pub fn etag(&self, name: &str) -> Option<String> {
         let node = self.state.nodes.get(name)?;
-        Some(format!("\"{}.{}\"", self.state.epoch, node.version))
+        Some(format!("\"{}.{}\"", self.state.epoch_of(node), node.version))
     }
 
     /// Takes a node's report. Returns whether the node's snapshot is new because of it.
     pub fn report(&mut self, name: &str, mut report: Report, now: Millis) -> bool {
+        report.cut();
+        let claimed = std::mem::take(&mut report.addresses);
+        let known = self.state.nodes.get(name);
+        let moved = known.is_some_and(|n| n.claimed != claimed || !n.withheld.is_empty());
+        let moved = moved && !claimed.is_empty() && self.settle(name, &claimed, now);
+        let epoch_now = self.state.epoch;
         let Some(node) = self.state.nodes.get_mut(name) else { return false };
+        let epoch_now = epoch_now.max(node.epoch);
         node.last_seen = Some(now);
         node.events.append(&mut report.events);
         let surplus = node.events.len().saturating_sub(EVENTS_MAX);
         node.events.drain(..surplus);
         note_refusals(node, &report, now);
         let test = report.test.take();
-        let ahead = (report.epoch, report.version) > (self.state.epoch, node.version);
+        let possible = report.epoch <= now.secs().saturating_add(EPOCH_AHEAD_SECS);
+        let ahead = possible && (report.epoch, report.version) > (epoch_now, node.version);
         let epoch = report.epoch;
         node.report = Some(report);
-        if let Some(id) = test {
+        // One at a time: each is a new version for this node.
+        if let Some(id) = test.filter(|_| node.test.is_none()) {
             let rule = test_rule(id, now);
             if rule.check().is_ok() {
                 node.test = Some(rule.clone());
@@ -414,10 +549,86 @@ impl Controller {
             }
         }
         if ahead {
-            // This state is older than the node's: count on from an epoch that it has not seen.
-            self.state.epoch = epoch.max(now.secs()).saturating_add(1);
+            // This state is older than the node's: count on from an epoch that it has not seen. Of this node
+            // alone: what one says of its versions is no other's business.
+            node.epoch = epoch.max(now.secs()).saturating_add(1);
         }
-        ahead || node.test.is_some()
+        moved || ahead || node.test.is_some()
+    }
+
+    /// Works out which of the addresses that a node says it has are its own, and takes note of what changed:
+    /// those that the operator named with its token; without such a word, those that are no other node's.
+    /// Returns whether anything is new.
+    fn settle(&mut self, name: &str, claimed: &[IpAddr], now: Millis) -> bool {
+        let mut claimed = claimed.to_vec();
+        claimed.sort_unstable();
+        claimed.dedup();
+        let surplus = claimed.len().saturating_sub(ADDRESSES_MAX);
+        claimed.truncate(ADDRESSES_MAX);
+        let Some(node) = self.state.nodes.get(name) else { return false };
+        let mut own = Vec::new();
+        let mut withheld = Vec::new();
+        for address in &claimed {
+            let why = if !node.granted.is_empty() {
+                (!node.owns(*address)).then(|| "its token names other addresses".to_owned())
+            } else {
+                self.holder(*address, name, now).map(|other| format!("node {other} has it"))
+            };
+            match why {
+                None => own.push(*address),
+                Some(why) if withheld.len() < WITHHELD_MAX && !is_private(*address) => {
+                    withheld.push(Withheld { address: *address, why });
+                }
+                Some(_) => (),
+            }
+        }
+        let Some(node) = self.state.nodes.get_mut(name) else { return false };
+        let mut said = Vec::new();
+        let joining = node.claimed.is_empty();
+        let list = |found: Vec<&IpAddr>| {
+            let more = found.len().saturating_sub(8);
+            let names: Vec<String> = found.into_iter().take(8).map(ToString::to_string).collect();
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            format!("{}{more}", names.join(", "))
+        };
+        let new: Vec<&IpAddr> = own.iter().filter(|a| !node.addresses.contains(a)).collect();
+        let gone: Vec<&IpAddr> = node.addresses.iter().filter(|a| !own.contains(a)).collect();
+        if !joining && !new.is_empty() {
+            said.push(format!("it has {} now", list(new)));
+        }
+        if !gone.is_empty() {
+            said.push(format!("it no longer has {}", list(gone)));
+        }
+        for w in withheld.iter().filter(|w| !node.withheld.contains(w)) {
+            said.push(format!("it says that it has {}, and does not get it: {}", w.address, w.why));
+        }
+        if surplus > 0 && node.claimed != claimed {
+            said.push(format!(
+                "it has {surplus} addresses more than the {ADDRESSES_MAX} that count"
+            ));
+        }
+        let changed = node.addresses != own || node.withheld != withheld;
+        node.addresses = own;
+        node.withheld = withheld;
+        node.claimed = claimed;
+        for text in said {
+            node.events.push(Event { at: now, kind: "addresses".to_owned(), text });
+        }
+        let surplus = node.events.len().saturating_sub(EVENTS_MAX);
+        node.events.drain(..surplus);
+        changed
+    }
+
+    /// The node other than one that has an address: by the operator's word, or because it had it first and is up.
+    fn holder(&self, address: IpAddr, except: &str, now: Millis) -> Option<&str> {
+        let others = self.state.nodes.iter().filter(|(name, _)| *name != except);
+        let has = |n: &Node| n.addresses.contains(&address) && n.is_up(now) && !is_private(address);
+        others.into_iter().find(|(_, n)| n.owns(address) || has(n)).map(|(name, _)| name.as_str())
+    }
+
+    /// Whether a node was told of an incident, so that its packets may be of it.
+    pub fn was_told(&self, name: &str, incident: weir_model::IncidentId) -> bool {
+        self.state.nodes.get(name).is_some_and(|n| n.told.contains(&incident))
     }
 
     /// Sources kept out everywhere, for bouncers: those blocked now, and those that were until lately.
@@ -440,7 +651,7 @@ impl Controller {
     fn stamp(&self, name: &str, node: &Node, now: Millis) -> Stamp {
         Stamp {
             node: name.to_owned(),
-            epoch: self.state.epoch,
+            epoch: self.state.epoch_of(node),
             version: node.version,
             issued_at: now,
             not_after: now + LEASE_MS,
@@ -461,6 +672,37 @@ pub fn rule_report<'a>(report: &'a Report, mitigation: &Mitigation) -> Option<&'
     };
     let of_it = || report.rules.iter().filter(is_it);
     of_it().find(|r| r.state == RuleState::Applied).or_else(|| of_it().next())
+}
+
+/// Addresses that many nodes have, each its own: nobody's claim to them excludes another's.
+const fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(a) => {
+            let [first, second, ..] = a.octets();
+            a.is_private()
+                || a.is_link_local()
+                || a.is_loopback()
+                || (first == 100 && second & 0xc0 == 64)
+        }
+        IpAddr::V6(a) => a.is_unique_local() || a.is_unicast_link_local() || a.is_loopback(),
+    }
+}
+
+/// Keeps limits that were worked out from what is normal as they stand while the new estimate is within a factor
+/// of two: it is another number each second, and each new version begins a bucket anew.
+fn steady(before: &[Rule], now: &mut [Rule]) {
+    for rule in now {
+        let NodeAction::RatePackets { packets_per_sec: new } = rule.action else { continue };
+        let is_it = |old: &&Rule| {
+            old.id == rule.id && old.packets == rule.packets && old.direction == rule.direction
+        };
+        let Some(old) = before.iter().find(is_it) else { continue };
+        let NodeAction::RatePackets { packets_per_sec: stands } = old.action else { continue };
+        // A mitigation's limit is the ladder's and is what was approved.
+        if rule.id.starts_with('i') && new >= stands / 2 && new <= stands.saturating_mul(2) {
+            rule.action = old.action;
+        }
+    }
 }
 
 /// Remembers what a node cannot do, so that it gets something else instead of the same every second.

@@ -29,7 +29,9 @@ fn desire(controller: &mut Controller, mitigations: &[Mitigation], now: Millis) 
 
 fn joined() -> (Controller, Joined) {
     let mut controller = Controller::new(State::default(), NOW).unwrap();
-    controller.add_token("t1", NOW + 1000, NOW);
+    let addresses = vec![IpNet::from(NODE.parse::<IpAddr>().unwrap())];
+    let ticket = Ticket { addresses, ..Ticket::until(NOW + 1000) };
+    controller.add_token("t1", ticket, NOW);
     let join = Join {
         token: "t1".into(),
         name: "node1".into(),
@@ -73,6 +75,9 @@ fn report(controller: &Controller, epoch: u64, version: u64) -> Report {
         at: NOW,
         epoch,
         version,
+        addresses: Vec::new(),
+        skew_ms: 0,
+        not_taken: None,
         apply_ms: 0,
         level: "normal".into(),
         abilities: Vec::new(),
@@ -104,11 +109,166 @@ fn a_node_gets_its_own_rules_and_no_others() {
     assert_eq!(controller.authenticate("Secret"), Err(Stranger::Unknown));
 }
 
+/// Lets a node in that says it has these addresses, and comes up.
+fn join(controller: &mut Controller, name: &str, ticket: Ticket, addresses: &[&str]) -> Report {
+    controller.add_token(name, ticket, NOW);
+    let addresses: Vec<IpAddr> = addresses.iter().map(|a| a.parse().unwrap()).collect();
+    let join = Join {
+        token: name.into(),
+        name: name.into(),
+        agent: "0".into(),
+        addresses: addresses.clone(),
+        replace: false,
+    };
+    controller.join(&join, name, NOW).unwrap();
+    let mut said = report(controller, 0, 0);
+    said.addresses = addresses;
+    said.abilities = vec!["nft".into()];
+    controller.report(name, said.clone(), NOW);
+    said
+}
+
+fn addresses(controller: &Controller, name: &str) -> Vec<String> {
+    controller.nodes()[name].addresses.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn addresses_follow_what_the_node_reports() {
+    let mut controller = Controller::new(State::default(), NOW).unwrap();
+    let ticket = Ticket::until(NOW + 1);
+    let mut said = join(&mut controller, "a", ticket, &["203.0.113.7", "172.17.0.1"]);
+    let late = [mitigation(1, "203.0.113.8/32")];
+    assert!(desire(&mut controller, &late, NOW).is_empty());
+    said.addresses = vec!["203.0.113.8".parse().unwrap(), "172.17.0.1".parse().unwrap()];
+    assert!(controller.report("a", said.clone(), NOW + 1), "word of it is passed on at once");
+    assert_eq!(addresses(&controller, "a"), ["172.17.0.1", "203.0.113.8"]);
+    assert_eq!(desire(&mut controller, &late, NOW), ["a"], "a new address gets its rules");
+    let told: Vec<&str> = controller.nodes()["a"].events.iter().map(|e| e.text.as_str()).collect();
+    assert_eq!(told, ["it has 203.0.113.8 now", "it no longer has 203.0.113.7"]);
+    // An agent that does not say keeps what it had.
+    said.addresses = Vec::new();
+    controller.report("a", said.clone(), NOW + 2);
+    assert_eq!(addresses(&controller, "a").len(), 2);
+    // Many are all there, and too many are told.
+    said.addresses = (0..5000_u32).map(|n| IpAddr::V4((0xcb00_0000 + n).into())).collect();
+    controller.report("a", said, NOW + 3);
+    assert_eq!(addresses(&controller, "a").len(), ADDRESSES_MAX);
+    let last = controller.nodes()["a"].events.last().unwrap();
+    assert!(last.text.contains("904 addresses more"), "{}", last.text);
+}
+
+#[test]
+fn an_address_is_another_nodes_and_routers_wait_for_none_that_only_says_so() {
+    let mut controller = Controller::new(State::default(), NOW).unwrap();
+    let unbound = || Ticket::until(NOW + 1);
+    join(&mut controller, "good", unbound(), &["203.0.113.20", "172.17.0.1"]);
+    let claims = ["203.0.113.7", "203.0.113.20", "172.17.0.1"];
+    let mut evil = join(&mut controller, "evil", unbound(), &claims);
+    assert_eq!(addresses(&controller, "evil"), ["172.17.0.1", "203.0.113.7"]);
+    let withheld = &controller.nodes()["evil"].withheld[0];
+    assert_eq!(
+        (withheld.address, withheld.why.as_str()),
+        ("203.0.113.20".parse().unwrap(), "node good has it")
+    );
+    // It says that the rule is in force, of an address that the operator never named.
+    let m = mitigation(1, "203.0.113.7/32");
+    desire(&mut controller, std::slice::from_ref(&m), NOW);
+    evil.rules = vec![RuleReport {
+        id: "m1".into(),
+        state: RuleState::Applied,
+        why: None,
+        dropped: crate::enforcer::Count::default(),
+        passed: crate::enforcer::Count::default(),
+    }];
+    controller.report("evil", evil, NOW);
+    assert!(!controller.defends(&m, NOW), "routers get it");
+    // The operator's word gives the address to another, and takes it from whoever claimed it.
+    let own = Ticket { addresses: vec!["203.0.113.0/28".parse().unwrap()], ..unbound() };
+    let named = ["203.0.113.7", "203.0.113.99"];
+    join(&mut controller, "named", own, &named);
+    assert_eq!(addresses(&controller, "named"), ["203.0.113.7"], "what the token names");
+    assert_eq!(addresses(&controller, "evil"), ["172.17.0.1"]);
+    assert!(desire(&mut controller, &[m], NOW).contains(&"evil".to_owned()), "its rule leaves");
+}
+
+#[test]
+fn a_token_for_a_name_lets_no_other_in() {
+    let mut controller = Controller::new(State::default(), NOW).unwrap();
+    let ticket = Ticket { name: Some("node7".into()), ..Ticket::until(NOW + 1) };
+    controller.add_token("t", ticket, NOW);
+    let mut asked = Join {
+        token: "t".into(),
+        name: "node8".into(),
+        agent: "0".into(),
+        addresses: Vec::new(),
+        replace: false,
+    };
+    assert_eq!(controller.join(&asked, "b", NOW), Err(JoinError::NotThisName));
+    asked.name = "node7".into();
+    assert!(controller.join(&asked, "b", NOW).is_ok(), "it was not used up");
+    // As tokens were stored before they had names.
+    let old: Ticket = serde_json::from_str("1795000000000").unwrap();
+    assert_eq!(old, Ticket::until(NOW));
+}
+
+#[test]
+fn what_one_node_reports_is_no_others_version_and_is_bounded() {
+    let mut controller = Controller::new(State::default(), NOW).unwrap();
+    let mut said = join(&mut controller, "evil", Ticket::until(NOW + 1), &[]);
+    join(&mut controller, "good", Ticket::until(NOW + 1), &[]);
+    let before = controller.etag("good");
+    for epoch in [u64::MAX, 1 << 63, NOW.secs() + EPOCH_AHEAD_SECS + 1] {
+        (said.epoch, said.version) = (epoch, u64::MAX);
+        assert!(!controller.report("evil", said.clone(), NOW), "no such epoch");
+    }
+    let years = NOW.secs() + EPOCH_AHEAD_SECS;
+    (said.epoch, said.version) = (years, 5);
+    assert!(controller.report("evil", said.clone(), NOW));
+    let own = controller.etag("evil").unwrap();
+    assert!(own.starts_with(&format!("\"{}.", years + 1)), "{own}");
+    assert_eq!(controller.etag("good"), before, "another's epoch is its own");
+    // Tests come one at a time, and texts have an end.
+    (said.epoch, said.version) = (0, 0);
+    said.level = "x".repeat(100_000);
+    for n in 0..100 {
+        said.test = Some(format!("test-{n}"));
+        controller.report("evil", said.clone(), NOW + n);
+    }
+    let node = &controller.nodes()["evil"];
+    assert_eq!(node.wanted.rules.len(), 1);
+    assert_eq!(node.report.as_ref().unwrap().level.len(), 512);
+    assert!(!controller.was_told("evil", IncidentId(5)));
+}
+
+#[test]
+fn a_limit_from_a_live_estimate_stays_while_the_incident_does() {
+    let mut blur = verdict(Family::UdpFlood, Direction::Inbound);
+    blur.separable = false;
+    let (mut controller, _) = joined();
+    let mut versions = Vec::new();
+    let mut limit = |excess: f64| {
+        blur.excess.packets_per_sec = excess;
+        controller_rules(&mut controller, &[], blur.clone(), true);
+        let node = &controller.nodes()["node1"];
+        versions.push(node.version);
+        match node.wanted.rules[0].action {
+            NodeAction::RatePackets { packets_per_sec } => packets_per_sec,
+            other => panic!("{other:?}"),
+        }
+    };
+    // What is normal is estimated anew each second: 815, 234, 255, 248, 206 and 468 packets a second.
+    let limits = [49_600.0, 49_766.0, 49_745.0, 49_752.0, 49_794.0, 49_532.0].map(&mut limit);
+    assert_eq!(limits, [800; 6]);
+    assert_eq!(limit(40_000.0), 20_000, "another order of size is another limit");
+    versions.dedup();
+    assert_eq!(versions.len(), 2, "{versions:?}");
+}
+
 #[test]
 fn a_name_that_is_up_is_taken_only_on_demand_and_both_are_told() {
     let (mut controller, _) = joined();
     let first = controller.authenticate("secret").unwrap();
-    controller.add_token("t2", NOW + 200_000, NOW);
+    controller.add_token("t2", Ticket::until(NOW + 200_000), NOW);
     let mut join = Join {
         token: "t2".into(),
         name: "node1".into(),
@@ -131,7 +291,7 @@ fn a_name_that_is_up_is_taken_only_on_demand_and_both_are_told() {
     assert_eq!(event.kind, "replaced");
     assert!(event.text.contains("20 s ago"), "{}", event.text);
     // One that is away is set up again without a word more.
-    controller.add_token("t3", NOW + 400_000, NOW);
+    controller.add_token("t3", Ticket::until(NOW + 400_000), NOW);
     let again = Join { token: "t3".into(), replace: false, ..join };
     controller.join(&again, "third", NOW + 120_000 + AWAY_MS).unwrap();
 }
@@ -394,6 +554,10 @@ fn routers_wait_only_for_a_node_that_does_its_work() {
         passed: crate::enforcer::Count::default(),
     };
     told.rules = vec![rule("m11", RuleState::Refused), rule("m1.syn", RuleState::Applied)];
+    controller.report("node1", told.clone(), NOW);
+    assert!(!controller.defends(&m, NOW + 3000), "it was given no such rule");
+    desire(&mut controller, std::slice::from_ref(&m), NOW);
+    told.rules = vec![rule("m11", RuleState::Refused), rule("m1", RuleState::Applied)];
     controller.report("node1", told.clone(), NOW);
     assert!(controller.defends(&m, NOW + 3000));
     assert!(!controller.defends(&m, NOW + AWAY_MS), "away");

@@ -59,10 +59,38 @@ impl Desired {
         }
     }
 
-    pub(super) fn take(&mut self, envelope: &Envelope, now: Millis) -> Result<Taken, Refused> {
+    /// Takes a document that has just come. `steady` is a clock that nobody sets.
+    pub(super) fn take(
+        &mut self,
+        envelope: &Envelope,
+        now: Millis,
+        steady: Millis,
+    ) -> Result<Taken, Refused> {
         let before = self.verifier.version();
-        let body = self.verifier.take(envelope, now)?;
-        let skew = i64::try_from(now.0).unwrap_or(0)
+        let body = self.verifier.take(envelope, steady)?;
+        Ok(self.follow(before, body, now))
+    }
+
+    /// Takes a document that was kept since `received`, on this host's clock.
+    pub(super) fn take_kept(
+        &mut self,
+        envelope: &Envelope,
+        received: Millis,
+        now: Millis,
+    ) -> Result<Taken, Refused> {
+        let before = self.verifier.version();
+        let body = self.verifier.take_kept(envelope, received, now)?;
+        Ok(self.follow(before, body, received))
+    }
+
+    /// This host's clock minus the appliance's, milliseconds; 0 when they agree.
+    pub(super) const fn skew(&self) -> i64 {
+        self.skew
+    }
+
+    /// `came` is when it came from the appliance, on this host's clock.
+    fn follow(&mut self, before: Option<(u64, u64)>, body: Body, came: Millis) -> Taken {
+        let skew = i64::try_from(came.0).unwrap_or(0)
             - i64::try_from(body.stamp().issued_at.0).unwrap_or(0);
         let skew = if skew.abs() > SKEW_MAX { skew } else { 0 };
         let moved = (skew - self.skew).abs() > SKEW_MAX;
@@ -70,7 +98,7 @@ impl Desired {
         match body {
             Body::Lease(lease) => {
                 self.snapshot.stamp = lease.stamp;
-                Ok(if moved { Taken::New } else { Taken::Renewed })
+                if moved { Taken::New } else { Taken::Renewed }
             }
             Body::Snapshot(snapshot) => {
                 // A restored appliance may count up to a number that was another content's.
@@ -78,7 +106,7 @@ impl Desired {
                     before == self.verifier.version() && same_content(&self.snapshot, &snapshot);
                 (self.rules, self.bad) = read_rules(&snapshot.rules);
                 self.snapshot = snapshot;
-                Ok(if same && !moved { Taken::Renewed } else { Taken::New })
+                if same && !moved { Taken::Renewed } else { Taken::New }
             }
         }
     }
@@ -189,7 +217,7 @@ const fn is_limit(action: NodeAction) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controller::{Common, Controller, LEASE_MS, Situation, State};
+    use crate::controller::{Common, Controller, LEASE_MS, Situation, State, Ticket};
     use crate::protocol::Join;
     use weir_model::{
         Action, Filter, IncidentId, Match, Measure, Mitigation, MitigationId, MitigationState,
@@ -200,7 +228,7 @@ mod tests {
 
     fn world(staged: bool) -> (Controller, Desired) {
         let mut controller = Controller::new(State::default(), NOW).unwrap();
-        controller.add_token("t", NOW + 1, NOW);
+        controller.add_token("t", Ticket::until(NOW + 1), NOW);
         let join = Join {
             token: "t".into(),
             name: "n".into(),
@@ -208,9 +236,16 @@ mod tests {
             addresses: vec!["203.0.113.7".parse().unwrap()],
             replace: false,
         };
-        let joined = controller.join(&join, "b", NOW).unwrap();
-        let verifier = Verifier::new(&joined.signing_key, "n", None).unwrap();
-        (controller, Desired::new(verifier, staged))
+        controller.join(&join, "b", NOW).unwrap();
+        let mut desired = desired_of(&mut controller);
+        desired.staged = staged.then(Vec::new);
+        (controller, desired)
+    }
+
+    /// An agent that has taken nothing yet.
+    fn desired_of(controller: &mut Controller) -> Desired {
+        let verifier = Verifier::new(&controller.public_key(), "n", None).unwrap();
+        Desired::new(verifier, false)
     }
 
     fn want(controller: &mut Controller, expires: Millis) {
@@ -246,15 +281,15 @@ mod tests {
         let (mut controller, mut desired) = world(false);
         want(&mut controller, NOW + 60_000);
         let envelope = controller.snapshot("n", NOW).unwrap();
-        assert_eq!(desired.take(&envelope, NOW), Ok(Taken::New));
+        assert_eq!(desired.take(&envelope, NOW, NOW), Ok(Taken::New));
         let rules = |d: &Desired, after| d.program(&Local::default(), NOW + after).rules.len();
         assert_eq!((rules(&desired, 59_999), rules(&desired, 60_000)), (1, 0));
         want(&mut controller, NOW + 600_000);
-        desired.take(&controller.snapshot("n", NOW).unwrap(), NOW).unwrap();
+        desired.take(&controller.snapshot("n", NOW).unwrap(), NOW, NOW).unwrap();
         assert_eq!((rules(&desired, LEASE_MS - 1), rules(&desired, LEASE_MS)), (1, 0));
         let later = NOW + 20_000;
         let lease = controller.lease("n", later).unwrap();
-        assert_eq!(desired.take(&lease, later), Ok(Taken::Renewed));
+        assert_eq!(desired.take(&lease, later, later), Ok(Taken::Renewed));
         assert_eq!(rules(&desired, LEASE_MS), 1);
         desired.paused = true;
         assert_eq!(rules(&desired, 0), 0);
@@ -265,46 +300,62 @@ mod tests {
         let (mut controller, mut desired) = world(false);
         let old = controller.state().clone();
         want(&mut controller, NOW + 60_000);
-        let taken = desired.take(&controller.snapshot("n", NOW).unwrap(), NOW);
+        let taken = desired.take(&controller.snapshot("n", NOW).unwrap(), NOW, NOW);
         assert_eq!(taken, Ok(Taken::New));
         let again = controller.snapshot("n", NOW + 1).unwrap();
-        assert_eq!(desired.take(&again, NOW + 1), Ok(Taken::Renewed));
+        assert_eq!(desired.take(&again, NOW + 1, NOW + 1), Ok(Taken::Renewed));
         let mut restored = Controller::new(old, NOW).unwrap();
         want(&mut restored, NOW + 90_000);
         let other = restored.snapshot("n", NOW + 2).unwrap();
-        assert_eq!(desired.take(&other, NOW + 2), Ok(Taken::New));
+        assert_eq!(desired.take(&other, NOW + 2, NOW + 2), Ok(Taken::New));
     }
 
     #[test]
     fn staged_rules_wait_and_a_longer_life_does_not() {
         let (mut controller, mut desired) = world(true);
         want(&mut controller, NOW + 60_000);
-        desired.take(&controller.snapshot("n", NOW).unwrap(), NOW).unwrap();
+        desired.take(&controller.snapshot("n", NOW).unwrap(), NOW, NOW).unwrap();
         assert_eq!(desired.waiting().len(), 1);
         assert_eq!(desired.program(&Local::default(), NOW).rules, []);
         desired.approve();
         assert_eq!(desired.program(&Local::default(), NOW).rules.len(), 1);
         want(&mut controller, NOW + 90_000);
-        desired.take(&controller.snapshot("n", NOW).unwrap(), NOW).unwrap();
+        desired.take(&controller.snapshot("n", NOW).unwrap(), NOW, NOW).unwrap();
         assert_eq!(desired.waiting().len(), 0);
     }
 
     #[test]
-    fn a_clock_that_is_behind_changes_no_rules_length() {
-        let (mut controller, mut desired) = world(false);
+    fn a_clock_that_is_wrong_changes_no_rules_length() {
+        let (mut controller, _) = world(false);
         want(&mut controller, NOW + 60_000);
-        let here = NOW - 50_000;
-        desired.take(&controller.snapshot("n", NOW).unwrap(), here).unwrap();
-        let program = desired.program(&Local::default(), here);
-        assert_eq!(program.rules[0].expires, Some(here + 60_000));
-        assert_eq!(program.lease_until, here + LEASE_MS);
+        for here in [NOW - 50_000, NOW - 90_000, NOW + 150_000, Millis(1_000_000)] {
+            let mut desired = desired_of(&mut controller);
+            let envelope = controller.snapshot("n", NOW).unwrap();
+            desired.take(&envelope, here, Millis(7)).unwrap();
+            let program = desired.program(&Local::default(), here);
+            assert_eq!(program.rules[0].expires, Some(here + 60_000), "{here:?}");
+            assert_eq!(program.lease_until, here + LEASE_MS, "{here:?}");
+            assert!(program.rules.len() == 1 && desired.skew() != 0);
+        }
+    }
+
+    #[test]
+    fn a_kept_snapshot_is_no_younger_for_having_been_kept() {
+        let (mut controller, _) = world(false);
+        want(&mut controller, NOW + 600_000);
+        let envelope = controller.snapshot("n", NOW).unwrap();
+        let mut desired = desired_of(&mut controller);
+        // Received 90 s ahead of the appliance's clock, read again 100 s later.
+        let received = NOW + 90_000;
+        desired.take_kept(&envelope, received, received + 100_000).unwrap();
+        assert_eq!(desired.lease_until(), received + LEASE_MS, "20 s are left, not 120");
     }
 
     #[test]
     fn a_pressed_node_serves_those_it_knows() {
         let (mut controller, mut desired) = world(false);
         want(&mut controller, NOW + 60_000);
-        desired.take(&controller.snapshot("n", NOW).unwrap(), NOW).unwrap();
+        desired.take(&controller.snapshot("n", NOW).unwrap(), NOW, NOW).unwrap();
         let local = Local { out: vec!["m1".into()], ..Local::default() };
         assert_eq!(desired.program(&local, NOW).rules, [], "taken out here");
         let local = Local { level: Level::Constrained, ..Local::default() };

@@ -27,6 +27,8 @@ pub enum Ask {
     Resume,
     /// Ask the appliance for a synthetic rule, and wait for it.
     Test,
+    /// Take everything out, put the host's settings back, and end.
+    Leave,
 }
 
 /// How the agent stands.
@@ -40,6 +42,12 @@ pub struct Status {
     pub appliance: String,
     /// `None`: connected; else why not.
     pub link: Option<String>,
+    /// This host's clock minus the appliance's, milliseconds; 0 when they agree.
+    #[serde(default)]
+    pub skew_ms: i64,
+    /// Why the appliance's last document was not taken; `None` when it was.
+    #[serde(default)]
+    pub not_taken: Option<String>,
     /// Epoch and version in force.
     pub version: (u64, u64),
     /// Seconds that the lease still holds.

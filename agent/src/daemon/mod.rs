@@ -52,6 +52,9 @@ const BUSY_PACE: Duration = Duration::from_secs(1);
 /// Between two looks while nothing does.
 const IDLE_PACE: Duration = Duration::from_secs(5);
 
+/// Where it is written down how services fare in calm.
+const CALM: &str = "calm.json";
+
 /// Events in one report.
 const EVENTS_PER_REPORT: usize = 200;
 
@@ -96,7 +99,16 @@ struct Daemon {
     captured: Option<IncidentId>,
     recorder: Recorder,
     words: mpsc::Sender<Word>,
+    /// Beginning of the clock that nobody sets.
+    started: Instant,
+    /// Why the last document was not taken.
+    not_taken: Option<String>,
+    /// The administrator has left: since when.
+    leaving: Option<tokio::time::Instant>,
 }
+
+/// What a command line that waits for an answer may take to read it.
+const LEAVE_GRACE: Duration = Duration::from_millis(200);
 
 /// Runs until it is told to stop by a signal. `limited`: without any privilege, counters of /proc only.
 ///
@@ -146,11 +158,17 @@ pub async fn run(config: Config, limited: bool) -> anyhow::Result<()> {
                 looked = tokio::time::Instant::now();
                 daemon.look();
             }
+            () = left(daemon.leaving) => {
+                notify("STOPPING=1");
+                info!("left the appliance; nothing of it is in force any more");
+                return Ok(());
+            }
             _ = stop.recv() => break,
             _ = tokio::signal::ctrl_c() => break,
         }
     }
     notify("STOPPING=1");
+    daemon.keep_calm();
     // Rules stay until their lease ends: a restart of the agent is no reason to let an attack in.
     info!("stopped; rules in force end with their lease");
     Ok(())
@@ -164,6 +182,14 @@ async fn containers(socket: std::path::PathBuf, words: mpsc::Sender<Word>) {
         if words.send(Word::Containers(list)).await.is_err() {
             return;
         }
+    }
+}
+
+/// Waits until whoever asked to leave has had the answer.
+async fn left(since: Option<tokio::time::Instant>) {
+    match since {
+        Some(since) => tokio::time::sleep_until(since + LEAVE_GRACE).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -247,6 +273,9 @@ impl Daemon {
             captured: None,
             recorder,
             words,
+            started: Instant::now(),
+            not_taken: None,
+            leaving: None,
         })
     }
 
@@ -260,10 +289,16 @@ impl Daemon {
 
     /// The last snapshot, when its lease still holds: a reboot under attack comes up defended.
     fn restore(&mut self) {
-        let text = std::fs::read_to_string(self.config.state.join("snapshot.json"));
+        self.rollback.restore(&self.config.state.join(CALM), now());
+        let path = self.config.state.join("snapshot.json");
+        let text = std::fs::read_to_string(&path);
         let envelope = text.ok().and_then(|t| serde_json::from_str::<Envelope>(&t).ok());
+        // Written when it came.
+        let received = std::fs::metadata(&path).and_then(|m| m.modified()).ok();
+        let received = received.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        let received = received.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(0));
         if let Some(envelope) = envelope
-            && let Err(error) = self.desired.take(&envelope, now())
+            && let Err(error) = self.desired.take_kept(&envelope, Millis(received), now())
         {
             // Its version still counts: nothing older may be taken.
             info!(%error, "the last snapshot is not used");
@@ -308,7 +343,10 @@ impl Daemon {
 
     fn document(&mut self, envelope: &Envelope) {
         let arrived = Instant::now();
-        match self.desired.take(envelope, now()) {
+        let steady = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let taken = self.desired.take(envelope, now(), Millis(steady));
+        self.not_taken = taken.as_ref().err().map(ToString::to_string);
+        match taken {
             Ok(Taken::New) => {
                 let path = self.config.state.join("snapshot.json");
                 self.put_in_force(false);
@@ -348,7 +386,7 @@ impl Daemon {
 
     /// Somebody touched the table: put everything back, unless it was this agent itself.
     fn changed(&mut self, change: &Change) {
-        if self.enforcer.as_mut().is_some_and(|e| e.made(change)) {
+        if self.leaving.is_some() || self.enforcer.as_mut().is_some_and(|e| e.made(change)) {
             return;
         }
         self.repairs += 1;
@@ -385,6 +423,9 @@ impl Daemon {
     /// Looks at counters and health, once a second or so.
     fn look(&mut self) {
         notify("WATCHDOG=1");
+        if self.leaving.is_some() {
+            return;
+        }
         if self.repairs > REPAIRS_MAX {
             self.put_in_force(true);
             self.event("repaired", "another program keeps changing the table".to_owned());
@@ -416,6 +457,9 @@ impl Daemon {
                 self.event("rollback", format!("rule {} is taken out: {}", rule.rule, rule.why));
             }
         }
+        if self.rollback.is_due(now) {
+            self.keep_calm();
+        }
         self.lapse(now);
         if self.test.as_ref().is_some_and(Test::is_over) {
             self.finish_test();
@@ -425,6 +469,29 @@ impl Daemon {
             self.put_in_force(false);
         }
         self.send_report();
+    }
+
+    /// Writes down how services fare in calm, for the time after a restart.
+    fn keep_calm(&mut self) {
+        if let Err(error) = self.rollback.keep(&self.config.state.join(CALM), now()) {
+            warn!(%error, "cannot keep how services fare in calm");
+        }
+    }
+
+    /// Takes everything of weir's out and puts the host's own settings back.
+    fn leave(&mut self) {
+        self.desired.paused = true;
+        self.leaving = Some(tokio::time::Instant::now());
+        if let Some((_, task)) = self.sampler.take() {
+            task.abort();
+        }
+        let shaped = self.shaper.as_mut().map_or(Ok(()), |s| s.apply(&[]).map(drop));
+        let cleared = self.enforcer.as_mut().map_or(Ok(()), |e| e.clear());
+        if let Err(error) = shaped.and(cleared) {
+            warn!(%error, "not everything could be taken out");
+        }
+        self.applied = Applied::default();
+        self.sight = Sight::default();
     }
 
     /// Looks at what containers send.
@@ -487,7 +554,7 @@ impl Daemon {
     fn record(&mut self) {
         let snapshot = self.desired.snapshot();
         let Some(incident) = snapshot.incident else { return };
-        if self.captured >= Some(incident) {
+        if self.captured >= Some(incident) || self.leaving.is_some() {
             return;
         }
         self.captured = Some(incident);

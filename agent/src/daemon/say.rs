@@ -69,6 +69,10 @@ impl Daemon {
             at: now(),
             epoch: stamp.epoch,
             version: stamp.version,
+            // Interfaces come and go; one that cannot be listed just now is not gone.
+            addresses: crate::doctor::addresses().unwrap_or_default(),
+            skew_ms: self.desired.skew(),
+            not_taken: self.not_taken.clone(),
             apply_ms: std::mem::take(&mut self.apply_ms),
             level: self.levels.level().id().to_owned(),
             abilities: self.abilities.clone(),
@@ -93,6 +97,8 @@ impl Daemon {
             node: self.identity.node.clone(),
             agent: env!("CARGO_PKG_VERSION").to_owned(),
             appliance: self.identity.url.clone(),
+            skew_ms: self.desired.skew(),
+            not_taken: self.not_taken.clone(),
             link: self.link.clone(),
             version: (stamp.epoch, stamp.version),
             lease_secs: self.desired.lease_until().since(now()) / 1000,
@@ -123,6 +129,7 @@ impl Daemon {
                 let word = if self.desired.paused { "flushed" } else { "resumed" };
                 self.event("flush", format!("rules were {word} by this host's administrator"));
             }
+            Ask::Leave => self.leave(),
             Ask::Test => {
                 let rule = format!("test-{}", now().0);
                 self.test_asked = Some(rule.clone());

@@ -15,7 +15,8 @@ use super::ring::{Ring, Seen};
 /// Octets kept of each packet.
 pub const SNAP: u32 = 128;
 
-/// Most packets of a capture: 128 octets each and their headers stay below 900 KB.
+/// Most packets of an incident in a capture. With those from before it, 128 octets each and their headers, a file
+/// stays below 1.9 MB.
 pub const PACKETS_MAX: usize = 5000;
 
 /// Longest capture.

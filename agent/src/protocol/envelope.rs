@@ -10,8 +10,8 @@ use weir_model::Millis;
 
 use super::wire::Body;
 
-/// How far in the future a document may say it was made.
-const FUTURE_MS_MAX: u64 = 60_000;
+/// How long a document may have been under way: a stream that stands still for longer is given up.
+const UNDER_WAY_MS_MAX: u64 = 60_000;
 
 /// Largest payload: a thousand rules and their services are 600 KiB.
 pub const PAYLOAD_MAX: usize = 16 * 1024 * 1024;
@@ -67,9 +67,9 @@ pub enum Refused {
     /// Made before one of the same version that was taken already.
     #[error("made before the one of the same version that is in force")]
     Replayed,
-    /// From the future.
-    #[error("made {0} ms in the future: one of the clocks is wrong")]
-    Future(u64),
+    /// Made so long before it came, by the appliance's own clock as documents before it showed it.
+    #[error("it was {0} ms under way, or the appliance's clock was set back")]
+    Late(u64),
     /// Its time is over.
     #[error("lapsed {0} ms ago")]
     Lapsed(u64),
@@ -129,6 +129,8 @@ pub struct Verifier {
     key: Vec<u8>,
     node: String,
     have: Option<Stamp>,
+    /// The newest of the appliance's clock, and when that was here, on a clock that nobody sets.
+    clock: Option<(Millis, Millis)>,
 }
 
 impl Verifier {
@@ -140,7 +142,7 @@ impl Verifier {
         let key = unhex(key)
             .filter(|k| k.len() == 32)
             .ok_or_else(|| Refused::Form("not an ed25519 key".into()))?;
-        Ok(Self { key, node: node.to_owned(), have })
+        Ok(Self { key, node: node.to_owned(), have, clock: None })
     }
 
     /// Epoch and version taken last.
@@ -148,11 +150,57 @@ impl Verifier {
         self.have.as_ref().map(|s| (s.epoch, s.version))
     }
 
-    /// Checks a document and remembers its stamp. A lease must renew exactly the version in force.
+    /// Checks a document that the appliance has just sent and remembers its stamp. A lease must renew exactly the
+    /// version in force. `steady` is this host's clock since any beginning: its date may be wrong by years, and
+    /// how old a document is says the appliance's own clock, as the documents before showed it.
     ///
     /// # Errors
     /// Why it is refused.
-    pub fn take(&mut self, envelope: &Envelope, now: Millis) -> Result<Body, Refused> {
+    pub fn take(&mut self, envelope: &Envelope, steady: Millis) -> Result<Body, Refused> {
+        let body = self.read(envelope)?;
+        let stamp = body.stamp();
+        self.check(stamp, matches!(body, Body::Lease(_)))?;
+        if let Some((there, here)) = self.clock {
+            let expected = there + steady.since(here);
+            let late = expected.since(stamp.issued_at);
+            if late > UNDER_WAY_MS_MAX {
+                return Err(Refused::Late(late));
+            }
+        }
+        if stamp.not_after <= stamp.issued_at {
+            return Err(Refused::Lapsed(stamp.issued_at.since(stamp.not_after)));
+        }
+        let newest = self.clock.map(|(there, here)| there + steady.since(here));
+        let at = newest.map_or(stamp.issued_at, |newest| newest.max(stamp.issued_at));
+        self.clock = Some((at, steady));
+        self.have = Some(stamp.clone());
+        Ok(body)
+    }
+
+    /// Checks a document that was kept on disk since `received` and remembers its stamp, both times on this
+    /// host's clock. It says nothing about the appliance's clock of today.
+    ///
+    /// # Errors
+    /// Why it is refused; [`Refused::Lapsed`] also when this host's clock was set back meanwhile.
+    pub fn take_kept(
+        &mut self,
+        envelope: &Envelope,
+        received: Millis,
+        now: Millis,
+    ) -> Result<Body, Refused> {
+        let body = self.read(envelope)?;
+        let stamp = body.stamp();
+        self.check(stamp, matches!(body, Body::Lease(_)))?;
+        let holds = stamp.not_after.since(stamp.issued_at);
+        let age = now.since(received);
+        if now < received || age >= holds {
+            return Err(Refused::Lapsed(age.saturating_sub(holds)));
+        }
+        self.have = Some(stamp.clone());
+        Ok(body)
+    }
+
+    fn read(&self, envelope: &Envelope) -> Result<Body, Refused> {
         if envelope.payload.len() > PAYLOAD_MAX {
             return Err(Refused::Size(envelope.payload.len()));
         }
@@ -160,15 +208,10 @@ impl Verifier {
         UnparsedPublicKey::new(&ED25519, &self.key)
             .verify(envelope.payload.as_bytes(), &signature)
             .map_err(|_| Refused::Signature)?;
-        let body: Body =
-            serde_json::from_str(&envelope.payload).map_err(|e| Refused::Form(e.to_string()))?;
-        let stamp = body.stamp();
-        self.check(stamp, matches!(body, Body::Lease(_)), now)?;
-        self.have = Some(stamp.clone());
-        Ok(body)
+        serde_json::from_str(&envelope.payload).map_err(|e| Refused::Form(e.to_string()))
     }
 
-    fn check(&self, stamp: &Stamp, lease: bool, now: Millis) -> Result<(), Refused> {
+    fn check(&self, stamp: &Stamp, lease: bool) -> Result<(), Refused> {
         if stamp.node != self.node {
             return Err(Refused::Node(stamp.node.clone()));
         }
@@ -186,12 +229,7 @@ impl Verifier {
             None if lease => return Err(Refused::Version { got, have: (0, 0) }),
             None => (),
         }
-        let ahead = stamp.issued_at.since(now);
-        if ahead > FUTURE_MS_MAX {
-            return Err(Refused::Future(ahead));
-        }
-        let over = now.since(stamp.not_after);
-        if over > 0 { Err(Refused::Lapsed(over)) } else { Ok(()) }
+        Ok(())
     }
 }
 
@@ -248,9 +286,7 @@ mod tests {
         let v = |a, b| stamp("node1", (a, b));
         check(&lease(v(1, 5)), NOW, Err(Refused::Version { got: (1, 5), have: (0, 0) }));
         check(&snapshot(stamp("node2", (1, 5))), NOW, Err(Refused::Node("node2".into())));
-        check(&snapshot(v(1, 5)), NOW - 60_001, Err(Refused::Future(60_001)));
-        check(&snapshot(v(1, 5)), NOW + 120_001, Err(Refused::Lapsed(1)));
-        check(&snapshot(v(1, 5)), NOW - 60_000, Ok(()));
+        check(&snapshot(v(1, 5)), NOW, Ok(()));
         check(&snapshot(v(1, 4)), NOW, Err(Refused::Version { got: (1, 4), have: (1, 5) }));
         check(&lease(v(1, 6)), NOW, Err(Refused::Version { got: (1, 6), have: (1, 5) }));
         check(&lease(v(1, 5)), NOW, Ok(()));
@@ -259,6 +295,49 @@ mod tests {
         check(&snapshot(older), NOW, Err(Refused::Replayed));
         check(&snapshot(v(2, 1)), NOW, Ok(()));
         check(&snapshot(v(1, 9)), NOW, Err(Refused::Version { got: (1, 9), have: (2, 1) }));
+        let mut over = v(2, 1);
+        over.not_after = over.issued_at;
+        check(&snapshot(over), NOW, Err(Refused::Lapsed(0)));
+    }
+
+    #[test]
+    fn how_old_a_document_is_says_the_appliances_clock_and_no_calendar() {
+        let signer = Signer::generate().unwrap();
+        let made = |at: Millis, version: u64| {
+            let stamp = Stamp {
+                issued_at: at,
+                not_after: at + 120_000,
+                version,
+                ..stamp("node1", (1, version))
+            };
+            signer.sign(&snapshot(stamp)).unwrap()
+        };
+        // This host counts from its boot; whatever the appliance's date is, the first document is fresh.
+        for there in [Millis(1_000_000), NOW, NOW + 1_000_000_000] {
+            let mut verifier = Verifier::new(&signer.public_key(), "node1", None).unwrap();
+            let mut take = |at: Millis, version: u64, steady: u64| {
+                verifier.take(&made(at, version), Millis(steady)).map(|_| ())
+            };
+            assert_eq!(take(there, 1, 5000), Ok(()));
+            assert_eq!(take(there + 20_000, 2, 25_000), Ok(()));
+            assert_eq!(take(there + 21_000, 3, 85_000), Ok(()), "a link that hung for a minute");
+            assert_eq!(take(there + 22_000, 4, 86_001), Ok(()), "and its next one");
+            assert_eq!(take(there + 22_000, 5, 200_000), Err(Refused::Late(173_000)), "kept back");
+            assert_eq!(take(there + 900_000, 6, 201_000), Ok(()), "its clock was set forward");
+        }
+    }
+
+    #[test]
+    fn what_was_kept_holds_for_the_rest_of_its_time() {
+        let signer = Signer::generate().unwrap();
+        let mut verifier = Verifier::new(&signer.public_key(), "node1", None).unwrap();
+        let kept = signer.sign(&snapshot(stamp("node1", (1, 1)))).unwrap();
+        // The appliance's clock is a day ahead of this host's.
+        let received = NOW - 86_400_000;
+        let mut take = |now: Millis| verifier.take_kept(&kept, received, now).map(|_| ());
+        assert_eq!(take(received + 119_999), Ok(()));
+        assert_eq!(take(received + 120_001), Err(Refused::Lapsed(1)));
+        assert_eq!(take(received - 1), Err(Refused::Lapsed(0)), "nobody knows how long it was");
     }
 
     #[test]

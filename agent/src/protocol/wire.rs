@@ -298,6 +298,15 @@ pub struct Report {
     pub epoch: u64,
     /// Version of the snapshot in force.
     pub version: u64,
+    /// Addresses of the node's interfaces; empty from an agent that does not say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<IpAddr>,
+    /// The node's clock minus the appliance's, milliseconds; 0 when they agree.
+    #[serde(default)]
+    pub skew_ms: i64,
+    /// Why the last document was not taken; `None` when it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_taken: Option<String>,
     /// Milliseconds from the snapshot's arrival to its being in force; 0 when it is not new.
     #[serde(default)]
     pub apply_ms: u64,
@@ -326,6 +335,42 @@ pub struct Report {
     /// Asks the appliance for a synthetic rule with this name, to prove the way there and back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test: Option<String>,
+}
+
+/// Most of each list of a report, and octets of each of its texts: what a node says is kept and shown, and a node
+/// may be anybody's.
+const LIST_MAX: usize = 2 * RULES_MAX;
+const EVENTS_MAX: usize = 200;
+const TEXT_MAX: usize = 512;
+
+impl Report {
+    /// Cuts what is longer than any agent's report.
+    pub fn cut(&mut self) {
+        let text = |text: &mut String| {
+            let end = (0..=TEXT_MAX.min(text.len())).rfind(|at| text.is_char_boundary(*at));
+            text.truncate(end.unwrap_or(0));
+        };
+        for word in [&mut self.node, &mut self.agent, &mut self.level] {
+            text(word);
+        }
+        for list in [&mut self.abilities, &mut self.neighbours] {
+            list.truncate(64);
+            list.iter_mut().for_each(text);
+        }
+        self.rules.truncate(LIST_MAX);
+        for rule in &mut self.rules {
+            text(&mut rule.id);
+            rule.why.iter_mut().for_each(text);
+        }
+        self.services.truncate(LIST_MAX);
+        self.containers.truncate(LIST_MAX);
+        self.events.truncate(EVENTS_MAX);
+        for event in &mut self.events {
+            text(&mut event.kind);
+            text(&mut event.text);
+        }
+        self.not_taken.iter_mut().for_each(text);
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Captures that nodes send: in pieces, so that a link that breaks costs one piece.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -7,8 +8,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use weir_model::IncidentId;
 
-/// Most captures kept: below a gigabyte.
+/// Most captures kept: below two gigabytes, and a gigabyte of what agents make.
 const CAPTURES_MAX: usize = 1000;
+
+/// Most captures kept of one node: its own oldest make room for more, not another's.
+const NODE_CAPTURES_MAX: usize = 32;
 
 /// Largest capture: twice what an agent makes.
 pub const CAPTURE_MAX: u64 = 2 << 20;
@@ -46,7 +50,8 @@ impl Captures {
     }
 
     /// Takes the piece that begins at `offset` of `total` octets. One that does not go on where the last ended
-    /// changes nothing; the answer says where to go on. The oldest captures make room.
+    /// changes nothing; the answer says where to go on. The node's oldest captures make room; when there are too
+    /// many of all, the oldest of the node that has most.
     ///
     /// # Errors
     /// When it is too large, or cannot be written.
@@ -66,7 +71,7 @@ impl Captures {
         }
         if offset == 0 {
             std::fs::create_dir_all(&self.0)?;
-            self.make_room()?;
+            self.make_room(node)?;
         }
         let part = self.path(node, incident, false);
         let mut options = std::fs::OpenOptions::new();
@@ -85,15 +90,33 @@ impl Captures {
         std::fs::read(self.path(node, incident, true)).ok()
     }
 
-    fn make_room(&self) -> io::Result<()> {
-        let kept = std::fs::read_dir(&self.0)?.filter_map(|entry| {
-            let entry = entry.ok()?;
-            Some((entry.metadata().ok()?.modified().ok()?, entry.path()))
-        });
-        let mut kept: Vec<(std::time::SystemTime, PathBuf)> = kept.collect();
-        kept.sort();
-        let surplus = (kept.len() + 1).saturating_sub(CAPTURES_MAX);
-        kept.iter().take(surplus).try_for_each(|(_, path)| std::fs::remove_file(path))
+    fn make_room(&self, node: &str) -> io::Result<()> {
+        /// Of each node, the oldest first.
+        type Kept = BTreeMap<String, Vec<(std::time::SystemTime, PathBuf)>>;
+        let mut kept = Kept::new();
+        for entry in std::fs::read_dir(&self.0)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let stem = Path::new(&name).file_stem().and_then(|s| s.to_str()).unwrap_or_default();
+            let of = stem.split_once('-').map_or("", |(_, node)| node).to_owned();
+            let Ok(changed) = entry.metadata().and_then(|m| m.modified()) else { continue };
+            kept.entry(of).or_default().push((changed, entry.path()));
+        }
+        kept.values_mut().for_each(|list| list.sort());
+        let drop_oldest = |list: &mut Vec<(std::time::SystemTime, PathBuf)>| {
+            let (_, path) = list.remove(0);
+            std::fs::remove_file(path)
+        };
+        if let Some(own) = kept.get_mut(node) {
+            while own.len() >= NODE_CAPTURES_MAX {
+                drop_oldest(own)?;
+            }
+        }
+        while kept.values().map(Vec::len).sum::<usize>() >= CAPTURES_MAX {
+            let Some(most) = kept.values_mut().max_by_key(|list| list.len()) else { break };
+            drop_oldest(most)?;
+        }
+        Ok(())
     }
 }
 
@@ -117,5 +140,33 @@ mod tests {
         assert_eq!(captures.read(of.0, of.1).unwrap(), b"abcdef");
         assert!(captures.take(of, (0, CAPTURE_MAX + 1), b"").is_err());
         assert!(captures.take(("node2", of.1), (5, 6), b"xx").is_err(), "more than there is");
+    }
+
+    #[test]
+    fn a_node_that_sends_much_pushes_out_its_own_and_nobody_elses() {
+        let folder = tempfile::tempdir().unwrap();
+        let captures = Captures(folder.path().join("captures"));
+        let take = |node: &str, id: u64| {
+            captures.take((node, IncidentId(id)), (0, 1), b"x").unwrap();
+        };
+        for id in 1..=5 {
+            take("good-1", id);
+        }
+        for id in 1..=100 {
+            take("evil", id);
+        }
+        let has =
+            |node: &str| (1..=100).filter(|id| captures.have(node, IncidentId(*id)).whole).count();
+        assert_eq!((has("good-1"), has("evil")), (5, NODE_CAPTURES_MAX));
+        let kept = folder.path().join("captures");
+        let files = || std::fs::read_dir(&kept).unwrap().count();
+        for node in files()..CAPTURES_MAX {
+            std::fs::write(kept.join(format!("1-n{node}.pcapng")), b"x").unwrap();
+        }
+        for node in 0..10 {
+            take(&format!("new{node}"), 1);
+        }
+        assert_eq!(files(), CAPTURES_MAX);
+        assert_eq!((has("good-1"), has("evil")), (5, NODE_CAPTURES_MAX - 10), "who has most");
     }
 }

@@ -23,10 +23,10 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tracing::debug;
-use weir_model::{IncidentId, Millis};
+use weir_model::{IncidentId, IpNet, Millis};
 
 use crate::config::{Token, write_private};
-use crate::controller::{Controller, State};
+use crate::controller::{Controller, State, Ticket};
 use crate::protocol::{fingerprint, hex};
 
 /// Most connections at once: each node holds two.
@@ -105,13 +105,19 @@ impl Server {
         self.controller.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes a join token for one node.
+    /// Makes a join token for one node: of this name and with these addresses, when they are named.
     ///
     /// # Errors
     /// When there is no randomness.
-    pub fn token(&self, now: Millis) -> Result<Token, ring::error::Unspecified> {
+    pub fn token(
+        &self,
+        name: Option<&str>,
+        addresses: &[IpNet],
+        now: Millis,
+    ) -> Result<Token, ring::error::Unspecified> {
         let token = Token { secret: secret()?, authority: self.authority.clone() };
-        self.controller().add_token(&token.secret, now + TOKEN_MS, now);
+        let ticket = ticket(name, addresses, now);
+        self.controller().add_token(&token.secret, ticket, now);
         // A token that is not on disk is lost with a restart, no more.
         let _ = self.save();
         Ok(token)
@@ -136,12 +142,13 @@ impl Server {
     /// Takes over a token that was offered through the folder, if there is one with this secret.
     fn take_offer(&self, secret: &str, now: Millis) {
         let path = offer(&self.path, secret);
-        let until = std::fs::read_to_string(&path).ok().and_then(|t| t.trim().parse().ok());
-        // Gone whether it still held or not.
-        let _ = std::fs::remove_file(path);
-        if let Some(until) = until.map(Millis) {
-            self.controller().add_token(secret, until, now);
+        let text = std::fs::read_to_string(&path).ok();
+        if let Some(ticket) = text.and_then(|text| serde_json::from_str(&text).ok()) {
+            self.controller().add_token(secret, ticket, now);
+            // Known from now on, used or not.
+            let _ = self.save();
         }
+        let _ = std::fs::remove_file(path);
     }
 
     /// The capture that a node sent of an incident, if it is still kept.
@@ -237,14 +244,24 @@ impl Server {
 ///
 /// # Errors
 /// When there is no authority, or the folder cannot be written.
-pub fn offer_token(folder: &Path, now: Millis) -> Result<Token, ServerError> {
+pub fn offer_token(
+    folder: &Path,
+    name: Option<&str>,
+    addresses: &[IpNet],
+    now: Millis,
+) -> Result<Token, ServerError> {
     let authority = Authority::open(folder)?.fingerprint();
     let path = folder.join("agents.json");
     let failed = |why: String| ServerError::State { path: path.clone(), why };
     let secret = secret().map_err(|_| failed("no randomness".to_owned()))?;
-    let until = (now + TOKEN_MS).0.to_string();
-    write_private(&offer(&path, &secret), until.as_bytes()).map_err(|e| failed(e.to_string()))?;
+    let ticket = serde_json::to_vec(&ticket(name, addresses, now));
+    let ticket = ticket.map_err(|e| failed(e.to_string()))?;
+    write_private(&offer(&path, &secret), &ticket).map_err(|e| failed(e.to_string()))?;
     Ok(Token { secret, authority })
+}
+
+fn ticket(name: Option<&str>, addresses: &[IpNet], now: Millis) -> Ticket {
+    Ticket { until: now + TOKEN_MS, name: name.map(str::to_owned), addresses: addresses.to_vec() }
 }
 
 /// The nodes as last stored, without a running appliance.

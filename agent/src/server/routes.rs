@@ -181,7 +181,10 @@ async fn report(server: &Server, node: &str, request: Request<Incoming>) -> Answ
 async fn capture(server: &Server, node: &str, more: bool, request: Request<Incoming>) -> Answer {
     let mut words = request.uri().path().trim_start_matches(CAPTURE).split('/');
     let incident = words.next().and_then(|word| word.parse::<IncidentId>().ok());
-    let Some(incident) = incident else { return text(StatusCode::BAD_REQUEST, "no incident") };
+    let incident = incident.filter(|id| server.controller().was_told(node, *id));
+    let Some(incident) = incident else {
+        return text(StatusCode::FORBIDDEN, "this node was told of no such incident");
+    };
     if !more {
         return json(&server.captures().have(node, incident));
     }

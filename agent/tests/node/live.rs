@@ -45,7 +45,7 @@ impl Live {
         let mut world = World::new(test)?;
         std::fs::create_dir(world.outside.path("appliance")).unwrap();
         let (server, serving, stop, address) = appliance(&world, "198.51.100.1:0".parse().unwrap());
-        let token = server.token(now()).unwrap().to_string();
+        let token = server.token(None, &[], now()).unwrap().to_string();
         let state = world.node.path("state");
         let run = world.node.path("run");
         let config = format!(
@@ -333,6 +333,43 @@ fn an_agent_in_a_pid_namespace_does_not_repair_what_it_did_itself() {
     assert_eq!(repairs, 1, "{events:?}");
     let table = live.world.node.run(&["nft", "list", "table", "inet", "weir"]);
     assert!(!table.contains("chain by_"), "{table}");
+}
+
+#[test]
+fn an_address_that_comes_later_gets_its_rules() {
+    let Some(live) = Live::new("agent late address", "") else { return };
+    let late = "198.51.100.3";
+    live.want_and_wait(&[mitigation(1, late, 60_000)]);
+    assert!(live.ask(&["rules"]).contains("no rules"));
+    live.world.node.run(&["ip", "addr", "add", "198.51.100.3/24", "dev", "vn0"]);
+    assert!(live.wait_event("addresses").contains("198.51.100.3"));
+    live.want(&[mitigation(1, late, 60_000)]);
+    live.world
+        .node
+        .wait_for("the rule", 15, |_| live.ask(&["rules"]).contains("m1 applied").then_some(()));
+    live.world.node.run(&["ip", "addr", "del", "198.51.100.3/24", "dev", "vn0"]);
+    live.world.node.wait_for("that it is gone", 15, |_| {
+        let controller = live.server.controller();
+        let gone = |a: &std::net::IpAddr| a.to_string() != late;
+        controller.nodes()["node1"].addresses.iter().all(gone).then_some(())
+    });
+}
+
+#[test]
+fn who_leaves_takes_everything_along() {
+    let Some(mut live) = Live::new("agent leave", "") else { return };
+    live.want_and_wait(&[mitigation(1, NODE4, 60_000), mitigation(2, NODE4, 60_000)]);
+    assert_eq!(attack(&live.world, 50), 0);
+    let said = live.ask(&["leave"]);
+    assert!(said.contains("has left"), "{said}");
+    assert_eq!(live.world.node.wait_for_end(live.agent, 10), Some(0));
+    let tables = live.world.node.ask(&["nft", "list", "tables"]);
+    assert!(!tables.contains("inet weir"), "{tables}");
+    assert_eq!(attack(&live.world, 50), 50);
+    assert!(live.server.controller().nodes().is_empty());
+    // Nothing to start again for: the service manager is told so.
+    let again = live.world.node.spawn("again", &[AGENT, "--config", "agent.toml", "run"]);
+    assert_eq!(live.world.node.wait_for_end(again, 10), Some(78));
 }
 
 #[test]

@@ -268,4 +268,32 @@ fn syn_cookies_let_players_in_and_keep_the_connection_table_empty() {
         .unwrap();
     assert_eq!(joined, 20);
     assert!(entries < 1000, "{entries} entries after 20,000 SYNs");
+    // Whoever clears, after a restart too, puts the host's setting back.
+    inside(&world.node, || Nft::open().unwrap().clear().unwrap());
+    let loose = world.node.run(&["sysctl", "-n", "net.netfilter.nf_conntrack_tcp_loose"]);
+    assert_eq!(loose.trim(), "1", "as it was");
+}
+
+#[test]
+fn the_counters_of_a_rule_go_on_when_its_limit_changes() {
+    let Some(world) = World::new("agent counters") else { return };
+    let limited = |packets_per_sec| {
+        program(vec![udp_rule("r", NODE4, NodeAction::RatePackets { packets_per_sec })])
+    };
+    let dropped = |program: &Program| counts(&world, program)[0].dropped.packets;
+    let first = limited(100);
+    apply(&world, &first);
+    flood(&world, NODE4, 1000, 200);
+    world.settled();
+    let before = dropped(&first);
+    assert!(before > 800, "{before}");
+    let second = limited(400);
+    apply(&world, &second);
+    assert_eq!(dropped(&second), before);
+    flood(&world, NODE4, 1000, 200);
+    world.settled();
+    assert!(dropped(&second) > before + 500, "{}", dropped(&second));
+    apply(&world, &program(Vec::new()));
+    let table = world.node.run(&["nft", "list", "counters"]);
+    assert!(!table.contains("counter c_"), "{table}");
 }

@@ -19,7 +19,7 @@ fn tamper(live: &Live, change: impl Fn(&mut State)) {
 fn a_second_join_under_a_name_that_is_up_does_not_disarm_the_first() {
     let Some(live) = Live::new("agent same name", "") else { return };
     live.want_and_wait(&[mitigation(1, NODE4, 60_000)]);
-    let token = live.server.token(now()).unwrap().to_string();
+    let token = live.server.token(None, &[], now()).unwrap().to_string();
     let other = live.world.outside.path("other");
     live.world.outside.write("other.toml", &format!("state = {other:?}\nrun = {other:?}\n"));
     let url = live.url();

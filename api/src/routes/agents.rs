@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use weir_model::IncidentId;
+use weir_model::{IncidentId, IpNet};
 
 use crate::access::permission::{Allowed, needs};
 use crate::app::App;
@@ -91,16 +92,38 @@ pub(crate) async fn one(
     found.map(Json).ok_or_else(|| Problem::missing("agent"))
 }
 
-/// Makes a token with which one node may join: `weir-agent join https://HOST:PORT TOKEN`.
-#[utoipa::path(post, path = "/api/v1/agents/tokens", tag = "agents",
+/// For which node a join token is.
+#[derive(Default, Deserialize, ToSchema)]
+#[schema(as = NewJoinToken)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct For {
+    /// The only name that may be joined under; any when absent.
+    name: Option<String>,
+    /// The node's addresses, as prefixes: routers are relieved (`hand_over`) of these alone.
+    #[schema(value_type = Vec<String>)]
+    addresses: Vec<IpNet>,
+}
+
+/// Makes a token with which one node may join: `weir-agent join https://HOST:PORT TOKEN`. Without a body it is for
+/// any node, of whose addresses nothing is said.
+#[utoipa::path(post, path = "/api/v1/agents/tokens", tag = "agents", request_body = Option<For>,
     responses((status = 201, description = "Made", body = Made)))]
 pub(crate) async fn token(
     who: Allowed<needs::WriteSettings>,
     State(app): State<App>,
+    body: Bytes,
 ) -> Result<(StatusCode, Json<Made>), Problem> {
+    let wanted = if body.is_empty() { Ok(For::default()) } else { serde_json::from_slice(&body) };
+    let wanted: For = wanted.map_err(|error| Problem::invalid(error.to_string()))?;
     let nodes = nodes(&app, "section [agents]: no node is awaited")?;
-    app.audit(app.entry(&who.principal, "agents.token", "")).await?;
-    let made = ask(nodes, |nodes| nodes.token()).await?;
+    app.audit(app.entry(
+        &who.principal,
+        "agents.token",
+        wanted.name.as_deref().unwrap_or_default(),
+    ))
+    .await?;
+    let made =
+        ask(nodes, move |nodes| nodes.token(wanted.name.as_deref(), &wanted.addresses)).await?;
     let made = made.map_err(|why| Problem::new(StatusCode::SERVICE_UNAVAILABLE, why))?;
     let crate::JoinToken { token, port, expires_in_secs } = made;
     Ok((StatusCode::CREATED, Json(Made { token, port, expires_in_secs })))

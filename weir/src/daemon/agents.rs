@@ -18,7 +18,7 @@ use crossbeam_channel::Sender;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::{info, warn};
-use weir_agent::controller::{Common, Policy, Situation, rule_report};
+use weir_agent::controller::{Common, Policy, Situation};
 use weir_agent::protocol::RuleState;
 use weir_agent::server::{Config, Server};
 use weir_api::Metrics;
@@ -216,10 +216,9 @@ fn observe(
 ) -> Vec<Observed> {
     let mut now_has = BTreeSet::new();
     for (name, node) in server.controller().nodes() {
-        let Some(report) = &node.report else { continue };
         for mitigation in admitted.mitigations() {
-            let applied =
-                rule_report(report, mitigation).is_some_and(|r| r.state == RuleState::Applied);
+            let told = node.rule_report(mitigation);
+            let applied = told.is_some_and(|r| r.state == RuleState::Applied);
             if applied {
                 now_has.insert((format!("{AGENT_PEER}{name}"), mitigation.measure.clone()));
             }

@@ -10,7 +10,7 @@ use weir_api::nodes::{
     AgentContainer, AgentDetail, AgentEvent, AgentRule, AgentService, AgentView, JoinToken, Nodes,
 };
 use weir_api::{IntGaugeVec, Metrics};
-use weir_model::{IncidentId, Millis};
+use weir_model::{IncidentId, IpNet, Millis};
 
 use super::now;
 
@@ -49,9 +49,9 @@ impl Nodes for View {
         Some(detail(view(state, name, node, at), node))
     }
 
-    fn token(&self) -> Result<JoinToken, String> {
+    fn token(&self, name: Option<&str>, addresses: &[IpNet]) -> Result<JoinToken, String> {
         let port = *self.port.get().ok_or("nodes are not awaited yet")?;
-        let token = self.server.token(now()).map_err(|_| "no randomness")?;
+        let token = self.server.token(name, addresses, now()).map_err(|_| "no randomness")?;
         Ok(JoinToken { token: token.to_string(), port, expires_in_secs: TOKEN_MS / 1000 })
     }
 
@@ -71,6 +71,9 @@ fn view(state: &State, name: &str, node: &Node, at: Millis) -> AgentView {
     let failure = |rule: &RuleReport| {
         format!("{}: {}", rule.id, rule.why.as_deref().unwrap_or("not in force"))
     };
+    // What concerns all rules first, then single ones.
+    let mut failures = crate::agents::troubles(node);
+    failures.extend(failed.take(FAILURES_MAX).map(failure));
     AgentView {
         name: name.to_owned(),
         agent: report.map(|report| report.agent.clone()),
@@ -79,10 +82,11 @@ fn view(state: &State, name: &str, node: &Node, at: Millis) -> AgentView {
         last_seen: node.last_seen,
         connected: connected(node, at),
         level: report.map(|report| report.level.clone()),
-        current: report.is_some_and(|r| (r.epoch, r.version) == (state.epoch, node.version)),
+        current: report
+            .is_some_and(|r| (r.epoch, r.version) == (state.epoch_of(node), node.version)),
         rules: rules.iter().filter(|rule| rule.state == RuleState::Applied).count(),
         dropped_packets: rules.iter().map(|rule| rule.dropped.packets).sum(),
-        failures: failed.take(FAILURES_MAX).map(failure).collect(),
+        failures,
     }
 }
 

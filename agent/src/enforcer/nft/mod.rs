@@ -32,6 +32,8 @@ pub struct Nft {
     mark: String,
     /// The kernel's count of transactions after the last own one.
     generation: Option<u32>,
+    /// This program has changed [`TCP_LOOSE`].
+    loosened: bool,
     /// Blocked sources of the last transaction, sorted; `None` when nobody knows what is there.
     blocked: Option<Vec<Blocked>>,
 }
@@ -44,7 +46,13 @@ impl Nft {
     pub fn open() -> Result<Self, EnforceError> {
         let mut netlink = Netlink::open()?;
         netlink.chains(TABLE)?;
-        Ok(Self { netlink, mark: netlink::mark()?, generation: None, blocked: None })
+        Ok(Self {
+            netlink,
+            mark: netlink::mark()?,
+            generation: None,
+            loosened: false,
+            blocked: None,
+        })
     }
 
     /// Passes it on when nft can make weir's frame here: on old kernels something of it is missing.
@@ -105,6 +113,9 @@ impl Enforcer for Nft {
         program.blocked.dedup_by_key(|b| b.source);
         let mut refused = Vec::new();
         let proxied = |r: &Rule| matches!(r.action, NodeAction::SynProxy { .. });
+        if program.rules.iter().any(proxied) {
+            self.loosened |= tcp_loose() == Some(true);
+        }
         if program.rules.iter().any(proxied) && !strict_handshakes() {
             let loose = program.rules.iter().filter(|r| proxied(r));
             let why = format!("{TCP_LOOSE} is not 0 and may not be changed from here");
@@ -112,7 +123,10 @@ impl Enforcer for Nft {
             program.rules.retain(|r| !proxied(r));
         }
         for _ in 0..TRIES_MAX {
-            let script = script::compile(&program, &present, now, repair);
+            let mut script = script::compile(&program, &present, now, repair);
+            if self.loosened {
+                script.add(&format!("add chain inet {TABLE} {WAS_LOOSE}"));
+            }
             let Err(error) = self.load(&script.text) else {
                 refused.extend(script.refused);
                 self.blocked = Some(program.blocked);
@@ -138,10 +152,15 @@ impl Enforcer for Nft {
 
     fn clear(&mut self) -> Result<(), EnforceError> {
         self.blocked = None;
+        let was_loose = self.netlink.chains(TABLE)?.iter().any(|chain| chain == WAS_LOOSE);
         let mark = netlink::marked(TABLE, &self.mark);
         let text = format!("{mark}delete table inet {TABLE}\n");
         run("nft", &["-f", "-"], &text)?;
         self.generation = self.netlink.generation().ok();
+        if was_loose || std::mem::take(&mut self.loosened) {
+            // As it was before the first syn-proxy rule; where it may not be written, it was not changed here.
+            let _ = std::fs::write(TCP_LOOSE, "1");
+        }
         Ok(())
     }
 
@@ -161,8 +180,7 @@ impl Enforcer for Nft {
         let counters: std::collections::BTreeMap<String, Count> =
             self.netlink.counters(TABLE)?.into_iter().collect();
         let counts = program.rules.iter().filter_map(|rule| {
-            let chain = script::chain_of(rule);
-            let stem = chain.trim_start_matches("r_");
+            let stem = script::counters_of(rule);
             let dropped = *counters.get(&format!("c_{stem}"))?;
             let passed = counters.get(&format!("p_{stem}")).copied().unwrap_or_default();
             Some(RuleCount { rule: rule.id.clone(), dropped, passed })
@@ -212,10 +230,18 @@ impl Enforcer for Nft {
     }
 }
 
+/// Present in the table when [`TCP_LOOSE`] was not 0 before: what has to be put back is known after a restart too.
+const WAS_LOOSE: &str = "tcp_was_loose";
+
+/// Whether conntrack takes up connections in their middle; `None` when there is no conntrack.
+fn tcp_loose() -> Option<bool> {
+    Some(std::fs::read_to_string(TCP_LOOSE).ok()?.trim() != "0")
+}
+
 /// Whether conntrack takes connections up only at their handshake. Set when it is allowed: with the default a
 /// flood of ACKs opens connections that no cookie was ever answered for.
 fn strict_handshakes() -> bool {
-    let set = || std::fs::read_to_string(TCP_LOOSE).is_ok_and(|text| text.trim() == "0");
+    let set = || tcp_loose() == Some(false);
     set() || (std::fs::write(TCP_LOOSE, "0").is_ok() && set())
 }
 

@@ -69,6 +69,11 @@ pub(super) fn chain_of(rule: &Rule) -> String {
     format!("r_{}", short_hash(&does))
 }
 
+/// What a rule's counters are called: the rule's name alone, so that they go on when its limit changes.
+pub(super) fn counters_of(rule: &Rule) -> String {
+    short_hash(&rule.id)
+}
+
 /// Where a rule is found from `pre`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Door {
@@ -176,6 +181,8 @@ pub(super) fn compile(program: &Program, present: &Present, now: Millis, repair:
     }
     let mut kept: BTreeSet<String> = doors.values().flatten().map(|r| chain_of(r)).collect();
     kept.extend(doors.keys().map(|(door, _, net)| door.chain_of(*net)));
+    let counters = doors.values().flatten().map(|r| counters_of(r));
+    kept.extend(counters.flat_map(|stem| [format!("c_{stem}"), format!("p_{stem}")]));
     clear(&mut script, present, &kept, repair, framed);
     management(&mut script, program);
     services(&mut script, program, present);
@@ -241,11 +248,10 @@ fn clear(
         if present.sets.contains(&meter) {
             script.add(&format!("delete set inet {TABLE} {meter}"));
         }
-        for counter in [format!("c_{stem}"), format!("p_{stem}")] {
-            if present.counters.contains(&counter) {
-                script.add(&format!("delete counter inet {TABLE} {counter}"));
-            }
-        }
+    }
+    let own = |c: &&String| c.starts_with("c_") || c.starts_with("p_");
+    for counter in present.counters.iter().filter(own).filter(|c| !kept.contains(*c)) {
+        script.add(&format!("delete counter inet {TABLE} {counter}"));
     }
 }
 
@@ -322,8 +328,9 @@ fn rule_chain(script: &mut Script, rule: &Rule, present: &Present) {
     let stem = chain.trim_start_matches("r_").to_owned();
     let id = Some(rule.id.as_str());
     let ip = family(rule.packets.dst);
+    let counters = counters_of(rule);
     script.line(id, &format!("add chain inet {TABLE} {chain}"));
-    for counter in [format!("c_{stem}"), format!("p_{stem}")] {
+    for counter in [format!("c_{counters}"), format!("p_{counters}")] {
         if !present.counters.contains(&counter) {
             script.line(id, &format!("add counter inet {TABLE} {counter}"));
         }
@@ -339,8 +346,8 @@ fn rule_chain(script: &mut Script, rule: &Rule, present: &Present) {
             ),
         );
     }
-    let dropped = format!("counter name c_{stem} drop comment \"weir:{}\"", rule.id);
-    let passed = format!("counter name p_{stem} accept");
+    let dropped = format!("counter name c_{counters} drop comment \"weir:{}\"", rule.id);
+    let passed = format!("counter name p_{counters} accept");
     let mut rule_line = |text: &str| {
         script.line(id, &format!("add rule inet {TABLE} {chain} {text}"));
     };
