@@ -21,6 +21,8 @@ pub struct Config {
     pub tls: Option<TlsConfig>,
     /// Who may send. A datagram from anybody else is counted and forgotten.
     pub exporters: Vec<ExporterConfig>,
+    /// Other collectors that every accepted datagram is sent on to, unchanged, from weir's own address.
+    pub replicate: Vec<ReplicateConfig>,
     /// Receive buffer to ask the kernel for, octets a socket. The kernel caps it at
     /// `net.core.rmem_max` unless weir may exceed it (`CAP_NET_ADMIN`).
     pub receive_buffer_bytes: u64,
@@ -67,6 +69,7 @@ impl Default for Config {
             listen_tls: Vec::new(),
             tls: None,
             exporters: Vec::new(),
+            replicate: Vec::new(),
             receive_buffer_bytes: 16 << 20,
             sockets_per_listener: 1,
             workers_per_socket: 0,
@@ -94,6 +97,14 @@ impl Config {
             .filter(|e| e.address.contains(&address))
             .max_by_key(|e| e.address.prefix_len())
     }
+}
+
+/// A collector beside weir.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplicateConfig {
+    /// Where it takes datagrams.
+    pub to: SocketAddr,
 }
 
 /// Certificates for IPFIX over TLS, all in PEM files.

@@ -33,7 +33,7 @@ mod time;
 pub use checkpoint::{
     Checkpoint, DomainCheckpoint, ExporterCheckpoint, SamplingCheckpoint, TemplateCheckpoint,
 };
-pub use config::{Config, ExporterConfig, TlsConfig, Tunnel};
+pub use config::{Config, ExporterConfig, ReplicateConfig, TlsConfig, Tunnel};
 pub use decode::packet::LinkType;
 pub use error::{DecodeError, DecodeErrorKind};
 pub use registry::Registry;

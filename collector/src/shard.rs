@@ -78,6 +78,12 @@ pub struct Counters {
     pub refused_connections: u64,
     /// Datagrams that the kernel dropped because the socket's buffer was full.
     pub socket_drops: u64,
+    /// Datagrams sent on to other collectors, each to each.
+    #[serde(default)]
+    pub replicated: u64,
+    /// Datagrams that another collector was not sent, for want of room or of a way.
+    #[serde(default)]
+    pub replicate_drops: u64,
     /// Receive buffer asked for, octets.
     pub receive_buffer_asked: u64,
     /// Receive buffer that the kernel gave, octets.

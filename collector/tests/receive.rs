@@ -10,7 +10,7 @@ use std::sync::{Arc, mpsc};
 
 use support::*;
 use weir_collector::socket::{Receiver, SliceSink, bind};
-use weir_collector::{Config, Counters, ExporterConfig, Registry, TlsConfig};
+use weir_collector::{Config, Counters, ExporterConfig, Registry, ReplicateConfig, TlsConfig};
 use weir_model::{ExporterStatus, Slice};
 
 struct Sink(mpsc::Sender<Slice>, mpsc::Sender<Counters>);
@@ -394,4 +394,36 @@ fn ipfix_over_tls_takes_exporters_with_the_right_certificate() {
     thread.join().unwrap();
     let counters = counted.iter().last().unwrap();
     assert_eq!((counters.flows, counters.errors.iter().sum::<u64>()), (3000, 0));
+}
+
+#[test]
+fn what_is_accepted_is_sent_on_and_what_strangers_send_is_not() {
+    let beside = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let replicate = vec![ReplicateConfig { to: beside.local_addr().unwrap() }];
+    let config = Config {
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        exporters: vec![ExporterConfig::new("127.0.0.1/32".parse().unwrap())],
+        replicate,
+        ..Config::default()
+    };
+    let receiver = bind(&config, &inventory(), &Arc::new(Registry::default())).unwrap().remove(0);
+    let to = receiver.local_addr();
+    let started = start(receiver);
+    let stranger = UdpSocket::bind("127.0.0.2:0").unwrap();
+    let router = UdpSocket::bind("127.0.0.1:0").unwrap();
+    stranger.send_to(&[0, 5, 9, 9], to).unwrap();
+    let record = v5_record([198, 51, 100, 1], [203, 0, 113, 7], 80, 900, 1000);
+    let whole = v5(1000, 0, 0, &[record]);
+    // What cannot be read is accepted as well: the other collector may know better.
+    for datagram in [&whole[..], &[0, 77, 1, 2, 3]] {
+        router.send_to(datagram, to).unwrap();
+        let mut got = [0; 2000];
+        let (len, from) = beside.recv_from(&mut got).unwrap();
+        assert_eq!(&got[..len], datagram);
+        assert_ne!(from, router.local_addr().unwrap(), "from weir's own address");
+    }
+    started.stop.store(true, Ordering::Relaxed);
+    started.thread.join().unwrap();
+    let last = started.counted.iter().last().unwrap();
+    assert_eq!((last.replicated, last.replicate_drops, last.unlisted), (2, 0, 1));
 }

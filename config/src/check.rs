@@ -107,6 +107,16 @@ fn exporters(config: &Config, errors: &mut Vec<String>, warnings: &mut Vec<Warni
         ));
     }
     let mut seen = BTreeSet::new();
+    for target in &config.collector.replicate {
+        let own = |listen: &std::net::SocketAddr| {
+            let here = target.to.ip().is_loopback() || target.to.ip().is_unspecified();
+            let same = listen.ip() == target.to.ip() || (listen.ip().is_unspecified() && here);
+            same && listen.port() == target.to.port()
+        };
+        if config.collector.listen.iter().any(own) {
+            errors.push(format!("collector.replicate: {} is weir's own listener", target.to));
+        }
+    }
     for exporter in &config.collector.exporters {
         if !seen.insert(exporter.address.trunc()) {
             errors.push(format!("collector.exporters: {} is listed twice", exporter.address));

@@ -3,6 +3,7 @@
 //! One thread for each [`Receiver`]. It takes no lock, and allocates nothing once warm; a slow
 //! sink is the sink's to handle.
 
+mod replicate;
 mod spread;
 mod tcp;
 mod tls;
@@ -26,8 +27,10 @@ use weir_model::{ExporterStatus, Inventory, Millis, Slice};
 
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
+use crate::error::DecodeErrorKind;
 use crate::registry::Registry;
 use crate::shard::{Counters, Shard};
+use replicate::Replicas;
 use spread::Spread;
 use tcp::Tcp;
 
@@ -80,6 +83,7 @@ pub struct Receiver {
     shard: Shard,
     inventory: Option<(Arc<SharedInventory>, u64)>,
     workers: u32,
+    replicas: Replicas,
 }
 
 #[derive(Debug)]
@@ -153,6 +157,7 @@ pub fn bind(
                 shard,
                 inventory: None,
                 workers: config.workers_per_socket,
+                replicas: Replicas::open(&config.replicate),
             });
             address = local;
         }
@@ -171,7 +176,8 @@ pub fn bind(
         let number = u16::try_from(receivers.len()).unwrap_or(u16::MAX);
         let shard = Shard::new(number, config, Arc::clone(inventory), Arc::clone(registry));
         let socket = Socket::Tcp(tcp);
-        receivers.push(Receiver { socket, local, shard, inventory: None, workers: 0 });
+        let replicas = Replicas::default();
+        receivers.push(Receiver { socket, local, shard, inventory: None, workers: 0, replicas });
     }
     Ok(receivers)
 }
@@ -342,8 +348,11 @@ impl Receiver {
         for message in messages {
             let Some(from) = message.address.as_ref().and_then(address) else { continue };
             let payload = message.iovs().next().unwrap_or_default();
-            take_in(&mut self.shard, from, payload, now);
+            take_in(&mut self.shard, &mut self.replicas, from, payload, now);
         }
+        let counters = self.shard.counters_mut();
+        counters.replicated = self.replicas.sent;
+        counters.replicate_drops = self.replicas.dropped;
     }
 
     /// Reads the kernel's count of drops, which comes with a datagram. Once a slot: asking with
@@ -365,17 +374,33 @@ impl Receiver {
         }
         let Some(from) = message.address.as_ref().and_then(address) else { return };
         let len = message.bytes;
-        take_in(&mut self.shard, from, &buffers[..len], now);
+        take_in(&mut self.shard, &mut self.replicas, from, &buffers[..len], now);
     }
 }
 
 /// Has the shard read a datagram. A panic is a mistake of weir's that one datagram must not turn into
 /// an outage: it is contained, counted, and the datagram kept for whoever looks into it.
-fn take_in(shard: &mut Shard, from: SocketAddr, payload: &[u8], now: Millis) {
+fn take_in(
+    shard: &mut Shard,
+    replicas: &mut Replicas,
+    from: SocketAddr,
+    payload: &[u8],
+    now: Millis,
+) {
     // Errors are counted by exporter and kind.
-    let read = AssertUnwindSafe(|| shard.datagram(from, payload, now).is_ok());
-    if catch_unwind(read).is_err() {
-        shard.failed_on(payload);
+    let read = AssertUnwindSafe(|| shard.datagram(from, payload, now).map_err(|error| error.kind));
+    let refused = match catch_unwind(read) {
+        Ok(result) => {
+            use DecodeErrorKind::{TooManyExporters, Unlisted};
+            matches!(result, Err(Unlisted | TooManyExporters))
+        }
+        Err(_) => {
+            shard.failed_on(payload);
+            false
+        }
+    };
+    if !refused {
+        replicas.send(payload);
     }
 }
 

@@ -87,6 +87,8 @@ fn named(counters: &Counters) -> impl Iterator<Item = (&'static str, u64)> + '_ 
         ("implausible", counters.implausible),
         ("implausible-times", counters.implausible_times),
         ("queue-drops", counters.queue_drops),
+        ("replicated", counters.replicated),
+        ("replicate-drops", counters.replicate_drops),
         ("refused-connections", counters.refused_connections),
         ("hosts-over-limit", counters.hosts_over_limit),
         ("long-flows-over-limit", counters.long_flows_over_limit),
