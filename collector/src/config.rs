@@ -89,7 +89,38 @@ impl Default for Config {
     }
 }
 
+/// Sockets in all listeners at most: each has a thread and buffers of two megabytes.
+const SOCKETS_MAX: usize = 64;
+
 impl Config {
+    /// Checks what the types cannot: the setting at fault, and why.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn check(&self) -> Result<(), String> {
+        if !self.listen_tls.is_empty() && self.tls.is_none() {
+            return Err("listen_tls needs collector.tls".to_owned());
+        }
+        let sockets = self.listen.len().saturating_mul(self.sockets_per_listener.max(1));
+        if sockets + self.listen_tcp.len() + self.listen_tls.len() > SOCKETS_MAX {
+            return Err(format!("sockets_per_listener: more than {SOCKETS_MAX} sockets in all"));
+        }
+        if self.workers_per_socket > 64 {
+            return Err("workers_per_socket is outside 0-64".to_owned());
+        }
+        for exporter in &self.exporters {
+            for (name, rate) in
+                [("sampling", exporter.sampling), ("default_sampling", exporter.default_sampling)]
+            {
+                if rate == Some(0) {
+                    let address = exporter.address;
+                    return Err(format!("exporters \"{address}\": {name} must be at least 1"));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The entry for a sender: of those that hold its address, the longest prefix.
     pub fn exporter(&self, address: IpAddr) -> Option<&ExporterConfig> {
         self.exporters

@@ -5,7 +5,7 @@ use std::fmt;
 
 use weir_model::{IpNet, Mode};
 
-use crate::{Config, ConfigError};
+use crate::{Config, listeners};
 
 /// Something that works but is probably not meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,12 +17,27 @@ impl fmt::Display for Warning {
     }
 }
 
-pub(crate) fn check(config: &Config) -> Result<Vec<Warning>, ConfigError> {
+/// Everything that can be told without opening a file: what is wrong, each beginning with its key, else
+/// what is probably not meant.
+pub(crate) fn check(config: &Config) -> Result<Vec<Warning>, Vec<String>> {
     let mut errors = Vec::new();
     let mut warnings = Vec::new();
+    if let Err(error) = config.log.check() {
+        errors.push(error);
+    }
     protected(config, &mut errors, &mut warnings);
+    listeners::check(config, &mut errors);
     exporters(config, &mut errors, &mut warnings);
-    peers(config, &mut errors, &mut warnings);
+    peers(config, &mut warnings);
+    if let Some(Err(error)) = config.bgp.as_ref().map(weir_bgp::config::Config::validate) {
+        errors.push(format!("bgp.{error}"));
+    }
+    if let Err(error) = config.detector.check() {
+        errors.push(format!("detector.{error}"));
+    }
+    if let Err(error) = config.collector.check() {
+        errors.push(format!("collector.{error}"));
+    }
     if let Err(error) = config.mitigator.check() {
         errors.push(format!("mitigator.{error}"));
     }
@@ -41,9 +56,6 @@ pub(crate) fn check(config: &Config) -> Result<Vec<Warning>, ConfigError> {
     if config.api.loopback_readonly && !config.api.trusted_proxies.is_empty() {
         errors.push("api.loopback_readonly and api.trusted_proxies do not go together".to_owned());
     }
-    if !config.collector.listen_tls.is_empty() && config.collector.tls.is_none() {
-        errors.push("collector.listen_tls needs collector.tls".to_owned());
-    }
     if let Err(error) = config.panel_section().check() {
         errors.push(error.to_string());
     }
@@ -56,7 +68,7 @@ pub(crate) fn check(config: &Config) -> Result<Vec<Warning>, ConfigError> {
     if config.store.keep_days == 0 {
         errors.push("store.keep_days must be at least 1".to_owned());
     }
-    if errors.is_empty() { Ok(warnings) } else { Err(ConfigError::Invalid(errors)) }
+    if errors.is_empty() { Ok(warnings) } else { Err(errors) }
 }
 
 fn protected(config: &Config, errors: &mut Vec<String>, warnings: &mut Vec<Warning>) {
@@ -124,12 +136,8 @@ fn exporters(config: &Config, errors: &mut Vec<String>, warnings: &mut Vec<Warni
     }
 }
 
-fn peers(config: &Config, errors: &mut Vec<String>, warnings: &mut Vec<Warning>) {
-    let mut names = BTreeSet::new();
+fn peers(config: &Config, warnings: &mut Vec<Warning>) {
     for peer in config.peers() {
-        if !names.insert(peer.name.as_str()) {
-            errors.push(format!("bgp.peer: the name {:?} is used twice", peer.name));
-        }
         let own = IpNet::from(peer.address);
         if config.protect.prefixes.covering_net(own).is_some()
             && config.protect.never_touch.covering_net(own).is_none()

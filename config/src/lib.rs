@@ -1,12 +1,16 @@
 //! The whole configuration: composes every component's section, cross-checks them, and prints what is
 //! in force.
 //!
-//! Parsing binds nothing and reads no file but the ones it is given. Read [`Config`] and [`parse`]
-//! first.
+//! Parsing binds nothing and reads no file but the ones it is given; [`load`] also opens the files that a
+//! configuration names. Read [`Config`] and [`parse`] first.
 
 mod channels;
 mod check;
 mod error;
+mod files;
+mod listeners;
+mod locate;
+mod log;
 mod protect;
 mod settings;
 
@@ -15,38 +19,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use check::Warning;
-pub use error::ConfigError;
+pub use error::{ConfigError, Fault, Place};
+pub use log::{Log, LogFormat};
 pub use protect::{GROUPS_MAX, GroupConfig, Protect, ServiceConfig, ServiceProtocol};
 pub use settings::{EXCLUSIONS_MAX, Exclusion, PREFIXES_MAX, Settings};
-
-/// How the log is written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LogFormat {
-    /// Text on a terminal, JSON otherwise.
-    #[default]
-    Auto,
-    /// One line of text an event.
-    Text,
-    /// One JSON object an event.
-    Json,
-}
-
-/// `[log]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Log {
-    /// Text or JSON.
-    pub format: LogFormat,
-    /// Filter in the `tracing` syntax: `info`, `debug`, `info,weir_bgp=debug`.
-    pub level: String,
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self { format: LogFormat::Auto, level: "info".to_owned() }
-    }
-}
 
 /// `[store]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,21 +92,34 @@ impl Config {
 /// Parses and checks a configuration.
 ///
 /// # Errors
-/// [`ConfigError::Syntax`] with line and column, or [`ConfigError::Invalid`] with every contradiction found.
+/// [`ConfigError::Faults`] with every contradiction found, and where.
 pub fn parse(text: &str) -> Result<(Config, Vec<Warning>), ConfigError> {
-    let config: Config = toml::from_str(text).map_err(Box::new)?;
-    let warnings = check::check(&config)?;
-    Ok((config, warnings))
+    let config: Config = toml::from_str(text).map_err(|error| syntax(text, &error))?;
+    match check::check(&config) {
+        Ok(warnings) => Ok((config, warnings)),
+        Err(errors) => Err(ConfigError::faults(locate::locate(text, errors))),
+    }
 }
 
-/// Reads, parses and checks a file.
+fn syntax(text: &str, error: &toml::de::Error) -> ConfigError {
+    let place = error.span().map(|span| Place::of(text, span.start));
+    // One line: what the parser says of the context stands in the file.
+    let what = error.message().replace('\n', " ");
+    ConfigError::faults(vec![Fault { place, what }])
+}
+
+/// Reads, parses and checks a file, and opens the files that it names: what passes is what weir runs with.
 ///
 /// # Errors
 /// As [`parse`], and [`ConfigError::Read`].
 pub fn load(path: &Path) -> Result<(Config, Vec<Warning>), ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
-    parse(&text)
+    let (config, warnings) = parse(&text).map_err(|error| error.of_file(path))?;
+    match files::check(&config) {
+        errors if errors.is_empty() => Ok((config, warnings)),
+        errors => Err(ConfigError::faults(locate::locate(&text, errors)).of_file(path)),
+    }
 }
 
 /// The configuration in force, defaults included, as TOML. Secrets are left out by the sections that
@@ -139,7 +128,7 @@ pub fn load(path: &Path) -> Result<(Config, Vec<Warning>), ConfigError> {
 /// # Errors
 /// [`ConfigError::Dump`] when a value has no TOML form.
 pub fn dump(config: &Config) -> Result<String, ConfigError> {
-    Ok(toml::to_string_pretty(config)?)
+    toml::to_string_pretty(config).map_err(ConfigError::Dump)
 }
 
 #[cfg(test)]

@@ -119,7 +119,7 @@ impl Settings {
         config.mitigator.webhooks.extend(self.channels.iter().cloned());
         let excluded = self.exclusions.iter().map(|exclusion| exclusion.prefix);
         config.protect.never_touch = config.protect.never_touch.iter().chain(excluded).collect();
-        crate::check::check(&config).map_err(|error| error.to_string())
+        crate::check::check(&config).map_err(|errors| errors.join("\n"))
     }
 
     /// Puts what is set in the place of what the file says; exclusions end by themselves and are no part

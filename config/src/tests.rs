@@ -102,3 +102,81 @@ fn every_bgp_setting_is_documented_with_its_default() {
         );
     }
 }
+
+const PEER: &str = "[bgp]\nlocal_as = 65010\nrouter_id = \"192.0.2.10\"\n[[bgp.peer]]\nname = \"edge1\"\n\
+                    address = \"192.0.2.1\"\nremote_as = 65010\n";
+
+#[test]
+fn what_run_would_refuse_is_refused_at_its_place() {
+    let prefixes = "[protect]\nprefixes = [\"203.0.113.0/24\"]\n";
+    let check = |more: &str, expected: &str| {
+        let text = errors(&format!("{prefixes}{more}"));
+        assert!(text.contains(expected), "{more}: {text}");
+    };
+    let peer = |more: &str, expected: &str| check(&format!("{PEER}{more}\n"), expected);
+    peer("hold_time_secs = 2", "line 10, column 1: bgp.peer \"edge1\": hold_time_secs: must be");
+    peer("passive = true", "line 10, column 1: bgp.peer \"edge1\": passive: bgp.listen is not set");
+    peer("families = []", "bgp.peer \"edge1\": families: is empty");
+    peer("next_hop4 = \"0.0.0.0\"", "next_hop4");
+    check(
+        &PEER.replace("remote_as = 65010", "remote_as = 0"),
+        "line 9, column 1: bgp.peer \"edge1\"",
+    );
+    check(
+        "[log]\nlevel = \"verbose\"\n",
+        "line 4, column 1: log.level: \"verbose\" is none of off",
+    );
+    check("[log]\nlevel = \"info,weir_bgp=chatty\"\n", "\"chatty\"");
+    check("[log]\nlevel = \"\"\n", "log.level");
+    assert_eq!(errors(&format!("{prefixes}[log]\nlevel = \"warn, weir_bgp=Debug\"\n")), "ok");
+    let twice = "[collector]\nlisten = [\"0.0.0.0:2055\", \"0.0.0.0:2055\"]\n";
+    check(
+        twice,
+        "line 4, column 1: collector.listen: UDP 0.0.0.0:2055 is taken by collector.listen",
+    );
+    check(
+        "[collector]\nlisten_tcp = [\"127.0.0.1:8080\"]\n",
+        "api.listen: TCP 127.0.0.1:8080 is taken",
+    );
+    check(
+        "[agents]\nlisten = \"[::]:8080\"\n",
+        "agents.listen: TCP [::]:8080 is taken by api.listen",
+    );
+    let none = "[[collector.exporters]]\naddress = \"192.0.2.1/32\"\nsampling = 0\n";
+    check(
+        none,
+        "line 5, column 1: collector.exporters \"192.0.2.1/32\": sampling must be at least 1",
+    );
+    check("[detector]\nmultiplier = nan\n", "line 4, column 1: detector.multiplier = NaN");
+    check(
+        "[detector.floors]\nsyns_per_sec = 0\n",
+        "line 4, column 1: detector.floors.syns_per_sec",
+    );
+}
+
+#[test]
+fn files_that_do_not_open_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, key) = (folder.path().join("weir.toml"), folder.path().join("edge1.key"));
+    let text = format!(
+        "[protect]\nprefixes = [\"203.0.113.0/24\"]\n{PEER}password_file = {key:?}\n\
+         [api]\nlisten = \"0.0.0.0:8443\"\n[api.tls]\ncert = \"/nonexistent/c.pem\"\nkey = \"/nonexistent/k.pem\"\n\
+         [[mitigator.webhook]]\nname = \"ops\"\nurl = \"https://example.net\"\nsecret_file = \"/nonexistent/hook\"\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let wrong = || load(&file).unwrap_err().to_string();
+    let said = wrong();
+    let at = |line: usize| format!("{}:{line}:1: ", file.display());
+    assert!(
+        said.contains(&format!("{}bgp.peer \"edge1\": password_file: {}", at(10), key.display())),
+        "{said}"
+    );
+    assert!(said.contains("api.tls: /nonexistent/c.pem"), "{said}");
+    assert!(said.contains("mitigator.webhook \"ops\": secret_file: /nonexistent/hook"), "{said}");
+    for key_text in ["", "x".repeat(81).as_str()] {
+        std::fs::write(&key, key_text).unwrap();
+        assert!(wrong().contains("must hold 1-80 octets"), "{key_text}");
+    }
+    std::fs::write(&key, "secret\n").unwrap();
+    assert!(!wrong().contains("password_file"), "{}", wrong());
+}

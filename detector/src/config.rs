@@ -208,3 +208,65 @@ impl Default for Config {
         }
     }
 }
+
+impl Config {
+    /// Checks every number against its range: the setting at fault, and why.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn check(&self) -> Result<(), String> {
+        const ANY: f64 = f64::INFINITY;
+        let numbers = [
+            ("multiplier", self.multiplier, 1.0, 1000.0),
+            ("shape_floor_packets_per_sec", self.shape_floor_packets_per_sec, 0.0, ANY),
+            ("service_floor_packets_per_sec", self.service_floor_packets_per_sec, 1.0, ANY),
+            ("service_floor_bits_per_sec", self.service_floor_bits_per_sec, 1.0, ANY),
+            ("min_samples", self.min_samples, 1.0, 1e6),
+            ("tail", self.tail, 1e-300, 0.5),
+            ("end_ratio", self.end_ratio, 0.0, 1.0),
+            ("report_confidence", f64::from(self.report_confidence), 0.0, 100.0),
+            ("collateral_max", self.collateral_max, 0.0, 1.0),
+            ("collateral_max_rate_limit", self.collateral_max_rate_limit, 0.0, 1.0),
+            ("profile_packets_per_sec", self.profile_packets_per_sec, 0.0, ANY),
+        ];
+        let floors = [
+            ("floors", &self.floors),
+            ("cold_floors", &self.cold_floors),
+            ("prefix_floors", &self.prefix_floors),
+        ];
+        let floors = floors.iter().flat_map(|(table, floors)| {
+            floors.all().map(|(name, value)| (format!("{table}.{name}"), value, 1.0, ANY))
+        });
+        let numbers = numbers.map(|(name, value, from, to)| (name.to_owned(), value, from, to));
+        for (name, value, from, to) in numbers.into_iter().chain(floors) {
+            // NaN is in no range.
+            if !(from..=to).contains(&value) {
+                return Err(format!("{name} = {value} is outside {from}-{to}"));
+            }
+        }
+        if !(1..=64).contains(&self.rules_max) {
+            return Err(format!("rules_max = {} is outside 1-64", self.rules_max));
+        }
+        Ok(())
+    }
+}
+
+impl Floors {
+    /// Every floor with its name.
+    const fn all(&self) -> [(&'static str, f64); 12] {
+        [
+            ("packets_per_sec", self.packets_per_sec),
+            ("bits_per_sec", self.bits_per_sec),
+            ("syns_per_sec", self.syns_per_sec),
+            ("udp_off_service_per_sec", self.udp_off_service_per_sec),
+            ("icmp_per_sec", self.icmp_per_sec),
+            ("fragments_per_sec", self.fragments_per_sec),
+            ("tcp_replies_per_sec", self.tcp_replies_per_sec),
+            ("other_per_sec", self.other_per_sec),
+            ("new_sources_per_sec", self.new_sources_per_sec),
+            ("outbound_packets_per_sec", self.outbound_packets_per_sec),
+            ("outbound_bits_per_sec", self.outbound_bits_per_sec),
+            ("outbound_syns_per_sec", self.outbound_syns_per_sec),
+        ]
+    }
+}

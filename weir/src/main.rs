@@ -165,7 +165,13 @@ enum KindArg {
 fn arguments() -> (Cli, cli::Common) {
     let (mut command, asking) = (Cli::command(), cli::names());
     for name in &asking {
-        command = command.mut_subcommand(name, cli::Common::augment_args);
+        command = command.mut_subcommand(name, |own| {
+            // Arguments of a struct bring its description along; each command keeps its own.
+            let about = own.get_about().cloned().unwrap_or_default();
+            let long = own.get_long_about().cloned();
+            let own = cli::Common::augment_args(own).about(about);
+            long.into_iter().fold(own, clap::Command::long_about)
+        });
     }
     let matches = command.get_matches();
     let parsed = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
@@ -197,22 +203,23 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(code) => code,
-        Err(error) => {
-            complain(&format!("{error:#}"));
-            let usage = error.downcast_ref::<weir_config::ConfigError>().is_some();
-            ExitCode::from(if usage { 2 } else { 1 })
-        }
+        Err(error) => match error.downcast_ref::<weir_config::ConfigError>() {
+            // As compilers do: the place first, so that editors and people find it.
+            Some(wrong) => {
+                complain(&wrong.to_string());
+                ExitCode::from(2)
+            }
+            None => {
+                complain(&format!("weir: {error:#}"));
+                ExitCode::FAILURE
+            }
+        },
     }
 }
 
 #[expect(clippy::print_stderr, reason = "the command's own error message")]
 fn complain(message: &str) {
-    eprintln!("weir: {message}");
-}
-
-#[expect(clippy::print_stdout, reason = "the command's own output")]
-fn say(message: &str) {
-    println!("{message}");
+    eprintln!("{message}");
 }
 
 fn run(path: &std::path::Path, record: Option<PathBuf>) -> anyhow::Result<ExitCode> {
@@ -251,12 +258,12 @@ fn restore(file: &std::path::Path, config: &std::path::Path) -> anyhow::Result<E
 fn check(path: &std::path::Path, dump: bool) -> anyhow::Result<ExitCode> {
     let (config, warnings) = weir_config::load(path)?;
     for warning in warnings {
-        complain(&format!("warning: {warning}"));
+        complain(&format!("{}: warning: {warning}", path.display()));
     }
     if dump {
-        say(&weir_config::dump(&config)?);
+        cli::say(&weir_config::dump(&config)?)?;
     } else {
-        say(&format!("{}: ok", path.display()));
+        cli::say(&format!("{}: ok", path.display()))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -286,19 +293,19 @@ fn replay_file(args: &Replay) -> anyhow::Result<ExitCode> {
     };
     if args.json {
         for incident in &outcome.incidents {
-            say(&serde_json::to_string(incident)?);
+            cli::say(&serde_json::to_string(incident)?)?;
         }
         return Ok(ExitCode::SUCCESS);
     }
     for incident in &outcome.incidents {
-        say(text::incident(incident, outcome.start).trim_end());
+        cli::say(text::incident(incident, outcome.start).trim_end())?;
     }
-    say(&format!(
+    cli::say(&format!(
         "{} frames, {} records, {} incidents",
         outcome.frames,
         outcome.records,
         outcome.incidents.len()
-    ));
+    ))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -309,9 +316,9 @@ fn score_cases(args: Score) -> anyhow::Result<ExitCode> {
     };
     let options =
         score::Options { events: args.events, write_events: args.write_events, json: args.json };
-    let mut out = std::io::stdout().lock();
+    let mut out = cli::Stdout::default();
     let failed = score::run(&args.dir, &config, &options, &mut out)?;
-    failed.iter().for_each(|error| complain(error));
+    failed.iter().for_each(|error| complain(&format!("weir: {error}")));
     Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -320,10 +327,14 @@ fn inspect_files(args: &Inspect) -> anyhow::Result<ExitCode> {
         Some(path) => weir_config::load(path)?.0.collector,
         None => weir_collector::Config::default(),
     };
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let mut out = std::io::BufWriter::new(cli::Stdout::default());
     let outcome = inspect::run(&args.files, &collector, args.json, args.oracle, &mut out)?;
     out.flush()?;
-    outcome.notes.iter().chain(&outcome.failures).for_each(|text| complain(text));
+    outcome
+        .notes
+        .iter()
+        .chain(&outcome.failures)
+        .for_each(|text| complain(&format!("weir: {text}")));
     let failed = !outcome.failures.is_empty();
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -359,7 +370,7 @@ fn show_agents(
 ) -> anyhow::Result<ExitCode> {
     let (config, _) = weir_config::load(config)?;
     let folder = daemon::agents_folder(&config);
-    let mut out = std::io::stdout().lock();
+    let mut out = cli::Stdout::default();
     if let Some((name, addresses)) = token {
         let agents = config.agents.context("there is no [agents] section: none are awaited")?;
         std::fs::create_dir_all(&folder).with_context(|| format!("{}", folder.display()))?;

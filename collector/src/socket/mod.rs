@@ -26,7 +26,7 @@ use thiserror::Error;
 use weir_model::{ExporterStatus, Inventory, Millis, Slice};
 
 use crate::checkpoint::Checkpoint;
-use crate::config::Config;
+use crate::config::{Config, TlsConfig};
 use crate::error::DecodeErrorKind;
 use crate::registry::Registry;
 use crate::shard::{Counters, Shard};
@@ -180,6 +180,14 @@ pub fn bind(
         receivers.push(Receiver { socket, local, shard, inventory: None, workers: 0, replicas });
     }
     Ok(receivers)
+}
+
+/// Whether IPFIX over TLS could be spoken with these files.
+///
+/// # Errors
+/// With the name of the first file that cannot be used.
+pub fn check_tls(config: &TlsConfig) -> io::Result<()> {
+    tls::server(config).map(drop)
 }
 
 fn open(address: SocketAddr, config: &Config) -> io::Result<UdpSocket> {

@@ -1,5 +1,7 @@
 //! Accounts and tokens.
 
+use std::io::IsTerminal as _;
+
 use clap::Subcommand;
 use serde_json::{Value, json};
 use weir_model::{IpNet, Role};
@@ -45,7 +47,7 @@ pub enum TokenAction {
 pub enum UserAction {
     /// List them
     List,
-    /// Make one; the password is read from standard input
+    /// Make one; asks for the password twice, or reads it from standard input that is no terminal
     Add {
         /// Its name
         name: String,
@@ -56,7 +58,7 @@ pub enum UserAction {
         #[arg(long)]
         prefix: Vec<IpNet>,
     },
-    /// Set a new password, read from standard input; its sessions end
+    /// Set a new password, asked for or read as by add; its sessions end
     Password {
         /// Its name
         name: String,
@@ -123,11 +125,29 @@ pub(super) fn tokens(
     }
 }
 
-/// The first line of standard input.
+/// Typed twice on a terminal, without showing it; else the first line of standard input.
 fn password() -> anyhow::Result<String> {
-    let mut line = String::new();
-    std::io::stdin().read_line(&mut line)?;
-    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+    if !std::io::stdin().is_terminal() {
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line)?;
+        return Ok(line.trim_end_matches(['\r', '\n']).to_owned());
+    }
+    let typed = hidden("Password: ")?;
+    anyhow::ensure!(typed == hidden("Again: ")?, "the two are not the same");
+    Ok(typed)
+}
+
+/// One line of the terminal, not shown while it is typed. The question goes to standard error, so that the
+/// answer of the command can be taken from standard output.
+fn hidden(question: &str) -> anyhow::Result<String> {
+    let terminal = console::Term::stderr();
+    anyhow::ensure!(
+        terminal.is_term(),
+        "standard error is no terminal to ask on: give the password on standard input"
+    );
+    terminal.write_str(question)?;
+    terminal.flush()?;
+    Ok(terminal.read_secure_line()?)
 }
 
 pub(super) fn users(

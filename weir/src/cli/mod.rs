@@ -23,7 +23,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 pub use client::Client;
-pub use output::{Form, Output};
+pub use output::{Form, Output, Stdout, say};
 
 /// How to reach weir, and how to answer.
 #[derive(Clone, Debug, Args)]
@@ -172,6 +172,11 @@ pub fn run(ask: &Ask, common: &Common) -> anyhow::Result<ExitCode> {
     let (client, output) = (common.client(), common.output());
     match ask {
         Ask::Status => return overview::status(&client, &output),
+        Ask::Top { .. } if common.json || common.csv => {
+            anyhow::bail!(
+                "top draws on a terminal: ask status, incidents or hosts with --json or --csv"
+            )
+        }
         Ask::Top { rounds } => top::top(&client, *rounds)?,
         Ask::Incidents { action } => respond::incidents(&client, &output, action.as_ref())?,
         Ask::Mitigate { action } => respond::mitigate(&client, &output, action.as_ref())?,

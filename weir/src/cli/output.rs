@@ -51,10 +51,14 @@ impl Output {
     }
 
     /// Writes one thing: in a table, the given text.
+    ///
+    /// # Errors
+    /// When it is to be CSV and has parts that fit in no row.
     pub(super) fn one(&self, value: &Value, text: &str) -> anyhow::Result<()> {
         match self.form {
-            Form::Json | Form::Csv => write(&format!("{value:#}")),
-            Form::Table => write(text.trim_end()),
+            Form::Json => say(&format!("{value:#}")),
+            Form::Csv => say(row(value)?.trim_end()),
+            Form::Table => say(text.trim_end()),
         }
     }
 
@@ -63,19 +67,57 @@ impl Output {
         let empty = Vec::new();
         let rows = list.as_array().unwrap_or(&empty);
         match self.form {
-            Form::Json => write(&format!("{list:#}")),
-            Form::Csv => write(csv(rows, columns).trim_end()),
-            Form::Table => write(table(rows, columns).trim_end()),
+            Form::Json => say(&format!("{list:#}")),
+            Form::Csv => say(csv(rows, columns).trim_end()),
+            Form::Table => say(table(rows, columns).trim_end()),
         }
     }
 }
 
-/// Ends quietly when whoever reads has seen enough.
-pub(super) fn write(text: &str) -> anyhow::Result<()> {
-    match writeln!(std::io::stdout().lock(), "{text}") {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => Ok(other?),
+/// Standard output that ends quietly when whoever reads has seen enough: `| head` is no failure.
+#[derive(Debug, Default)]
+pub struct Stdout {
+    closed: bool,
+}
+
+impl Stdout {
+    fn done<T>(&mut self, outcome: std::io::Result<T>, enough: T) -> std::io::Result<T> {
+        match outcome {
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+                self.closed = true;
+                Ok(enough)
+            }
+            other => other,
+        }
     }
+}
+
+impl std::io::Write for Stdout {
+    fn write(&mut self, octets: &[u8]) -> std::io::Result<usize> {
+        if self.closed {
+            return Ok(octets.len());
+        }
+        let outcome = std::io::stdout().lock().write(octets);
+        self.done(outcome, octets.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        if self.closed {
+            return Ok(());
+        }
+        let outcome = std::io::stdout().lock().flush();
+        self.done(outcome, ())
+    }
+}
+
+/// Writes a text and a line's end to standard output.
+///
+/// # Errors
+/// What the system says, but that nobody reads on.
+pub fn say(text: &str) -> anyhow::Result<()> {
+    let mut out = Stdout::default();
+    writeln!(out, "{text}")?;
+    Ok(out.flush()?)
 }
 
 pub(super) fn table(rows: &[Value], columns: &[Column]) -> String {
@@ -126,6 +168,19 @@ pub(super) fn time(value: &Value) -> String {
 }
 
 fn csv(rows: &[Value], columns: &[Column]) -> String {
+    let mut text = line(columns.iter().map(|(title, ..)| (*title).to_owned()));
+    for row in rows {
+        text.push_str(&line(columns.iter().map(|(_, at, how)| match (row.pointer(at), how) {
+            (None | Some(Value::Null), _) => String::new(),
+            (Some(value), As::Time) => time(value),
+            (Some(Value::Array(list)), As::Count) => list.len().to_string(),
+            (Some(value), _) => plain(value),
+        })));
+    }
+    text
+}
+
+fn line(fields: impl Iterator<Item = String>) -> String {
     let quote = |field: String| {
         let formula = field.starts_with(['=', '+', '@', '\t', '\r']);
         let field = if formula { format!("'{field}") } else { field };
@@ -135,20 +190,46 @@ fn csv(rows: &[Value], columns: &[Column]) -> String {
             field
         }
     };
-    let line = |fields: Vec<String>| fields.join(",") + "\r\n";
-    let mut text = line(columns.iter().map(|(title, ..)| (*title).to_owned()).collect());
-    for row in rows {
-        let fields = columns.iter().map(|(_, at, how)| {
-            quote(match (row.pointer(at), how) {
-                (None | Some(Value::Null), _) => String::new(),
-                (Some(value), As::Time) => time(value),
-                (Some(Value::Array(list)), As::Count) => list.len().to_string(),
-                (Some(value), _) => plain(value),
-            })
-        });
-        text.push_str(&line(fields.collect()));
+    fields.map(quote).collect::<Vec<_>>().join(",") + "\r\n"
+}
+
+/// One thing as a line of names and a line of values; what is in another thing is named with a dot.
+fn row(value: &Value) -> anyhow::Result<String> {
+    fn flatten(
+        name: &str,
+        value: &Value,
+        fields: &mut Vec<(String, String)>,
+    ) -> anyhow::Result<()> {
+        match value {
+            Value::Object(parts) => parts.iter().try_for_each(|(part, value)| {
+                let dot = if name.is_empty() { "" } else { "." };
+                flatten(&format!("{name}{dot}{part}"), value, fields)
+            }),
+            Value::Array(list) if list.iter().any(|v| v.is_object() || v.is_array()) => {
+                anyhow::bail!("{name:?} is a list, which fits in no CSV row: ask with --json")
+            }
+            Value::Array(list) => {
+                let list = list.iter().map(plain).collect::<Vec<_>>().join(" ");
+                fields.push((name.to_owned(), list));
+                Ok(())
+            }
+            Value::Null => {
+                fields.push((name.to_owned(), String::new()));
+                Ok(())
+            }
+            value => {
+                fields.push((name.to_owned(), plain(value)));
+                Ok(())
+            }
+        }
     }
-    text
+    if value.is_null() {
+        return Ok(String::new());
+    }
+    let mut fields = Vec::new();
+    flatten("", value, &mut fields)?;
+    let (names, values): (Vec<String>, Vec<String>) = fields.into_iter().unzip();
+    Ok(line(names.into_iter()) + &line(values.into_iter()))
 }
 
 #[cfg(test)]
@@ -168,6 +249,16 @@ mod tests {
              a [2J   1970-01-01T00:00:00.000Z  2\n\
              longer  -                         -\n"
         );
+    }
+
+    #[test]
+    fn one_thing_is_one_row_or_an_error() {
+        let status =
+            json!({"at": 5, "mode": "auto", "tags": ["a", "b"], "of": {"x": null, "y": 1.5}});
+        assert_eq!(row(&status).unwrap(), "at,mode,of.x,of.y,tags\r\n5,auto,,1.5,a b\r\n");
+        let nested = json!({"id": 1, "rules": [{"id": 2}]});
+        assert!(row(&nested).unwrap_err().to_string().contains("\"rules\""));
+        assert_eq!(row(&Value::Null).unwrap(), "");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use weir_bgp::adapter;
 
-use super::output::write;
+use super::output::say;
 
 /// Asks each daemon under `[[bgp.adapter]]` to give up what carries weir's mark.
 ///
@@ -19,10 +19,10 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
     let mut code = ExitCode::SUCCESS;
     for adapter in &adapters {
         match runtime.block_on(adapter::release(adapter)) {
-            Ok(()) => write(&format!("{}: nothing of weir's left", adapter.name))?,
+            Ok(()) => say(&format!("{}: nothing of weir's left", adapter.name))?,
             Err(error) => {
                 code = ExitCode::FAILURE;
-                write(&format!("{}: {error}", adapter.name))?;
+                say(&format!("{}: {error}", adapter.name))?;
             }
         }
     }

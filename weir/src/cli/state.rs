@@ -9,7 +9,7 @@ use clap::Subcommand;
 use weir_store::backup;
 
 use super::client::Client;
-use super::output::{As, Output, write};
+use super::output::{As, Output, say};
 
 /// What to do with the audit log.
 #[derive(Debug, Subcommand)]
@@ -105,7 +105,7 @@ pub fn restore(file: &Path, state: &Path, client: &Client) -> anyhow::Result<Exi
     }
     let history = state.with_file_name("history.db");
     let manifest = backup::restore(file, state, Some(&history))?;
-    write(&format!(
+    say(&format!(
         "{}: restored the backup of {} made by weir {}",
         state.display(),
         manifest.at,

@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use serde_json::Value;
 
 use super::client::Client;
-use super::output::{Column, table, write};
+use super::output::{Column, say, table};
 use super::overview::{HOSTS, INCIDENTS, summary, troubles};
 
 /// How often it is asked anew.
@@ -81,7 +81,7 @@ fn plain(client: &Client, rounds: u64) -> anyhow::Result<()> {
         }
         let seen = ask(client, View::default())?;
         let (incidents, hosts) = (table(&seen.incidents, INCIDENTS), table(&seen.hosts, HOSTS));
-        write(&format!("{}\n{incidents}\n{hosts}", summary(&seen.status)))?;
+        say(&format!("{}\n{incidents}\n{hosts}", summary(&seen.status)))?;
     }
     Ok(())
 }
