@@ -52,8 +52,13 @@ const BATCHES: usize = 16;
 /// Silent breaks in a row after the same routes that ask for a control.
 const BREAKS_MIN: u8 = 3;
 
-/// A control lives at least so long, and twice as long as the sessions that broke, milliseconds.
-const CONTROL_MIN_MS: u64 = 10_000;
+/// A break so soon after a route was written may be its doing, milliseconds: what kills a router
+/// kills it as it is read.
+const BREAK_MS: u64 = 2_000;
+
+/// A control lives at least so long, milliseconds: ten times as long as a break may take, so that
+/// sessions that break at random seldom live through two of them.
+const CONTROL_MIN_MS: u64 = 20_000;
 
 /// After a control has broken as well, silent breaks say nothing for so long, milliseconds.
 const IMMUNE_MS: u64 = 10 * 60_000;
@@ -503,7 +508,8 @@ impl Trials {
         if now < self.immune_until {
             return None;
         }
-        let mut suspects: Vec<&Written> = fresh.iter().filter(|w| !w.proven).collect();
+        let soon = |w: &&Written| !w.proven && now.since(w.at) <= BREAK_MS;
+        let mut suspects: Vec<&Written> = fresh.iter().filter(soon).collect();
         let is_rule = |w: &&Written| matches!(w.key, RouteKey::Flow(..));
         if suspects.iter().any(is_rule) {
             suspects.retain(is_rule);

@@ -330,7 +330,7 @@ fn a_pattern_that_a_control_lacks_bans_the_rule_alone() {
     let peer = Peer { deadly: [numbered(5)].into(), ..Peer::good() };
     let mut world =
         World::new(peer, (0..8).map(numbered).chain([hole("203.0.113.9/32")]).collect());
-    world.run(120);
+    world.run(240);
     assert_eq!(world.banned(), [numbered(5)]);
     let why = &world.rib.standing().banned[0].sentence.why;
     assert_eq!(why, "sessions break without a word with it and live without it");
