@@ -65,6 +65,11 @@ pub fn features(e: &Evidence) -> [f64; FEATURES] {
     let service = e.on_service * (1.0 - e.coverage).max(0.5);
     let conversation =
         e.response.map_or(0.0, |r| (r / 0.3).clamp(0.0, 1.0)) * (e.established + service);
+    // Two-way traffic is one concept for every protocol and port: what counts is who is answered.
+    let conversation = match e.answered {
+        Some(answered) => conversation.max(answered),
+        None => conversation,
+    };
     [
         1.0,
         e.ratio.max(1.0).ln().min(3.0),

@@ -67,6 +67,9 @@ pub(crate) struct Packet {
     pub(crate) ttl: u8,
     pub(crate) fragment: Fragment,
     pub(crate) direction: Direction,
+    /// Whether only the average length of several packets is known.
+    #[serde(default)]
+    pub(crate) vague: bool,
 }
 
 fn wide(address: IpAddr) -> u128 {
@@ -83,14 +86,25 @@ pub(crate) fn narrow(address: u128) -> IpAddr {
 
 /// Shortest and longest length that a record's packets may have. Where the exporter tells only the
 /// average, that is all that is known, unless packets of one length add up exactly.
-fn lengths(r: &FlowRecord) -> (u16, u16) {
+fn lengths(r: &FlowRecord) -> (u16, u16, bool) {
     let one = r.length_min == r.length_max && r.packets > 1;
     if !one || u64::from(r.length_min).checked_mul(r.packets) == Some(r.bytes) {
-        return (r.length_min, r.length_max);
+        return (r.length_min, r.length_max, false);
     }
     let longest = r.length_max.saturating_mul(LENGTH_SPREAD);
     let longest = if r.length_max <= LENGTH_USUAL { longest.min(LENGTH_USUAL) } else { longest };
-    ((r.length_min / LENGTH_SPREAD).max(20), longest)
+    ((r.length_min / LENGTH_SPREAD).max(20), longest, true)
+}
+
+/// Whether a packet is part of a fragmented one. Flow records give later parts no ports and often say
+/// nothing else of them; what came in with its header (sFlow, and then with a TTL) says it itself.
+fn fragment(r: &FlowRecord) -> Fragment {
+    let portless = r.src_port == 0 && r.dst_port == 0 && matches!(r.protocol, 6 | 17);
+    if r.fragment == Fragment::None && portless && r.ttl == 0 {
+        Fragment::Later
+    } else {
+        r.fragment
+    }
 }
 
 impl Packet {
@@ -113,7 +127,7 @@ impl Packet {
         let connection = r.packets > 1 && r.tcp_flags & tcp_flags::ACK != 0;
         let transient = tcp_flags::SYN | tcp_flags::FIN | tcp_flags::RST;
         let flags = if connection { r.tcp_flags & !transient } else { r.tcp_flags };
-        let (length_min, length_max) = lengths(r);
+        let (length_min, length_max, vague) = lengths(r);
         Self {
             src,
             slot,
@@ -131,8 +145,9 @@ impl Packet {
             icmp_type: r.icmp_type,
             icmp_code: r.icmp_code,
             ttl: r.ttl,
-            fragment: r.fragment,
+            fragment: fragment(r),
             direction,
+            vague,
         }
     }
 

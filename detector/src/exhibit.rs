@@ -91,7 +91,7 @@ pub(crate) fn ttl_bits(excess: &[(Packet, f64)]) -> Option<f64> {
 
 /// TTLs on arrival that no system leaves which begins with 64, 128 or 255 and is at most 40 hops away
 /// (RFC 1700 and later practice); forged packets often have them drawn at random.
-const TTL_ODD: std::ops::RangeInclusive<u8> = 129..=214;
+pub(crate) const TTL_ODD: std::ops::RangeInclusive<u8> = 129..=214;
 
 /// Share of the excess with a TTL that must be forged; none when the exporters do not tell it.
 pub(crate) fn ttl_odd(excess: &[(Packet, f64)]) -> Option<f64> {

@@ -5,7 +5,9 @@ use weir_model::{Goodput, IncidentId, IpNet, Match, Phase, Rate, Verdict};
 use crate::Detector;
 use crate::host::Warm;
 use crate::incident::{Active, important};
-use crate::judge::{EVIDENCE_MIN, LOOK_AGAIN_MS, discarded, matched, present, rate_of};
+use crate::judge::{
+    EVIDENCE_MIN, LOOK_AGAIN_MS, LOOK_SOON_MS, discarded, matched, present, rate_of,
+};
 use crate::metric::{BITS, OUTBOUND, PACKETS, values};
 use crate::table::carpet;
 
@@ -33,7 +35,8 @@ impl Detector {
                 out.extend(active.ended(self.clock));
                 continue;
             }
-            if self.clock.since(active.judged) >= LOOK_AGAIN_MS {
+            let again = if active.waits() { LOOK_SOON_MS } else { LOOK_AGAIN_MS };
+            if self.clock.since(active.judged) >= again {
                 active.judged = self.clock;
                 self.judge_again(&mut active, out);
                 self.evidence.extend(active.fresh(self.clock, EVIDENCE_KEPT_MS));
@@ -64,7 +67,7 @@ impl Detector {
             .iter()
             .flat_map(|v| v.candidates.iter().map(|c| c.packets.clone()))
             .collect();
-        let findings = self.look(at, &active.alarm, &told);
+        let findings = self.look(at, &active.alarm, &told, active.begun);
         // Too little to see by: what was said stays true.
         if findings.excess.packets.len() < EVIDENCE_MIN && active.last.is_some() {
             self.still(active, out);

@@ -1,7 +1,8 @@
 //! An open incident: what was last said of it, and how long it has been quiet.
 
 use weir_model::{
-    Candidate, Direction, Evidence, IncidentId, IpNet, Metric, Millis, Phase, Rate, Verdict,
+    Candidate, Direction, Evidence, Hold, IncidentId, IpNet, Match, Metric, Millis, Phase, Rate,
+    Verdict,
 };
 
 use crate::config::Config;
@@ -34,6 +35,8 @@ pub(crate) struct Active {
     pub(crate) said: Millis,
     /// When it was last judged.
     pub(crate) judged: Millis,
+    /// When it opened.
+    pub(crate) begun: Millis,
     pub(crate) peak: Rate,
     /// First second not yet counted as quiet or not; 0 when it is not known from where to count.
     pub(crate) open_second: u64,
@@ -83,6 +86,7 @@ impl Active {
             last: None,
             said: now,
             judged: now,
+            begun: now,
             peak: Rate::default(),
             open_second: 0,
             quiet: 0,
@@ -102,6 +106,24 @@ impl Active {
         self.surest = self.surest.max(verdict.confidence);
         let doubtful = self.surest >= SURE && verdict.confidence < DOUBTFUL && !verdict.separable;
         self.doubted = doubtful.then(|| self.doubted.unwrap_or(verdict.at));
+    }
+
+    /// Whether the look before this one found the same rule, no weaker reason to hold it back, and was as
+    /// sure of an attack.
+    pub(crate) fn agrees(&self, packets: &Match, confidence: u8) -> bool {
+        let same =
+            |c: &Candidate| c.packets == *packets && c.hold.is_none_or(|hold| !hold.is_wanted());
+        confidence >= DOUBTFUL
+            && self
+                .last
+                .as_ref()
+                .is_some_and(|last| last.confidence >= DOUBTFUL && last.candidates.iter().any(same))
+    }
+
+    /// Whether a rule waits for another look, which is then due sooner.
+    pub(crate) fn waits(&self) -> bool {
+        let open = |c: &Candidate| matches!(c.hold, Some(Hold::OneLook | Hold::Undecided));
+        self.last.as_ref().is_some_and(|last| last.candidates.iter().any(open))
     }
 
     /// Takes up what a verdict rests on. While an attack wanes little is left to be learned of it, and
@@ -174,10 +196,15 @@ pub(crate) fn important(before: &Verdict, after: &Verdict) -> bool {
     before.family != after.family
         || before.separable != after.separable
         || matches(&before.candidates) != matches(&after.candidates)
+        || holds(&before.candidates) != holds(&after.candidates)
         || factor(after.rate.packets_per_sec, before.rate.packets_per_sec)
         || factor(after.rate.bits_per_sec, before.rate.bits_per_sec)
 }
 
-fn matches(candidates: &[Candidate]) -> Vec<&weir_model::Match> {
+fn holds(candidates: &[Candidate]) -> Vec<Option<Hold>> {
+    candidates.iter().map(|c| c.hold).collect()
+}
+
+fn matches(candidates: &[Candidate]) -> Vec<&Match> {
     candidates.iter().map(|c| &c.packets).collect()
 }

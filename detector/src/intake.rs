@@ -134,6 +134,7 @@ impl Detector {
                 let cell = Cell::of_host(host);
                 self.seen.0 = self.seen.0.saturating_add(cell.total());
                 self.seen.1 = self.seen.1.saturating_add(cell.variance);
+                self.two_way.sent(cell.out_packets);
                 let time = Time::of(host.slot, slice.slot);
                 if place == NONE {
                     self.cell(host.host, time, arrival, &cell);
@@ -381,6 +382,9 @@ impl Detector {
         if !flow.outbound {
             self.seen.0 = self.seen.0.saturating_add(flow.volume.packets);
             self.seen.1 = self.seen.1.saturating_add(flow.variance);
+        }
+        if flow.outbound {
+            self.two_way.sent(saturate(flow.volume.packets));
         }
         for (second, volume, variance) in flow.by_second() {
             // What is older than the windows need not be written at all.

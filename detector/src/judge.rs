@@ -4,17 +4,20 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use weir_model::{
-    Candidate, Direction, Evidence, Goodput, IncidentId, IpNet, Match, Metric, Phase, Rate, Reason,
-    Service, Verdict,
+    Candidate, Direction, Evidence, Goodput, Hold, IncidentId, IpNet, Match, Metric, Millis, Phase,
+    Rate, Reason, Service, Verdict,
 };
 
+use crate::answers::{Account, Answers};
 use crate::confidence::{Judged, cap, confidence, groups};
-use crate::evidence::{NOW_SLOTS_MAX, Packet};
+use crate::evidence::{NOW_SLOTS, NOW_SLOTS_MAX, Packet};
+use crate::hold::{Knowledge, hold};
 use crate::host::Warm;
 use crate::incident::Active;
 use crate::metric::{BITS, OUTBOUND, PACKETS, is_bits, values};
 use crate::series::Alarm;
-use crate::synthesis::{Found, Input, hits, measure, synthesise};
+use crate::signature::Packets;
+use crate::synthesis::{Found, Input, Rule, hits, measure, synthesise};
 use crate::vectors::{
     Excess, Part, Traits, excess, family, parts, spread, top_sources, traits, vectors,
 };
@@ -33,6 +36,8 @@ pub(crate) const EVIDENCE_MIN: usize = 16;
 const LOOKS_MAX: usize = 64;
 /// How long what was judged waits for the next look, milliseconds.
 pub(crate) const LOOK_AGAIN_MS: u64 = 500;
+/// The same while a rule waits for a second look, or for packets enough to say who is answered.
+pub(crate) const LOOK_SOON_MS: u64 = 200;
 /// Confidence in an HTTP flood that only flow records tell of.
 const SUSPECTED: u8 = 60;
 /// Confidence that an alarm needs which no volume threshold backs.
@@ -44,6 +49,11 @@ const EFFECTIVE_HOSTS_MIN: f64 = 8.0;
 const GROWN_MIN: f64 = 0.5;
 /// Share of the volume behind an alarm that the packets looked at must stand for.
 const TELLING: f64 = 0.2;
+/// Questions from which a target is known to ask a service.
+const ASKED_MIN: usize = 2;
+/// Longest time for which flow caches are waited for, seconds: a direction may be exported later than
+/// the other by one active timeout.
+const SETTLING_SECS_MAX: u64 = 12;
 /// Answers a packet from which an exchange is none with forged senders or reflectors.
 const ANSWERED_MAX: f64 = 0.3;
 
@@ -57,6 +67,10 @@ pub(crate) struct Findings {
     traits: Traits,
     pub(crate) parts: Vec<Part>,
     found: Found,
+    /// For each rule found, why it must not be announced, and whether a sign of attack backs it.
+    holds: Vec<(Option<Hold>, bool)>,
+    /// Share of the excess that the target answers; `None` when too little was seen.
+    answered: Option<f64>,
     rate: Rate,
 }
 
@@ -149,7 +163,7 @@ impl Detector {
             return false;
         }
         self.counters.alarms += 1;
-        let findings = self.look(at, &alarm, &[]);
+        let findings = self.look(at, &alarm, &[], now);
         let telling = findings.tells_of(&alarm);
         if !telling
             || !self.plausible(target, &findings)
@@ -296,7 +310,14 @@ impl Detector {
     /// Looks at a target's packets of the present against its normal ones. Rules `told` before stay
     /// while they do nearly as well as the best new ones, so that what routers are told does not
     /// change with every sample.
-    pub(crate) fn look(&mut self, at: u32, alarm: &Alarm, told: &[Match]) -> Findings {
+    /// `begun` is when the incident opened.
+    pub(crate) fn look(
+        &mut self,
+        at: u32,
+        alarm: &Alarm,
+        told: &[Match],
+        begun: Millis,
+    ) -> Findings {
         let slot = self.clock.slot();
         let back = self.back();
         let inventory = Arc::clone(&self.inventory);
@@ -332,23 +353,47 @@ impl Detector {
         };
         let response = warm.series.response(way, last, seconds);
         let seen_before = exhibit::seen_before(&excess.packets, &normal);
-        let traits = Traits { response, seen_before, ..traits(&excess, &parts, &services) };
+        let learning = warm.series.learning(&self.config, self.clock.secs());
+        let mean = (!learning || warm.known())
+            .then(|| (warm.series.mean(PACKETS), warm.series.mean(OUTBOUND)));
+        let visible = self.two_way.sees(mean);
+        let (asks, recent) = match way {
+            Direction::Inbound => {
+                (warm.sent.latest(slot, slots.max(NOW_SLOTS + lag)), warm.sent.normal())
+            }
+            Direction::Outbound => (Vec::new(), Vec::new()),
+        };
+        let answers = Answers::new(asks, visible);
+        let answered = answered(&answers, &now, excess.share);
+        let mut traits = Traits { response, seen_before, ..traits(&excess, &parts, &services) };
+        traits.standalone = unasked(&parts, &traits, &answers, &recent, answered);
+        let known = Knowledge {
+            answers: &answers,
+            now: &now,
+            normal: &normal,
+            learning,
+            single: warm.target.prefix_len() == warm.target.max_prefix_len(),
+            settling: back > 2 && self.clock.since(begun) < back.min(SETTLING_SECS_MAX) * 1000,
+        };
+        let present: Vec<(Packet, f64)> =
+            answers.answered(&now).map(|p| (*p, f64::from(p.packets))).collect();
         // What a host sends is stopped at the host, not by rules in routers.
-        let found = if way == Direction::Inbound && excess.packets.len() >= EVIDENCE_MIN {
+        let (found, holds) = if way == Direction::Inbound && excess.packets.len() >= EVIDENCE_MIN {
             let input = Input {
                 target: warm.target,
                 excess: &excess.packets,
                 normal: &normal,
+                answered: &present,
                 services: &services,
                 collateral_max: self.config.collateral_max,
                 rules_max: self.config.rules_max,
                 capabilities: &self.config.capabilities,
             };
-            choose(input, told, self.config.collateral_max_rate_limit)
+            weighed(&input, told, &known, self.config.collateral_max_rate_limit)
         } else {
-            Found::default()
+            (Found::default(), Vec::new())
         };
-        Findings { now, excess, normal, traits, parts, found, rate }
+        Findings { now, excess, normal, traits, parts, found, holds, answered, rate }
     }
 
     /// Seconds by which exports lag: the newest ones are not complete.
@@ -358,7 +403,8 @@ impl Detector {
 
     /// Puts findings into words.
     pub(crate) fn verdict(&self, active: &mut Active, findings: Findings, phase: Phase) -> Verdict {
-        let Findings { now, excess, normal, traits, parts, found, rate } = findings;
+        let Findings { now, excess, normal, traits, parts, found, holds, answered, rate } =
+            findings;
         let warm = self.warm_of(active.target);
         let way = active.way();
         active.peak.packets_per_sec = active.peak.packets_per_sec.max(rate.packets_per_sec);
@@ -374,12 +420,19 @@ impl Detector {
             coverage: found.coverage,
             known: warm.is_some_and(Warm::known),
             outbound: way == Direction::Outbound,
+            answered,
             ..numbers(&traits)
         };
+        let confidence = confidence(&evidence).min(suspicion(&parts));
         let candidates: Vec<Candidate> = found
             .rules
             .into_iter()
-            .map(|rule| Candidate {
+            .zip(holds)
+            .map(|(rule, (hold, sign))| Candidate {
+                hold: hold.or_else(|| {
+                    let agreed = sign || active.agrees(&rule.packets, confidence);
+                    (!agreed).then_some(Hold::OneLook)
+                }),
                 rate: matched(&now, rate, &rule.packets),
                 normal_bytes_per_sec: normal_bytes * rule.normal_bytes,
                 packets: rule.packets,
@@ -397,9 +450,9 @@ impl Detector {
             direction: way,
             family: family(&parts),
             vectors: vectors(&parts, over),
-            confidence: confidence(&evidence).min(suspicion(&parts)),
+            confidence,
             evidence_groups: groups(&evidence),
-            separable: found.coverage >= SEPARABLE_COVERAGE,
+            separable: separable(&candidates, found.coverage),
             rate,
             peak: active.peak,
             excess: over,
@@ -466,6 +519,50 @@ impl Detector {
     }
 }
 
+/// Whether rules that may be used, now or later, tell the excess from what is wanted.
+fn separable(candidates: &[Candidate], coverage: f64) -> bool {
+    let refused: f64 =
+        candidates.iter().filter(|c| c.hold.is_some_and(Hold::is_wanted)).map(|c| c.coverage).sum();
+    coverage - refused >= SEPARABLE_COVERAGE
+}
+
+/// Share of the excess that the target answers: of all that comes in, that much is answered, of which
+/// what is normal has its part.
+fn answered(answers: &Answers, now: &[Packet], excess: f64) -> Option<f64> {
+    if !answers.visible || excess <= 0.0 {
+        return None;
+    }
+    let all: Vec<&Packet> = now.iter().collect();
+    let Account { share, .. } = answers.of_packets(&all, false);
+    share.map(|share| ((share - (1.0 - excess)) / excess).clamp(0.0, 1.0))
+}
+
+/// The share of the excess that fits a signature which needs no baseline, less what the target asked for
+/// or answers: a port number is no proof.
+fn unasked(
+    parts: &[Part],
+    traits: &Traits,
+    answers: &Answers,
+    before: &[(Packet, f64)],
+    answered: Option<f64>,
+) -> f64 {
+    let asked = |port: u16| {
+        let then = before.iter().filter(|(p, _)| p.protocol == 17 && p.dst_port == port).count();
+        answers.asked(17, port) + then >= ASKED_MIN
+    };
+    let wanted: f64 = parts
+        .iter()
+        .filter(|part| part.signature.standalone)
+        .filter(|part| match part.signature.packets {
+            Packets::AnswersFrom(ports) => ports.iter().any(|port| asked(*port)),
+            _ => false,
+        })
+        .map(|part| part.share)
+        .sum();
+    let left = (traits.standalone - wanted).max(0.0);
+    left * (1.0 - answered.unwrap_or(0.0))
+}
+
 /// The declared services within a target that run, one for each protocol and port.
 fn services_of(inventory: &weir_model::Inventory, target: IpNet) -> Vec<Service> {
     if target.prefix_len() == target.max_prefix_len() {
@@ -504,6 +601,28 @@ fn choose(mut input: Input<'_>, told: &[Match], collateral_max_rate_limit: f64) 
     }
     let wider = synthesise(&input);
     if wider.coverage >= SEPARABLE_COVERAGE { wider } else { found }
+}
+
+/// Rules for the excess, each with why it must not be announced. Rules told before that are now known to
+/// cut what is wanted come last, and cover nothing: whoever has them in force must hear of it.
+fn weighed(
+    input: &Input<'_>,
+    told: &[Match],
+    known: &Knowledge<'_>,
+    collateral_max_rate_limit: f64,
+) -> (Found, Vec<(Option<Hold>, bool)>) {
+    let wanted = |m: &&Match| hold(m, known).0.is_some_and(Hold::is_wanted);
+    let (refused, told): (Vec<&Match>, Vec<&Match>) = told.iter().partition(wanted);
+    let told: Vec<Match> = told.into_iter().cloned().collect();
+    let mut found = choose(input.clone(), &told, collateral_max_rate_limit);
+    for m in refused {
+        if found.rules.iter().all(|rule| rule.packets != *m) {
+            let measured = measure(input, std::slice::from_ref(m)).rules;
+            found.rules.extend(measured.into_iter().map(|rule| Rule { coverage: 0.0, ..rule }));
+        }
+    }
+    let holds = found.rules.iter().map(|rule| hold(&rule.packets, known)).collect();
+    (found, holds)
 }
 
 /// What of the present a match holds for.

@@ -10,6 +10,7 @@
 //!             +--> quarantine --> baseline
 //! ```
 
+mod answers;
 mod baseline;
 mod calm;
 mod cell;
@@ -24,6 +25,7 @@ mod familiar;
 mod follow;
 mod foreknown;
 mod hash;
+mod hold;
 mod host;
 mod incident;
 mod intake;
@@ -38,11 +40,13 @@ mod seconds;
 mod series;
 mod shape;
 pub mod signature;
+mod signs;
 mod summary;
 mod synthesis;
 mod table;
 #[cfg(test)]
 mod tests;
+mod two_way;
 mod vectors;
 mod window;
 
@@ -66,9 +70,10 @@ use hash::FastMap;
 use host::{Idle, Warm};
 use incident::Active;
 use intake::{ColdCells, Pending, SWEEP, Service, ServiceKey};
-use metric::Significance;
+use metric::{OUTBOUND, Significance};
 use series::{Alarm, Kind};
 use table::{NONE, Table};
+use two_way::TwoWay;
 
 /// Counters of what the detector did and what it could not do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,6 +153,8 @@ pub struct Detector {
     judged: Option<Vec<confidence::Judged>>,
     /// Packets and variance of this slot, for the average sampling rate.
     seen: (u64, u64),
+    /// Whether exporters show what protected hosts send.
+    two_way: TwoWay,
     sampling: f64,
     exporters: Vec<String>,
     last_id: Option<IncidentId>,
@@ -195,6 +202,7 @@ impl Detector {
             evidence: Vec::new(),
             judged: None,
             seen: (0, 0),
+            two_way: TwoWay::default(),
             sampling: 1.0,
             exporters: Vec::new(),
             last_id: None,
@@ -242,6 +250,7 @@ impl Detector {
     #[expect(clippy::cast_precision_loss, reason = "a statistic, not an account")]
     fn tally(&mut self) {
         let (packets, variance) = std::mem::take(&mut self.seen);
+        self.two_way.tally(packets);
         if packets > 0 {
             let now = (variance as f64 / packets as f64).max(1.0);
             self.sampling += (now - self.sampling) * 0.1;
@@ -344,6 +353,7 @@ impl Detector {
             }
             warm.rest(slot, now);
             if warm.series.kind == Kind::Host {
+                self.two_way.vote(warm.series.mean(metric::PACKETS), warm.series.mean(OUTBOUND));
                 let kinds = pool::kinds(&self.inventory, warm.target);
                 if warm.series.learning(&self.config, now) {
                     warm.series.borrowed = self.pool.normal(kinds);
@@ -374,6 +384,9 @@ impl Detector {
             false
         });
         self.sweep[round] = list;
+        if round + 1 == SWEEP {
+            self.two_way.count();
+        }
     }
 
     /// Looks after a hundredth of all services: the seconds of one that fell silent must enter its

@@ -5,7 +5,7 @@
 //! Lengths of SYNs are those of 1,392 SYNs in the captures of the nDPI test suite: 60 octets 40 %,
 //! 52 33 %, 64 23 %, 48 3 %, 44 1.4 %, 40 none.
 
-use weir_model::{Direction, Fragment, Service};
+use weir_model::{Direction, Fragment, Range, Service};
 
 use crate::evidence::Packet;
 
@@ -36,9 +36,23 @@ pub(crate) fn packet(protocol: u8, sport: u16, dport: u16, length: u16, flags: u
         icmp_code: 0,
         ttl: 0,
         fragment: Fragment::None,
+        vague: false,
         local: 0,
         direction: Direction::Inbound,
     }
+}
+
+/// Lengths of a client's first QUIC packets: padded to datagrams of 1,200 octets at the least (RFC 9000
+/// §14.1), with 28 or 48 octets of headers.
+pub(crate) const QUIC_INITIAL: Range = Range { from: 1_228, to: 1_500 };
+
+/// New connections of QUIC: few among a server's packets, and all of its new visitors.
+pub(crate) fn quic_initials() -> Vec<(Packet, f64)> {
+    [1_228, 1_250, 1_258, 1_280, 1_378, 1_385]
+        .into_iter()
+        .zip(CLIENT_PORTS.iter().cycle())
+        .map(|(length, &sport)| (packet(17, sport, 443, length, 0), 1.0))
+        .collect()
 }
 
 /// SYNs to a port.

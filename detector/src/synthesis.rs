@@ -22,7 +22,7 @@ const GAIN_MIN: f64 = 0.04;
 const PACKETS_MIN: u32 = 5;
 
 /// What a search is given.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Input<'a> {
     /// Destination of all rules.
     pub(crate) target: IpNet,
@@ -30,6 +30,8 @@ pub(crate) struct Input<'a> {
     pub(crate) excess: &'a [(Packet, f64)],
     /// Normal packets with the number of packets they stand for.
     pub(crate) normal: &'a [(Packet, f64)],
+    /// Packets of the present that the target answers: wanted, whatever the alarm says.
+    pub(crate) answered: &'a [(Packet, f64)],
     /// Declared services of the target.
     pub(crate) services: &'a [Service],
     /// Largest collateral of all rules together.
@@ -111,9 +113,32 @@ struct Stratum {
 /// Where the search stands: all packets as columns.
 struct Search<'a> {
     input: &'a Input<'a>,
+    /// Packets of normal times, then those of the present that are answered.
+    wanted: Vec<(Packet, f64)>,
     train: Bits,
     prior: Vec<(Packet, f64)>,
     strata: Vec<Stratum>,
+}
+
+/// What a stratum counts beside its packets where nothing is imagined of it, in packets.
+const UNIMAGINED: f64 = 2.0;
+/// Share of normal packets from which a port is one that the target lives by, declared or not.
+const BUSY_MIN: f64 = 0.1;
+
+/// The target's busiest ports of its own, as protocol and port, without declared services, which are
+/// strata anyway.
+fn busy(input: &Input<'_>) -> Vec<(u8, u16)> {
+    let total: f64 = input.normal.iter().map(|(_, w)| w).sum();
+    let ports = input.normal.iter().filter(|(p, _)| matches!(p.protocol, 6 | 17));
+    let own = top(ports.map(|(p, w)| ((p.protocol, p.dst_port), *w)), 4);
+    let share = |of: (u8, u16)| {
+        let to = input.normal.iter().filter(|(p, _)| (p.protocol, p.dst_port) == of);
+        to.map(|(_, w)| w).sum::<f64>()
+    };
+    own.into_iter()
+        .filter(|of| of.1 != 0 && share(*of) >= BUSY_MIN * total)
+        .filter(|of| !input.services.iter().any(|s| (s.protocol, s.port) == *of))
+        .collect()
 }
 
 /// How much imagined packets count beside `seen` real ones, in packets.
@@ -126,14 +151,31 @@ impl<'a> Search<'a> {
         // Halves by content; all of it when there is too little to hold some back.
         let few = input.excess.len() < 24;
         let train = mark(input.excess.iter().map(|(p, _)| p), |p| few || p.hash & 1 == 0);
-        let mut search = Self { input, train, prior: Vec::new(), strata: Vec::new() };
+        let wanted = input.normal.iter().chain(input.answered).copied().collect();
+        let mut search = Self { input, wanted, train, prior: Vec::new(), strata: Vec::new() };
         search.stratum(prior::host(), |_| true);
+        search.answered();
+        for (protocol, port) in busy(input) {
+            let to = move |p: &Packet| p.protocol == protocol && p.dst_port == port;
+            search.stratum(Vec::new(), move |p| to(p) && !p.is_syn());
+            match (protocol, port) {
+                (6, _) => search.stratum(prior::syns(port), move |p| to(p) && p.is_syn()),
+                (_, 443) => search.stratum(prior::quic_initials(), move |p| {
+                    to(p) && prior::QUIC_INITIAL.contains(p.length())
+                }),
+                _ => {}
+            }
+        }
         for service in input.services.iter().take(prior::STRATA_SERVICES) {
             let (protocol, port) = (service.protocol, service.port);
             let to = move |p: &Packet| p.protocol == protocol && p.dst_port == port;
             search.stratum(prior::service(service), move |p| to(p) && !p.is_syn());
             if protocol == 6 {
                 search.stratum(prior::syns(port), move |p| to(p) && p.is_syn());
+            } else if port == 443 {
+                search.stratum(prior::quic_initials(), move |p| {
+                    to(p) && prior::QUIC_INITIAL.contains(p.length())
+                });
             }
         }
         search
@@ -144,22 +186,34 @@ impl<'a> Search<'a> {
         let room = BITS.saturating_sub(from);
         self.prior.extend(imagined.into_iter().take(room));
         let to = self.prior.len();
+        let normal = mark(self.input.normal.iter().map(|(p, _)| p), holds);
+        self.push_stratum(normal, from..to);
+    }
+
+    /// Those who are answered now: an alarm does not make them unwanted.
+    fn answered(&mut self) {
+        let history = mark(self.input.normal.iter().map(|(p, _)| p), |_| true);
+        let all = mark(self.wanted.iter().map(|(p, _)| p), |_| true);
+        let answered: Bits = std::array::from_fn(|i| all[i] & !history[i]);
+        self.push_stratum(answered, 0..0);
+    }
+
+    fn push_stratum(&mut self, normal: Bits, prior_at: std::ops::Range<usize>) {
         let mut prior = [0; BITS / 64];
-        for i in from..to {
+        for i in prior_at.clone() {
             prior[i / 64] |= 1 << (i % 64);
         }
-        let normal = mark(self.input.normal.iter().map(|(p, _)| p), holds);
         self.strata.push(Stratum {
             normal,
             normal_weight: self.normal_weight(&normal),
             seen: f64::from(ones(&normal)),
             prior,
-            prior_weight: self.prior[from..to].iter().map(|(_, w)| w).sum(),
+            prior_weight: self.prior[prior_at].iter().map(|(_, w)| w).sum(),
         });
     }
 
     fn normal_weight(&self, bits: &Bits) -> f64 {
-        each(bits).map(|i| self.input.normal[i].1).sum::<f64>() + 0.0
+        each(bits).map(|i| self.wanted[i].1).sum::<f64>() + 0.0
     }
 
     fn excess_weight(&self, bits: &Bits) -> f64 {
@@ -181,7 +235,7 @@ impl<'a> Search<'a> {
         Term {
             says,
             excess: mark(self.input.excess.iter().map(|(p, _)| p), &covers),
-            normal: mark(self.input.normal.iter().map(|(p, _)| p), &touches),
+            normal: mark(self.wanted.iter().map(|(p, _)| p), &touches),
             prior: mark(self.prior.iter().map(|(p, _)| p), &touches),
         }
     }
@@ -190,10 +244,14 @@ impl<'a> Search<'a> {
     fn collateral(&self, normal: &Bits, prior: &Bits) -> (f64, f64) {
         let mut worst = (0.0, f64::INFINITY);
         for stratum in &self.strata {
-            let strength = prior_strength(stratum.seen);
+            let imagined_too = stratum.prior_weight > 0.0;
+            let strength = if imagined_too { prior_strength(stratum.seen) } else { UNIMAGINED };
             let n = stratum.seen + strength;
-            let seen = if stratum.normal_weight > 0.0 {
-                self.normal_weight(&and(normal, &stratum.normal)) / stratum.normal_weight
+            let hit = and(normal, &stratum.normal);
+            // One packet of those who have no past may be of anybody.
+            let chance = !imagined_too && ones(&hit) < 2;
+            let seen = if stratum.normal_weight > 0.0 && !chance {
+                self.normal_weight(&hit) / stratum.normal_weight
             } else {
                 0.0
             };
@@ -542,8 +600,12 @@ const fn within(range: Range, p: &Packet) -> bool {
 }
 
 /// Whether a range would hit a fair share of a record's packets: a flow tells the shortest, the
-/// longest and the average length, or only the last, and what lies between is anybody's guess.
+/// longest and the average length, or only the last, and what lies between is anybody's guess. Where
+/// only the average is known nothing is known of single packets.
 fn touches(range: Range, p: &Packet) -> bool {
+    if p.vague {
+        return range.from <= p.length_max && p.length_min <= range.to;
+    }
     if [p.length_min, p.length_max, p.length()].into_iter().any(|l| range.contains(l)) {
         return true;
     }
@@ -593,8 +655,8 @@ impl Search<'_> {
         let total = self.excess_weight(&held).max(f64::MIN_POSITIVE);
         let n = f64::from(ones(&held));
         let octets = |bits: &Bits| -> f64 {
-            each(bits)
-                .map(|i| self.input.normal[i].1 * f64::from(self.input.normal[i].0.length()))
+            each(&and(bits, &self.strata[0].normal))
+                .map(|i| self.wanted[i].1 * f64::from(self.wanted[i].0.length()))
                 .sum()
         };
         let normal_octets = octets(&self.strata[0].normal).max(1.0);

@@ -32,6 +32,7 @@ fn verdict(id: u64, first_port: u16, at: Millis) -> Verdict {
             collateral_high: 0.01,
             rate: Rate::default(),
             normal_bytes_per_sec: 10_000.0,
+            hold: None,
         }
     };
     let rate = Rate { packets_per_sec: 1e5, bits_per_sec: 8e8 };

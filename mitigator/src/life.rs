@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use weir_bgp::guard::route;
 use weir_model::{
-    IncidentId, IncidentState, IpNet, Measure, Millis, Mitigation, MitigationState, Mode, Phase,
-    Rung, Verdict,
+    Hold, IncidentId, IncidentState, IpNet, Match, Measure, Millis, Mitigation, MitigationState,
+    Mode, Phase, Rung, Verdict,
 };
 
 use crate::Mitigator;
@@ -107,6 +107,7 @@ impl Mitigator {
             return;
         }
         self.weigh_all_refusals(entry, now);
+        self.spare_wanted(entry, verdict, now);
         let effect = self.feel(entry, verdict, now);
         let plan = self.plan_for(entry, verdict, now);
         if plan.step.is_none() {
@@ -120,6 +121,31 @@ impl Mitigator {
         }
         self.renew(entry, now);
         self.take_over(entry, now);
+    }
+
+    /// Withdraws rules that are now known to cut what the target answers, and does not use them again in
+    /// this incident.
+    fn spare_wanted(&mut self, entry: &mut Entry, verdict: &Verdict, now: Millis) {
+        let wanted: Vec<Match> = verdict
+            .candidates
+            .iter()
+            .filter(|c| c.hold.is_some_and(Hold::is_wanted))
+            .map(|c| c.packets.clone().normalise())
+            .collect();
+        let is_it = |m: &Mitigation| {
+            m.state == MitigationState::Active
+                && matches!(&m.measure, Measure::FlowSpec(f) if wanted.contains(&f.packets))
+        };
+        let hit: Vec<Measure> =
+            entry.live().filter(|m| is_it(m)).map(|m| route(&m.measure)).collect();
+        if hit.is_empty() {
+            return;
+        }
+        entry.banned.extend(hit);
+        let why = Hold::Answered.why();
+        self.ledger.record(&mut entry.incident, "roll-back", why.to_owned(), now);
+        self.end(entry, is_it, MitigationState::Withdrawn, &format!("rolled back: {why}"), now);
+        entry.watch = None;
     }
 
     /// Keeps the verdict as the incident's, says when its family changes, reopens what was closed.

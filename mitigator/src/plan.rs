@@ -3,7 +3,7 @@
 //! Pure arithmetic on a verdict; nothing here knows what is in force.
 
 use weir_bgp::guard::Guard;
-use weir_model::{Action, Candidate, Direction, Filter, Measure, Policy, Rung, Verdict};
+use weir_model::{Action, Candidate, Direction, Filter, Hold, Measure, Policy, Rung, Verdict};
 
 use crate::carve::pieces;
 use crate::config::{Config, RungConfig};
@@ -93,6 +93,9 @@ pub(crate) fn plan(verdict: &Verdict, situation: &Situation<'_>) -> Plan {
             format!("confidence {} is below {}", verdict.confidence, config.rate_limit_confidence);
         return Plan::alert(verdict, why);
     }
+    if let Some(hold) = held(verdict) {
+        return Plan::alert(verdict, hold.why().into());
+    }
     let mut best: Option<Plan> = None;
     let mut reasons: Vec<String> = Vec::new();
     for (index, step) in config.ladder.iter().enumerate().skip(situation.from_step) {
@@ -134,6 +137,13 @@ pub(crate) fn plan(verdict: &Verdict, situation: &Situation<'_>) -> Plan {
         }
     }
     best.unwrap_or_else(|| Plan::alert(verdict, reasons.join("; ")))
+}
+
+/// Why nothing is done yet, or at all: the rules that tell the excess are all held back. Then nothing
+/// harder is done either, which would cut the same traffic and more.
+fn held(verdict: &Verdict) -> Option<Hold> {
+    let all = !verdict.candidates.is_empty() && verdict.candidates.iter().all(|c| c.hold.is_some());
+    all.then(|| verdict.candidates.iter().find_map(|c| c.hold)).flatten()
 }
 
 fn allowed(
@@ -273,6 +283,10 @@ fn filters(
         let room = situation.config.max_rules_per_incident.saturating_sub(chosen.len());
         if room == 0 {
             break;
+        }
+        if let Some(hold) = candidate.hold {
+            hold.why().clone_into(&mut why);
+            continue;
         }
         let packets = candidate.packets.clone().normalise();
         if !verdict.target.contains(&packets.dst) {

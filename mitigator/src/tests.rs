@@ -44,6 +44,7 @@ pub(crate) fn candidate(src_port: u16, coverage: f64, collateral: f64) -> Candid
         collateral_high: collateral + 0.01,
         rate: Rate::default(),
         normal_bytes_per_sec: 200_000.0,
+        hold: None,
     }
 }
 

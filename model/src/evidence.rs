@@ -55,6 +55,8 @@ pub struct Evidence {
     pub sources: f64,
     /// Packets that went back for each one in excess, as far as both ways are seen.
     pub response: Option<f64>,
+    /// Share that the target answers, by who is answered (0-1); `None` when too little was seen to say.
+    pub answered: Option<f64>,
     /// Share from source prefixes (/24, /48) that the target knows from normal times.
     pub seen_before: Option<f64>,
     /// Spread of the TTL on arrival, as entropy in bits: forged packets of one sender have one, or

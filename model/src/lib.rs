@@ -55,7 +55,8 @@ pub use snapshot::{
 };
 pub use time::{Millis, SLICE_MS};
 pub use verdict::{
-    Candidate, Family, Goodput, IncidentId, Metric, Phase, Rate, Reason, TopEntry, Vector, Verdict,
+    Candidate, Family, Goodput, Hold, IncidentId, Metric, Phase, Rate, Reason, TopEntry, Vector,
+    Verdict,
 };
 
 /// Re-exported so that every crate speaks of the same prefix type.

@@ -213,6 +213,47 @@ pub struct Reason {
     pub service: Option<(u8, u16)>,
 }
 
+/// Why a match must not be announced, or not yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub enum Hold {
+    /// The target answers those who send what it matches: the traffic is wanted.
+    Answered,
+    /// Those who send what it matches are those who sent in normal times.
+    Familiar,
+    /// Too few packets were seen to say whether they are answered.
+    Undecided,
+    /// A second look must agree first.
+    OneLook,
+    /// Exporters show only what comes in, and nothing but the volume speaks for an attack.
+    OneWay,
+    /// Nothing is known of the target yet, and nothing but the volume speaks for an attack.
+    Learning,
+    /// A tunnel of a few senders: its protocol says nothing of what it carries.
+    Tunnel,
+}
+
+impl Hold {
+    /// For people: what the rule waits for, or why it is refused.
+    pub const fn why(self) -> &'static str {
+        match self {
+            Self::Answered => "the target answers this traffic",
+            Self::Familiar => "the senders are those of normal times",
+            Self::Undecided => "not yet known whether the target answers this traffic",
+            Self::OneLook => "waits for a second look to agree",
+            Self::OneWay => "answers cannot be seen here, and volume alone proves nothing",
+            Self::Learning => "the target is not known yet, and volume alone proves nothing",
+            Self::Tunnel => "a tunnel of a few senders",
+        }
+    }
+
+    /// Whether the traffic is known to be wanted: a rule in force that hits it does harm.
+    pub const fn is_wanted(self) -> bool {
+        matches!(self, Self::Answered | Self::Familiar)
+    }
+}
+
 /// A match the detector would use, with what it would cost.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
@@ -231,6 +272,9 @@ pub struct Candidate {
     pub rate: Rate,
     /// Octets a second that the same match carries in normal times: rate limits start from it.
     pub normal_bytes_per_sec: f64,
+    /// Why it must not be announced, or not yet.
+    #[serde(default)]
+    pub hold: Option<Hold>,
 }
 
 /// Traffic that looks like the target's own customers: declared services, sources or shapes seen

@@ -21,6 +21,7 @@ fn search(excess: &[Packet], normal: &[Packet], services: &[Service]) -> Found {
         target: "203.0.113.7/32".parse().unwrap(),
         excess: &weigh(excess),
         normal: &weigh(normal),
+        answered: &[],
         services,
         collateral_max: 0.01,
         rules_max: 4,

@@ -126,6 +126,7 @@ fn verdict(front: &Front, id: IncidentId, phase: Phase, mbps: f64, at: Millis) -
         collateral_high: front.collateral + 0.01,
         rate: bits(mbps * front.coverage),
         normal_bytes_per_sec: 50_000.0,
+        hold: None,
     };
     Verdict {
         incident: id,

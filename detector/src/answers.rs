@@ -1,0 +1,363 @@
+//! Who is answered: traffic that a host answers is wanted until proven otherwise, whatever its protocol
+//! and port.
+//!
+//! What counts is *who* is answered, not how much: a flood on a game port leaves the port's proportion
+//! of packets out to packets in nearly as it was, while none of those who flood is among those who are
+//! answered. Two measures, both independent of the sampling rate:
+//!
+//! - a packet in is **answered** when something went back to its network (/24, /48) from the same local
+//!   port, or to the same remote port: the target asks from changing ports;
+//! - the **collision share** `a = [pairs(in,out) / (n_in n_out)] / [pairs(out,out) / (n_out (n_out - 1) / 2)]`,
+//!   where a pair is two packets with the same remote network: 1 where those who send are those who
+//!   are answered, 0 where they are others. It speaks where sampling is too thin for single flows.
+//!
+//! What any attack makes a host send is no answer: RSTs, bare SYN-ACKs (SYN cookies) and ICMP.
+
+use weir_model::{Fragment, Match};
+
+use crate::evidence::Packet;
+use crate::hash::FastMap;
+use crate::synthesis::hits;
+
+/// Answered packets from which it is no chance that a network of the senders is also answered.
+const PAIRS_MIN: usize = 2;
+/// Share of what is answered at the target from which a rule cuts wanted traffic.
+const OF_ANSWERED: f64 = 0.02;
+/// Share of what a rule matches that may be answered.
+const OF_MATCHED: f64 = 0.05;
+/// Collision share from which those who send are those who are answered.
+const COLLISIONS: f64 = 0.3;
+/// Least packets out for each one in of traffic that is answered at all.
+const PROPORTION: f64 = 0.02;
+/// Packets in without anything going back from which traffic is unanswered (99 %), where one in ten
+/// would be answered: `4.6 / 0.1`.
+const UNANSWERED_MIN: usize = 46;
+/// The same for one sender or a few, whose transfer may have one packet in fifty answered.
+const UNANSWERED_FEW_MIN: usize = 230;
+/// Pairs that must have been expected and be absent (99 %): `-ln 0.01`.
+const EXPECTED_MIN: f64 = 4.6;
+/// Packets that one record stands for up to which records are as good as whole packets: then even
+/// the answer to a forged query is seen, and only who goes on after it is answered.
+const DENSE_MAX: u32 = 32;
+
+/// What is known of the answers to some traffic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Those who send it are answered.
+    Answered,
+    /// It is not answered, for certain.
+    Unanswered,
+    /// Too little was seen to say.
+    #[default]
+    Unknown,
+}
+
+/// The numbers behind a [`Standing`].
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Account {
+    pub(crate) standing: Standing,
+    /// Share of the packets that is answered, 0-1; `None` when it is not known.
+    pub(crate) share: Option<f64>,
+    /// Whether anything at all went back on the reversed match.
+    pub(crate) silent: bool,
+}
+
+/// Whether a packet that a target sent answers somebody.
+const fn is_answer(p: &Packet) -> bool {
+    match p.protocol {
+        // RST, or SYN and ACK without more: what any SYN or ACK to a port brings about.
+        6 => p.tcp_flags & 0x04 == 0 && p.tcp_flags & 0x12 != 0x12,
+        1 | 58 => false,
+        _ => true,
+    }
+}
+
+/// Remote network, protected address (last 32 bits), protocol.
+type Network = (u128, u32, u8);
+
+const fn network(p: &Packet) -> Network {
+    (src_prefix(p), p.local, p.protocol)
+}
+
+const fn src_prefix(p: &Packet) -> u128 {
+    if p.src >> 32 == 0xffff { p.src >> 8 } else { p.src >> 80 }
+}
+
+/// A conversation as far as its network is known: with the port that both ways share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Port {
+    Local(u16),
+    Remote(u16),
+    Any,
+}
+
+/// What a target sent lately that answers somebody, ready to be asked.
+#[derive(Debug, Default)]
+pub(crate) struct Answers {
+    sent: Vec<Packet>,
+    /// First slot in which something went to a network, by the port that both ways share.
+    first: FastMap<(Network, Port), u64>,
+    /// Whether what the target sends is seen at all: many routers export one direction only.
+    pub(crate) visible: bool,
+}
+
+impl Answers {
+    /// Of what a target sent in the present.
+    pub(crate) fn new(sent: Vec<Packet>, visible: bool) -> Self {
+        let sent: Vec<Packet> = sent.into_iter().filter(is_answer).collect();
+        let mut first: FastMap<(Network, Port), u64> = FastMap::default();
+        for p in &sent {
+            // `src_port` is the target's own here, `dst_port` the far end's.
+            for port in [Port::Local(p.src_port), Port::Remote(p.dst_port), Port::Any] {
+                let at = first.entry((network(p), port)).or_insert(p.slot);
+                *at = p.slot.min(*at);
+            }
+        }
+        Self { sent, first, visible }
+    }
+
+    /// Whether a packet in belongs to a conversation with its network.
+    pub(crate) fn is_answered(&self, p: &Packet) -> bool {
+        let first = |port| self.first.get(&(network(p), port)).copied();
+        let found = if p.fragment == Fragment::Later {
+            first(Port::Any)
+        } else {
+            let (local, remote) = (first(Port::Local(p.dst_port)), first(Port::Remote(p.src_port)));
+            match (local, remote) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            }
+        };
+        // Where every packet is seen a forged query has its answer, too; but nobody goes on after it.
+        found.is_some_and(|first| p.packets > DENSE_MAX || first < p.slot)
+    }
+
+    /// Packets of `inbound` that are answered.
+    pub(crate) fn answered<'p>(
+        &'p self,
+        inbound: &'p [Packet],
+    ) -> impl Iterator<Item = &'p Packet> + 'p {
+        inbound.iter().filter(|p| self.is_answered(p))
+    }
+
+    /// Whether the target sent anything to this remote port of a protocol: it asked.
+    pub(crate) fn asked(&self, protocol: u8, port: u16) -> usize {
+        self.sent.iter().filter(|p| p.protocol == protocol && p.dst_port == port).count()
+    }
+
+    /// The account of what a match holds for, of all that came in; with `few` senders more must be
+    /// seen before it counts as unanswered.
+    pub(crate) fn of_match(&self, inbound: &[Packet], m: &Match, few: bool) -> Account {
+        let matched: Vec<&Packet> = inbound.iter().filter(|p| hits(m, p)).collect();
+        let reverse: Vec<&Packet> = self.sent.iter().filter(|p| reversed(m, p)).collect();
+        let all: f64 = self.answered(inbound).map(weight).sum();
+        self.account(&matched, &reverse, all, few)
+    }
+
+    /// The account of some packets that came in, which are of any kind.
+    pub(crate) fn of_packets(&self, inbound: &[&Packet], few: bool) -> Account {
+        let protocols: Vec<u8> = inbound.iter().map(|p| p.protocol).collect();
+        let reverse: Vec<&Packet> =
+            self.sent.iter().filter(|p| protocols.contains(&p.protocol)).collect();
+        self.account(inbound, &reverse, f64::INFINITY, few)
+    }
+
+    /// `all` is the weight of everything that is answered at the target.
+    fn account(&self, inbound: &[&Packet], reverse: &[&Packet], all: f64, few: bool) -> Account {
+        if inbound.is_empty() {
+            return Account::default();
+        }
+        let answered: Vec<&&Packet> = inbound.iter().filter(|p| self.is_answered(p)).collect();
+        let matched: f64 = inbound.iter().map(|p| weight(p)).sum();
+        let hit: f64 = answered.iter().map(|p| weight(p)).sum();
+        let share = hit / matched.max(f64::MIN_POSITIVE);
+        // One record of a flow may be all there is of a transfer.
+        let enough = answered.len() >= PAIRS_MIN || (share >= 0.5 && !answered.is_empty());
+        let pairs = Pairs::count(inbound, reverse);
+        let collisions = pairs.collisions();
+        let proportion = reverse.iter().map(|p| weight(p)).sum::<f64>() / matched.max(1.0);
+        let by_who = collisions.is_some_and(|a| a >= COLLISIONS) && proportion >= PROPORTION;
+        let silent = reverse.is_empty();
+        if enough && (share >= OF_MATCHED || hit >= OF_ANSWERED * all) || by_who {
+            let by_who = collisions.filter(|_| by_who).unwrap_or(0.0).min(1.0);
+            return Account {
+                standing: Standing::Answered,
+                share: Some(share.max(by_who)),
+                silent,
+            };
+        }
+        let enough = if few { UNANSWERED_FEW_MIN } else { UNANSWERED_MIN };
+        let unanswered = (silent && inbound.len() >= enough) || pairs.expected() >= EXPECTED_MIN;
+        Account {
+            standing: if unanswered { Standing::Unanswered } else { Standing::Unknown },
+            share: unanswered.then_some(share),
+            silent,
+        }
+    }
+}
+
+/// Packets that a record stands for.
+fn weight(p: &Packet) -> f64 {
+    f64::from(p.packets)
+}
+
+/// Whether a packet that the target sent goes the other way of a match: ports change sides, lengths
+/// and flags are the sender's own.
+fn reversed(m: &Match, p: &Packet) -> bool {
+    let any = |list: &[weir_model::Range], value: u16| {
+        list.is_empty() || list.iter().any(|r| r.contains(value))
+    };
+    (m.protocols.is_empty() || m.protocols.contains(&p.protocol))
+        && any(&m.src_ports, p.dst_port)
+        && any(&m.dst_ports, p.src_port)
+        && m.src.is_none_or(|net| net.contains(&crate::evidence::narrow(p.src)))
+}
+
+/// How often two packets have the same remote network.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Pairs {
+    /// Packets on either side.
+    first: f64,
+    second: f64,
+    /// Pairs between both.
+    between: f64,
+    /// Pairs within the second.
+    within: f64,
+}
+
+impl Pairs {
+    /// Counts over networks.
+    pub(crate) fn count(first: &[&Packet], second: &[&Packet]) -> Self {
+        let mut by: FastMap<Network, (f64, f64)> = FastMap::default();
+        for p in first {
+            by.entry(network(p)).or_default().0 += 1.0;
+        }
+        for p in second {
+            by.entry(network(p)).or_default().1 += 1.0;
+        }
+        // Whole numbers: their order does not show in the sums.
+        let (between, within) = by.values().fold((0.0, 0.0), |(between, within), (a, b)| {
+            (between + a * b, within + b * (b - 1.0) / 2.0)
+        });
+        #[expect(clippy::cast_precision_loss, reason = "bounded by the size of the samples")]
+        let (first, second) = (first.len() as f64, second.len() as f64);
+        Self { first, second, between, within }
+    }
+
+    /// The collision share, from two pairs on.
+    #[expect(clippy::cast_precision_loss, reason = "two")]
+    pub(crate) fn collisions(&self) -> Option<f64> {
+        if self.between < PAIRS_MIN as f64 {
+            return None;
+        }
+        let within = self.within.max(0.5) / (self.second * (self.second - 1.0) / 2.0).max(1.0);
+        Some(self.between / (self.first * self.second) / within)
+    }
+
+    /// Pairs to be expected between both if the first were drawn from the population of the second.
+    pub(crate) fn expected(&self) -> f64 {
+        if self.second < 1.0 { 0.0 } else { 2.0 * self.first * self.within / self.second }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evidence::tests::{inbound, sample};
+    use weir_model::{Direction, IpNet, Range};
+
+    /// A packet in from the `n`th player, and one that goes back.
+    fn player(n: u32, slot: u64) -> (Packet, Packet) {
+        let src = 0x0a00_0000 + n * 61;
+        let mut s = sample(src, 40_000, 17, 51_820, 900);
+        let packet = inbound(&s, slot);
+        std::mem::swap(&mut s.record.src, &mut s.record.dst);
+        std::mem::swap(&mut s.record.src_port, &mut s.record.dst_port);
+        (packet, Packet::new(&s, slot, Direction::Outbound))
+    }
+
+    fn forged(n: u32) -> Packet {
+        let src = n.wrapping_mul(2_654_435_761) | 0x8000_0000;
+        inbound(&sample(src, 40_000, 17, 51_820, 900), 5)
+    }
+
+    fn rule() -> Match {
+        Match {
+            protocols: vec![17],
+            dst_ports: vec![Range::exact(51_820)],
+            ..Match::to("203.0.113.7/32".parse::<IpNet>().unwrap())
+        }
+    }
+
+    #[test]
+    fn a_rule_on_those_who_are_answered_cuts_wanted_traffic() {
+        let (now, sent): (Vec<_>, Vec<_>) = (0..80).map(|n| player(n % 40, 5)).unzip();
+        let answers = Answers::new(sent, true);
+        let account = answers.of_match(&now, &rule(), false);
+        assert_eq!(account.standing, Standing::Answered);
+        assert_eq!(account.share, Some(1.0));
+    }
+
+    #[test]
+    fn forged_senders_are_not_those_who_are_answered() {
+        let sent: Vec<_> = (0..120).map(|n| player(n % 40, 5).1).collect();
+        let now: Vec<_> = (0..200).map(forged).collect();
+        let answers = Answers::new(sent, true);
+        assert_eq!(answers.of_match(&now, &rule(), false).standing, Standing::Unanswered);
+        // Of few packets nobody can tell.
+        let few = answers.of_match(&now[..3], &rule(), false);
+        assert_eq!((few.standing, few.share), (Standing::Unknown, None));
+    }
+
+    #[test]
+    fn sampling_too_thin_for_flows_still_tells_who_is_answered() {
+        // A hundred networks of players; no packet in has its own answer in the sample, for other hosts
+        // of the same networks were drawn, on other ports.
+        let of = |n: u32, port: u16| {
+            let mut s = sample(0x0a00_0000 + (n % 20) * 256 + n % 7, 1000 + port, 17, 51_820, 90);
+            s.record.src_port = 1000 + port;
+            s
+        };
+        let now: Vec<_> = (0..60).map(|n| inbound(&of(n * 7, 1), 5)).collect();
+        let sent: Vec<_> = (0..60)
+            .map(|n| {
+                let mut s = of(n * 11, 2);
+                std::mem::swap(&mut s.record.src, &mut s.record.dst);
+                s.record.dst_port = 1002;
+                // Another local port: not answered by the flow.
+                s.record.src_port = 51_821;
+                Packet::new(&s, 5, Direction::Outbound)
+            })
+            .collect();
+        let answers = Answers::new(sent, true);
+        assert_eq!(answers.answered(&now).count(), 0);
+        let bare = Match { dst_ports: Vec::new(), ..rule() };
+        assert_eq!(answers.of_match(&now, &bare, false).standing, Standing::Answered);
+    }
+
+    #[test]
+    fn a_reset_or_a_syn_cookie_is_no_answer() {
+        let reply = |flags: u8| {
+            let mut s = sample(7, 25_565, 6, 40_000, 40);
+            s.record.tcp_flags = flags;
+            Packet::new(&s, 1, Direction::Outbound)
+        };
+        assert_eq!(Answers::new([0x04, 0x14, 0x12].map(reply).to_vec(), true).sent.len(), 0);
+        assert_eq!(Answers::new([0x10, 0x18].map(reply).to_vec(), true).sent.len(), 2);
+    }
+
+    #[test]
+    fn where_every_packet_is_seen_the_answer_to_a_forged_query_proves_nothing() {
+        let dense = |(mut a, mut b): (Packet, Packet)| {
+            (a.packets, b.packets) = (1, 1);
+            (a, b)
+        };
+        // One query each, answered in the same slot.
+        let once: Vec<_> = (0..100).map(|n| dense(player(n * 300, 5))).collect();
+        let (now, sent): (Vec<_>, Vec<_>) = once.into_iter().unzip();
+        assert_eq!(Answers::new(sent.clone(), true).answered(&now).count(), 0);
+        // Who goes on after the answer has received it.
+        let later: Vec<_> = (0..100).map(|n| dense(player(n * 300, 9)).0).collect();
+        assert_eq!(Answers::new(sent, true).answered(&later).count(), 100);
+    }
+}
