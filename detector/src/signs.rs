@@ -251,7 +251,7 @@ mod tests {
     #[test]
     fn ordinary_traffic_shows_none() {
         // Players of four hundred networks, a backup through a tunnel, a poller, a resolver.
-        assert_eq!(told(300, |i| sample(i % 400 * 256, 4000, 17, 28_015, 90)), None);
+        assert_eq!(told(300, |i| sample(anybody(i) % 400 * 256, 4000, 17, 28_015, 90)), None);
         assert_eq!(told(300, |_| sample(7, 51_820, 17, 51_820, 1420)), None);
         assert_eq!(told(300, |i| sample(i % 3, 0, 47, 0, 1400)), None);
         assert_eq!(told(300, |i| sample(i % 60 * 256, 161, 17, 40_000, 400)), None);
