@@ -409,6 +409,11 @@ impl Profile {
         aged.cut(AGED_MAX);
     }
 
+    /// What is kept of the present, in no order.
+    pub(crate) fn present(&self) -> impl Iterator<Item = &Packet> {
+        self.now.iter().map(|k| &k.packet)
+    }
+
     /// What arrived in the last `slots` slots, in an order that depends on content only.
     pub(crate) fn latest(&self, slot: u64, slots: u64) -> Vec<Packet> {
         let mut now: Vec<Packet> =

@@ -20,6 +20,11 @@ impl Detector {
         let ids: Vec<IncidentId> = self.incidents.keys().copied().collect();
         for id in ids {
             let Some(mut active) = self.incidents.remove(&id) else { continue };
+            if self.is_blind(&active) {
+                self.blind(&mut active, out);
+                self.incidents.insert(id, active);
+                continue;
+            }
             if self.over(&mut active) {
                 self.by_target.remove(&(active.target, active.way()));
                 self.evidence.extend(active.fresh(self.clock, 0));
@@ -42,6 +47,27 @@ impl Detector {
                 self.evidence.extend(active.fresh(self.clock, EVIDENCE_KEPT_MS));
             }
             self.incidents.insert(id, active);
+        }
+    }
+
+    /// Whether those who told of an incident are silent.
+    fn is_blind(&self, active: &Active) -> bool {
+        active.carriers.iter().any(|id| self.liveness.is_silent(*id, self.clock))
+    }
+
+    /// Once a second: nothing is known of the attack, so that what was said stays, and no silence counts.
+    fn blind(&self, active: &mut Active, out: &mut Vec<Verdict>) {
+        active.open_second = active.open_second.max(self.watermark.secs());
+        active.quiet = 0;
+        active.doubted = None;
+        if self.clock.since(active.said) < 1000 {
+            return;
+        }
+        active.said = self.clock;
+        if let Some(last) = &mut active.last {
+            last.phase = Phase::Blind;
+            last.at = self.clock;
+            out.push(last.clone());
         }
     }
 

@@ -74,6 +74,8 @@ pub(crate) struct Warm {
     pub(crate) told: u64,
     /// No alarm is judged before this instant.
     pub(crate) look_after: Millis,
+    /// Exporters that carry its traffic, as far as was last seen.
+    pub(crate) carriers: Vec<u16>,
 }
 
 impl Warm {
@@ -90,6 +92,7 @@ impl Warm {
             compared: 0,
             told: 0,
             look_after: Millis(0),
+            carriers: Vec::new(),
         }
     }
 
@@ -103,6 +106,14 @@ impl Warm {
         self.sent.set_horizon(horizon);
         self.profile.tick(now / 60, suspected);
         self.sent.tick(now / 60, suspected);
+    }
+
+    /// Notes which exporters carry its traffic, while there is any.
+    pub(crate) fn carried_by(&mut self, carriers: Vec<u16>) {
+        if !carriers.is_empty() {
+            self.carriers = carriers;
+            self.carriers.shrink_to_fit();
+        }
     }
 
     /// Gives back memory that is not needed while nothing happens.

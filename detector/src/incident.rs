@@ -27,6 +27,8 @@ pub(crate) struct Active {
     pub(crate) alarm: Alarm,
     /// Below these values it is quiet: of all metrics, as thresholds were when it opened.
     pub(crate) limits: [f64; METRICS],
+    /// Exporters that carried it when it was last looked at.
+    pub(crate) carriers: Vec<u16>,
     /// Whether single seconds vary too much to be judged one by one.
     pub(crate) smooth: bool,
     /// What was last said.
@@ -82,6 +84,7 @@ impl Active {
             target,
             alarm,
             limits,
+            carriers: Vec::new(),
             smooth,
             last: None,
             said: now,

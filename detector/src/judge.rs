@@ -17,6 +17,7 @@ use crate::incident::Active;
 use crate::metric::{BITS, OUTBOUND, PACKETS, is_bits, values};
 use crate::series::Alarm;
 use crate::signature::Packets;
+use crate::silent::carriers;
 use crate::synthesis::{Found, Input, Rule, hits, measure, synthesise};
 use crate::vectors::{
     Excess, Part, Traits, excess, family, parts, spread, top_sources, traits, vectors,
@@ -407,6 +408,10 @@ impl Detector {
             findings;
         let warm = self.warm_of(active.target);
         let way = active.way();
+        let carriers = carriers(excess.packets.iter().map(|(p, _)| p));
+        if !carriers.is_empty() {
+            active.carriers = carriers;
+        }
         active.peak.packets_per_sec = active.peak.packets_per_sec.max(rate.packets_per_sec);
         active.peak.bits_per_sec = active.peak.bits_per_sec.max(rate.bits_per_sec);
         let over = Rate {

@@ -41,6 +41,7 @@ mod series;
 mod shape;
 pub mod signature;
 mod signs;
+mod silent;
 mod summary;
 mod synthesis;
 mod table;
@@ -72,8 +73,10 @@ use incident::Active;
 use intake::{ColdCells, Pending, SWEEP, Service, ServiceKey};
 use metric::{OUTBOUND, Significance};
 use series::{Alarm, Kind};
+use silent::{Liveness, carriers};
 use table::{NONE, Table};
 use two_way::TwoWay;
+use window::SLOTS_PER_SEC;
 
 /// Counters of what the detector did and what it could not do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,6 +160,8 @@ pub struct Detector {
     two_way: TwoWay,
     sampling: f64,
     exporters: Vec<String>,
+    /// When exporters last spoke.
+    liveness: Liveness,
     last_id: Option<IncidentId>,
     /// Clock of the last slot; 0 before the first.
     clock: Millis,
@@ -205,6 +210,7 @@ impl Detector {
             two_way: TwoWay::default(),
             sampling: 1.0,
             exporters: Vec::new(),
+            liveness: Liveness::default(),
             last_id: None,
             clock: Millis(0),
             watermark: Millis(0),
@@ -351,6 +357,11 @@ impl Detector {
                 self.profiles += usize::from(warm.detailed);
                 self.counters.profiles_refused += u64::from(!warm.detailed);
             }
+            // What a silent exporter does not tell must not become normal.
+            warm.carried_by(carriers(warm.profile.present()));
+            if warm.carriers.iter().any(|id| self.liveness.is_silent(*id, self.clock)) {
+                warm.series.suspect(now + SWEEP as u64 / SLOTS_PER_SEC + 1);
+            }
             warm.rest(slot, now);
             if warm.series.kind == Kind::Host {
                 self.two_way.vote(warm.series.mean(metric::PACKETS), warm.series.mean(OUTBOUND));
@@ -419,8 +430,9 @@ impl Detector {
         self.judged.replace(Vec::new()).unwrap_or_default()
     }
 
-    /// Names of exporters by their number.
+    /// Names of exporters by their number, and when they last spoke.
     pub fn exporters(&mut self, exporters: &[ExporterStatus]) {
+        self.liveness.take(exporters);
         for exporter in exporters {
             let at = usize::from(exporter.id.0);
             if self.exporters.len() <= at {

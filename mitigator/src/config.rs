@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use weir_model::{LadderStep, Mode, Rate, Rung};
+use weir_model::{LadderStep, Mode, Rung, Verdict};
 
 use crate::notify::{ScrubberConfig, WebhookConfig, WebhookError};
 
@@ -24,6 +24,10 @@ pub struct RungConfig {
     /// Also allowed from this many packets a second, for floods of small packets; off when absent.
     #[serde(default)]
     pub above_packets_per_sec: Option<u64>,
+    /// Also allowed from this many SYNs a second in a SYN flood: a few thousand of them, hardly a
+    /// megabit, fill a server's backlog; off when absent.
+    #[serde(default)]
+    pub above_syns_per_sec: Option<u64>,
     /// How long the step is kept after the attack has ended, seconds.
     #[serde(default = "RungConfig::default_hold_secs")]
     pub hold_secs: u64,
@@ -34,9 +38,9 @@ impl RungConfig {
         30
     }
 
-    /// Whether this step is allowed at such a volume.
-    pub fn allows(&self, rate: Rate) -> bool {
-        self.shown().allows(rate)
+    /// Whether this step is allowed against an attack of this volume.
+    pub fn allows(&self, verdict: &Verdict) -> bool {
+        self.shown().allows(verdict)
     }
 
     /// The step as it is shown.
@@ -45,6 +49,7 @@ impl RungConfig {
             rung: self.rung,
             above_bits_per_sec: self.above_bits_per_sec,
             above_packets_per_sec: self.above_packets_per_sec,
+            above_syns_per_sec: self.above_syns_per_sec,
             hold_secs: self.hold_secs,
         }
     }
@@ -86,8 +91,13 @@ pub struct Config {
     pub rate_limit_collateral_max: f64,
     /// Rate limits pass this many times what the match carries in normal times.
     pub rate_limit_factor: f64,
-    /// Least rate limit, octets a second.
+    /// Least rate limit, octets a second; ten times as much below `full_confidence`, so that a verdict
+    /// that is wrong leaves a service alive.
     pub rate_limit_floor_bytes_per_sec: u64,
+    /// Where packets are small, an octet limit is a generous one: one that would pass more than so many
+    /// packets a second of a flood becomes a drop where a drop is allowed, else a limit of so many
+    /// packets of the flood's average length. More is passed only where more is normal.
+    pub rate_limit_packets_max: u64,
     /// What a host can take, layer-3 bits a second: a step fits when it leaves no more.
     pub host_limit_bits_per_sec: u64,
     /// What the protected links can take in all, layer-3 bits a second; unknown when absent.
@@ -147,6 +157,11 @@ impl Default for Config {
                 Rung::Drop => Some(100_000),
                 Rung::Rtbh | Rung::Scrub => None,
             },
+            above_syns_per_sec: match rung {
+                Rung::RateLimit => Some(1_000),
+                Rung::Drop => Some(20_000),
+                Rung::Rtbh | Rung::Scrub => None,
+            },
             hold_secs,
         };
         Self {
@@ -166,6 +181,7 @@ impl Default for Config {
             rate_limit_collateral_max: 0.05,
             rate_limit_factor: 1.5,
             rate_limit_floor_bytes_per_sec: 125_000,
+            rate_limit_packets_max: 1_000,
             host_limit_bits_per_sec: 1_000_000_000,
             link_limit_bits_per_sec: None,
             rtbh_when_inseparable: false,
@@ -269,6 +285,7 @@ impl Config {
             ("full_confidence", f64::from(self.full_confidence), 1.0, 100.0),
             ("drop_evidence_groups", f64::from(self.drop_evidence_groups), 0.0, 16.0),
             ("host_limit_bits_per_sec", self.host_limit_bits_per_sec as f64, 1.0, 1e15),
+            ("rate_limit_packets_max", self.rate_limit_packets_max as f64, 1.0, 1e9),
             ("max_rules_per_incident", self.max_rules_per_incident as f64, 1.0, 64.0),
             ("max_incidents", self.max_incidents as f64, 1.0, 100_000.0),
             ("webhook (number)", self.webhooks.len() as f64, 0.0, RECEIVERS_MAX),

@@ -75,6 +75,10 @@ pub(crate) struct Entry {
     pub(crate) refusers: BTreeMap<Measure, BTreeMap<String, String>>,
     /// The peer that is waited for, as last noted.
     pub(crate) awaited: Option<String>,
+    /// Peers that refused a measure.
+    pub(crate) refusers: BTreeMap<Measure, BTreeSet<String>>,
+    /// Matches that the verdicts on the present generation hold back for a while yet.
+    pub(crate) awaited: BTreeSet<Match>,
     /// What the detector measured of each mitigation when it was chosen.
     pub(crate) measured: BTreeMap<MitigationId, Planned>,
     /// When the last mere alert was recorded, and its text.
@@ -121,6 +125,7 @@ impl Entry {
             useless: BTreeSet::new(),
             refusers: BTreeMap::new(),
             awaited: None,
+            awaited: BTreeSet::new(),
             measured: BTreeMap::new(),
             alerted: None,
         }
@@ -190,6 +195,13 @@ impl Entry {
     /// Whether the plan asks for nothing that is not there already.
     pub(crate) fn satisfies(&self, plan: &Plan) -> bool {
         plan.measures.iter().all(|p| self.live().any(|m| same_rule(&m.measure, &p.measure)))
+    }
+
+    /// Whether the plan has a rule for which this generation has been waiting.
+    pub(crate) fn awaits(&self, plan: &Plan) -> bool {
+        plan.measures.iter().any(
+            |p| matches!(&p.measure, Measure::FlowSpec(f) if self.awaited.contains(&f.packets)),
+        )
     }
 
     /// Share of the present excess that the rules in force surely match, by the verdict's own

@@ -1,6 +1,7 @@
 //! The life of an incident while its attack goes on: verdicts open it, and each one is weighed
 //! against what is in force.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use weir_bgp::guard::route;
@@ -35,10 +36,10 @@ impl Mitigator {
                 None => return,
             },
         };
-        if verdict.phase == Phase::Ended {
-            self.ended(&mut entry, verdict, now);
-        } else {
-            self.goes_on(&mut entry, verdict, now);
+        match verdict.phase {
+            Phase::Ended => self.ended(&mut entry, verdict, now),
+            Phase::Blind => self.cannot_see(&mut entry, verdict, now),
+            Phase::Opened | Phase::Ongoing => self.goes_on(&mut entry, verdict, now),
         }
         self.entries.insert(verdict.incident, entry);
     }
@@ -80,6 +81,21 @@ impl Mitigator {
         Some(entry)
     }
 
+    /// The exporters that told of the attack are silent. What is in force stays, nothing harder follows,
+    /// and no measure is judged by what nobody sees.
+    fn cannot_see(&mut self, entry: &mut Entry, verdict: &Verdict, now: Millis) {
+        let newly = entry.incident.verdict.phase != Phase::Blind;
+        self.take_in(entry, verdict, now);
+        if newly {
+            let names = verdict.reason.exporters.join(", ");
+            let text = format!("no flow data from {names}: what is in force stays");
+            self.ledger.record(&mut entry.incident, "blind", text, now);
+        }
+        entry.last_alive = now;
+        entry.watch = None;
+        self.renew(entry, now);
+    }
+
     fn goes_on(&mut self, entry: &mut Entry, verdict: &Verdict, now: Millis) {
         self.feel_manual(entry, verdict, now);
         self.take_in(entry, verdict, now);
@@ -114,6 +130,7 @@ impl Mitigator {
             self.alert(entry, &plan, now);
         } else if self.is_worthwhile(entry, &plan, verdict, now) {
             self.follow(entry, &plan, verdict, now);
+            entry.awaited = awaited(verdict);
         } else if let Effect::TooWeak(gone) = effect
             && self.may_change(entry, now)
         {
@@ -243,6 +260,9 @@ impl Mitigator {
         }
         if !entry.has_live() {
             return self.may_change(entry, now);
+        }
+        if entry.awaits(plan) {
+            return true;
         }
         let same_step = entry.rung() == plan.step.map(|(_, rung)| rung);
         // What the rules cut is no longer in the excess: of the rest, the detector can only name
@@ -417,4 +437,11 @@ impl Mitigator {
             entry.alerted = Some((now, plan.why.clone()));
         }
     }
+}
+
+/// Matches that are held back until more is known of them.
+fn awaited(verdict: &Verdict) -> BTreeSet<Match> {
+    let soon = |hold: Hold| matches!(hold, Hold::Undecided | Hold::OneLook);
+    let waiting = verdict.candidates.iter().filter(|c| c.hold.is_some_and(soon));
+    waiting.map(|c| c.packets.clone().normalise()).collect()
 }

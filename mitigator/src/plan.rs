@@ -15,6 +15,12 @@ const USEFUL_AGAIN: f64 = 0.5;
 /// Pieces that one match on a prefix may be cut into, to spare never-touch hosts.
 const PIECES_MAX: usize = 8;
 
+/// Times the least rate limit that a verdict must leave of which weir is not sure.
+const CAREFUL_FLOOR: u64 = 10;
+/// Average length of packets that are small, octets: shorter than an IP header is no length.
+const SMALL_MIN: f64 = 20.0;
+const SMALL_MAX: f64 = 100.0;
+
 /// One measure, with what the detector measured of it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Planned {
@@ -158,7 +164,7 @@ fn allowed(
         Err("closed by an operator".into())
     } else if let Some(group) = situation.policy.forbids(step.rung) {
         Err(format!("never for group {group}"))
-    } else if !step.allows(verdict.rate) {
+    } else if !step.allows(verdict) {
         Err("not allowed at this volume".into())
     } else {
         Ok(())
@@ -239,7 +245,8 @@ fn measures_of(
             } else {
                 config.rate_limit_collateral_max
             };
-            filters(verdict, situation, limit, |c| rate_limit(config, c))
+            let drop = sure && situation.policy.forbids(Rung::Drop).is_none();
+            filters(verdict, situation, limit, |c| rate_limit(config, c, careful, drop))
         }
         Rung::Drop => filters(verdict, situation, config.drop_collateral_max, |_| Action::Drop),
         Rung::Rtbh if !verdict.separable && !config.rtbh_when_inseparable => {
@@ -350,21 +357,44 @@ fn shares(pieces: Vec<Measure>, candidate: &Candidate) -> impl Iterator<Item = P
     })
 }
 
-fn rate_limit(config: &Config, candidate: &Candidate) -> Action {
-    Action::RateLimit { bytes_per_sec: rate_limit_bytes(config, candidate.normal_bytes_per_sec) }
+/// The gentlest action on what a match holds for. Of small packets an octet limit passes more than a
+/// server's backlog takes: they are dropped where that is allowed, else limited by their length.
+fn rate_limit(config: &Config, candidate: &Candidate, careful: bool, drop: bool) -> Action {
+    let mut bytes_per_sec = rate_limit_bytes(config, candidate.normal_bytes_per_sec);
+    if careful {
+        let least = config.rate_limit_floor_bytes_per_sec.saturating_mul(CAREFUL_FLOOR);
+        bytes_per_sec = bytes_per_sec.max(least);
+    }
+    let length = candidate.rate.bits_per_sec / 8.0 / candidate.rate.packets_per_sec.max(1.0);
+    #[expect(clippy::cast_precision_loss, reason = "limits are far below 2^52")]
+    let (passed, packets) = (bytes_per_sec as f64 / length, config.rate_limit_packets_max as f64);
+    let normal = candidate.normal_bytes_per_sec * config.rate_limit_factor;
+    if !(SMALL_MIN..SMALL_MAX).contains(&length) || passed <= packets {
+        return Action::RateLimit { bytes_per_sec };
+    }
+    if drop && candidate.collateral <= config.drop_collateral_max {
+        return Action::Drop;
+    }
+    Action::RateLimit { bytes_per_sec: two_digits((packets * length).max(normal)) }
 }
 
 /// The limit for a match that carries so much in normal times: rounded up to two digits, so that
 /// a baseline that breathes does not make a new rule each time.
 pub(crate) fn rate_limit_bytes(config: &Config, normal_bytes_per_sec: f64) -> u64 {
-    let wanted = (normal_bytes_per_sec * config.rate_limit_factor).clamp(0.0, 1e15);
+    #[expect(clippy::cast_precision_loss, reason = "limits are far below 2^52")]
+    let floor = config.rate_limit_floor_bytes_per_sec as f64;
+    // The larger of a number and none is the number.
+    two_digits((normal_bytes_per_sec * config.rate_limit_factor).max(floor))
+}
+
+/// Rounded up to two digits, octets a second.
+fn two_digits(bytes_per_sec: f64) -> u64 {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "clamped to 0-1e15 above; a NaN becomes 0 and then the floor"
+        reason = "clamped to 1-1e15; a NaN becomes 0 and then 1"
     )]
-    let wanted = wanted.ceil() as u64;
-    let wanted = wanted.max(config.rate_limit_floor_bytes_per_sec).max(1);
+    let wanted = (bytes_per_sec.clamp(1.0, 1e15).ceil() as u64).max(1);
     let mut unit = 1;
     while wanted / unit >= 100 {
         unit *= 10;

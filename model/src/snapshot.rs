@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     DesiredState, Direction, ExporterStatus, Incident, IncidentId, Inventory, Measure, Metric,
-    Millis, Mitigation, MitigationId, Outlook, Rate, Rung, Service,
+    Millis, Mitigation, MitigationId, Outlook, Rung, Service, Verdict,
 };
 
 /// How far weir acts by itself.
@@ -393,13 +393,22 @@ pub struct LadderStep {
     pub above_bits_per_sec: u64,
     /// Also allowed from this many packets a second.
     pub above_packets_per_sec: Option<u64>,
+    /// Also allowed from this many SYNs a second in a SYN flood.
+    pub above_syns_per_sec: Option<u64>,
     /// How long the step is kept after the attack has ended, seconds.
     pub hold_secs: u64,
 }
 
 impl LadderStep {
-    /// Whether this step is allowed at such a volume.
-    pub fn allows(&self, rate: Rate) -> bool {
+    /// Whether this step is allowed against an attack of this volume.
+    pub fn allows(&self, verdict: &Verdict) -> bool {
+        let rate = verdict.rate;
+        let syns: f64 = verdict
+            .vectors
+            .iter()
+            .filter(|vector| vector.subtype == "syn-flood")
+            .map(|vector| vector.rate.packets_per_sec)
+            .sum();
         let reaches = |value: f64, floor: u64| {
             #[expect(clippy::cast_precision_loss, reason = "thresholds are far below 2^52")]
             let floor = floor as f64;
@@ -407,6 +416,7 @@ impl LadderStep {
         };
         reaches(rate.bits_per_sec, self.above_bits_per_sec)
             || self.above_packets_per_sec.is_some_and(|floor| reaches(rate.packets_per_sec, floor))
+            || self.above_syns_per_sec.is_some_and(|floor| reaches(syns, floor))
     }
 }
 

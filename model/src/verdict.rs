@@ -328,6 +328,9 @@ pub enum Phase {
     Opened,
     /// Goes on; numbers, vectors or candidates are new.
     Ongoing,
+    /// The exporters that told of it are silent: nothing is known of it, and the rest is as it was last
+    /// seen.
+    Blind,
     /// Below the end condition since long enough.
     Ended,
 }

@@ -199,7 +199,7 @@ impl Parts {
         ladder: &[LadderStep],
     ) -> bool {
         let verdict = &incident.verdict;
-        let loud = ladder.first().is_none_or(|step| step.allows(verdict.rate));
+        let loud = ladder.first().is_none_or(|step| step.allows(verdict));
         incident.state == IncidentState::Open
             && loud
             && verdict.confidence >= self.mitigator.rate_limit_confidence
