@@ -18,8 +18,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use weir_model::{
-    Action, DesiredState, Filter, IncidentId, Inventory, Match, Measure, Millis, Mitigation,
-    MitigationId, MitigationState, Originator, Range,
+    Action, DesiredState, Filter, FragmentMatch, IncidentId, Inventory, Match, Measure, Millis,
+    Mitigation, MitigationId, MitigationState, Originator, Range,
 };
 
 #[cfg(test)]
@@ -47,6 +47,11 @@ pub struct Config {
     pub max_width4: u8,
     /// Shortest IPv6 prefix any measure may name, 16-128.
     pub max_width6: u8,
+    /// Shortest IPv4 prefix of a FlowSpec rule that says of a protocol which source ports (at most 1,024),
+    /// flags or fragments it means, 8-32: a carpet over a /20 is met by one rule on its reflectors' port.
+    pub max_width4_narrow: u8,
+    /// The same of IPv6, 16-128.
+    pub max_width6_narrow: u8,
     /// Shortest IPv4 prefix that may be black-holed, 8-32.
     pub rtbh_min_len4: u8,
     /// Shortest IPv6 prefix that may be black-holed, 16-128.
@@ -71,6 +76,8 @@ impl Default for Config {
         Self {
             max_width4: 24,
             max_width6: 48,
+            max_width4_narrow: 16,
+            max_width6_narrow: 32,
             rtbh_min_len4: 32,
             rtbh_min_len6: 128,
             max_per_incident: 8,
@@ -81,6 +88,20 @@ impl Default for Config {
             allow_redirect: false,
         }
     }
+}
+
+/// Source ports that a rule may list to be one on certain services.
+const NARROW_PORTS_MAX: u32 = 1_024;
+
+/// Whether a rule says of a protocol which packets it means, beyond where they go to.
+fn is_narrow(measure: &Measure) -> bool {
+    let Measure::FlowSpec(filter) = measure else { return false };
+    let m = &filter.packets;
+    let ports: u32 = m.src_ports.iter().map(|r| u32::from(r.to.saturating_sub(r.from)) + 1).sum();
+    let says = (1..=NARROW_PORTS_MAX).contains(&ports)
+        || !m.tcp_flags.is_empty()
+        || matches!(m.fragment, Some(FragmentMatch::IsFragment | FragmentMatch::Last));
+    m.protocols.len() == 1 && says
 }
 
 /// What is wrong with a [`Config`].
@@ -106,6 +127,8 @@ impl Config {
         let settings = [
             ("max_width4", u64::from(self.max_width4), 8, 32),
             ("max_width6", u64::from(self.max_width6), 16, 128),
+            ("max_width4_narrow", u64::from(self.max_width4_narrow), 8, 32),
+            ("max_width6_narrow", u64::from(self.max_width6_narrow), 16, 128),
             ("rtbh_min_len4", u64::from(self.rtbh_min_len4), 8, 32),
             ("rtbh_min_len6", u64::from(self.rtbh_min_len6), 16, 128),
             (
@@ -458,10 +481,12 @@ impl Guard {
     }
 
     fn min_len(&self, measure: &Measure) -> u8 {
-        let (any, hole) = match measure.target() {
-            IpNet::V4(_) => (self.config.max_width4, self.config.rtbh_min_len4),
-            IpNet::V6(_) => (self.config.max_width6, self.config.rtbh_min_len6),
+        let config = &self.config;
+        let (any, narrow, hole) = match measure.target() {
+            IpNet::V4(_) => (config.max_width4, config.max_width4_narrow, config.rtbh_min_len4),
+            IpNet::V6(_) => (config.max_width6, config.max_width6_narrow, config.rtbh_min_len6),
         };
+        let any = if is_narrow(measure) { any.min(narrow) } else { any };
         if discards_everything(measure) { any.max(hole) } else { any }
     }
 

@@ -9,7 +9,6 @@ use crate::judge::{
     EVIDENCE_MIN, LOOK_AGAIN_MS, LOOK_SOON_MS, discarded, matched, present, rate_of,
 };
 use crate::metric::{BITS, OUTBOUND, PACKETS, values};
-use crate::table::carpet;
 
 /// How often evidence that changed is handed on to be kept, milliseconds.
 const EVIDENCE_KEPT_MS: u64 = 10_000;
@@ -30,9 +29,8 @@ impl Detector {
                 self.evidence.extend(active.fresh(self.clock, 0));
                 let told = self.watermark.secs();
                 // What comes late of those seconds is no news to its prefix either.
-                let prefix = carpet(active.target.addr());
-                for at in [self.warm_at(active.target), self.warm_at(prefix)].into_iter().flatten()
-                {
+                let own = self.warm_at(active.target);
+                for at in own.into_iter().chain(self.around(active.target)) {
                     if let Some(Some(warm)) = self.warm.get_mut(at as usize) {
                         warm.told = warm.told.max(told);
                     }
@@ -94,6 +92,9 @@ impl Detector {
             .flat_map(|v| v.candidates.iter().map(|c| c.packets.clone()))
             .collect();
         let findings = self.look(at, &active.alarm, &told, active.begun);
+        if active.target.prefix_len() < active.target.max_prefix_len() {
+            self.suspect_hosts_of(active.target, findings.excess.packets.iter().map(|(p, _)| p));
+        }
         // Too little to see by: what was said stays true.
         if findings.excess.packets.len() < EVIDENCE_MIN && active.last.is_some() {
             self.still(active, out);
@@ -149,6 +150,10 @@ impl Detector {
     /// its normal is not known.
     pub fn legitimate(&self, target: IpNet) -> Option<Goodput> {
         let warm = self.warm_of(target).filter(|warm| warm.known())?;
+        // Of what nobody sees nothing is known.
+        if warm.carriers.iter().any(|id| self.liveness.is_silent(*id, self.clock)) {
+            return None;
+        }
         let now = self.clock.secs();
         let mut best = [0; 2];
         // By the clock: the window of a target that has fallen silent ends with its last packet.

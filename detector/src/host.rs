@@ -42,6 +42,11 @@ impl Idle {
         Self { packets: 0, variance: 0, step: 0, warm: NONE, prefix, since, address }
     }
 
+    /// When it last had traffic, in 16-second steps since the epoch.
+    pub(crate) const fn step(&self) -> u32 {
+        self.step
+    }
+
     /// Adds traffic; `step` is of the clock, not of the traffic, so that order does not show.
     pub(crate) fn add(&mut self, packets: u64, variance: u64, step: u32) {
         let halvings = step.saturating_sub(self.step).min(63);
@@ -74,6 +79,10 @@ pub(crate) struct Warm {
     pub(crate) told: u64,
     /// No alarm is judged before this instant.
     pub(crate) look_after: Millis,
+    /// Of a /24 or /48, its place among the wider prefixes.
+    pub(crate) wide: u32,
+    /// Of a prefix: until this second its hosts' traffic is part of an attack on it.
+    pub(crate) carpet_until: u64,
     /// Exporters that carry its traffic, as far as was last seen.
     pub(crate) carriers: Vec<u16>,
 }
@@ -92,6 +101,8 @@ impl Warm {
             compared: 0,
             told: 0,
             look_after: Millis(0),
+            wide: NONE,
+            carpet_until: 0,
             carriers: Vec::new(),
         }
     }

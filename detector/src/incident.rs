@@ -29,6 +29,8 @@ pub(crate) struct Active {
     pub(crate) limits: [f64; METRICS],
     /// Exporters that carried it when it was last looked at.
     pub(crate) carriers: Vec<u16>,
+    /// First second of which it has not been said yet what it explains.
+    pub(crate) aside: u64,
     /// Whether single seconds vary too much to be judged one by one.
     pub(crate) smooth: bool,
     /// What was last said.
@@ -85,6 +87,7 @@ impl Active {
             alarm,
             limits,
             carriers: Vec::new(),
+            aside: 0,
             smooth,
             last: None,
             said: now,

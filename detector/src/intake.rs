@@ -25,6 +25,9 @@ const COLD_CELLS_MAX: usize = 1 << 18;
 const GROUP: usize = 32;
 /// Samples looked at in one slot.
 const SAMPLES_MAX: usize = 1 << 16;
+/// Steps of 16 seconds after which an idle host may give way to a new one, and how many are looked at.
+const GIVE_WAY_STEPS: u32 = 2;
+const GIVE_WAY_LOOKS: usize = 16;
 /// Slots in which all watched hosts are looked after once, however quiet.
 pub(crate) const SWEEP: usize = 100;
 
@@ -154,6 +157,7 @@ impl Detector {
         for sample in &slice.samples {
             self.sample(sample, slice.slot, arrival);
         }
+        self.flush_wide();
     }
 
     /// Looks at what a group of hosts will need, one level after the other, so that the cache misses
@@ -225,17 +229,48 @@ impl Detector {
             return None;
         }
         let dense = self.table.is_dense(address);
-        if !dense && self.table.sparse_len() >= self.config.ipv6_hosts_max {
-            self.counters.hosts_refused += 1;
-            return None;
-        }
-        let place = u32::try_from(self.idle.len()).ok().filter(|p| *p != NONE)?;
+        let reused = if !dense && self.table.sparse_len() >= self.config.ipv6_hosts_max {
+            let Some(place) = self.give_way(arrival) else {
+                self.counters.hosts_refused += 1;
+                return None;
+            };
+            Some(place)
+        } else {
+            None
+        };
+        let next = reused.map_or(self.idle.len(), |place| place as usize);
+        let place = u32::try_from(next).ok().filter(|p| *p != NONE)?;
         // A host that was silent until now has been watched all the same.
         let since = self.since.unwrap_or(arrival);
         let prefix = self.prefix(carpet(address), since);
-        self.idle.push(Idle::new(address, saturate(since), prefix));
+        let idle = Idle::new(address, saturate(since), prefix);
+        match self.idle.get_mut(next) {
+            Some(place) => *place = idle,
+            None => self.idle.push(idle),
+        }
         self.table.set(address, place);
         Some(place)
+    }
+
+    /// Forgets an idle host so that there is room for another, and hands over its place: the first that has
+    /// been quiet for a while, of the few looked at.
+    fn give_way(&mut self, arrival: u64) -> Option<u32> {
+        let quiet = saturate(arrival / 16).saturating_sub(GIVE_WAY_STEPS);
+        for _ in 0..GIVE_WAY_LOOKS.min(self.idle.len()) {
+            let at = self.hand % self.idle.len();
+            self.hand = at + 1;
+            let idle = &self.idle[at];
+            let free = idle.warm == NONE
+                && idle.step() < quiet
+                && !self.table.is_dense(idle.address)
+                && self.inventory.services_of(idle.address).is_empty();
+            if free {
+                let address = idle.address;
+                self.table.forget(address);
+                return u32::try_from(at).ok();
+            }
+        }
+        None
     }
 
     /// The place of a prefix, made when there is room.
@@ -250,6 +285,9 @@ impl Detector {
         let slot = self.clock.slot().max(since * SLOTS_PER_SEC);
         let mut warm = Warm::new(net, Kind::Prefix, since, slot, &self.config);
         self.detail(&mut warm);
+        if carpet(net.addr()) == net {
+            warm.wide = self.wide_around(net, since);
+        }
         let Some(at) = self.store(Box::new(warm)) else { return NONE };
         self.prefixes.insert(net, at);
         self.sweep[sweep_slot(net.addr())].push(at);
@@ -270,15 +308,31 @@ impl Detector {
     fn cell(&mut self, address: IpAddr, time: Time, arrival: u64, cell: &Cell) {
         if let Some(place) = self.place(address, arrival) {
             self.cell_at(place, time, arrival, cell);
-        } else {
-            self.counters.cells += 1;
+            return;
+        }
+        self.counters.cells += 1;
+        // A host for which there is no room is part of its prefix all the same.
+        if self.inventory.protected.contains(address) {
+            let since = self.since.unwrap_or(arrival);
+            let prefix = self.prefix(carpet(address), since);
+            self.add_prefix(prefix, time, cell);
+        }
+    }
+
+    /// Adds to a /24 or /48, and to those around it.
+    fn add_prefix(&mut self, at: u32, time: Time, cell: &Cell) {
+        self.add_warm(at, time, cell);
+        if let Some(Some(warm)) = self.warm.get(at as usize)
+            && warm.wide != NONE
+        {
+            self.add_wide(warm.wide, time, cell);
         }
     }
 
     fn cell_at(&mut self, place: u32, time: Time, arrival: u64, cell: &Cell) {
         self.counters.cells += 1;
         let Idle { prefix, warm, .. } = self.idle[place as usize];
-        self.add_warm(prefix, time, cell);
+        self.add_prefix(prefix, time, cell);
         if warm != NONE {
             self.add_warm(warm, time, cell);
             return;
@@ -293,7 +347,7 @@ impl Detector {
         self.cold.push(place, time, cell);
     }
 
-    fn add_warm(&mut self, at: u32, time: Time, cell: &Cell) {
+    pub(crate) fn add_warm(&mut self, at: u32, time: Time, cell: &Cell) {
         let Some(Some(warm)) = self.warm.get_mut(at as usize) else { return };
         if !add(&mut warm.series, time, cell) {
             self.counters.late += 1;
@@ -544,18 +598,33 @@ impl Detector {
             packet.hash = nth(packet.hash, *before);
             *before += 1;
             let Idle { prefix, warm, .. } = self.idle[host as usize];
-            for at in [prefix, warm] {
-                if let Some(Some(warm)) = self.warm.get_mut(at as usize) {
-                    let suspected = warm.series.suspected(now);
-                    let normal = warm.detailed && !suspected;
-                    warm.profile_of(packet.direction).push(packet, normal);
-                    warm.meet(&packet);
-                }
+            // What is attacked anywhere is normal nowhere: a host's attack not of its prefix, a prefix's
+            // not of its hosts.
+            let attacked = self.warm_place(warm).is_some_and(|w| w.series.suspected(now));
+            let mut carpet = false;
+            let mut next = self.warm_place(prefix).map_or(NONE, |w| w.wide);
+            let mut at = prefix;
+            while let Some(Some(around)) = self.warm.get_mut(at as usize) {
+                let own = around.series.suspected(now);
+                carpet |= around.carpet_until >= now;
+                let normal = around.detailed && !own && !attacked;
+                around.profile_of(packet.direction).push(packet, normal);
+                (at, next) = self.wide.get(next as usize).map_or((NONE, NONE), |w| (w.at, w.up));
+            }
+            if let Some(Some(warm)) = self.warm.get_mut(warm as usize) {
+                let normal = warm.detailed && !attacked && !carpet;
+                warm.profile_of(packet.direction).push(packet, normal);
+                warm.meet(&packet);
             }
         }
         self.pending = pending;
         alike.clear();
         self.alike = alike;
+    }
+
+    /// What is watched at a place.
+    fn warm_place(&self, at: u32) -> Option<&Warm> {
+        self.warm.get(at as usize)?.as_deref()
     }
 
     /// Thins the evidence of what was touched: after it was judged, so that the first slot of an

@@ -45,6 +45,8 @@ const SUSPECTED: u8 = 60;
 const ODD_CONFIDENCE: u8 = 40;
 /// Hosts, counted by their share of a prefix's excess, from which the prefix is the target.
 const EFFECTIVE_HOSTS_MIN: f64 = 8.0;
+/// The same of the /24s in a wider prefix.
+const EFFECTIVE_PARTS_MIN: f64 = 2.5;
 
 /// Share of a growth that no volume threshold backs which the excess must make up.
 const GROWN_MIN: f64 = 0.5;
@@ -221,6 +223,7 @@ impl Detector {
         warm.series.suspect(until);
         let target = warm.target;
         if target.prefix_len() < target.max_prefix_len() {
+            warm.carpet_until = until;
             return;
         }
         let place = self.table.get(target.addr());
@@ -238,13 +241,19 @@ impl Detector {
         let inside = |a: &&Active| {
             a.target != target && target.contains(&a.target) && a.way() == alarm.direction
         };
-        let bits = is_bits(alarm.index);
+        // What they carry now: of the highest of an hour ago nothing may be left.
         let own: f64 = self
             .incidents
             .values()
             .filter(inside)
-            .filter_map(|a| a.last.as_ref())
-            .map(|v| if bits { v.peak.bits_per_sec } else { v.peak.packets_per_sec })
+            .filter(|a| {
+                !self
+                    .incidents
+                    .values()
+                    .any(|b| b.target != a.target && inside(&b) && b.target.contains(&a.target))
+            })
+            .filter_map(|a| self.warm_of(a.target))
+            .map(|warm| warm.series.value_of(alarm))
             .sum();
         own > 0.0 && alarm.value - own < alarm.threshold
     }
@@ -273,17 +282,28 @@ impl Detector {
     /// Whether findings speak of this target: a prefix is attacked when many of its hosts are, a
     /// host when its prefix is not attacked in the same way already.
     fn plausible(&self, target: IpNet, findings: &Findings) -> bool {
-        if target.prefix_len() < target.max_prefix_len() {
-            let (hosts, effective) = spread(&findings.excess);
-            return hosts >= self.config.prefix_hosts_min && effective >= EFFECTIVE_HOSTS_MIN;
-        }
-        let prefix = crate::table::carpet(target.addr());
-        let covered = self
-            .by_target
-            .get(&(prefix, Direction::Inbound))
-            .and_then(|id| self.incidents.get(id)?.last.as_ref());
         let subtype = findings.parts.first().map(|p| p.signature.id);
-        covered.is_none_or(|v| v.vectors.first().map(|v| v.subtype.as_str()) != subtype)
+        let same = |v: &Verdict| v.vectors.first().map(|v| v.subtype.as_str()) == subtype;
+        let covered = self
+            .incidents
+            .values()
+            .filter(|a| a.way() == Direction::Inbound && a.target != target)
+            .filter(|a| a.target.contains(&target))
+            .any(|a| a.last.as_ref().is_some_and(same));
+        if covered {
+            return false;
+        }
+        if target.prefix_len() == target.max_prefix_len() {
+            return true;
+        }
+        let (hosts, effective) = spread(&findings.excess, |p| p.local);
+        let wide = crate::table::carpet(target.addr()) != target;
+        // A wider prefix is attacked when several of its parts are; IPv6 keeps too little of the address
+        // to tell them apart.
+        let parts = !wide
+            || target.addr().is_ipv6()
+            || spread(&findings.excess, |p| p.local >> 8).1 >= EFFECTIVE_PARTS_MIN;
+        hosts >= self.config.prefix_hosts_min && effective >= EFFECTIVE_HOSTS_MIN && parts
     }
 
     /// Ends incidents of hosts that are part of a prefix's.

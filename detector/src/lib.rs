@@ -11,6 +11,7 @@
 //! ```
 
 mod answers;
+mod aside;
 mod baseline;
 mod calm;
 mod cell;
@@ -49,6 +50,7 @@ mod table;
 mod tests;
 mod two_way;
 mod vectors;
+mod wide;
 mod window;
 
 use std::collections::BTreeMap;
@@ -143,6 +145,10 @@ pub struct Detector {
     /// Hosts of which something was told in this slot that had waited for its template.
     waited: Vec<(IpAddr, Millis)>,
     prefixes: FastMap<IpNet, u32>,
+    /// Prefixes wider than those, in which carpets show that are thin anywhere else.
+    wide: Vec<wide::Wide>,
+    /// Place at which idle hosts are looked for that give way to new ones.
+    hand: usize,
     services: FastMap<ServiceKey, Box<Service>>,
     /// What came near a threshold in this slot, with the alarm where one is known already.
     alarmed: Vec<Near>,
@@ -199,6 +205,8 @@ impl Detector {
             expected: Vec::new(),
             waited: Vec::new(),
             prefixes: FastMap::default(),
+            wide: Vec::new(),
+            hand: 0,
             services: FastMap::default(),
             alarmed: Vec::new(),
             deferred: Vec::new(),
@@ -240,6 +248,7 @@ impl Detector {
         self.expect();
         self.disregard();
         self.keep_samples();
+        self.set_aside();
         let mut touched = std::mem::take(&mut self.touched_warm);
         self.tend_all(&touched);
         self.tend_services();
@@ -475,6 +484,7 @@ impl Detector {
             round.retain(|key| self.services.contains_key(key));
         }
         let before = std::mem::replace(&mut self.inventory, inventory);
+        self.rewiden();
         self.foretell(&before);
     }
 

@@ -123,6 +123,8 @@ pub(crate) struct Series {
     pub(crate) fixed: Vec<(usize, f64)>,
     /// Whether an operator has the baselines stand still.
     pub(crate) frozen: bool,
+    /// What incidents explain of the seconds that are not yet out of quarantine.
+    aside: Option<Box<Vec<(u64, [u64; METRICS])>>>,
     /// What is known beforehand of its traffic.
     pub(crate) foreknown: Option<ExpectedTraffic>,
     /// Share of its thresholds from which a second is worth a look.
@@ -154,6 +156,7 @@ impl Series {
             season: None,
             fixed: Vec::new(),
             frozen: false,
+            aside: None,
             foreknown: None,
             near: NEAR,
             calm: Calm::default(),
@@ -312,16 +315,11 @@ impl Series {
         let low = self.low(config);
         while self.open_second < watermark {
             let second = self.open_second;
-            let sum = self.window.second(second);
-            let mut values = values(&sum);
+            let values = values(&self.window.second(second));
             if values[PACKETS] > 0 || values[OUTBOUND] > 0 {
                 self.last_traffic = second;
             }
-            // Octets: a byte of logarithm reaches further.
-            values[BITS] /= 8;
-            values[OUTBOUND + BITS] /= 8;
-            let at = self.index(second);
-            self.waiting[at] = values.map(to_log);
+            self.close(second, values);
             // While the average is being learned nothing can be added up against it.
             let known = self.kind == Kind::Host && !self.learning(config, second);
             if known && second % cusum::STEP == cusum::STEP - 1 {
@@ -338,6 +336,56 @@ impl Series {
             self.recompute(elapsed, now, config);
             self.set_thresholds(config, now);
         }
+    }
+
+    /// Puts a second in quarantine, without what incidents explain of it.
+    fn close(&mut self, second: u64, mut values: [u64; METRICS]) {
+        let aside = self.aside.iter().flat_map(|list| list.iter());
+        for (_, explained) in aside.filter(|(of, _)| *of == second) {
+            for (value, explained) in values.iter_mut().zip(explained) {
+                *value = value.saturating_sub(*explained);
+            }
+        }
+        // Octets: a byte of logarithm reaches further.
+        values[BITS] /= 8;
+        values[OUTBOUND + BITS] /= 8;
+        let at = self.index(second);
+        self.waiting[at] = values.map(to_log);
+    }
+
+    /// Leaves out of a second what an incident explains of it, also where the second is closed already.
+    pub(crate) fn set_aside(&mut self, second: u64, explained: &[u64; METRICS]) {
+        if second < self.entered || explained.iter().all(|value| *value == 0) {
+            return;
+        }
+        let entered = self.entered;
+        let list = self.aside.get_or_insert_default();
+        list.retain(|(of, _)| *of >= entered);
+        match list.iter_mut().find(|(of, _)| *of == second) {
+            Some((_, sum)) => {
+                for (sum, more) in sum.iter_mut().zip(explained) {
+                    *sum = sum.saturating_add(*more);
+                }
+            }
+            None => list.push((second, *explained)),
+        }
+        let values = values(&self.window.second(second));
+        // What its window has forgotten cannot be told apart any more.
+        if second < self.open_second && values[PACKETS] > 0 {
+            self.close(second, values);
+        }
+    }
+
+    /// The value a second of a metric over an alarm's window.
+    #[expect(clippy::cast_precision_loss, reason = "a statistic, not an account")]
+    pub(crate) fn value_of(&self, alarm: &Alarm) -> f64 {
+        let slots = usize::try_from(alarm.window_ms / 100).unwrap_or(1).max(1);
+        let cell = if slots < 10 {
+            self.window.last_slots(slots)
+        } else {
+            self.window.seconds(alarm.last, slots / 10)
+        };
+        values(&cell)[alarm.index] as f64 * 1000.0 / alarm.window_ms.max(100) as f64
     }
 
     /// Ten seconds more for the cumulative sum.

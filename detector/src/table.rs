@@ -91,6 +91,11 @@ impl Table {
         }
     }
 
+    /// Forgets the place of an address that has no entry of the dense array.
+    pub(crate) fn forget(&mut self, address: IpAddr) {
+        self.sparse.remove(&address);
+    }
+
     /// Octets on the heap.
     pub(crate) fn heap(&self) -> usize {
         self.dense.capacity() * size_of::<u32>()
@@ -116,6 +121,18 @@ pub(crate) fn carpet(address: IpAddr) -> IpNet {
     };
     net.unwrap_or_else(|_| IpNet::from(address))
 }
+
+/// The next wider prefix in which carpet attacks are added up: four bits more, at most what is protected.
+/// None where `net` is all that is protected there.
+pub(crate) fn wider(net: IpNet, protected: &PrefixSet) -> Option<IpNet> {
+    let whole = protected.iter().filter(|p| p.contains(&net)).map(|p| p.prefix_len()).min()?;
+    let len = net.prefix_len().saturating_sub(STEP_BITS).max(whole);
+    (len < net.prefix_len()).then(|| IpNet::new(net.addr(), len).map_or(net, |n| n.trunc()))
+}
+
+/// Bits between two lengths at which carpets are looked for: one over four networks of a step's sixteen
+/// shows in both.
+const STEP_BITS: u8 = 4;
 
 #[cfg(test)]
 mod tests {

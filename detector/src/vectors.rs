@@ -282,8 +282,8 @@ pub(crate) fn top_sources(excess: &Excess) -> Vec<TopEntry> {
 
 /// How many hosts of a prefix the excess goes to; counted by heads, and by their share (the inverse
 /// of the sum of squared shares: equal shares count full).
-pub(crate) fn spread(excess: &Excess) -> (usize, f64) {
-    let mut all: Vec<(u32, f64)> = excess.packets.iter().map(|(p, w)| (p.local, *w)).collect();
+pub(crate) fn spread(excess: &Excess, part: impl Fn(&Packet) -> u32) -> (usize, f64) {
+    let mut all: Vec<(u32, f64)> = excess.packets.iter().map(|(p, w)| (part(p), *w)).collect();
     all.sort_by_key(|a| a.0);
     let total: f64 = all.iter().map(|a| a.1).sum::<f64>().max(f64::MIN_POSITIVE);
     let shares = all.chunk_by(|a, b| a.0 == b.0).map(|run| {

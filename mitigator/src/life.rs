@@ -98,7 +98,12 @@ impl Mitigator {
 
     fn goes_on(&mut self, entry: &mut Entry, verdict: &Verdict, now: Millis) {
         self.feel_manual(entry, verdict, now);
+        let seen_again = entry.incident.verdict.phase == Phase::Blind;
         self.take_in(entry, verdict, now);
+        if seen_again && entry.live().any(|m| !m.peers.is_empty()) {
+            let youngest = entry.live().map(|m| m.since).max();
+            entry.watch = youngest.map(|from| Watch::again(verdict, from, now));
+        }
         self.count_spared(entry, verdict, now);
         entry.legitimate.take(verdict);
         entry.last_alive = now;
