@@ -80,7 +80,7 @@ impl Default for Config {
             max_width6_narrow: 32,
             rtbh_min_len4: 32,
             rtbh_min_len6: 128,
-            max_per_incident: 8,
+            max_per_incident: 16,
             max_total: 1000,
             max_rtbh_total: 16,
             max_changes_per_min: 120,

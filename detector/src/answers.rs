@@ -18,6 +18,7 @@ use weir_model::{Fragment, Match};
 use crate::evidence::Packet;
 use crate::hash::FastMap;
 use crate::synthesis::hits;
+use crate::vectors::Excess;
 
 /// Answered packets from which it is no chance that a network of the senders is also answered.
 const PAIRS_MIN: usize = 2;
@@ -154,12 +155,36 @@ impl Answers {
         self.account(&matched, &reverse, all, few)
     }
 
-    /// The account of some packets that came in, which are of any kind.
-    pub(crate) fn of_packets(&self, inbound: &[&Packet], few: bool) -> Account {
-        let protocols: Vec<u8> = inbound.iter().map(|p| p.protocol).collect();
-        let reverse: Vec<&Packet> =
-            self.sent.iter().filter(|p| protocols.contains(&p.protocol)).collect();
-        self.account(inbound, &reverse, f64::INFINITY, few)
+    /// Share of the excess that is answered, by who is answered; `None` when too little was seen to say.
+    /// Of a kind of packet that was there before, as much as was normal is answered anyway.
+    pub(crate) fn of_excess(&self, excess: &Excess) -> Option<f64> {
+        if !self.visible || excess.packets.is_empty() {
+            return None;
+        }
+        let inbound: Vec<(&Packet, f64)> =
+            excess.packets.iter().map(|(p, _)| p).zip(excess.grown.iter().copied()).collect();
+        let total: f64 = inbound.iter().map(|(p, w)| weight(p) * w).sum();
+        let own: f64 = inbound.iter().map(|(p, w)| weight(p) * w * w).sum::<f64>() / total;
+        let protocols: Vec<u8> = excess.packets.iter().map(|(p, _)| p.protocol).collect();
+        let reverse: Vec<(&Packet, f64)> = self
+            .sent
+            .iter()
+            .filter(|p| protocols.contains(&p.protocol))
+            .map(|p| (p, 1.0))
+            .collect();
+        let hit = |(p, _): &&(&Packet, f64)| self.is_answered(p);
+        let answered: f64 = inbound.iter().filter(hit).map(|(p, w)| weight(p) * w).sum();
+        let count = inbound.iter().filter(hit).count();
+        let share = answered / total;
+        let pairs = Pairs::weighed(&inbound, &reverse);
+        let by_flow = (count >= PAIRS_MIN || share >= 0.5).then_some(share);
+        let by_who = pairs.collisions().map(|a| a.min(1.0));
+        let known = by_flow.is_some() || by_who.is_some() || pairs.expected() >= EXPECTED_MIN;
+        let silent = reverse.is_empty() && inbound.len() >= UNANSWERED_MIN;
+        (known || silent).then(|| {
+            let seen = by_flow.unwrap_or(0.0).max(by_who.unwrap_or(0.0));
+            ((seen - (1.0 - own)) / own).clamp(0.0, 1.0)
+        })
     }
 
     /// `all` is the weight of everything that is answered at the target.
@@ -216,32 +241,73 @@ fn reversed(m: &Match, p: &Packet) -> bool {
 /// How often two packets have the same remote network.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Pairs {
-    /// Packets on either side.
+    /// Records on either side.
     first: f64,
     second: f64,
-    /// Pairs between both.
+    /// Pairs of records between both.
     between: f64,
-    /// Pairs within the second.
+    /// Pairs of records within the second.
     within: f64,
+    /// The same of the packets that they stand for: share of all pairs that have one network.
+    share_between: f64,
+    share_within: f64,
 }
 
 impl Pairs {
     /// Counts over networks.
     pub(crate) fn count(first: &[&Packet], second: &[&Packet]) -> Self {
-        let mut by: FastMap<Network, (f64, f64)> = FastMap::default();
-        for p in first {
-            by.entry(network(p)).or_default().0 += 1.0;
+        let plain = |list: &[&'_ Packet]| -> Vec<f64> { vec![1.0; list.len()] };
+        let (a, b) = (plain(first), plain(second));
+        Self::weighed(
+            &first.iter().copied().zip(a).collect::<Vec<_>>(),
+            &second.iter().copied().zip(b).collect::<Vec<_>>(),
+        )
+    }
+
+    /// The same with a factor for each packet. Records of flows stand for very different numbers of
+    /// packets: who is answered is asked of packets, whether enough was seen of records.
+    fn weighed(first: &[(&Packet, f64)], second: &[(&Packet, f64)]) -> Self {
+        #[derive(Default)]
+        struct Sum {
+            records: (f64, f64),
+            packets: (f64, f64),
+            squares: f64,
         }
-        for p in second {
-            by.entry(network(p)).or_default().1 += 1.0;
+        let mut by: FastMap<Network, Sum> = FastMap::default();
+        for (p, factor) in first {
+            let sum = by.entry(network(p)).or_default();
+            sum.records.0 += 1.0;
+            sum.packets.0 += weight(p) * factor;
         }
-        // Whole numbers: their order does not show in the sums.
-        let (between, within) = by.values().fold((0.0, 0.0), |(between, within), (a, b)| {
-            (between + a * b, within + b * (b - 1.0) / 2.0)
-        });
-        #[expect(clippy::cast_precision_loss, reason = "bounded by the size of the samples")]
-        let (first, second) = (first.len() as f64, second.len() as f64);
-        Self { first, second, between, within }
+        for (p, factor) in second {
+            let sum = by.entry(network(p)).or_default();
+            sum.records.1 += 1.0;
+            sum.packets.1 += weight(p) * factor;
+            sum.squares += (weight(p) * factor).powi(2);
+        }
+        // In an order of their own: the last digits of a sum depend on it.
+        let mut sums: Vec<(Network, Sum)> = by.into_iter().collect();
+        sums.sort_unstable_by_key(|(network, _)| *network);
+        let mut all = Sum::default();
+        let (mut pairs, mut packets) = ((0.0, 0.0), (0.0, 0.0));
+        for (_, sum) in &sums {
+            all.records = (all.records.0 + sum.records.0, all.records.1 + sum.records.1);
+            all.packets = (all.packets.0 + sum.packets.0, all.packets.1 + sum.packets.1);
+            all.squares += sum.squares;
+            pairs.0 += sum.records.0 * sum.records.1;
+            pairs.1 += sum.records.1 * (sum.records.1 - 1.0) / 2.0;
+            packets.0 += sum.packets.0 * sum.packets.1;
+            packets.1 += (sum.packets.1 * sum.packets.1 - sum.squares) / 2.0;
+        }
+        let possible = (all.packets.1 * all.packets.1 - all.squares) / 2.0;
+        Self {
+            first: all.records.0,
+            second: all.records.1,
+            between: pairs.0,
+            within: pairs.1,
+            share_between: packets.0 / (all.packets.0 * all.packets.1).max(f64::MIN_POSITIVE),
+            share_within: packets.1 / possible.max(f64::MIN_POSITIVE),
+        }
     }
 
     /// The collision share, from two pairs on.
@@ -250,8 +316,10 @@ impl Pairs {
         if self.between < PAIRS_MIN as f64 {
             return None;
         }
-        let within = self.within.max(0.5) / (self.second * (self.second - 1.0) / 2.0).max(1.0);
-        Some(self.between / (self.first * self.second) / within)
+        // Without any pair within the second there may be half of one.
+        let least = 0.5 / (self.second * (self.second - 1.0) / 2.0).max(1.0);
+        let within = if self.within >= 1.0 { self.share_within } else { least };
+        Some(self.share_between / within.max(f64::MIN_POSITIVE))
     }
 
     /// Pairs to be expected between both if the first were drawn from the population of the second.

@@ -8,7 +8,7 @@ use weir_model::{
     Rate, Reason, Service, Verdict,
 };
 
-use crate::answers::{Account, Answers};
+use crate::answers::Answers;
 use crate::confidence::{Judged, cap, confidence, groups};
 use crate::evidence::{NOW_SLOTS, NOW_SLOTS_MAX, Packet};
 use crate::hold::{Knowledge, hold};
@@ -385,7 +385,7 @@ impl Detector {
             Direction::Outbound => (Vec::new(), Vec::new()),
         };
         let answers = Answers::new(asks, visible);
-        let answered = answered(&answers, &now, excess.share);
+        let answered = answers.of_excess(&excess);
         let mut traits = Traits { response, seen_before, ..traits(&excess, &parts, &services) };
         traits.standalone = unasked(&parts, &traits, &answers, &recent, answered);
         let known = Knowledge {
@@ -549,17 +549,6 @@ fn separable(candidates: &[Candidate], coverage: f64) -> bool {
     let refused: f64 =
         candidates.iter().filter(|c| c.hold.is_some_and(Hold::is_wanted)).map(|c| c.coverage).sum();
     coverage - refused >= SEPARABLE_COVERAGE
-}
-
-/// Share of the excess that the target answers: of all that comes in, that much is answered, of which
-/// what is normal has its part.
-fn answered(answers: &Answers, now: &[Packet], excess: f64) -> Option<f64> {
-    if !answers.visible || excess <= 0.0 {
-        return None;
-    }
-    let all: Vec<&Packet> = now.iter().collect();
-    let Account { share, .. } = answers.of_packets(&all, false);
-    share.map(|share| ((share - (1.0 - excess)) / excess).clamp(0.0, 1.0))
 }
 
 /// The share of the excess that fits a signature which needs no baseline, less what the target asked for

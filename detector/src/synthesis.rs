@@ -601,10 +601,11 @@ const fn within(range: Range, p: &Packet) -> bool {
 
 /// Whether a range would hit a fair share of a record's packets: a flow tells the shortest, the
 /// longest and the average length, or only the last, and what lies between is anybody's guess. Where
-/// only the average is known nothing is known of single packets.
+/// only the average is known, many packets may have any length near it.
 fn touches(range: Range, p: &Packet) -> bool {
-    if p.vague {
-        return range.from <= p.length_max && p.length_min <= range.to;
+    let near = p.length() / 3 * 2..=p.length().saturating_add(p.length() / 2);
+    if p.vague && range.from <= *near.end() && *near.start() <= range.to {
+        return true;
     }
     if [p.length_min, p.length_max, p.length()].into_iter().any(|l| range.contains(l)) {
         return true;

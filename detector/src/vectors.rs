@@ -23,6 +23,8 @@ const MULTI_MIN: f64 = 0.2;
 pub(crate) struct Excess {
     /// Packets and their weight: mean of their share of packets and of octets in the excess.
     pub(crate) packets: Vec<(Packet, f64)>,
+    /// Of each of them, the share of its kind that is excess, 0-1.
+    pub(crate) grown: Vec<f64>,
     /// Share of the present's packets that is excess, 0-1.
     pub(crate) share: f64,
     /// Share of the present's octets that is excess, 0-1.
@@ -72,6 +74,7 @@ pub(crate) fn excess(
     let bytes: f64 = kept.iter().map(|(p, w)| octets(p) * w).sum();
     let now_bytes: f64 = now.iter().map(octets).sum();
     let (share, share_bytes) = (packets / now_total, bytes / now_bytes.max(1.0));
+    let grown = kept.iter().map(|(_, w)| *w).filter(|w| *w > 0.0).collect();
     let packets = kept
         .into_iter()
         .filter(|(_, w)| *w > 0.0)
@@ -80,7 +83,7 @@ pub(crate) fn excess(
             (p, w * part / 2.0)
         })
         .collect();
-    Excess { packets, share, share_bytes }
+    Excess { packets, grown, share, share_bytes }
 }
 
 /// Estimated number of distinct sources behind sampled packets: the bias-corrected lower bound of

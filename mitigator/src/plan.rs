@@ -12,8 +12,9 @@ use crate::config::{Config, RungConfig};
 /// 0-1.
 const USEFUL_AGAIN: f64 = 0.5;
 
-/// Pieces that one match on a prefix may be cut into, to spare never-touch hosts.
-const PIECES_MAX: usize = 8;
+/// Pieces that one match on a prefix may be cut into, to spare never-touch hosts and to be no wider than
+/// the guard allows: sixteen are a /20 in /24s.
+const PIECES_MAX: usize = 16;
 
 /// Times the least rate limit that a verdict must leave of which weir is not sure.
 const CAREFUL_FLOOR: u64 = 10;
