@@ -35,8 +35,11 @@ const PROPORTION: f64 = 0.02;
 const UNANSWERED_MIN: usize = 46;
 /// The same for one sender or a few, whose transfer may have one packet in fifty answered.
 const UNANSWERED_FEW_MIN: usize = 230;
-/// Pairs that must have been expected and be absent (99 %): `-ln 0.01`.
-const EXPECTED_MIN: f64 = 4.6;
+/// Largest probability of so few pairs if the senders were among those who are answered, as natural
+/// logarithm: an incident is looked at hundreds of times, so that one in a hundred would be too much.
+const ABSENT_LN: f64 = -8.0;
+/// Standard deviations by which pairs among those who are answered may be overestimated.
+const DEVIATIONS: f64 = 1.64;
 /// Packets that one record stands for up to which records are as good as whole packets: then even
 /// the answer to a forged query is seen, and only who goes on after it is answered.
 const DENSE_MAX: u32 = 32;
@@ -98,23 +101,24 @@ pub(crate) struct Answers {
     sent: Vec<Packet>,
     /// First slot in which something went to a network, by the port that both ways share.
     first: FastMap<(Network, Port), u64>,
+    /// What it sends in normal times.
+    usual: Vec<Packet>,
     /// Whether what the target sends is seen at all: many routers export one direction only.
     pub(crate) visible: bool,
 }
 
 impl Answers {
-    /// Of what a target sent in the present.
-    pub(crate) fn new(sent: Vec<Packet>, visible: bool) -> Self {
+    /// Of what a target sent in the present, and what it sends in normal times.
+    pub(crate) fn new(sent: Vec<Packet>, usual: Vec<Packet>, visible: bool) -> Self {
         let sent: Vec<Packet> = sent.into_iter().filter(is_answer).collect();
         let mut first: FastMap<(Network, Port), u64> = FastMap::default();
         for p in &sent {
-            // `src_port` is the target's own here, `dst_port` the far end's.
-            for port in [Port::Local(p.src_port), Port::Remote(p.dst_port), Port::Any] {
+            for port in [Port::Local(p.local_port()), Port::Remote(p.remote_port()), Port::Any] {
                 let at = first.entry((network(p), port)).or_insert(p.slot);
                 *at = p.slot.min(*at);
             }
         }
-        Self { sent, first, visible }
+        Self { sent, first, usual, visible }
     }
 
     /// Whether a packet in belongs to a conversation with its network.
@@ -123,8 +127,7 @@ impl Answers {
         let found = if p.fragment == Fragment::Later {
             first(Port::Any)
         } else {
-            let (local, remote) = (first(Port::Local(p.dst_port)), first(Port::Remote(p.src_port)));
-            match (local, remote) {
+            match (first(Port::Local(p.local_port())), first(Port::Remote(p.remote_port()))) {
                 (Some(a), Some(b)) => Some(a.min(b)),
                 (a, b) => a.or(b),
             }
@@ -141,9 +144,11 @@ impl Answers {
         inbound.iter().filter(|p| self.is_answered(p))
     }
 
-    /// Whether the target sent anything to this remote port of a protocol: it asked.
+    /// How often the target was seen to send to this remote port of a protocol, now or in normal times: it
+    /// asked.
     pub(crate) fn asked(&self, protocol: u8, port: u16) -> usize {
-        self.sent.iter().filter(|p| p.protocol == protocol && p.dst_port == port).count()
+        let all = self.sent.iter().chain(&self.usual);
+        all.filter(|p| p.protocol == protocol && p.remote_port() == port).count()
     }
 
     /// The account of what a match holds for, of all that came in; with `few` senders more must be
@@ -152,7 +157,15 @@ impl Answers {
         let matched: Vec<&Packet> = inbound.iter().filter(|p| hits(m, p)).collect();
         let reverse: Vec<&Packet> = self.sent.iter().filter(|p| reversed(m, p)).collect();
         let all: f64 = self.answered(inbound).map(weight).sum();
-        self.account(&matched, &reverse, all, few)
+        let mut account = self.account(&matched, &reverse, all, few);
+        // Thinned beside a flood, what it usually sends that way may be missing by chance.
+        if account.silent && self.usual.iter().any(|p| reversed(m, p)) {
+            account.silent = false;
+            if account.standing == Standing::Unanswered {
+                account = Account { standing: Standing::Unknown, share: None, ..account };
+            }
+        }
+        account
     }
 
     /// Share of the excess that is answered, by who is answered; `None` when too little was seen to say.
@@ -179,7 +192,7 @@ impl Answers {
         let pairs = Pairs::weighed(&inbound, &reverse);
         let by_flow = (count >= PAIRS_MIN || share >= 0.5).then_some(share);
         let by_who = pairs.collisions().map(|a| a.min(1.0));
-        let known = by_flow.is_some() || by_who.is_some() || pairs.expected() >= EXPECTED_MIN;
+        let known = by_flow.is_some() || by_who.is_some() || pairs.are_absent();
         let silent = reverse.is_empty() && inbound.len() >= UNANSWERED_MIN;
         (known || silent).then(|| {
             let seen = by_flow.unwrap_or(0.0).max(by_who.unwrap_or(0.0));
@@ -212,7 +225,7 @@ impl Answers {
             };
         }
         let enough = if few { UNANSWERED_FEW_MIN } else { UNANSWERED_MIN };
-        let unanswered = (silent && inbound.len() >= enough) || pairs.expected() >= EXPECTED_MIN;
+        let unanswered = (silent && inbound.len() >= enough) || pairs.are_absent();
         Account {
             standing: if unanswered { Standing::Unanswered } else { Standing::Unknown },
             share: unanswered.then_some(share),
@@ -322,10 +335,22 @@ impl Pairs {
         Some(self.share_between / within.max(f64::MIN_POSITIVE))
     }
 
-    /// Pairs to be expected between both if the first were drawn from the population of the second.
-    pub(crate) fn expected(&self) -> f64 {
-        if self.second < 1.0 { 0.0 } else { 2.0 * self.first * self.within / self.second }
+    /// Whether there are so few pairs between both that the first cannot be drawn from the population of
+    /// the second: of a few packets, one pair within them may be chance.
+    fn are_absent(&self) -> bool {
+        let within = self.within - DEVIATIONS * self.within.sqrt();
+        if self.second < 1.0 || within <= 0.0 {
+            return false;
+        }
+        let expected = 2.0 * self.first * within / self.second;
+        self.between < COLLISIONS * expected && ln_at_most(self.between, expected) < ABSENT_LN
     }
+}
+
+/// Natural logarithm of P(X <= n) for a Poisson variable of mean `mu` > n, from above (Chernoff).
+fn ln_at_most(n: f64, mu: f64) -> f64 {
+    let drawn = if n > 0.0 { n * (mu / n).ln() } else { 0.0 };
+    n - mu + drawn
 }
 
 #[cfg(test)]
@@ -360,7 +385,7 @@ mod tests {
     #[test]
     fn a_rule_on_those_who_are_answered_cuts_wanted_traffic() {
         let (now, sent): (Vec<_>, Vec<_>) = (0..80).map(|n| player(n % 40, 5)).unzip();
-        let answers = Answers::new(sent, true);
+        let answers = Answers::new(sent, Vec::new(), true);
         let account = answers.of_match(&now, &rule(), false);
         assert_eq!(account.standing, Standing::Answered);
         assert_eq!(account.share, Some(1.0));
@@ -370,7 +395,7 @@ mod tests {
     fn forged_senders_are_not_those_who_are_answered() {
         let sent: Vec<_> = (0..120).map(|n| player(n % 40, 5).1).collect();
         let now: Vec<_> = (0..200).map(forged).collect();
-        let answers = Answers::new(sent, true);
+        let answers = Answers::new(sent, Vec::new(), true);
         assert_eq!(answers.of_match(&now, &rule(), false).standing, Standing::Unanswered);
         // Of few packets nobody can tell.
         let few = answers.of_match(&now[..2], &rule(), false);
@@ -397,7 +422,7 @@ mod tests {
                 Packet::new(&s, 5, Direction::Outbound)
             })
             .collect();
-        let answers = Answers::new(sent, true);
+        let answers = Answers::new(sent, Vec::new(), true);
         assert_eq!(answers.answered(&now).count(), 0);
         let bare = Match { dst_ports: Vec::new(), ..rule() };
         assert_eq!(answers.of_match(&now, &bare, false).standing, Standing::Answered);
@@ -410,8 +435,11 @@ mod tests {
             s.record.tcp_flags = flags;
             Packet::new(&s, 1, Direction::Outbound)
         };
-        assert_eq!(Answers::new([0x04, 0x14, 0x12].map(reply).to_vec(), true).sent.len(), 0);
-        assert_eq!(Answers::new([0x10, 0x18].map(reply).to_vec(), true).sent.len(), 2);
+        assert_eq!(
+            Answers::new([0x04, 0x14, 0x12].map(reply).to_vec(), Vec::new(), true).sent.len(),
+            0
+        );
+        assert_eq!(Answers::new([0x10, 0x18].map(reply).to_vec(), Vec::new(), true).sent.len(), 2);
     }
 
     #[test]
@@ -423,9 +451,9 @@ mod tests {
         // One query each, answered in the same slot.
         let once: Vec<_> = (0..100).map(|n| dense(player(n * 300, 5))).collect();
         let (now, sent): (Vec<_>, Vec<_>) = once.into_iter().unzip();
-        assert_eq!(Answers::new(sent.clone(), true).answered(&now).count(), 0);
+        assert_eq!(Answers::new(sent.clone(), Vec::new(), true).answered(&now).count(), 0);
         // Who goes on after the answer has received it.
         let later: Vec<_> = (0..100).map(|n| dense(player(n * 300, 9)).0).collect();
-        assert_eq!(Answers::new(sent, true).answered(&later).count(), 100);
+        assert_eq!(Answers::new(sent, Vec::new(), true).answered(&later).count(), 100);
     }
 }

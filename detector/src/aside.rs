@@ -7,9 +7,10 @@
 use weir_model::{IncidentId, IpNet};
 
 use crate::Detector;
-use crate::evidence::Packet;
+use crate::evidence::{Packet, local_of};
 use crate::metric::{METRICS, is_bits, values};
 use crate::series::Kind;
+use crate::window::SLOTS_PER_SEC;
 
 /// Seconds of before an incident opened that are gone over again: those still in quarantine.
 const BEFORE_SECS: u64 = 31;
@@ -34,6 +35,21 @@ impl Detector {
                 for (second, values) in &explained {
                     warm.series.set_aside(*second, values);
                 }
+            }
+        }
+    }
+
+    /// Takes back what the prefixes around a host have kept of it as normal since before the attack was found.
+    pub(crate) fn take_back(&mut self, target: IpNet) {
+        if target.prefix_len() < target.max_prefix_len() {
+            return;
+        }
+        let from = self.clock.slot().saturating_sub(BEFORE_SECS * SLOTS_PER_SEC);
+        let local = local_of(target.addr());
+        for at in self.around(target) {
+            if let Some(Some(warm)) = self.warm.get_mut(at as usize) {
+                warm.profile.forget(local, from);
+                warm.sent.forget(local, from);
             }
         }
     }

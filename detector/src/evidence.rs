@@ -79,6 +79,12 @@ fn wide(address: IpAddr) -> u128 {
     }
 }
 
+/// Last 32 bits of a protected address, as in [`Packet::local`].
+#[expect(clippy::cast_possible_truncation, reason = "the last 32 bits")]
+pub(crate) fn local_of(address: IpAddr) -> u32 {
+    wide(address) as u32
+}
+
 /// The address behind [`Packet::src`].
 pub(crate) fn narrow(address: u128) -> IpAddr {
     std::net::Ipv6Addr::from(address).to_canonical()
@@ -156,6 +162,14 @@ impl Packet {
         match self.direction {
             Direction::Inbound => self.dst_port,
             Direction::Outbound => self.src_port,
+        }
+    }
+
+    /// The port on the far side.
+    pub(crate) const fn remote_port(&self) -> u16 {
+        match self.direction {
+            Direction::Inbound => self.src_port,
+            Direction::Outbound => self.dst_port,
         }
     }
 
@@ -407,6 +421,14 @@ impl Profile {
         }
         aged.kept.extend(released.kept);
         aged.cut(AGED_MAX);
+    }
+
+    /// Forgets what is in quarantine of one protected address since a slot.
+    pub(crate) fn forget(&mut self, local: u32, from: u64) {
+        let Some(past) = self.past.as_deref_mut() else { return };
+        for list in [&mut past.recent, &mut past.waiting] {
+            list.kept.retain(|k| k.packet.local != local || k.packet.slot < from);
+        }
     }
 
     /// What is kept of the present, in no order.

@@ -62,9 +62,9 @@ pub(crate) fn hold(m: &Match, known: &Knowledge<'_>) -> (Option<Hold>, bool) {
 /// Whether it must still be seen that nobody is answered.
 fn undecided(account: Account, sign: Option<Sign>, settling: bool) -> Option<Hold> {
     match (account.standing, sign) {
-        (_, Some(Sign::Malformed | Sign::ForgedTtl | Sign::Forged | Sign::Unasked)) => None,
+        (_, Some(Sign::Malformed | Sign::ForgedTtl | Sign::Unasked)) => None,
         // Nothing asked for it, and nothing takes it.
-        (_, Some(_)) if account.silent => None,
+        (_, Some(sign)) if account.silent && sign != Sign::Forged => None,
         (Standing::Unanswered, Some(_)) => None,
         (Standing::Unanswered, None) if !settling => None,
         _ => Some(Hold::Undecided),

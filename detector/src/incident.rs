@@ -1,8 +1,8 @@
 //! An open incident: what was last said of it, and how long it has been quiet.
 
 use weir_model::{
-    Candidate, Direction, Evidence, Hold, IncidentId, IpNet, Match, Metric, Millis, Phase, Rate,
-    Verdict,
+    Candidate, Direction, Evidence, Hold, IncidentId, IpNet, Match, Metric, Millis, Phase, Range,
+    Rate, Verdict,
 };
 
 use crate::config::Config;
@@ -17,6 +17,14 @@ const SHAPE_BEGIN: f64 = 1.5;
 /// Confidence from which an attack is sure, and below which what is left of it is doubtful.
 const SURE: u8 = 70;
 const DOUBTFUL: u8 = 40;
+
+/// How long traffic that was answered counts as such, milliseconds.
+const ANSWERED_KEPT_MS: u64 = 20_000;
+/// Protocols and ports kept of it.
+const ANSWERED_MAX: usize = 16;
+
+/// Protocols and destination ports of a rule.
+type Way = (Vec<u8>, Vec<Range>);
 
 /// One open incident.
 #[derive(Clone, Debug)]
@@ -58,6 +66,8 @@ pub(crate) struct Active {
     kept: Millis,
     /// Highest confidence so far, 0-100.
     pub(crate) surest: u8,
+    /// Protocols and ports of rules that were found to cut answered traffic, and when last.
+    answered: Vec<(Way, Millis)>,
     /// Since when what is left no longer looks like the attack that it was.
     pub(crate) doubted: Option<Millis>,
 }
@@ -102,6 +112,7 @@ impl Active {
             strongest: 0.0,
             kept: Millis(0),
             surest: 0,
+            answered: Vec::new(),
             doubted: None,
         }
     }
@@ -114,9 +125,38 @@ impl Active {
         self.doubted = doubtful.then(|| self.doubted.unwrap_or(verdict.at));
     }
 
-    /// Whether the look before this one found the same rule, no weaker reason to hold it back, and was as
-    /// sure of an attack.
-    pub(crate) fn agrees(&self, packets: &Match, confidence: u8) -> bool {
+    /// Why a rule is held back, by this look and those before: what was answered a moment ago is not judged
+    /// unanswered by the next sample, and without a sign of attack a second look must agree.
+    pub(crate) fn weighed(
+        &mut self,
+        hold: Option<Hold>,
+        sign: bool,
+        packets: &Match,
+        confidence: u8,
+        now: Millis,
+    ) -> Option<Hold> {
+        let way = (packets.protocols.clone(), packets.dst_ports.clone());
+        self.answered.retain(|(_, at)| now.since(*at) < ANSWERED_KEPT_MS);
+        if hold == Some(Hold::Answered) {
+            self.answered.retain(|(known, _)| *known != way);
+            self.answered.truncate(ANSWERED_MAX - 1);
+            self.answered.push((way, now));
+            return hold;
+        }
+        let was = self.answered.iter().any(|((protocols, ports), _)| {
+            *protocols == way.0 && (ports.is_empty() || way.1.is_empty() || *ports == way.1)
+        });
+        match hold {
+            None if sign => None,
+            None if was => Some(Hold::Undecided),
+            None if self.agrees(packets, confidence) => None,
+            None => Some(Hold::OneLook),
+            Some(_) => hold,
+        }
+    }
+
+    /// Whether the look before this one found the same rule, and was as sure of an attack.
+    fn agrees(&self, packets: &Match, confidence: u8) -> bool {
         let same =
             |c: &Candidate| c.packets == *packets && c.hold.is_none_or(|hold| !hold.is_wanted());
         confidence >= DOUBTFUL

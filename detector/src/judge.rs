@@ -109,6 +109,8 @@ impl Detector {
         // Prefixes before the hosts in them: a carpet is one incident.
         alarmed.sort_by_key(|(target, _, odd)| (*target, odd.is_some()));
         let mut queue = self.queue(&mut alarmed);
+        // Wider ones last: hosts and /24s that are attacked explain them, and are met more narrowly.
+        queue.sort_by_key(|(target, ..)| is_wide(*target));
         self.alarmed = alarmed;
         let mut looks = LOOKS_MAX;
         for (target, at, odd) in queue.drain(..) {
@@ -156,7 +158,13 @@ impl Detector {
         if self.by_target.contains_key(&(target, way)) || now < warm.look_after {
             return false;
         }
-        let short = !warm.series.learning(&self.config, now.secs());
+        let known_well = !warm.series.learning(&self.config, now.secs());
+        // Of a wider prefix nothing is said before its own normal is known and a second has passed: what is
+        // attacked within it is found sooner, and met more narrowly.
+        if is_wide(target) && !known_well {
+            return false;
+        }
+        let short = known_well && !is_wide(target);
         let volume = warm.series.alarm(self.rule, way, short, self.sampling);
         let bare =
             || warm.series.bare_alarm(&self.config, now.secs(), self.rule, way, self.sampling);
@@ -212,6 +220,7 @@ impl Detector {
         self.evidence.extend(active.fresh(now, 0));
         self.by_target.insert((target, way), id);
         self.incidents.insert(id, active);
+        self.take_back(target);
         true
     }
 
@@ -297,7 +306,7 @@ impl Detector {
             return true;
         }
         let (hosts, effective) = spread(&findings.excess, |p| p.local);
-        let wide = crate::table::carpet(target.addr()) != target;
+        let wide = is_wide(target);
         // A wider prefix is attacked when several of its parts are; IPv6 keeps too little of the address
         // to tell them apart.
         let parts = !wide
@@ -378,16 +387,14 @@ impl Detector {
         let mean = (!learning || warm.known())
             .then(|| (warm.series.mean(PACKETS), warm.series.mean(OUTBOUND)));
         let visible = self.two_way.sees(mean);
-        let (asks, recent) = match way {
-            Direction::Inbound => {
-                (warm.sent.latest(slot, slots.max(NOW_SLOTS + lag)), warm.sent.normal())
-            }
-            Direction::Outbound => (Vec::new(), Vec::new()),
-        };
-        let answers = Answers::new(asks, visible);
+        // What comes in is exported wherever anything is.
+        let visible = visible || way == Direction::Outbound;
+        let other = warm.profile_of(way.other());
+        let usual = other.normal().into_iter().map(|(p, _)| p).collect();
+        let answers = Answers::new(other.latest(slot, slots.max(NOW_SLOTS + lag)), usual, visible);
         let answered = answers.of_excess(&excess);
         let mut traits = Traits { response, seen_before, ..traits(&excess, &parts, &services) };
-        traits.standalone = unasked(&parts, &traits, &answers, &recent, answered);
+        traits.standalone = unasked(&parts, &traits, &answers, answered);
         let known = Knowledge {
             answers: &answers,
             now: &now,
@@ -454,10 +461,7 @@ impl Detector {
             .into_iter()
             .zip(holds)
             .map(|(rule, (hold, sign))| Candidate {
-                hold: hold.or_else(|| {
-                    let agreed = sign || active.agrees(&rule.packets, confidence);
-                    (!agreed).then_some(Hold::OneLook)
-                }),
+                hold: active.weighed(hold, sign, &rule.packets, confidence, self.clock),
                 rate: matched(&now, rate, &rule.packets),
                 normal_bytes_per_sec: normal_bytes * rule.normal_bytes,
                 packets: rule.packets,
@@ -544,6 +548,11 @@ impl Detector {
     }
 }
 
+/// Whether a prefix is wider than those in which carpets are looked for first.
+fn is_wide(target: IpNet) -> bool {
+    target.prefix_len() < crate::table::carpet(target.addr()).prefix_len()
+}
+
 /// Whether rules that may be used, now or later, tell the excess from what is wanted.
 fn separable(candidates: &[Candidate], coverage: f64) -> bool {
     let refused: f64 =
@@ -553,17 +562,8 @@ fn separable(candidates: &[Candidate], coverage: f64) -> bool {
 
 /// The share of the excess that fits a signature which needs no baseline, less what the target asked for
 /// or answers: a port number is no proof.
-fn unasked(
-    parts: &[Part],
-    traits: &Traits,
-    answers: &Answers,
-    before: &[(Packet, f64)],
-    answered: Option<f64>,
-) -> f64 {
-    let asked = |port: u16| {
-        let then = before.iter().filter(|(p, _)| p.protocol == 17 && p.dst_port == port).count();
-        answers.asked(17, port) + then >= ASKED_MIN
-    };
+fn unasked(parts: &[Part], traits: &Traits, answers: &Answers, answered: Option<f64>) -> f64 {
+    let asked = |port: u16| answers.asked(17, port) >= ASKED_MIN;
     let wanted: f64 = parts
         .iter()
         .filter(|part| part.signature.standalone)

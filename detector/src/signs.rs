@@ -48,7 +48,7 @@ const MOST: f64 = 0.8;
 const NETWORKS_MIN: usize = 5;
 const NETWORKS_MANY: usize = 30;
 /// Networks from which senders must be forged.
-const NETWORKS_FORGED: f64 = 5_000.0;
+const NETWORKS_FORGED: f64 = 10_000.0;
 /// Networks of SYN-ACKs that nobody asked for.
 const NETWORKS_UNASKED: f64 = 300.0;
 /// Flows between random ports, and the largest share of one port.
@@ -238,7 +238,7 @@ mod tests {
         };
         assert_eq!(told(60, syn), Some(Sign::Malformed));
         assert_eq!(told(60, |i| sample(anybody(i), 123, 17, 4000, 468)), Some(Sign::Reflection));
-        assert_eq!(told(300, |i| sample(anybody(i), 4000, 17, 28_015, 90)), Some(Sign::Forged));
+        assert_eq!(told(380, |i| sample(anybody(i), 4000, 17, 28_015, 90)), Some(Sign::Forged));
         let ttl = |i: u32| {
             let mut s = sample(i, 4000, 17, 28_015, 90);
             s.record.ttl = 150;
@@ -255,7 +255,7 @@ mod tests {
         assert_eq!(told(300, |_| sample(7, 51_820, 17, 51_820, 1420)), None);
         assert_eq!(told(300, |i| sample(i % 3, 0, 47, 0, 1400)), None);
         assert_eq!(told(300, |i| sample(i % 60 * 256, 161, 17, 40_000, 400)), None);
-        assert_eq!(told(300, |i| sample(anybody(i), 53, 17, 40_000, 300)), Some(Sign::Forged));
+        assert_eq!(told(380, |i| sample(anybody(i), 53, 17, 40_000, 300)), Some(Sign::Forged));
         // Many visitors of a web server.
         assert_eq!(told(300, |i| sample(anybody(i), 40_000, 6, 443, 900)), None);
     }
@@ -266,7 +266,8 @@ mod tests {
             (0..60).map(|i| inbound(&sample(i * 256, 123, 17, 4000, 468), 1)).collect();
         let mut query = sample(0, 4000, 17, 123, 76);
         std::mem::swap(&mut query.record.src, &mut query.record.dst);
-        let asked = Answers::new(vec![Packet::new(&query, 1, Direction::Outbound)], true);
+        let asked =
+            Answers::new(vec![Packet::new(&query, 1, Direction::Outbound)], Vec::new(), true);
         let all: Vec<&Packet> = packets.iter().collect();
         assert_eq!(sign(&all, &Answers::default(), true), Some(Sign::Reflection));
         assert_eq!(sign(&all, &asked, true), None);

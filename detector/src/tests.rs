@@ -2,6 +2,9 @@
 
 #![expect(clippy::cast_possible_truncation, reason = "made-up numbers")]
 
+mod answered;
+mod blind;
+mod carpet;
 mod crowd;
 mod foreknown;
 mod life;
@@ -86,6 +89,21 @@ impl World {
     }
 
     fn account(&self, slice: &mut Slice, record: &FlowRecord) {
+        if self.inventory.protected.contains(record.src) {
+            let host = match slice.hosts.iter_mut().find(|h| h.host == record.src) {
+                Some(host) => host,
+                None => {
+                    slice.hosts.push(HostSlice::empty(record.src, slice.slot));
+                    slice.hosts.last_mut().unwrap()
+                }
+            };
+            host.outbound.add(ClassVolume {
+                packets: record.scaled_packets(),
+                bytes: record.scaled_bytes(),
+            });
+            slice.samples.push(Sample { record: *record, weight: 1 });
+            return;
+        }
         let host = match slice.hosts.iter_mut().find(|h| h.host == record.dst) {
             Some(host) => host,
             None => {

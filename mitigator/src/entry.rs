@@ -77,6 +77,8 @@ pub(crate) struct Entry {
     pub(crate) awaited: Option<String>,
     /// Peers that refused a measure.
     pub(crate) refusers: BTreeMap<Measure, BTreeSet<String>>,
+    /// Whether a rule was found to cut what the target answers.
+    pub(crate) wanted: bool,
     /// Matches that the verdicts on the present generation hold back for a while yet.
     pub(crate) awaited: BTreeSet<Match>,
     /// What the detector measured of each mitigation when it was chosen.
@@ -125,6 +127,7 @@ impl Entry {
             useless: BTreeSet::new(),
             refusers: BTreeMap::new(),
             awaited: None,
+            wanted: false,
             awaited: BTreeSet::new(),
             measured: BTreeMap::new(),
             alerted: None,

@@ -164,6 +164,7 @@ impl Mitigator {
             return;
         }
         entry.banned.extend(hit);
+        entry.wanted = true;
         let why = Hold::Answered.why();
         self.ledger.record(&mut entry.incident, "roll-back", why.to_owned(), now);
         self.end(entry, is_it, MitigationState::Withdrawn, &format!("rolled back: {why}"), now);
@@ -226,6 +227,7 @@ impl Mitigator {
             policy: &entry.policy,
             rules_tried: self.rules_tried(entry, now),
             without,
+            wanted: entry.wanted,
             others_bits_per_sec: &|| self.others_bits_per_sec(entry.incident.id),
             is_banned: &is_banned,
             is_useless: &is_useless,

@@ -78,6 +78,9 @@ pub(crate) struct Situation<'a> {
     pub(crate) rules_tried: bool,
     /// Steps that are not for this plan.
     pub(crate) without: Option<Rung>,
+    /// Whether a rule of this incident was found to cut what the target answers: a black hole would cut
+    /// that, too.
+    pub(crate) wanted: bool,
     /// Layer-3 bits a second that other incidents leave on the links: a sum over all of them.
     pub(crate) others_bits_per_sec: &'a dyn Fn() -> f64,
     /// Measures that must not be used: harmful before, withdrawn by an operator, refused by peers.
@@ -161,6 +164,8 @@ fn allowed(
 ) -> Result<(), String> {
     if situation.without == Some(step.rung) {
         Err("waits for approval".into())
+    } else if situation.wanted && step.rung == Rung::Rtbh {
+        Err(Hold::Answered.why().into())
     } else if situation.end_step.is_some_and(|end| index >= end) {
         Err("closed by an operator".into())
     } else if let Some(group) = situation.policy.forbids(step.rung) {

@@ -55,6 +55,16 @@ pub enum Direction {
     Outbound,
 }
 
+impl Direction {
+    /// The other way.
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Inbound => Self::Outbound,
+            Self::Outbound => Self::Inbound,
+        }
+    }
+}
+
 /// What the router did with the packets (IE 89 forwardingStatus; sFlow discard).
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,

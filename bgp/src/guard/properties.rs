@@ -121,7 +121,20 @@ fn check_one(m: &Mitigation, config: &Config, inventory: &Inventory, now: Millis
         IpNet::V4(_) => (config.max_width4, config.rtbh_min_len4),
         IpNet::V6(_) => (config.max_width6, config.rtbh_min_len6),
     };
-    assert!(net.prefix_len() >= width, "{net} is too wide");
+    let said = match &m.measure {
+        Measure::FlowSpec(filter) => {
+            filter.packets.protocols.len() == 1
+                && (!filter.packets.src_ports.is_empty()
+                    || !filter.packets.tcp_flags.is_empty()
+                    || filter.packets.fragment.is_some())
+        }
+        _ => false,
+    };
+    let narrow = match net {
+        IpNet::V4(_) => config.max_width4_narrow,
+        IpNet::V6(_) => config.max_width6_narrow,
+    };
+    assert!(net.prefix_len() >= if said { narrow } else { width }, "{net} is too wide");
     if matches!(m.measure, Measure::Blackhole(_)) {
         assert!(net.prefix_len() >= hole, "black hole {net} is too wide");
     }

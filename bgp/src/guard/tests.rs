@@ -188,3 +188,23 @@ fn the_generation_rises_only_with_the_content() {
     let gone = guard.admit(&wish, Millis(4));
     assert_eq!((gone.generation(), gone.mitigations().len()), (3, 0));
 }
+
+#[test]
+fn a_rule_on_certain_source_ports_may_be_wider_than_one_that_says_less() {
+    let inventory =
+        Inventory::new(vec![net("198.18.0.0/15")].into(), Vec::<IpNet>::new().into(), Vec::new());
+    let guard = Guard::new(Config::default(), Arc::new(inventory));
+    let rule = |dst: &str, change: fn(&mut Match)| {
+        let mut packets = Match::to(net(dst));
+        packets.protocols = vec![17];
+        change(&mut packets);
+        let measure = Measure::FlowSpec(Filter { packets, action: Action::Drop });
+        guard.judge_measure(&measure).map_err(Refusal::id)
+    };
+    assert_eq!(rule("198.18.0.0/16", |m| m.src_ports = vec![Range::exact(123)]), Ok(()));
+    assert_eq!(rule("198.18.0.0/15", |m| m.src_ports = vec![Range::exact(123)]), Err("too-wide"));
+    assert_eq!(rule("198.18.0.0/20", |_| {}), Err("too-wide"));
+    // A list of nearly every port says nothing.
+    let all = |m: &mut Match| m.src_ports = vec![Range { from: 1, to: 65_535 }];
+    assert_eq!(rule("198.18.0.0/20", all), Err("too-wide"));
+}

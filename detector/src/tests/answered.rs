@@ -1,0 +1,135 @@
+//! What is answered is wanted, whatever its protocol, port and size; what is not must show it.
+
+use weir_model::Hold;
+
+use super::*;
+
+/// The packet that goes back.
+fn answer(mut sample: Sample) -> Sample {
+    std::mem::swap(&mut sample.record.src, &mut sample.record.dst);
+    std::mem::swap(&mut sample.record.src_port, &mut sample.record.dst_port);
+    sample
+}
+
+impl World {
+    /// Players who are answered.
+    fn talk(&mut self, seconds: u64) {
+        for _ in 0..seconds * 10 {
+            self.exchange();
+            self.tick();
+        }
+    }
+
+    fn exchange(&mut self) {
+        let slot = self.slot as u32;
+        self.send(1, |_| player(slot));
+        self.send(1, |_| answer(player(slot + 7)));
+    }
+
+    /// Candidates that may be announced, of all that was said.
+    fn announced(&self) -> usize {
+        self.said.iter().flat_map(|v| &v.candidates).filter(|c| c.hold.is_none()).count()
+    }
+}
+
+/// A conference on ports that nobody declared: two hundred networks, three packets back for each.
+fn participant(i: u32) -> Sample {
+    let who = (crate::hash::mix(7, u64::from(i)) % 200) as u32;
+    sample(0x5000_0000 + who * 256, 50_000 + (who % 9) as u16, 17, 40_000 + (who % 50) as u16, 900)
+}
+
+#[test]
+fn a_rush_of_those_who_are_answered_is_never_filtered() {
+    let mut world = World::new(1);
+    world.talk(400);
+    for t in 0..300_u32 {
+        world.exchange();
+        world.send(15, |i| participant(t * 15 + i));
+        world.send(40, |i| answer(participant(t * 31 + i * 3)));
+        world.tick();
+    }
+    assert_eq!(world.announced(), 0, "{:?}", world.said.last());
+    // Of the first tenths of a second nobody knows yet who is answered.
+    let begun = world.said[0].at + 2_000;
+    let sure = world.said.iter().find(|v| v.at > begun && v.confidence >= 70);
+    assert_eq!(sure, None);
+}
+
+/// The same packets from anybody: forged, and nobody is answered.
+fn forged(i: u32) -> Sample {
+    let mut sample = participant(i);
+    sample.record.src = IpAddr::from(i.wrapping_mul(2_654_435_761).to_be_bytes());
+    sample
+}
+
+#[test]
+fn the_same_from_senders_that_nobody_answers_is() {
+    let mut world = World::new(1);
+    world.talk(400);
+    let from = world.slot;
+    for t in 0..60_u32 {
+        world.exchange();
+        world.send(15, |i| forged(t * 15 + i));
+        world.tick();
+    }
+    let first = world.said.iter().find(|v| v.candidates.iter().any(|c| c.hold.is_none()));
+    let first = first.expect("a rule that may be announced");
+    assert!(first.at.slot() - from <= 30, "{}", first.at.slot() - from);
+    assert!(first.confidence >= 70, "{first:?}");
+}
+
+#[test]
+fn where_answers_cannot_be_seen_volume_proves_nothing() {
+    let flood = |make: fn(u32) -> Sample| {
+        let mut world = World::new(1);
+        // What goes out is never exported.
+        world.play(400);
+        for t in 0..100_u32 {
+            world.players();
+            world.send(15, |i| make(t * 15 + i));
+            world.tick();
+        }
+        world
+    };
+    let rush = flood(participant);
+    assert!(!rush.said.is_empty());
+    let held = rush.said.iter().flat_map(|v| &v.candidates).map(|c| c.hold).collect::<Vec<_>>();
+    assert!(held.iter().all(|hold| *hold == Some(Hold::OneWay)), "{held:?} {:?}", rush.said[0]);
+    // A positive sign does.
+    let reflection = flood(|i| sample(i % 900 * 77, 123, 17, 4000, 468));
+    assert!(reflection.announced() > 0);
+}
+
+#[test]
+fn a_host_just_met_is_acted_for_on_positive_signs_only() {
+    let start = |make: fn(u32) -> Sample| {
+        let mut world = World::new(1);
+        for t in 0..300_u32 {
+            world.exchange();
+            world.send(70, |i| make(t * 70 + i));
+            world.tick();
+        }
+        world
+    };
+    let busy = start(participant);
+    assert_eq!(busy.announced(), 0, "{:?}", busy.said.first());
+    let syns = start(syn);
+    assert!(syns.announced() > 0, "{:?}", syns.said.first());
+}
+
+#[test]
+fn a_tunnel_of_two_peers_is_no_flood_by_its_protocol() {
+    let mut world = World::new(1);
+    world.talk(400);
+    for t in 0..200_u32 {
+        world.exchange();
+        world.send(30, |i| {
+            let mut s = sample(0x5000_0000 + (t + i) % 2 * 256, 0, 47, 0, 1_400);
+            s.record.src_port = 0;
+            s
+        });
+        world.tick();
+    }
+    assert!(!world.said.is_empty());
+    assert_eq!(world.announced(), 0, "{:?}", world.said.last());
+}

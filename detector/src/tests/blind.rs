@@ -1,0 +1,86 @@
+//! Exporters that fall silent.
+
+use weir_model::{ExporterId, ExporterStatus, SamplingSource};
+
+use super::*;
+
+fn status(last_seen: Millis) -> ExporterStatus {
+    ExporterStatus {
+        id: ExporterId(0),
+        address: "192.0.2.1".parse().unwrap(),
+        name: "edge1".into(),
+        protocol: None,
+        last_seen,
+        datagrams: 1,
+        records: 1,
+        decode_errors: 0,
+        unknown_templates: 0,
+        lost: 0,
+        templates: 0,
+        sampling: 1000,
+        sampling_source: SamplingSource::Record,
+        lag_ms: 0,
+        lag_p50_ms: 0,
+        active_timeout_ms: 0,
+        duplicates: 0,
+        drops: Vec::new(),
+        clock_skew_ms: 0,
+        interfaces: Vec::new(),
+    }
+}
+
+impl World {
+    fn report(&mut self, last_seen: Millis) {
+        self.detector.exporters(&[status(last_seen)]);
+    }
+}
+
+#[test]
+fn an_attack_does_not_end_because_its_exporter_fell_silent() {
+    let mut world = World::new(1);
+    world.play(400);
+    for t in 0..100_u32 {
+        world.players();
+        world.send(20, |i| syn(t * 20 + i));
+        world.tick();
+        world.report(Millis::from_slot(world.slot));
+    }
+    assert_eq!(world.opened().len(), 1);
+    let silent = world.slot;
+    for _ in 0..2400 {
+        world.tick();
+        world.report(Millis::from_slot(silent));
+    }
+    assert!(world.said.iter().all(|v| v.phase != Phase::Ended), "{:?}", world.said.last());
+    let blind = world.said.iter().filter(|v| v.phase == Phase::Blind).count();
+    assert!((200..=240).contains(&blind), "about one a second: {blind}");
+    // It speaks again, and of nothing but players: then the attack is over.
+    let back = world.slot;
+    for _ in 0..400 {
+        world.players();
+        world.tick();
+        world.report(Millis::from_slot(world.slot));
+    }
+    let last = world.said.last().unwrap();
+    assert_eq!(last.phase, Phase::Ended);
+    assert!((290..380).contains(&(last.at.slot() - back)), "{}", last.at.slot() - back);
+}
+
+#[test]
+fn silence_does_not_become_normal() {
+    let host = "203.0.113.7".parse().unwrap();
+    let mean = |world: &World| world.detector.host_view(host).unwrap().baselines[0].mean;
+    let mut world = World::new(1);
+    for _ in 0..4000 {
+        world.players();
+        world.tick();
+        world.report(Millis::from_slot(world.slot));
+    }
+    let (before, silent) = (mean(&world), world.slot);
+    for _ in 0..3000 {
+        world.tick();
+        world.report(Millis::from_slot(silent));
+    }
+    assert!(before > 5_000.0);
+    assert!((mean(&world) - before).abs() < 0.1 * before, "{} {before}", mean(&world));
+}
