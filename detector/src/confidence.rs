@@ -48,6 +48,11 @@ pub const NAMES: [&str; FEATURES] = [
 pub const COEFFICIENTS: [f64; FEATURES] =
     [-3.27, 2.19, 1.25, 2.52, 0.64, -6.59, 0.6, -2.18, -0.87, -5.37, 3.16, -0.81, 1.4];
 
+/// Share of the excess from which it is answered on the whole, and the highest probability of an attack
+/// that may then be told: nothing is done below 0.4.
+const ANSWERED_MOST: f64 = 0.5;
+const ANSWERED_CAP: f64 = 0.35;
+
 /// Whether no rule tells the excess from normal traffic, and nothing else names it.
 fn inseparable(e: &Evidence) -> bool {
     e.coverage < 0.4 && e.standalone < 0.5 && !e.outbound
@@ -99,6 +104,8 @@ pub fn probability(features: &[f64; FEATURES], coefficients: &[f64; FEATURES]) -
 /// what no rule tells from normal traffic is nothing to drop by, however sure it is an attack.
 pub fn cap(e: &Evidence) -> f64 {
     match (e.samples, inseparable(e)) {
+        // What is answered is wanted until proven otherwise: an alert at most.
+        _ if e.answered.is_some_and(|answered| answered >= ANSWERED_MOST) => ANSWERED_CAP,
         (0, _) => 0.6,
         (_, true) => 0.69,
         _ => 0.99,
