@@ -90,6 +90,9 @@ fn lowest(kind: Kind, learning: bool, config: &Config) -> [f64; METRICS] {
     }
 }
 
+/// Of some seconds, what is set aside of each metric.
+type Aside = Vec<(u64, [u64; METRICS])>;
+
 /// Traffic over time.
 #[derive(Clone, Debug)]
 pub(crate) struct Series {
@@ -124,7 +127,7 @@ pub(crate) struct Series {
     /// Whether an operator has the baselines stand still.
     pub(crate) frozen: bool,
     /// What incidents explain of the seconds that are not yet out of quarantine.
-    aside: Option<Box<Vec<(u64, [u64; METRICS])>>>,
+    aside: Option<Box<Aside>>,
     /// What is known beforehand of its traffic.
     pub(crate) foreknown: Option<ExpectedTraffic>,
     /// Share of its thresholds from which a second is worth a look.

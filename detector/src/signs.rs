@@ -67,12 +67,10 @@ pub(crate) fn sign(packets: &[&Packet], answers: &Answers, single: bool) -> Opti
         return None;
     }
     let total: f64 = packets.iter().map(|p| weight(p)).sum::<f64>().max(1.0);
-    let share = |holds: &dyn Fn(&Packet) -> bool| {
-        packets.iter().filter(|p| holds(p)).map(|p| weight(p)).sum::<f64>() / total
-    };
+    let share = |holds: &dyn Fn(&Packet) -> bool| share_of(packets, total, holds);
     let tcp = share(&|p| p.protocol == 6 && p.fragment != Fragment::Later);
     if tcp >= MOST {
-        return of_tcp(packets, &share, single);
+        return of_tcp(packets, total, single);
     }
     if share(&Packet::is_icmp) >= MOST {
         return Some(Sign::Icmp);
@@ -96,11 +94,8 @@ pub(crate) fn sign(packets: &[&Packet], answers: &Answers, single: bool) -> Opti
     (share(&|p| p.protocol == 17) >= MOST && scattered(packets)).then_some(Sign::Scattered)
 }
 
-fn of_tcp(
-    packets: &[&Packet],
-    share: &dyn Fn(&dyn Fn(&Packet) -> bool) -> f64,
-    single: bool,
-) -> Option<Sign> {
+fn of_tcp(packets: &[&Packet], total: f64, single: bool) -> Option<Sign> {
+    let share = |holds: &dyn Fn(&Packet) -> bool| share_of(packets, total, holds);
     // IPv6 adds 20 octets to the header of IPv4.
     let bare = |p: &Packet| {
         let least = if p.src >> 32 == 0xffff { 40 } else { 60 };
@@ -123,6 +118,11 @@ fn of_tcp(
     // A busy web server's visitors are as many networks: established traffic is no sign.
     let opening = |p: &Packet| p.tcp_flags & 0x12 != 0x10;
     (single && share(&opening) >= MOST && forged(packets)).then_some(Sign::Forged)
+}
+
+/// Share of the packets of which something holds.
+fn share_of(packets: &[&Packet], total: f64, holds: &dyn Fn(&Packet) -> bool) -> f64 {
+    packets.iter().filter(|p| holds(p)).map(|p| weight(p)).sum::<f64>() / total
 }
 
 fn weight(p: &Packet) -> f64 {

@@ -54,7 +54,7 @@ impl Detector {
             self.prefixes.iter().map(|(net, at)| (*net, *at)).collect();
         narrow.retain(|(net, _)| carpet(net.addr()) == *net);
         narrow.sort_unstable();
-        let since = self.since.unwrap_or(self.clock.secs());
+        let since = self.since.unwrap_or_else(|| self.clock.secs());
         for (net, at) in narrow {
             let wide = self.wide_around(net, since);
             if let Some(Some(warm)) = self.warm.get_mut(at as usize) {

@@ -265,7 +265,7 @@ impl Config {
 
     /// Every number with its range.
     #[expect(clippy::cast_precision_loss, reason = "the ranges end far below 2^52")]
-    fn numbers(&self) -> [(&'static str, f64, f64, f64); 21] {
+    fn numbers(&self) -> [(&'static str, f64, f64, f64); 22] {
         const MONTH: f64 = 2_592_000.0;
         [
             ("ttl_secs", self.ttl_secs as f64, 10.0, 3600.0),

@@ -75,12 +75,10 @@ pub(crate) struct Entry {
     pub(crate) refusers: BTreeMap<Measure, BTreeMap<String, String>>,
     /// The peer that is waited for, as last noted.
     pub(crate) awaited: Option<String>,
-    /// Peers that refused a measure.
-    pub(crate) refusers: BTreeMap<Measure, BTreeSet<String>>,
     /// Whether a rule was found to cut what the target answers.
     pub(crate) wanted: bool,
     /// Matches that the verdicts on the present generation hold back for a while yet.
-    pub(crate) awaited: BTreeSet<Match>,
+    pub(crate) held_back: BTreeSet<Match>,
     /// What the detector measured of each mitigation when it was chosen.
     pub(crate) measured: BTreeMap<MitigationId, Planned>,
     /// When the last mere alert was recorded, and its text.
@@ -128,7 +126,7 @@ impl Entry {
             refusers: BTreeMap::new(),
             awaited: None,
             wanted: false,
-            awaited: BTreeSet::new(),
+            held_back: BTreeSet::new(),
             measured: BTreeMap::new(),
             alerted: None,
         }
@@ -203,7 +201,7 @@ impl Entry {
     /// Whether the plan has a rule for which this generation has been waiting.
     pub(crate) fn awaits(&self, plan: &Plan) -> bool {
         plan.measures.iter().any(
-            |p| matches!(&p.measure, Measure::FlowSpec(f) if self.awaited.contains(&f.packets)),
+            |p| matches!(&p.measure, Measure::FlowSpec(f) if self.held_back.contains(&f.packets)),
         )
     }
 

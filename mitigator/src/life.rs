@@ -135,7 +135,7 @@ impl Mitigator {
             self.alert(entry, &plan, now);
         } else if self.is_worthwhile(entry, &plan, verdict, now) {
             self.follow(entry, &plan, verdict, now);
-            entry.awaited = awaited(verdict);
+            entry.held_back = held_back(verdict);
         } else if let Effect::TooWeak(gone) = effect
             && self.may_change(entry, now)
         {
@@ -447,7 +447,7 @@ impl Mitigator {
 }
 
 /// Matches that are held back until more is known of them.
-fn awaited(verdict: &Verdict) -> BTreeSet<Match> {
+fn held_back(verdict: &Verdict) -> BTreeSet<Match> {
     let soon = |hold: Hold| matches!(hold, Hold::Undecided | Hold::OneLook);
     let waiting = verdict.candidates.iter().filter(|c| c.hold.is_some_and(soon));
     waiting.map(|c| c.packets.clone().normalise()).collect()

@@ -26,6 +26,8 @@ fn status(last_seen: Millis) -> ExporterStatus {
         drops: Vec::new(),
         clock_skew_ms: 0,
         interfaces: Vec::new(),
+        agent: None,
+        troubles: Vec::new(),
     }
 }
 
