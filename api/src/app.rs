@@ -3,25 +3,38 @@
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::http::HeaderMap;
+use tokio::sync::Semaphore;
 use weir_model::Millis;
 use weir_store::audit::AuditEntry;
+use weir_store::health::{Part, Trouble};
 use weir_store::{Change, Store, StoreError};
 
 use crate::access::Principal;
 use crate::access::backoff::Backoff;
+use crate::access::known::Known;
 use crate::access::password::Passwords;
 use crate::access::secret;
+use crate::answers::Answers;
+use crate::journal::{self, Journal};
 use crate::limit::Limit;
 use crate::live::Hub;
 use crate::problem::Problem;
+use crate::records::Records;
 use crate::server::Peer;
 use crate::{Config, Handles};
 
-/// Connections that read; one more writes.
-const READERS: usize = 2;
+/// Changes that may wait for a state file that is slow; one more is answered 503. Each holds a thread, and
+/// threads must be left for reading who asks.
+const CHANGES_WAITING: usize = 64;
+
+/// How long whoever asks waits until what is not about them is noted.
+const NOTE_PATIENCE: Duration = Duration::from_millis(100);
+
+/// How long finding out who asks may take: then what was known before counts.
+const WHO_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where the time comes from: the system, or a test.
 #[derive(Clone)]
@@ -48,50 +61,6 @@ impl std::fmt::Debug for Clock {
     }
 }
 
-/// Connections to the state file: one that writes, some that read at the same time.
-#[derive(Clone, Debug)]
-pub struct Records {
-    writer: Arc<Mutex<Store>>,
-    readers: Vec<Arc<Mutex<Store>>>,
-    /// Folder for copies that a backup makes.
-    scratch: std::path::PathBuf,
-    /// The history file beside the state file.
-    pub(crate) history: Option<std::path::PathBuf>,
-}
-
-impl Records {
-    /// Opens the state file once more, beside whoever else has it open.
-    ///
-    /// # Errors
-    /// As [`Store::open`].
-    pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let readers = (0..READERS)
-            .map(|_| Ok(Arc::new(Mutex::new(Store::open(path)?))))
-            .collect::<Result<_, StoreError>>()?;
-        let scratch = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        Ok(Self {
-            writer: Arc::new(Mutex::new(Store::open(path)?)),
-            readers,
-            scratch: scratch.unwrap_or_else(|| Path::new(".")).to_owned(),
-            history: Some(path.with_file_name("history.db")),
-        })
-    }
-
-    /// Accounts and notes that are gone with the process.
-    ///
-    /// # Errors
-    /// As [`Store::in_memory`].
-    pub fn in_memory() -> Result<Self, StoreError> {
-        let only = Arc::new(Mutex::new(Store::in_memory()?));
-        Ok(Self {
-            writer: Arc::clone(&only),
-            readers: vec![only],
-            scratch: std::env::temp_dir(),
-            history: None,
-        })
-    }
-}
-
 /// State of the router. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct App {
@@ -106,7 +75,11 @@ pub(crate) struct Inner {
     pub(crate) clock: Clock,
     pub(crate) passwords: Passwords,
     pub(crate) backoff: Backoff,
+    pub(crate) known: Known,
     pub(crate) limit: Limit,
+    pub(crate) journal: Journal,
+    pub(crate) answers: Answers,
+    changes: Arc<Semaphore>,
     pub(crate) live: Arc<Hub>,
     /// What makes the first account, as long as there is none.
     pub(crate) setup_code: Mutex<Option<String>>,
@@ -124,7 +97,11 @@ impl App {
                 clock,
                 passwords: Passwords::default(),
                 backoff: Backoff::default(),
+                known: Known::default(),
                 limit: Limit::default(),
+                journal: Journal::default(),
+                answers: Answers::default(),
+                changes: Arc::new(Semaphore::new(CHANGES_WAITING)),
                 live,
                 setup_code: Mutex::new(None),
             }),
@@ -137,15 +114,20 @@ impl App {
     /// # Errors
     /// When the store cannot be read.
     pub fn setup_code(&self) -> Result<Option<String>, StoreError> {
-        let writer = self.inner.records.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let code = (writer.owners()? == 0).then(secret::code);
-        drop(writer);
+        // Who is read from a file that cannot be written is not necessarily everybody: nobody is made owner then.
+        let first = self.inner.records.with(|store| Ok(store.owners()? == 0))?;
+        let code = (first && !self.inner.records.stands_in()).then(secret::code);
         self.inner.setup_code.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&code);
         Ok(code)
     }
 
     pub(crate) fn now(&self) -> Millis {
         (self.inner.clock.0)()
+    }
+
+    /// What does not take what it is given, by part.
+    pub(crate) fn troubles(&self) -> Vec<Trouble> {
+        self.inner.handles.health.troubles(self.now())
     }
 
     pub(crate) fn is_ready(&self) -> bool {
@@ -166,18 +148,8 @@ impl App {
         &self,
         work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Problem> {
-        let readers = self.inner.records.readers.clone();
-        blocking(move || {
-            // The first that is free; the last is waited for.
-            for reader in &readers[..readers.len() - 1] {
-                if let Ok(store) = reader.try_lock() {
-                    return work(&store);
-                }
-            }
-            let last = &readers[readers.len() - 1];
-            work(&last.lock().unwrap_or_else(PoisonError::into_inner))
-        })
-        .await
+        let app = self.clone();
+        blocking(move || app.inner.records.read(work)).await
     }
 
     /// Changes the store in one transaction.
@@ -195,28 +167,51 @@ impl App {
         work: impl FnOnce(&Change<'_>) -> Result<T, StoreError> + Send + 'static,
         then: impl FnOnce(&T) + Send + 'static,
     ) -> Result<T, Problem> {
-        let writer = Arc::clone(&self.inner.records.writer);
+        let app = self.clone();
+        let place = Arc::clone(&self.inner.changes).try_acquire_owned();
+        let place = place.map_err(|_| Problem::busy("too many changes wait for the state file"))?;
         blocking(move || {
-            let mut store = writer.lock().unwrap_or_else(PoisonError::into_inner);
-            let changed = store.change(work)?;
-            then(&changed);
-            drop(store);
-            Ok(changed)
+            let changed = app.inner.records.write(|store| {
+                let changed = store.change(work)?;
+                if store.take_accounts_changed() {
+                    app.inner.known.forget();
+                }
+                then(&changed);
+                Ok(changed)
+            });
+            drop(place);
+            changed
         })
         .await
     }
 
-    /// Works on the writing connection itself, for backups.
-    pub(crate) async fn with_store<T: Send + 'static>(
+    /// Changes what is good to know and nothing depends on, such as when a session was last used: whoever
+    /// asks goes on when the state file is slow or refuses.
+    pub(crate) async fn note(
+        &self,
+        work: impl FnOnce(&Change<'_>) -> Result<(), StoreError> + Send + 'static,
+    ) {
+        let app = self.clone();
+        let noted = tokio::spawn(async move { app.change(work).await.is_ok() });
+        let _ = tokio::time::timeout(NOTE_PATIENCE, noted).await;
+    }
+
+    /// Reads who asks; not for longer than they can wait.
+    pub(crate) async fn read_who<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let slow = |_| Problem::busy("the state file is slow: who asks is not known yet");
+        tokio::time::timeout(WHO_PATIENCE, self.read(work)).await.map_err(slow)?
+    }
+
+    /// Works on a connection of its own, for backups: nobody waits for it, however long it takes.
+    pub(crate) async fn aside<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Store, &Path) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Problem> {
-        let records = self.inner.records.clone();
-        blocking(move || {
-            let store = records.writer.lock().unwrap_or_else(PoisonError::into_inner);
-            work(&store, &records.scratch)
-        })
-        .await
+        let app = self.clone();
+        blocking(move || app.inner.records.aside(work)).await
     }
 
     /// An audit entry about what someone does.
@@ -241,6 +236,63 @@ impl App {
     /// Records something that changes nothing in the store itself.
     pub(crate) async fn audit(&self, entry: AuditEntry) -> Result<(), Problem> {
         self.change(move |change| change.audit(&entry)).await.map(drop)
+    }
+
+    /// Records what has been done already. Says whether the state file has it; when not, it waits in memory
+    /// and is written later.
+    pub(crate) async fn record(&self, entry: AuditEntry) -> bool {
+        let told = self.inner.journal.push(entry);
+        self.write_journal();
+        matches!(tokio::time::timeout(journal::PATIENCE, told).await, Ok(Ok(())))
+    }
+
+    /// Has what waits to be recorded written, unless that is under way.
+    fn write_journal(&self) {
+        let inner = Arc::clone(&self.inner);
+        if !inner.journal.take_turn() {
+            return;
+        }
+        drop(tokio::task::spawn_blocking(move || {
+            let (now, health) = ((inner.clock.0)(), &inner.handles.health);
+            health.begins(Part::Audit, now);
+            // A file that cannot be opened is tried here, too: the turn must end in any case.
+            let written = inner.records.write(|store| Ok(inner.journal.write(store, now)));
+            match written.unwrap_or_else(|error| Err(inner.journal.refused(error))) {
+                Ok(()) => health.takes(Part::Audit),
+                Err(error) => {
+                    let waiting = inner.journal.waiting();
+                    tracing::error!(%error, waiting, "the audit log cannot be written; entries wait");
+                    health.refuses(Part::Audit, now, &error, waiting);
+                }
+            }
+        }));
+    }
+
+    /// Tries again to write what waits, once a second.
+    pub(crate) async fn keep_journal(self) {
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            tick.tick().await;
+            self.write_journal();
+            if self.inner.records.stands_in() {
+                let inner = Arc::clone(&self.inner);
+                // Tried again in a second.
+                let _ = tokio::task::spawn_blocking(move || inner.records.write(|_| Ok(()))).await;
+            }
+        }
+    }
+
+    /// Writes what waits a last time, as far as that is quick.
+    pub(crate) async fn close_journal(&self) {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(2);
+        while self.inner.journal.waiting() > 0 && tokio::time::Instant::now() < deadline {
+            self.write_journal();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let left = self.inner.journal.waiting();
+        if left > 0 {
+            tracing::error!(left, "audit entries were never written: the state file refuses them");
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use weir_model::{
     Class, Command, CommandError, DryRun, HostBaselines, HostRate, IpNet, Millis, MitigationId,
     PeerProbe, PeerRoutes, Rate, Snapshot,
 };
+use weir_store::Health;
 use weir_store::history::{Point, Step};
 
 use crate::{Metrics, nodes, panels, settings};
@@ -194,6 +195,8 @@ pub struct Handles {
     pub metrics: Arc<Metrics>,
     /// Whether listeners are bound and the first desired state is out.
     pub ready: Arc<AtomicBool>,
+    /// Whether the files take what they are given.
+    pub health: Arc<Health>,
     /// Where questions about traffic go; none where nobody can answer.
     pub questions: Option<mpsc::Sender<Question>>,
     /// What does not change while weir runs.

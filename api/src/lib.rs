@@ -6,16 +6,19 @@
 //! [`router`] first.
 
 mod access;
+mod answers;
 mod app;
 mod config;
 mod export;
 mod handles;
+mod journal;
 mod limit;
 mod live;
 pub mod metrics;
 pub mod nodes;
 pub mod panels;
 mod problem;
+mod records;
 mod routes;
 pub mod server;
 pub mod settings;
@@ -33,13 +36,14 @@ use axum::response::{IntoResponse as _, Response};
 use tokio::net::TcpListener;
 
 pub use access::{Permission, Requirement};
-pub use app::{App, Clock, Records};
+pub use app::{App, Clock};
 pub use config::{Config, StatusPage, Tls};
 pub use handles::{
     Ask, Deliveries, Delivery, Facts, Handles, Question, Request, Traffic, TrafficSecond,
 };
 pub use metrics::{IntGaugeVec, Metrics};
 pub use nodes::JoinToken;
+pub use records::Records;
 pub use table::Endpoint;
 
 use problem::Problem;
@@ -143,9 +147,12 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     let follow = tokio::spawn(live::follow(app.clone()));
     let housekeeping = tokio::spawn(sweep(app.clone()));
-    let outcome = server::run(listeners, router(app), stop).await;
+    let journal = tokio::spawn(app.clone().keep_journal());
+    let outcome = server::run(listeners, router(app.clone()), stop).await;
     follow.abort();
     housekeeping.abort();
+    journal.abort();
+    app.close_journal().await;
     outcome
 }
 

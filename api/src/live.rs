@@ -10,8 +10,9 @@ use tokio::sync::{broadcast, oneshot};
 use utoipa::ToSchema;
 use weir_model::{
     Direction, Family, Goodput, HostRate, Incident, IncidentId, IncidentState, IpNet, Millis,
-    Mitigation, MitigationId, Mode, PeerState, Rate, Reason, Rung, Snapshot,
+    Mitigation, MitigationId, Mode, PeerState, Rate, Reason, Rung, Snapshot, Stance,
 };
+use weir_store::health::Trouble;
 
 use crate::app::App;
 use crate::routes::traffic::TOP;
@@ -246,6 +247,8 @@ pub(crate) struct Overview {
     pub(crate) at: Millis,
     /// How far weir acts by itself.
     pub(crate) mode: Mode,
+    /// What a person said about it, as far as it outranks the configuration file.
+    pub(crate) stance: Option<Stance>,
     /// Incidents that go on.
     pub(crate) incidents_open: usize,
     /// Mitigations in force.
@@ -268,13 +271,35 @@ pub(crate) struct Overview {
     pub(crate) rpki_refused: usize,
     /// BGP peers whose RPKI data has become too old to be used.
     pub(crate) rpki_lapsed: usize,
+    /// Files that do not take what they are given; weir goes on without them.
+    pub(crate) store: Vec<StoreTrouble>,
+}
+
+/// A file that does not take what it is given.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub(crate) struct StoreTrouble {
+    /// `state`, `audit` or `history`.
+    part: &'static str,
+    /// Since when.
+    since: Millis,
+    /// What it answered last.
+    error: String,
+    /// Records that wait in memory until it takes them.
+    waiting: usize,
+}
+
+impl From<Trouble> for StoreTrouble {
+    fn from(trouble: Trouble) -> Self {
+        let Trouble { part, since, error, waiting } = trouble;
+        Self { part: part.id(), since, error, waiting }
+    }
 }
 
 /// An exporter that is silent for longer is reported.
 const SILENT_MS: u64 = 90_000;
 
 impl Overview {
-    pub(crate) fn of(snapshot: &Snapshot) -> Self {
+    pub(crate) fn of(snapshot: &Snapshot, troubles: Vec<Trouble>) -> Self {
         use weir_model::{MitigationState, RpkiState, SamplingSource};
         let exporters = &snapshot.exporters;
         let ok = |seen: Millis| snapshot.at.since(seen) < SILENT_MS;
@@ -292,6 +317,7 @@ impl Overview {
         Self {
             at: snapshot.at,
             mode: snapshot.mode,
+            stance: snapshot.stance.clone(),
             incidents_open: snapshot.incidents.iter().filter(open).count(),
             mitigations_active: snapshot.desired.mitigations.len(),
             mitigations_proposed: snapshot.mitigations.iter().filter(proposed).count(),
@@ -303,6 +329,7 @@ impl Overview {
             routes_banned: snapshot.peers.iter().map(|p| p.standing.banned.len()).sum(),
             rpki_refused: snapshot.peers.iter().map(refused).max().unwrap_or(0),
             rpki_lapsed: snapshot.peers.iter().filter(lapsed).count(),
+            store: troubles.into_iter().map(StoreTrouble::from).collect(),
         }
     }
 }
@@ -344,7 +371,7 @@ pub(crate) async fn follow(app: App) {
         if Arc::ptr_eq(&now, &before) {
             continue;
         }
-        compare(&app.inner.live, &before, &now, &mut known);
+        compare(&app.inner.live, &before, &now, app.troubles(), &mut known);
         before = now;
         follow_traffic(&app, &mut told).await;
     }
@@ -354,9 +381,10 @@ fn compare(
     hub: &Hub,
     before: &Snapshot,
     now: &Snapshot,
+    troubles: Vec<Trouble>,
     known: &mut HashMap<IncidentId, Arc<Incident>>,
 ) {
-    hub.publish(Topic::Status, None, &Overview::of(now));
+    hub.publish(Topic::Status, None, &Overview::of(now, troubles));
     for incident in now.incidents.iter().rev() {
         let same = known
             .get(&incident.id)

@@ -93,6 +93,10 @@ families! {
     decisions: IntCounterVec, "weir_core_decisions_total", ["action"];
     /// Mitigations desired now, by rung.
     mitigations_active: IntGaugeVec, "weir_mitigator_mitigations_active", ["rung"];
+    /// How far weir acts by itself, 1 for the mode it is in.
+    mode: IntGaugeVec, "weir_mitigator_mode", ["mode"];
+    /// Whether the brake holds (1): somebody withdrew everything, and weir only observes.
+    brake: IntGaugeVec, "weir_mitigator_brake", [];
     /// BGP session state, 1 for the state it is in.
     peer_state: IntGaugeVec, "weir_bgp_peer_state", ["peer", "state"];
     /// Routes on the wire, by peer.
@@ -138,6 +142,10 @@ families! {
     agent_dropped: IntGaugeVec, "weir_agent_dropped_packets", ["node"];
     /// Store writes that failed.
     store_errors: IntCounterVec, "weir_store_errors_total", [];
+    /// Whether a part of the store refuses what it is given (1) or takes it (0), by part (closed set).
+    store_failing: IntGaugeVec, "weir_store_failing", ["part"];
+    /// Records that wait in memory until the store takes them, by part (closed set).
+    store_waiting: IntGaugeVec, "weir_store_waiting_records", ["part"];
     /// Version of this build, always 1.
     build_info: GaugeVec, "weir_build_info", ["version"];
 }

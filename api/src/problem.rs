@@ -115,6 +115,13 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Conflict(why) => Self::new(StatusCode::CONFLICT, why),
+            error if error.is_of_the_disk() => {
+                tracing::error!(%error, "the store refused");
+                Self::busy(&format!(
+                    "{error}; nothing was changed. withdraw, withdraw-all, hold and a step down in mode \
+                     work without it"
+                ))
+            }
             other => {
                 tracing::error!(error = %other, "the store refused");
                 Self::internal("the store")

@@ -75,7 +75,7 @@ impl Table {
             routes::live::live,
             routes::status::status, routes::status::exporters, routes::status::peers,
             routes::status::peer, routes::status::lift, routes::status::probe,
-            routes::status::mode, routes::status::set_mode, routes::about::about,
+            routes::status::mode, routes::status::set_mode, routes::status::follow_file, routes::about::about,
             routes::agents::agents, routes::agents::one, routes::agents::token,
             routes::agents::captures, routes::agents::capture,
             routes::settings::list, routes::settings::one, routes::settings::put,

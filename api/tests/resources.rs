@@ -86,7 +86,7 @@ async fn a_repeated_request_acts_once() {
         }
     };
     let first = approve(7, "a").await;
-    assert_eq!(first.json(), json!({"mitigation": 7}));
+    assert_eq!(first.json(), json!({"mitigation": 7, "recorded": true}));
     let again = approve(7, "a").await;
     assert_eq!((again.status, again.json()), (first.status, first.json()));
     assert_eq!(world.asked.lock().unwrap().len(), 1);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use weir_bgp::guard::route;
 use weir_model::{
     Command, CommandError, Filter, IncidentId, Measure, Millis, Mitigation, MitigationId,
-    MitigationState, Mode, Originator, Rung,
+    MitigationState, Originator, Rung,
 };
 
 use crate::Mitigator;
@@ -39,6 +39,10 @@ impl Mitigator {
             }
             Command::SetMode { mode, by } => {
                 self.set_mode(*mode, by, now);
+                Ok(None)
+            }
+            Command::FollowFile { by } => {
+                self.follow_file(by, now);
                 Ok(None)
             }
             Command::Panic { by } => {
@@ -260,36 +264,8 @@ impl Mitigator {
         Ok(id)
     }
 
-    fn set_mode(&mut self, mode: Mode, by: &str, now: Millis) {
-        let before = std::mem::replace(&mut self.mode, mode);
-        if before == mode {
-            return;
-        }
-        let detail = format!("{before:?} -> {mode:?} by {by}").to_lowercase();
-        self.note_everywhere("mode", &detail, now);
-        let note = format!("mode is now {mode:?}").to_lowercase();
-        self.end_everywhere(&note, now, |m| match (m.state, mode) {
-            // What is in force or approved stays, except where nothing may be in force.
-            (MitigationState::Active, mode) => mode == Mode::Observe,
-            _ => true,
-        });
-    }
-
-    fn panic(&mut self, by: &str, now: Millis) {
-        self.mode = Mode::Observe;
-        let note = format!("{BY_OPERATOR}{by} (everything)");
-        self.note_everywhere("panic", &note, now);
-        self.end_everywhere(&note, now, |_| true);
-        for m in &mut self.manual {
-            if is_live(m) {
-                close(m, MitigationState::Withdrawn, &note, now);
-            }
-        }
-        self.ledger.dirty = true;
-    }
-
     /// One line for the whole appliance, and one in each open incident's timeline.
-    fn note_everywhere(&mut self, action: &str, detail: &str, now: Millis) {
+    pub(crate) fn note_everywhere(&mut self, action: &str, detail: &str, now: Millis) {
         let everywhere = weir_model::IpNet::V4(weir_model::Ipv4Net::default());
         self.ledger.record_outside(everywhere, action, detail.to_owned(), None, now);
         for entry in self.entries.values_mut().filter(|e| e.life != Life::Closed) {
@@ -297,7 +273,12 @@ impl Mitigator {
         }
     }
 
-    fn end_everywhere(&mut self, note: &str, now: Millis, which: impl Fn(&Mitigation) -> bool) {
+    pub(crate) fn end_everywhere(
+        &mut self,
+        note: &str,
+        now: Millis,
+        which: impl Fn(&Mitigation) -> bool,
+    ) {
         let ids: Vec<IncidentId> = self.entries.keys().copied().collect();
         for id in ids {
             let Some(mut entry) = self.entries.remove(&id) else { continue };

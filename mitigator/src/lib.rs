@@ -26,6 +26,7 @@ mod plan;
 mod policy;
 mod preview;
 mod report;
+mod stance;
 mod step;
 mod wane;
 
@@ -45,6 +46,7 @@ pub use command::MANUAL_MAX;
 pub use config::{Config, ConfigError, RungConfig, Visibility};
 pub use ledger::{DECISIONS_MAX, MITIGATIONS_MAX, TIMELINE_MAX};
 pub use memory::{Checkpoint, EXPORTERS_MAX, HARMFUL_MAX, SPARED_MAX, Sight, VICTIMS_MAX, Victim};
+pub use stance::Word;
 pub use weir_bgp::guard::Config as GuardConfig;
 
 use entry::Entry;
@@ -57,6 +59,8 @@ use memory::Memory;
 pub struct Mitigator {
     config: Config,
     mode: Mode,
+    /// What a person said about it.
+    word: Word,
     guard: Guard,
     entries: BTreeMap<IncidentId, Entry>,
     /// Measures put in force by hand, live and recently ended.
@@ -87,6 +91,7 @@ impl Mitigator {
     pub fn new(config: Config, guard: GuardConfig, inventory: Arc<Inventory>) -> Self {
         Self {
             mode: config.mode,
+            word: Word::default(),
             config,
             guard: Guard::new(guard, inventory),
             entries: BTreeMap::new(),
@@ -303,6 +308,7 @@ impl Mitigator {
             manual: self.manual.iter().filter(|m| is_live(m)).cloned().collect(),
             approvals: self.approvals.clone(),
             peers: self.peers.standings(),
+            word: self.word.clone(),
             ..self.memory.checkpoint()
         }
     }
@@ -312,12 +318,13 @@ impl Mitigator {
     pub fn restore_checkpoint(&mut self, checkpoint: Checkpoint, now: Millis) {
         self.memory.restore(&checkpoint);
         self.peers.restore(&checkpoint.peers);
+        self.restore_word(checkpoint.word);
         self.approvals = checkpoint.approvals;
         for mut m in checkpoint.manual.into_iter().take(MANUAL_MAX) {
             self.ledger.saw_id(m.id);
             m.peers.clear();
             let known = self.manual.iter().any(|own| own.id == m.id);
-            if is_live(&m) && m.expires > now && !known {
+            if is_live(&m) && m.expires > now && !known && !self.is_braked(m.since) {
                 self.manual.push(m);
             }
         }

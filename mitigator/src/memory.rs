@@ -9,6 +9,7 @@ use weir_bgp::guard::route;
 use weir_model::{Measure, Millis, Mitigation, PeerStanding, Rung, Spared};
 
 use crate::config::{Config, Visibility};
+use crate::stance::Word;
 
 /// Victims remembered; the longest at peace give way.
 pub const VICTIMS_MAX: usize = 4096;
@@ -74,6 +75,8 @@ pub struct Checkpoint {
     pub spared: Vec<Spared>,
     /// What was concluded about BGP peers, where it is anything.
     pub peers: BTreeMap<String, PeerStanding>,
+    /// What a person said about the mode.
+    pub word: Word,
 }
 
 #[derive(Clone, Debug, Default)]

@@ -26,7 +26,7 @@ impl Mitigator {
         let before = copy.in_force();
         copy.command(command, now)?;
         let mut now = now;
-        if let Command::SetMode { .. } = command {
+        if let Command::SetMode { .. } | Command::FollowFile { .. } = command {
             // A change of mode shows with the next generation of rules.
             now = now + self.config.step_ms();
             for verdict in copy.living() {

@@ -6,6 +6,7 @@ mod people;
 mod policy;
 mod preview;
 mod repeat;
+mod stance;
 mod wanted;
 
 use std::sync::Arc;

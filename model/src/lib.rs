@@ -51,7 +51,7 @@ pub use slice::{
 pub use snapshot::{
     AGENT_PEER, BaselineChange, Command, CommandError, DryRun, Intake, KeptBack, LadderStep, Mode,
     Observed, PeerLimit, PeerRoutes, PeerStanding, PeerState, PeerStatus, RouteDoubt, RpkiState,
-    Snapshot, Spared, Unlisted,
+    Snapshot, Spared, Stance, Unlisted,
 };
 pub use time::{Millis, SLICE_MS};
 pub use verdict::{

@@ -29,6 +29,32 @@ pub enum Mode {
     Auto,
 }
 
+impl std::fmt::Display for Mode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Observe => "observe",
+            Self::Approve => "approve",
+            Self::Auto => "auto",
+        })
+    }
+}
+
+/// What a person said about the mode while weir runs: it outranks the configuration file, over a restart too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct Stance {
+    /// The mode.
+    pub mode: Mode,
+    /// Whether it is the brake: everything was withdrawn, and weir observes until a person lifts it.
+    pub brake: bool,
+    /// Who said it.
+    pub by: String,
+    /// When.
+    pub at: Millis,
+    /// What the configuration file said then.
+    pub file: Mode,
+}
+
 /// State of a BGP session (RFC 4271 §8.2.2).
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
@@ -315,7 +341,12 @@ pub enum Command {
         /// Who asks.
         by: String,
     },
-    /// Withdraw everything at once and go to observe mode.
+    /// Let the configuration file decide about the mode; lifts the brake.
+    FollowFile {
+        /// Who asks.
+        by: String,
+    },
+    /// Withdraw everything at once and go to observe mode: the brake.
     Panic {
         /// Who asks.
         by: String,
@@ -329,6 +360,23 @@ pub enum Command {
         /// Who asks.
         by: String,
     },
+}
+
+impl Command {
+    /// Whether it only takes away, in this mode: less is announced, and weir goes less far by itself. Such a
+    /// command is carried out before it is written down.
+    pub fn only_takes_away(&self, mode: Mode) -> bool {
+        match self {
+            Self::Withdraw { .. } | Self::StepDown { .. } | Self::Panic { .. } => true,
+            Self::Hold { on, .. } => *on,
+            Self::SetMode { mode: wanted, .. } => *wanted <= mode,
+            Self::Approve { .. }
+            | Self::Skip { .. }
+            | Self::Add { .. }
+            | Self::FollowFile { .. }
+            | Self::Baseline { .. } => false,
+        }
+    }
 }
 
 /// What a command would change, without changing it.
@@ -440,6 +488,8 @@ pub struct Snapshot {
     pub at: Millis,
     /// Present mode.
     pub mode: Mode,
+    /// What a person said about it, as far as it outranks the configuration file.
+    pub stance: Option<Stance>,
     /// Open incidents and recent closed ones, newest first.
     pub incidents: Vec<Arc<Incident>>,
     /// What comes next about those of them that are open, where that is known.

@@ -200,6 +200,7 @@ impl Change<'_> {
     /// # Errors
     /// [`StoreError::Database`] or [`StoreError::Encode`].
     pub fn put_user(&self, user: &User) -> Result<bool, StoreError> {
+        self.accounts.set(true);
         let changed = self.transaction.execute(
             "UPDATE users SET role = ?2, prefixes = ?3, password = ?4, totp = ?5, totp_step = ?6,
                  disabled = ?7 WHERE name = ?1",
@@ -233,6 +234,7 @@ impl Change<'_> {
     /// # Errors
     /// [`StoreError::Database`].
     pub fn remove_user(&self, name: &str) -> Result<bool, StoreError> {
+        self.accounts.set(true);
         self.end_sessions(name, None)?;
         Ok(self.transaction.execute("DELETE FROM users WHERE name = ?1", [name])? > 0)
     }
@@ -263,6 +265,7 @@ impl Change<'_> {
     /// # Errors
     /// [`StoreError::Database`].
     pub fn end_session(&self, user: &str, id: u64) -> Result<bool, StoreError> {
+        self.accounts.set(true);
         let ended = self.transaction.execute(
             "DELETE FROM sessions WHERE user = ?1 AND id = ?2",
             params![user, to_sql(id)],
@@ -275,6 +278,7 @@ impl Change<'_> {
     /// # Errors
     /// [`StoreError::Database`].
     pub fn end_sessions(&self, user: &str, keep: Option<u64>) -> Result<usize, StoreError> {
+        self.accounts.set(true);
         Ok(self.transaction.execute(
             "DELETE FROM sessions WHERE user = ?1 AND id IS NOT ?2",
             params![user, keep.map(to_sql)],
@@ -286,6 +290,7 @@ impl Change<'_> {
     /// # Errors
     /// [`StoreError::Database`].
     pub fn sweep_sessions(&self, idle: Millis, created: Millis) -> Result<usize, StoreError> {
+        self.accounts.set(true);
         Ok(self.transaction.execute(
             "DELETE FROM sessions WHERE seen_ms < ?1 OR created_ms < ?2",
             params![to_sql(idle.0), to_sql(created.0)],
@@ -333,6 +338,7 @@ impl Change<'_> {
     /// # Errors
     /// [`StoreError::Database`].
     pub fn remove_token(&self, id: u64) -> Result<bool, StoreError> {
+        self.accounts.set(true);
         Ok(self.transaction.execute("DELETE FROM tokens WHERE id = ?1", [to_sql(id)])? > 0)
     }
 
@@ -367,7 +373,8 @@ fn user(row: &Row<'_>) -> Result<User, StoreError> {
     Ok(User {
         name: row.get(0)?,
         role: role(&row.get::<_, String>(1)?),
-        prefixes: serde_json::from_str(&row.get::<_, String>(2)?)?,
+        // What cannot be read gives nothing: a tenant without prefixes sees nothing.
+        prefixes: serde_json::from_str(&row.get::<_, String>(2)?).unwrap_or_default(),
         password: row.get(3)?,
         totp: row.get(4)?,
         totp_step: from_sql(row.get(5)?),
@@ -390,15 +397,21 @@ fn session(row: &Row<'_>) -> Result<Session, rusqlite::Error> {
 
 fn token(row: &Row<'_>) -> Result<Token, StoreError> {
     let scopes: Option<String> = row.get(4)?;
+    let networks: Result<Vec<IpNet>, _> = serde_json::from_str(&row.get::<_, String>(6)?);
+    // What cannot be read gives nothing: no scope, no prefix, and nowhere to use it from.
+    let scopes = match (&networks, scopes) {
+        (Err(_), _) => Some(Vec::new()),
+        (Ok(_), scopes) => scopes.map(|text| serde_json::from_str(&text).unwrap_or_default()),
+    };
     let time = |at: Option<i64>| at.map(|at| Millis(from_sql(at)));
     Ok(Token {
         id: from_sql(row.get(0)?),
         hash: row.get(1)?,
         name: row.get(2)?,
         role: role(&row.get::<_, String>(3)?),
-        scopes: scopes.map(|text| serde_json::from_str(&text)).transpose()?,
-        prefixes: serde_json::from_str(&row.get::<_, String>(5)?)?,
-        networks: serde_json::from_str(&row.get::<_, String>(6)?)?,
+        scopes,
+        prefixes: serde_json::from_str(&row.get::<_, String>(5)?).unwrap_or_default(),
+        networks: networks.unwrap_or_default(),
         created: Millis(from_sql(row.get(7)?)),
         created_by: row.get(8)?,
         expires: time(row.get(9)?),

@@ -25,6 +25,9 @@ pub enum StoreError {
     /// A backup that is damaged, incomplete or no backup at all.
     #[error("backup: {0}")]
     Backup(String),
+    /// The state file could not be opened; what is known of it is read, and nothing is written.
+    #[error("the state file cannot be opened: {0}")]
+    Unopened(String),
     /// A file could not be read or written.
     #[error("{what}: {error}")]
     Io {
@@ -33,4 +36,12 @@ pub enum StoreError {
         /// Why.
         error: std::io::Error,
     },
+}
+
+impl StoreError {
+    /// Whether the disk or the database refused, rather than a rule of weir's: what is tried again later
+    /// may succeed.
+    pub const fn is_of_the_disk(&self) -> bool {
+        matches!(self, Self::Database(_) | Self::Io { .. } | Self::Unopened(_))
+    }
 }

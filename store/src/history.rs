@@ -7,7 +7,7 @@
 mod block;
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 use weir_model::{IpNet, Millis};
@@ -137,6 +137,21 @@ impl History {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         crate::create_private(path)?;
         Self::prepare(Connection::open(path)?)
+    }
+
+    /// As [`Self::open`], but a file that is damaged is set aside and begun anew; says how it is called then.
+    ///
+    /// # Errors
+    /// As [`Self::open`], when the disk refuses.
+    pub fn open_or_begin(path: &Path, now: Millis) -> Result<(Self, Option<PathBuf>), StoreError> {
+        match Self::open(path) {
+            Ok(history) => Ok((history, None)),
+            Err(error) if error.is_damage() => {
+                let aside = crate::open::set_aside(path, now)?;
+                Ok((Self::open(path)?, Some(aside)))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// A history that is gone when dropped.

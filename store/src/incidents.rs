@@ -131,7 +131,8 @@ impl Store {
         body.map(|body| Ok(serde_json::from_str(&body)?)).transpose()
     }
 
-    /// Incidents that had not ended when the last weir stopped, oldest first.
+    /// Incidents that had not ended when the last weir stopped, oldest first. One that cannot be read is
+    /// left out.
     ///
     /// # Errors
     /// [`StoreError::Database`] or [`StoreError::Encode`].
@@ -142,7 +143,7 @@ impl Store {
         )
     }
 
-    /// The newest incidents, newest first.
+    /// The newest incidents, newest first. One that cannot be read is left out.
     ///
     /// # Errors
     /// [`StoreError::Database`] or [`StoreError::Encode`].
@@ -163,7 +164,8 @@ impl Store {
         body.map(|body| Ok(serde_json::from_str(&body)?)).transpose()
     }
 
-    /// Incidents that pass a filter, newest first, at most `limit` (capped at [`PAGE_MAX`]).
+    /// Incidents that pass a filter, newest first, at most `limit` (capped at [`PAGE_MAX`]). One that cannot be
+    /// read is left out.
     ///
     /// # Errors
     /// [`StoreError::Database`] or [`StoreError::Encode`].
@@ -176,12 +178,12 @@ impl Store {
         let ids = self.matching(filter, limit)?;
         let mut body =
             self.connection.prepare_cached("SELECT body FROM incident_bodies WHERE id = ?1")?;
-        ids.into_iter()
-            .map(|id| {
-                let body: String = body.query_row([id], |row| row.get(0))?;
-                Ok(serde_json::from_str(&body)?)
-            })
-            .collect()
+        let mut found = Vec::new();
+        for id in ids {
+            let body = body.query_row([id], |row| row.get::<_, String>(0)).optional()?;
+            found.extend(body.and_then(|body| serde_json::from_str(&body).ok()));
+        }
+        Ok(found)
     }
 
     /// Prefixes are compared here, not in SQL, which knows no addresses: a tenant's list walks the rows
@@ -268,6 +270,16 @@ impl Store {
     ) -> Result<Vec<Incident>, StoreError> {
         let mut statement = self.connection.prepare_cached(query)?;
         let rows = statement.query_map(params, |row| row.get::<_, String>(0))?;
-        rows.map(|body| Ok(serde_json::from_str(&body?)?)).collect()
+        let mut found = Vec::new();
+        for body in rows {
+            match body {
+                Ok(body) => found.extend(serde_json::from_str(&body)),
+                Err(rusqlite::Error::InvalidColumnType(..)) => {}
+                // A page of the file is damaged: what was read so far is better than nothing.
+                Err(_) if !found.is_empty() => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(found)
     }
 }

@@ -10,29 +10,37 @@ pub mod accounts;
 pub mod audit;
 pub mod backup;
 mod error;
+pub mod health;
 pub mod history;
 mod incidents;
 pub mod notes;
+mod open;
 mod schema;
 
+use std::cell::Cell;
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 use weir_model::Millis;
 
 pub use error::StoreError;
+pub use health::Health;
 pub use incidents::{IncidentFilter, PAGE_MAX, SEARCH_MAX};
+pub use open::Opened;
 
 /// An open state file.
 #[derive(Debug)]
 pub struct Store {
     connection: Connection,
+    accounts_changed: bool,
 }
 
 /// Changes that are committed together or not at all: an action and its audit entry.
 #[derive(Debug)]
 pub struct Change<'a> {
     transaction: Transaction<'a>,
+    /// Whether an account, a session or a token was changed or ended.
+    accounts: Cell<bool>,
 }
 
 impl Store {
@@ -58,7 +66,7 @@ impl Store {
     fn prepare(connection: Connection) -> Result<Self, StoreError> {
         configure(&connection)?;
         schema::migrate(&connection)?;
-        Ok(Self { connection })
+        Ok(Self { connection, accounts_changed: false })
     }
 
     /// Runs `work` in one transaction, which is committed when it succeeds and undone when it does not.
@@ -72,10 +80,18 @@ impl Store {
         // Immediate: what is read inside is still true when it is written.
         let transaction =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let change = Change { transaction };
+        let change = Change { transaction, accounts: Cell::new(false) };
         let done = work(&change)?;
+        let accounts = change.accounts.get();
         change.transaction.commit()?;
+        self.accounts_changed |= accounts;
         Ok(done)
+    }
+
+    /// Whether an account, a session or a token was changed or ended by this connection since this was last
+    /// asked.
+    pub const fn take_accounts_changed(&mut self) -> bool {
+        std::mem::replace(&mut self.accounts_changed, false)
     }
 
     /// Keeps a named blob, such as a checkpoint of the baselines.

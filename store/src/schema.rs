@@ -134,6 +134,10 @@ const STEPS: &[&str] = &[
     "CREATE TABLE evidence (incident INTEGER PRIMARY KEY, body TEXT NOT NULL);",
     // What undoing the last change brings back; nothing when that is the configuration file.
     "ALTER TABLE settings ADD COLUMN before TEXT;",
+    // Records that could not be read when weir started: out of the way, and not lost.
+    "CREATE TABLE set_aside (
+        id INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, what TEXT NOT NULL, why TEXT NOT NULL, body BLOB
+    );",
 ];
 
 /// Newest schema version this build knows.

@@ -15,7 +15,8 @@ fn an_operator_on_the_machine_needs_no_password() {
     let status = weir.json(&["status"]);
     assert_eq!(status["mode"], "observe");
     assert!(text(&weir.ask(&["status"])).contains("incidents   0 open"));
-    assert_eq!(text(&weir.ask(&["mode", "approve"])).trim(), "approve");
+    let set = text(&weir.ask(&["mode", "approve"]));
+    assert!(set.starts_with("approve, set by local:"), "{set}");
     assert!(text(&weir.ask(&["incidents"])).starts_with("ID"));
     assert!(text(&weir.ask(&["incidents", "list", "--csv"])).starts_with("id,state,target"));
 

@@ -263,6 +263,7 @@ impl Core {
         Snapshot {
             at: now,
             mode: self.mitigator.mode(),
+            stance: self.mitigator.stance().cloned(),
             outlooks,
             incidents,
             mitigations,

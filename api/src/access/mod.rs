@@ -4,6 +4,7 @@
 //! session cookie; and, where the configuration says so, a reader on loopback without any account.
 
 pub(crate) mod backoff;
+pub(crate) mod known;
 pub(crate) mod origin;
 pub(crate) mod password;
 pub(crate) mod permission;

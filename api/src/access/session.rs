@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use weir_model::{Millis, Role};
 use weir_store::accounts::{Session, Token, User};
 
+use super::known::Opened;
 use super::{Permission, Principal, Via, secret};
 use crate::app::App;
 use crate::problem::Problem;
@@ -88,22 +89,32 @@ pub(crate) async fn resume(
     address: IpAddr,
 ) -> Result<Option<Principal>, Problem> {
     let hash = secret::hash(secret);
-    let found = app
-        .read(move |store| {
-            let Some(session) = store.session(&hash)? else { return Ok(None) };
-            Ok(store.user(&session.user)?.map(|user| (session, user)))
-        })
-        .await?;
+    let epoch = app.inner.known.epoch();
+    let read = app.read_who(move |store| {
+        let Some(session) = store.session(&hash)? else { return Ok(None) };
+        Ok(store.user(&session.user)?.map(|user| (session, user)))
+    });
+    let found = match read.await {
+        Ok(found) => {
+            let opened = found.clone().map(|both| Opened::Session(Box::new(both)));
+            app.inner.known.remember(epoch, hash, opened);
+            found
+        }
+        Err(problem) => match app.inner.known.recall(&hash) {
+            Some(Opened::Session(both)) => Some(*both),
+            _ => return Err(problem),
+        },
+    };
     let Some((session, user)) = found else { return Ok(None) };
     let (now, config) = (app.now(), &app.inner.config);
     let idle = now.since(session.seen) >= config.session_idle_secs.saturating_mul(1000);
     let old = now.since(session.created) >= config.session_max_secs.saturating_mul(1000);
     if idle || old || user.disabled {
-        app.change(move |change| change.end_session(&session.user, session.id)).await?;
+        app.note(move |change| change.end_session(&session.user, session.id).map(drop)).await;
         return Ok(None);
     }
     if now.since(session.seen) >= SEEN_GRAIN_MS {
-        app.change(move |change| change.touch_session(session.id, now)).await?;
+        app.note(move |change| change.touch_session(session.id, now)).await;
     }
     Ok(Some(Principal {
         name: user.name,
@@ -125,14 +136,26 @@ pub(crate) async fn token(
         return Ok(None);
     }
     let hash = secret::hash(secret);
-    let Some(token) = app.read(move |store| store.token(&hash)).await? else { return Ok(None) };
+    let epoch = app.inner.known.epoch();
+    let found = match app.read_who(move |store| store.token(&hash)).await {
+        Ok(found) => {
+            let opened = found.clone().map(|token| Opened::Token(Box::new(token)));
+            app.inner.known.remember(epoch, hash, opened);
+            found
+        }
+        Err(problem) => match app.inner.known.recall(&hash) {
+            Some(Opened::Token(token)) => Some(*token),
+            _ => return Err(problem),
+        },
+    };
+    let Some(token) = found else { return Ok(None) };
     let now = app.now();
     if !usable(&token, address, now) {
         return Ok(None);
     }
     if token.used.is_none_or(|used| now.since(used) >= SEEN_GRAIN_MS) {
         let id = token.id;
-        app.change(move |change| change.touch_token(id, now)).await?;
+        app.note(move |change| change.touch_token(id, now)).await;
     }
     let scopes = token
         .scopes

@@ -39,9 +39,9 @@ pub(crate) async fn backup(
     let at = app.now();
     app.audit(app.entry(&who.principal, "backup.create", "state")).await?;
     let wanted = what.history.unwrap_or(false);
-    let history = app.inner.records.history.clone().filter(|path| wanted && path.exists());
+    let history = app.inner.records.history().filter(|path| wanted && path.exists());
     let file = app
-        .with_store(move |store, scratch| {
+        .aside(move |store, scratch| {
             let io = |error| StoreError::Io { what: "backup".to_owned(), error };
             // Nobody else can open it, and it is gone when the answer has been sent.
             let mut file = tempfile::tempfile_in(scratch).map_err(io)?;

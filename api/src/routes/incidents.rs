@@ -17,7 +17,7 @@ use weir_model::{
 use weir_store::notes::{Feedback, Note};
 use weir_store::{IncidentFilter, PAGE_MAX, SEARCH_MAX};
 
-use super::{Done, once, send};
+use super::{Done, Keep, once, send};
 use crate::access::permission::{Allowed, needs};
 use crate::app::App;
 use crate::export;
@@ -369,8 +369,9 @@ pub(crate) async fn hold(
     let command = Command::Hold { incident: id, on: body.on, by };
     let action = if body.on { "incident.hold" } else { "incident.release" };
     let work = send(&app, &who.principal, action, id.to_string(), command);
-    once(&app, &who.principal, &headers, &[action.as_bytes(), id.to_string().as_bytes()], work)
-        .await
+    let keep = if body.on { Keep::InMemory } else { Keep::OnDisk };
+    let request = [action.as_bytes(), &id.0.to_be_bytes()];
+    once(&app, &who.principal, &headers, keep, &request, work).await
 }
 
 /// A step on the ladder, once however often it is asked for under one key.
@@ -385,8 +386,10 @@ async fn step(
     let (principal, id) = (&who.principal, id.to_string());
     let command = command(principal.name.clone());
     let action = format!("incident.{name}");
+    let down = matches!(command, Command::StepDown { .. });
+    let keep = if down { Keep::InMemory } else { Keep::OnDisk };
     let work = send(app, principal, &action, id.clone(), command);
-    once(app, principal, headers, &[name.as_bytes(), id.as_bytes()], work).await
+    once(app, principal, headers, keep, &[name.as_bytes(), id.as_bytes()], work).await
 }
 
 /// Leaves the rung that is in force or proposed, and goes on to the next one that is allowed.

@@ -11,7 +11,7 @@ use weir_model::{
     Originator,
 };
 
-use super::{Done, ask, once, send};
+use super::{Done, Keep, ask, once, send};
 use crate::Ask;
 use crate::access::permission::{Allowed, needs};
 use crate::app::App;
@@ -82,7 +82,7 @@ pub(crate) async fn add(
     let by = who.principal.name.clone();
     let command = Command::Add { measure: body.measure, ttl_secs: body.ttl_secs, by };
     let work = send(&app, &who.principal, "mitigation.add", target, command);
-    once(&app, &who.principal, &headers, &[b"add", &request], work).await
+    once(&app, &who.principal, &headers, Keep::OnDisk, &[b"add", &request], work).await
 }
 
 /// Puts a proposed mitigation in force.
@@ -98,7 +98,8 @@ pub(crate) async fn approve(
 ) -> Result<Response, Problem> {
     let command = Command::Approve { mitigation: MitigationId(id), by: who.principal.name.clone() };
     let work = send(&app, &who.principal, "mitigation.approve", id.to_string(), command);
-    once(&app, &who.principal, &headers, &[b"approve", &id.to_be_bytes()], work).await
+    let request: [&[u8]; 2] = [b"approve", &id.to_be_bytes()];
+    once(&app, &who.principal, &headers, Keep::OnDisk, &request, work).await
 }
 
 /// Withdraws a mitigation, which does not come back in this incident. On one that is only proposed, this
@@ -116,7 +117,8 @@ pub(crate) async fn withdraw(
     let command =
         Command::Withdraw { mitigation: MitigationId(id), by: who.principal.name.clone() };
     let work = send(&app, &who.principal, "mitigation.withdraw", id.to_string(), command);
-    once(&app, &who.principal, &headers, &[b"withdraw", &id.to_be_bytes()], work).await
+    let request: [&[u8]; 2] = [b"withdraw", &id.to_be_bytes()];
+    once(&app, &who.principal, &headers, Keep::InMemory, &request, work).await
 }
 
 /// Withdraws everything at once and goes to observe mode.

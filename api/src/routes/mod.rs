@@ -32,7 +32,8 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
 use utoipa::ToSchema;
-use weir_model::{Command, MitigationId};
+use weir_model::{Command, CommandError, MitigationId};
+use weir_store::audit::AuditEntry;
 
 use crate::Request;
 use crate::access::Principal;
@@ -46,14 +47,22 @@ const ANSWERS_KEPT_MS: u64 = 24 * 3600 * 1000;
 const KEY_MAX: usize = 128;
 
 /// What a command answers.
-#[derive(Default, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Done {
     /// The mitigation made or changed, if the command was about one.
     mitigation: Option<MitigationId>,
+    /// Whether the audit log has it already: what only takes away is done also while the state file takes
+    /// nothing, and is written down when it does.
+    #[serde(default = "yes")]
+    recorded: bool,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 /// Hands a command to the core and waits for its outcome. What is asked is in the audit log before the core
-/// hears of it, and a refusal after.
+/// hears of it, and a refusal after. What only takes away needs no log: it is done first.
 async fn send(
     app: &App,
     who: &Principal,
@@ -63,14 +72,26 @@ async fn send(
 ) -> Result<Done, Problem> {
     let mut entry = app.entry(who, action, target);
     entry.after = serde_json::to_string(&command).ok();
+    if command.only_takes_away(app.inner.handles.snapshot.load().mode) {
+        let outcome = deliver_at_once(app, command).await;
+        let mut recorded = app.record(entry.clone()).await;
+        if let Err(problem) = &outcome {
+            recorded = app.record(refused(entry, problem)).await;
+        }
+        return outcome.map(|done| Done { recorded, ..done });
+    }
     app.audit(entry.clone()).await?;
     let outcome = deliver(app, command).await;
     if let Err(problem) = &outcome {
-        entry.action = format!("{action}.refused");
-        entry.after = serde_json::to_string(problem.detail()).ok();
-        app.audit(entry).await?;
+        app.record(refused(entry, problem)).await;
     }
     outcome
+}
+
+fn refused(mut entry: AuditEntry, problem: &Problem) -> AuditEntry {
+    entry.action.push_str(".refused");
+    entry.after = serde_json::to_string(problem.detail()).ok();
+    entry
 }
 
 async fn deliver(app: &App, command: Command) -> Result<Done, Problem> {
@@ -79,12 +100,28 @@ async fn deliver(app: &App, command: Command) -> Result<Done, Problem> {
     app.inner.handles.commands.try_send(request).map_err(|error| {
         Problem::busy(match error {
             TrySendError::Full(_) => "too many commands are waiting",
-            TrySendError::Closed(_) => "weir is stopping",
+            TrySendError::Closed(_) => STOPPING,
         })
     })?;
-    let stopping = |_| Problem::busy("the core did not take the command");
-    let mitigation = outcome.await.map_err(stopping)??;
-    Ok(Done { mitigation })
+    outcome_of(outcome).await
+}
+
+/// Waits for a place instead of being turned away: others may fill the queue.
+async fn deliver_at_once(app: &App, command: Command) -> Result<Done, Problem> {
+    let (reply, outcome) = oneshot::channel();
+    let request = Request { command, reply };
+    app.inner.handles.commands.send(request).await.map_err(|_| Problem::busy(STOPPING))?;
+    outcome_of(outcome).await
+}
+
+const STOPPING: &str = "weir is stopping";
+
+async fn outcome_of(
+    outcome: oneshot::Receiver<Result<Option<MitigationId>, CommandError>>,
+) -> Result<Done, Problem> {
+    let gone = |_| Problem::busy("the core did not take the command");
+    let mitigation = outcome.await.map_err(gone)??;
+    Ok(Done { mitigation, recorded: true })
 }
 
 /// Puts a question and waits for its answer.
@@ -99,12 +136,22 @@ async fn ask<T>(
     answer.await.map_err(|_| Problem::busy("too many questions are waiting"))
 }
 
+/// Where the answer to a request is kept for its repetition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keep {
+    /// Of what only takes away: it waits for no disk.
+    InMemory,
+    /// Of everything else: a repetition after a restart must not act again.
+    OnDisk,
+}
+
 /// Answers a request with an `Idempotency-Key` once: the same key brings the same answer again, another
 /// request under it a conflict. What failed before the core decided may be tried again.
 async fn once(
     app: &App,
     who: &Principal,
     headers: &HeaderMap,
+    keep: Keep,
     request: &[&[u8]],
     work: impl Future<Output = Result<Done, Problem>>,
 ) -> Result<Response, Problem> {
@@ -124,13 +171,16 @@ async fn once(
     }
     let hash: [u8; 32] = sum.finalize().into();
     let (name, now) = (who.name.clone(), app.now());
-    let claim = {
-        let (name, key) = (name.clone(), key.clone());
-        move |change: &weir_store::Change<'_>| {
-            change.claim_answer(&name, &key, &hash, now, now - ANSWERS_KEPT_MS)
+    let forget = now - ANSWERS_KEPT_MS;
+    let both = (name.clone(), key.clone());
+    let claimed = match keep {
+        Keep::InMemory => app.inner.answers.claim(&both, hash, now, forget),
+        Keep::OnDisk => {
+            let (name, key) = both.clone();
+            app.change(move |change| change.claim_answer(&name, &key, &hash, now, forget)).await?
         }
     };
-    match app.change(claim).await? {
+    match claimed {
         Some(known) if known.request != hash => {
             Err(Problem::invalid("this Idempotency-Key belongs to another request"))
         }
@@ -146,11 +196,16 @@ async fn once(
         None => {
             let outcome = work.await;
             let kept = outcome.as_ref().ok().and_then(|done| serde_json::to_vec(done).ok());
-            app.change(move |change| match kept {
-                Some(body) => change.put_answer(&name, &key, 200, &body),
-                None => change.drop_answer(&name, &key),
-            })
-            .await?;
+            match keep {
+                Keep::InMemory => app.inner.answers.put(&both, kept),
+                Keep::OnDisk => {
+                    app.change(move |change| match kept {
+                        Some(body) => change.put_answer(&name, &key, 200, &body),
+                        None => change.drop_answer(&name, &key),
+                    })
+                    .await?;
+                }
+            }
             Ok(Json(outcome?).into_response())
         }
     }

@@ -8,7 +8,8 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use weir_model::{Command, ExporterStatus, Mode, PeerProbe, PeerRoutes, PeerStatus};
+use weir_model::{Command, ExporterStatus, Mode, PeerProbe, PeerRoutes, PeerStatus, Stance};
+use weir_store::health::Part;
 
 use super::{Done, send};
 use crate::Ask;
@@ -24,7 +25,7 @@ pub(crate) async fn status(
     _who: Allowed<needs::ReadStatus>,
     State(app): State<App>,
 ) -> Json<Overview> {
-    Json(Overview::of(&app.inner.handles.snapshot.load()))
+    Json(Overview::of(&app.inner.handles.snapshot.load(), app.troubles()))
 }
 
 /// All exporters that ever sent something.
@@ -129,17 +130,39 @@ pub(crate) struct ModeBody {
     mode: Mode,
 }
 
+/// How far weir acts by itself, and who says so.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ModeState)]
+pub(crate) struct ModeState {
+    mode: Mode,
+    /// What a person said about it, as far as it outranks the configuration file.
+    stance: Option<Stance>,
+}
+
 /// Shows how far weir acts by itself.
 #[utoipa::path(get, path = "/api/v1/mode", tag = "status",
-    responses((status = 200, description = "The mode", body = ModeBody)))]
+    responses((status = 200, description = "The mode", body = ModeState)))]
 pub(crate) async fn mode(
     _who: Allowed<needs::ReadStatus>,
     State(app): State<App>,
-) -> Json<ModeBody> {
-    Json(ModeBody { mode: app.inner.handles.snapshot.load().mode })
+) -> Json<ModeState> {
+    let snapshot = app.inner.handles.snapshot.load();
+    Json(ModeState { mode: snapshot.mode, stance: snapshot.stance.clone() })
 }
 
-/// Changes how far weir acts by itself, until the next start.
+/// Lets the configuration file decide again how far weir acts by itself; lifts the brake.
+#[utoipa::path(delete, path = "/api/v1/mode", tag = "status",
+    responses((status = 200, description = "Done", body = Done)))]
+pub(crate) async fn follow_file(
+    who: Allowed<needs::SetMode>,
+    State(app): State<App>,
+) -> Result<Json<Done>, Problem> {
+    let command = Command::FollowFile { by: who.principal.name.clone() };
+    send(&app, &who.principal, "mode.follow-file", "mode".to_owned(), command).await.map(Json)
+}
+
+/// Changes how far weir acts by itself: also after a restart, until the configuration file says something
+/// else. What goes further than observing lifts the brake.
 #[utoipa::path(post, path = "/api/v1/mode", tag = "status", request_body = ModeBody,
     responses((status = 200, description = "Done", body = Done)))]
 pub(crate) async fn set_mode(
@@ -164,19 +187,27 @@ pub(crate) async fn healthz(_who: Allowed<Everybody>) -> Json<Health> {
     Json(Health { status: "ok" })
 }
 
-/// Says whether listeners are bound and the store is open.
+/// Says whether listeners are bound, the store is open, and it takes what it is given. Weir goes on watching and
+/// mitigating without the store.
 #[utoipa::path(get, path = "/readyz", tag = "health",
     responses((status = 200, description = "Ready", body = Health),
-        (status = 503, description = "Not yet")))]
+        (status = 503, description = "Not yet, or the store fails: the detail says which")))]
 pub(crate) async fn readyz(
     _who: Allowed<Everybody>,
     State(app): State<App>,
 ) -> Result<Json<Health>, Problem> {
-    if app.is_ready() {
-        Ok(Json(Health { status: "ready" }))
-    } else {
-        Err(Problem::busy("listeners or store are not ready yet"))
+    if !app.is_ready() {
+        return Err(Problem::busy("listeners or store are not ready yet"));
     }
+    let troubles = app.troubles();
+    if troubles.is_empty() {
+        return Ok(Json(Health { status: "ready" }));
+    }
+    let parts: Vec<String> = troubles
+        .iter()
+        .map(|trouble| format!("{}: {}", trouble.part.id(), trouble.error))
+        .collect();
+    Err(Problem::busy(&format!("weir runs, but its store fails: {}", parts.join("; "))))
 }
 
 /// Shows metrics in Prometheus' text form.
@@ -186,7 +217,16 @@ pub(crate) async fn metrics(
     _who: Allowed<needs::ReadMetrics>,
     State(app): State<App>,
 ) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], app.inner.handles.metrics.render())
+    let metrics = &app.inner.handles.metrics;
+    let troubles = app.troubles();
+    for part in Part::ALL {
+        let trouble = troubles.iter().find(|trouble| trouble.part == part);
+        metrics.store_failing.with_label_values(&[part.id()]).set(trouble.is_some().into());
+        let waiting = trouble.map_or(0, |trouble| trouble.waiting);
+        let waiting = i64::try_from(waiting).unwrap_or(i64::MAX);
+        metrics.store_waiting.with_label_values(&[part.id()]).set(waiting);
+    }
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.render())
 }
 
 /// Shows this document.

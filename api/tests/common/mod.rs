@@ -253,6 +253,13 @@ pub fn world_with(config: Config) -> World {
 }
 
 pub fn world_on(config: Config, records: Records) -> World {
+    let world = world_again(config, records);
+    assert!(!world.code.is_empty(), "there is no owner yet");
+    world
+}
+
+/// On what another one has left: there may be an owner.
+pub fn world_again(config: Config, records: Records) -> World {
     let clock = Arc::new(AtomicU64::new(START));
     let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot {
         at: Millis(START),
@@ -286,6 +293,7 @@ pub fn world_on(config: Config, records: Records) -> World {
         commands,
         metrics: Arc::new(Metrics::new()),
         ready: Arc::new(AtomicBool::new(true)),
+        health: Arc::default(),
         questions: None,
         facts: Arc::default(),
         agents: None,
@@ -296,7 +304,7 @@ pub fn world_on(config: Config, records: Records) -> World {
     let time = Arc::clone(&clock);
     let clock_of = Clock::new(move || Millis(time.load(Ordering::Relaxed)));
     let app = App::new(config, handles, records, clock_of);
-    let code = app.setup_code().unwrap().expect("there is no owner yet");
+    let code = app.setup_code().unwrap().unwrap_or_default();
     World { router: weir_api::router(app.clone()), app, clock, code, asked, snapshot, settings }
 }
 

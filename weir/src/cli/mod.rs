@@ -104,9 +104,9 @@ pub enum Ask {
         #[command(subcommand)]
         action: Option<settings::Settings>,
     },
-    /// Show or change how far weir acts by itself
+    /// Show or change how far weir acts by itself; more than observe lifts the brake
     Mode {
-        /// observe, approve or auto
+        /// observe, approve, auto; or file, for what the configuration says
         mode: Option<String>,
     },
     /// List the busiest hosts

@@ -49,12 +49,43 @@ pub(super) fn troubles(status: &Value) -> Vec<String> {
     check(count("rpki_lapsed"), "BGP peers have no RPKI data any more: origins are not checked");
     check(count("exporters_silent"), "exporters are silent");
     check(count("exporters_without_sampling"), "exporters do not say their sampling rate");
+    if status["stance"]["brake"] == true {
+        wrong.push(format!(
+            "{}: weir only observes until `weir mode auto` lifts it",
+            stance(status)
+        ));
+    }
+    for trouble in status["store"].as_array().into_iter().flatten() {
+        wrong.push(format!(
+            "the {} does not take what it is given since {}: {}; {} records wait",
+            match trouble["part"].as_str() {
+                Some("audit") => "audit log",
+                Some("history") => "history file",
+                _ => "state file",
+            },
+            time(&trouble["since"]),
+            trouble["error"].as_str().unwrap_or("?"),
+            trouble["waiting"],
+        ));
+    }
     wrong
 }
 
+/// Who said so and when, of a mode that is not the configuration file's.
+pub(super) fn stance(state: &Value) -> String {
+    let stance = &state["stance"];
+    let by = stance["by"].as_str().unwrap_or("?");
+    let what = if stance["brake"] == true { "panic" } else { "set" };
+    format!("{what} by {by} at {}", time(&stance["at"]))
+}
+
 pub(super) fn summary(status: &Value) -> String {
+    let stance = match &status["stance"] {
+        Value::Null => String::new(),
+        _ => format!(", {}", stance(status)),
+    };
     let mut text = format!(
-        "{}  mode {}\nincidents   {} open\nmitigations {} active, {} proposed\n\
+        "{}  mode {}{stance}\nincidents   {} open\nmitigations {} active, {} proposed\n\
          exporters   {} ok, {} silent\nBGP         {} of {} up\n",
         time(&status["at"]),
         status["mode"].as_str().unwrap_or("?"),

@@ -255,7 +255,8 @@ pub(super) fn incidents(
 fn hold(client: &Client, output: &Output, id: IncidentId, on: bool) -> anyhow::Result<()> {
     let path = format!("/api/v1/incidents/{id}/hold");
     let done = client.ask("POST", &path, Some(&json!({ "on": on })))?;
-    output.one(&done, if on { "held" } else { "released" })
+    let text = if on { "held" } else { "released" };
+    output.one(&done, &format!("{text}{}", unrecorded(&done)))
 }
 
 pub(super) fn mitigate(
@@ -295,7 +296,16 @@ pub(super) fn mitigate(
     let text = done["mitigation"]
         .as_u64()
         .map_or_else(|| "done".to_owned(), |id| format!("mitigation {id}"));
-    output.one(&done, &text)
+    output.one(&done, &format!("{text}{}", unrecorded(&done)))
+}
+
+/// What is to be added when something was done and is not written down yet.
+fn unrecorded(done: &Value) -> &'static str {
+    if done["recorded"] == false {
+        "; not written down yet: the state file does not take it (weir status says why)"
+    } else {
+        ""
+    }
 }
 
 /// Says what something would change.
@@ -367,11 +377,21 @@ fn describe(row: &mut Value) -> anyhow::Result<()> {
 }
 
 pub(super) fn mode(client: &Client, output: &Output, mode: Option<&str>) -> anyhow::Result<()> {
+    let mut late = "";
     if let Some(mode) = mode {
-        client.ask("POST", "/api/v1/mode", Some(&json!({ "mode": mode })))?;
+        let done = match mode {
+            "file" => client.ask("DELETE", "/api/v1/mode", None)?,
+            mode => client.ask("POST", "/api/v1/mode", Some(&json!({ "mode": mode })))?,
+        };
+        late = unrecorded(&done);
     }
     let now = client.get("/api/v1/mode")?;
-    output.one(&now, now["mode"].as_str().unwrap_or("?"))
+    let stance = if now["stance"].is_null() {
+        String::new()
+    } else {
+        format!(", {}", super::overview::stance(&now))
+    };
+    output.one(&now, &format!("{}{stance}{late}", now["mode"].as_str().unwrap_or("?")))
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use super::baselines::{HEAD, Turns, Written};
 use super::channels::{Control, SliceQueue};
 use super::heard::Heard;
 use super::history::Feed;
+use super::marker::Marker;
 use super::notify::{News, Notify};
 use super::recorder::Recorder;
 use super::store_thread::Work;
@@ -40,6 +41,12 @@ const UNLISTED_NAMED_MAX: usize = 64;
 
 /// How often everybody is shown a new snapshot when nothing is decided.
 const PUBLISH_MS: u64 = 1000;
+
+/// Incidents that wait for a store that is slow, at most; the oldest give way.
+const UNSAVED_MAX: usize = 10_000;
+
+/// Their evidence, likewise.
+const UNKEPT_MAX: usize = 1000;
 
 /// How long a measure waits to be written before it is announced all the same.
 const COMMIT_PATIENCE: Duration = Duration::from_millis(15);
@@ -64,6 +71,8 @@ pub(crate) struct CoreThread {
     pub(crate) notify: Notify,
     /// What the state file holds of the detector.
     pub(crate) written: Written,
+    /// Where the mode is kept beside the state file.
+    pub(crate) marker: Marker,
 }
 
 /// What the loop keeps between turns.
@@ -177,12 +186,20 @@ impl CoreThread {
         match message {
             Control::Request(request) => {
                 let at = state.judged;
+                let at_once = request.command.only_takes_away(self.core.mitigator().mode());
+                let word = self.core.mitigator().word().clone();
                 let outcome = self.core.command(&request.command, at);
                 info!(command = ?request.command, ok = outcome.is_ok(), "command");
                 self.record(at, || Input::Command(Box::new(request.command.clone())));
                 // Decide at once: an operator does not wait for the next slot.
-                let turn = self.core.advance(at);
+                let mut turn = self.core.advance(at);
                 self.record(at, || Input::Advance);
+                if at_once && let Some(desired) = turn.desired.take() {
+                    // What only takes away is written afterwards: no disk may stand in its way.
+                    self.announce(desired);
+                }
+                let said = self.core.mitigator().word();
+                let kept = (*said != word).then(|| self.marker.put(said.clone()));
                 // A manual measure is written before it is announced, like any other.
                 let (committed, wait) = bounded(1);
                 match &request.command {
@@ -197,6 +214,10 @@ impl CoreThread {
                     _ => self.remember(state, STORE_PATIENCE, Some(committed)),
                 }
                 await_commit(&wait);
+                if let Some(kept) = kept {
+                    // The answer is true without it: a disk that hangs is not waited for.
+                    let _ = kept.recv_timeout(COMMIT_PATIENCE);
+                }
                 self.carry_out(state, turn);
                 self.publish(state);
                 // The asker may have hung up.
@@ -306,7 +327,13 @@ impl CoreThread {
             }
             state.unsaved.insert(incident.id, incident);
         }
+        while state.unsaved.len() > UNSAVED_MAX {
+            state.unsaved.pop_first();
+        }
         state.unkept.extend(turn.evidence);
+        while state.unkept.len() > UNKEPT_MAX {
+            state.unkept.pop_first();
+        }
         match turn.desired {
             None => self.save(state, STORE_PATIENCE, None),
             Some(desired) => {
@@ -315,12 +342,16 @@ impl CoreThread {
                 let (committed, wait) = bounded(1);
                 self.save(state, STORE_PATIENCE, Some(committed));
                 await_commit(&wait);
-                // Fails only when the BGP thread is gone, which ends the process.
-                let _ = self.desired.send(desired);
-                self.notify.nudge();
+                self.announce(desired);
             }
         }
         self.keep_evidence(state);
+    }
+
+    fn announce(&self, desired: Admitted) {
+        // Fails only when the BGP thread is gone, which ends the process.
+        let _ = self.desired.send(desired);
+        self.notify.nudge();
     }
 
     /// Tells whoever is to be told of decisions.

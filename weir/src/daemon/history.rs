@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -11,6 +13,8 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
 use tracing::{error, info};
 use weir_api::{Metrics, Question, Traffic};
 use weir_model::{ClassVolume, Expectation, HostRate, IpNet, LongFlow, Millis, Rate, Slice};
+use weir_store::Health;
+use weir_store::health::Part;
 use weir_store::history::{BLOCK_SECS, History, HostMinute, POINTS_MAX, Point, Retention, Step};
 
 use super::sums::Sums;
@@ -34,6 +38,9 @@ const WAITING_MAX: usize = 8;
 
 /// Questions that may wait.
 const QUESTIONS_MAX: usize = 64;
+
+/// Octets of history kept in memory while there is no file.
+const IN_MEMORY_MAX: u64 = 64 << 20;
 
 /// How often the file is swept.
 const SWEEP: Duration = Duration::from_secs(600);
@@ -150,21 +157,25 @@ struct Keeper {
     /// Next minute to be written.
     minute: u64,
     history: History,
+    /// The file that could not be opened.
+    wanted: Option<PathBuf>,
     /// The last seconds of everything.
     totals: BTreeMap<u64, Totals>,
 }
 
+/// With a path, the history is in memory until the file there can be opened.
 pub(crate) fn spawn(
-    history: History,
-    metrics: &std::sync::Arc<Metrics>,
+    (history, wanted): (History, Option<PathBuf>),
+    metrics: &Arc<Metrics>,
+    health: &Arc<Health>,
     failed: &Sender<String>,
 ) -> anyhow::Result<(Feed, Sender<Question>, JoinHandle<()>)> {
     let (out, seconds) = bounded(WAITING_MAX);
     let (ask, questions) = bounded(QUESTIONS_MAX);
-    let metrics = std::sync::Arc::clone(metrics);
+    let (metrics, health) = (Arc::clone(metrics), Arc::clone(health));
     let thread = spawn_thread("history", failed, move || {
-        let mut keeper = Keeper::new(history);
-        keeper.run(&seconds, &questions, &metrics);
+        let mut keeper = Keeper { wanted, ..Keeper::new(history) };
+        keeper.run(&seconds, &questions, &metrics, &health);
     })?;
     Ok((Feed { out, present: Second::default() }, ask, thread))
 }
@@ -178,16 +189,25 @@ impl Keeper {
             second: 0,
             minute: 0,
             history,
+            wanted: None,
             totals,
         }
     }
 
     /// Ends when the core is gone, after a last write.
-    fn run(&mut self, seconds: &Receiver<Second>, asked: &Receiver<Question>, metrics: &Metrics) {
+    fn run(
+        &mut self,
+        seconds: &Receiver<Second>,
+        asked: &Receiver<Question>,
+        metrics: &Metrics,
+        health: &Health,
+    ) {
         let sweep = crossbeam_channel::tick(SWEEP);
         let failed = |what: &str, error: &dyn std::fmt::Display| {
             metrics.store_errors.with_label_values::<&str>(&[]).inc();
             error!(%error, what, "the history file did not take it");
+            // A minute of charts is not written again.
+            health.refuses(Part::History, now(), error, 0);
         };
         loop {
             select! {
@@ -195,24 +215,45 @@ impl Keeper {
                     let Ok(second) = second else { break };
                     self.take(second);
                     let due = self.second.saturating_sub(GRACE_SECS) / 60;
-                    if let Err(error) = self.write_until(due) {
-                        failed("minute", &error);
+                    match self.write_until(due) {
+                        Ok(true) => health.takes(Part::History),
+                        Ok(false) => {}
+                        Err(error) => failed("minute", &error),
                     }
                 }
                 recv(asked) -> question => match question {
                     Ok(question) => self.answer(question),
                     Err(_) => break,
                 },
-                recv(sweep) -> _ => match self.history.sweep(now(), &Retention::default()) {
-                    Ok(0) => {}
-                    Ok(gone) => info!(gone, "forgot old history"),
-                    Err(error) => failed("sweep", &error),
-                },
+                recv(sweep) -> _ => {
+                    self.try_file();
+                    match self.history.sweep(now(), &self.retention()) {
+                        Ok(0) => {}
+                        Ok(gone) => info!(gone, "forgot old history"),
+                        Err(error) => failed("sweep", &error),
+                    }
+                }
             }
         }
         if let Err(error) = self.write_until(self.second / 60) {
             failed("minute", &error);
         }
+    }
+
+    /// Opens the file that could not be opened; what was kept in memory meanwhile is gone.
+    fn try_file(&mut self) {
+        let Some(path) = &self.wanted else { return };
+        if let Ok((history, _)) = History::open_or_begin(path, now()) {
+            info!(path = %path.display(), "the history file is open");
+            self.history = history;
+            self.wanted = None;
+        }
+    }
+
+    fn retention(&self) -> Retention {
+        let all = Retention::default();
+        let in_memory = self.wanted.is_some();
+        Retention { bytes_max: if in_memory { IN_MEMORY_MAX } else { all.bytes_max }, ..all }
     }
 
     fn take(&mut self, second: Second) {
@@ -262,7 +303,9 @@ impl Keeper {
         }
     }
 
-    fn write_until(&mut self, end: u64) -> Result<(), weir_store::StoreError> {
+    /// Says whether there was anything to write.
+    fn write_until(&mut self, end: u64) -> Result<bool, weir_store::StoreError> {
+        let mut wrote = false;
         while self.minute < end {
             let minute = self.minute;
             self.minute += 1;
@@ -274,9 +317,10 @@ impl Keeper {
             hosts.sort_by_key(|block| block.net);
             if !hosts.is_empty() {
                 self.history.put_minute(Millis::from_secs(minute * 60), &hosts)?;
+                wrote = true;
             }
         }
-        Ok(())
+        Ok(wrote)
     }
 
     /// Whoever asked may have hung up.

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use weir_api::Metrics;
 use weir_collector::{Counters, DecodeErrorKind};
-use weir_model::{Family, IncidentState, PeerState, RpkiState, Rung, SamplingSource, Snapshot};
+use weir_model::{
+    Family, IncidentState, Mode, PeerState, RpkiState, Rung, SamplingSource, Snapshot,
+};
 
 const STATES: [PeerState; 6] = [
     PeerState::Idle,
@@ -37,6 +39,12 @@ pub(crate) fn update(
             .count();
         metrics.incidents_open.with_label_values(&[family.id()]).set(count(open));
     }
+    for mode in [Mode::Observe, Mode::Approve, Mode::Auto] {
+        let is_it = snapshot.mode == mode;
+        metrics.mode.with_label_values(&[mode.to_string().as_str()]).set(is_it.into());
+    }
+    let braked = snapshot.stance.as_ref().is_some_and(|stance| stance.brake);
+    metrics.brake.with_label_values::<&str>(&[]).set(braked.into());
     for rung in RUNGS {
         let active = snapshot.desired.mitigations.iter().filter(|m| m.rung == rung).count();
         metrics.mitigations_active.with_label_values(&[rung.id()]).set(count(active));

@@ -25,6 +25,7 @@ mod core_thread;
 mod heard;
 mod history;
 mod inventory;
+mod marker;
 mod metrics;
 mod notify;
 mod owners;
@@ -48,8 +49,8 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use tokio::sync::watch;
-use tracing::{error, info};
-use weir_api::{Facts, Metrics};
+use tracing::{error, info, warn};
+use weir_api::{Facts, Metrics, Records};
 use weir_bgp::config::OnStop;
 use weir_bgp::guard::Admitted;
 use weir_bgp::speaker::Stop;
@@ -57,8 +58,8 @@ use weir_collector::socket::SharedInventory;
 use weir_collector::{Registry, socket};
 use weir_config::Config;
 use weir_model::{Millis, Snapshot};
-use weir_store::Store;
 use weir_store::history::History;
+use weir_store::{Health, Opened, Store, StoreError};
 
 use crate::Core;
 use crate::core::Input;
@@ -101,6 +102,7 @@ pub struct Daemon {
     web: JoinHandle<()>,
     agents: Option<JoinHandle<()>>,
     store: JoinHandle<()>,
+    mode_kept: Option<JoinHandle<()>>,
     history: JoinHandle<()>,
     tell: notify::Notify,
     notify: JoinHandle<()>,
@@ -113,16 +115,26 @@ impl Daemon {
     /// # Errors
     /// When the store cannot be opened or an address cannot be bound; then nothing runs.
     pub fn start(config: &Config, options: &Options) -> anyhow::Result<Self> {
-        let store = open_store(&config.store.path)?;
-        let settings = inventory::kept(config, &store.settings()?);
+        let started = now();
+        let opened = open_store(&config.store.path, started)?;
+        let mut store = opened.store;
+        let mut aside = opened.set_aside;
+        if opened.stands_in.is_none() {
+            aside.extend(store.set_aside_incidents(started));
+        }
+        let mut files = marker::Files::open(config);
+        let settings = inventory::kept(config, &readable("settings", store.settings(), &mut aside));
         let (file, mut config) = (config, config.clone());
         settings.stand_in(&mut config);
         let config = &config;
         let inventory = Arc::new(settings.inventory(&config.protect, now()));
         let mut core = Core::new(config, &inventory);
-        let started = now();
-        let learned = store_thread::learned(&store);
-        let incidents = store.open_incidents()?;
+        let mut learned = store_thread::learned(&mut store);
+        learned.heed(files.last());
+        let incidents = readable("open incidents", store.open_incidents(), &mut aside);
+        for line in aside {
+            error!("weir starts without a part of what it kept: {line}");
+        }
         let mut recorder = options.record.as_deref().map(recorder::Recorder::create).transpose()?;
         if let Some(recorder) = &mut recorder {
             let (incidents, baselines) = (incidents.clone(), learned.baselines.clone());
@@ -139,6 +151,7 @@ impl Daemon {
         }
         let of_peers = bgp::memory(&incidents, learned.memory.as_ref());
         core.restore(incidents, learned.baselines, learned.memory, started);
+        say_stance(&core);
 
         let registry = Arc::new(Registry::default());
         let mut sockets = socket::bind(&config.collector, &inventory, &registry)?;
@@ -154,9 +167,20 @@ impl Daemon {
         metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
         let snapshot = Arc::new(ArcSwap::from_pointee(core.snapshot(started)));
         let ready = Arc::new(AtomicBool::new(false));
+        let health = Arc::new(Health::default());
         let (failed_tx, failed) = bounded(8);
         let (control, control_rx) = bounded(CONTROL_MAX);
-        let (store_tx, store) = store_thread::spawn(store, config, &metrics, &failed_tx)?;
+        // What stands in for a file that cannot be opened is for who asks; what is to be written waits for the
+        // file itself.
+        let (store, records) = match opened.stands_in {
+            None => (Ok(store), open_records(&config.store.path, started)?),
+            Some(why) => {
+                error!(why, path = %config.store.path.display(), "the state file cannot be opened; weir runs without it and tries again");
+                (Err(why.clone()), Records::standing_in(&config.store.path, store, why))
+            }
+        };
+        let (store_tx, store) = store_thread::spawn(store, config, &metrics, &health, &failed_tx)?;
+        let (marker, mode_kept) = marker::spawn(files, &failed_tx)?;
         let (desired, desired_rx) = watch::channel(Admitted::default());
         let (stop_bgp, bgp_stopping) = watch::channel(Stop::Run);
         let (stop_web, web_stopping) = watch::channel(false);
@@ -164,8 +188,12 @@ impl Daemon {
 
         let nodes = config.agents.as_ref().map(|a| agents::open(a, &agents_folder(config)));
         let nodes = nodes.transpose()?;
-        let (feed, ask, history) =
-            history::spawn(open_history(&config.store.path)?, &metrics, &failed_tx)?;
+        let (feed, ask, history) = history::spawn(
+            open_history(&config.store.path, started)?,
+            &metrics,
+            &health,
+            &failed_tx,
+        )?;
         let in_force = Arc::clone(&inventory);
         let inventory = Arc::new(SharedInventory::new(inventory));
         let desk = (!config.panels.is_empty())
@@ -199,6 +227,8 @@ impl Daemon {
                 snapshot: Arc::clone(&snapshot),
                 metrics: Arc::clone(&metrics),
                 ready: Arc::clone(&ready),
+                health: Arc::clone(&health),
+                records,
                 control: control.clone(),
                 history: ask,
                 facts: facts(started, &flow_addresses),
@@ -225,6 +255,7 @@ impl Daemon {
             history: feed,
             notify: tell.clone(),
             written: learned.written,
+            marker,
         };
         let core = spawn("core", &failed_tx, move || core.run())?;
         let agents_desired = desired_rx.clone();
@@ -279,7 +310,7 @@ impl Daemon {
             api = %web.address,
             flows = ?flow_addresses,
             owners = ?owners.as_ref().map(|owners| owners.address),
-            mode = ?config.mitigator.mode,
+            mode = %snapshot.load().mode,
             "ready"
         );
         Ok(Self {
@@ -301,6 +332,7 @@ impl Daemon {
             web: web.thread,
             agents: agents.map(|a| a.thread),
             store,
+            mode_kept,
             history,
             tell,
             notify,
@@ -340,6 +372,7 @@ impl Daemon {
         join("owners", self.owners.map(|owners| owners.thread));
         join("agents", self.agents);
         join("store", [self.store]);
+        join("mode", self.mode_kept);
         join("history", [self.history]);
         info!("stopped");
     }
@@ -365,24 +398,70 @@ fn facts(started: Millis, flows: &[SocketAddr]) -> Facts {
     Facts { started, flow_listeners: flows.to_vec() }
 }
 
-fn open_store(path: &Path) -> anyhow::Result<Store> {
+fn open_store(path: &Path, at: Millis) -> anyhow::Result<Opened> {
     if path.as_os_str() == ":memory:" {
-        return Ok(Store::in_memory()?);
+        let store = Store::in_memory()?;
+        return Ok(Opened { store, stands_in: None, set_aside: Vec::new() });
     }
     if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)
-            .with_context(|| format!("store.path: folder {}", folder.display()))?;
+        // One that cannot be made is said with the file's name.
+        let _ = std::fs::create_dir_all(folder);
     }
-    Store::open(path).with_context(|| format!("store.path {}", path.display()))
+    Opened::at(path, at).with_context(|| format!("store.path {}", path.display()))
 }
 
-/// The history stands beside the state file, so that a backup of the state stays small.
-fn open_history(state: &Path) -> anyhow::Result<History> {
+/// The API's own connections.
+fn open_records(path: &Path, at: Millis) -> anyhow::Result<Records> {
+    if path.as_os_str() == ":memory:" {
+        return Ok(Records::in_memory()?);
+    }
+    Records::open(path).or_else(|error| {
+        warn!(%error, "accounts and settings cannot be changed for now");
+        let opened = Opened::at(path, at)?;
+        let why = opened.stands_in.unwrap_or_else(|| error.to_string());
+        Ok(Records::standing_in(path, opened.store, why))
+    })
+}
+
+/// What the file says, or nothing when a part of it is damaged.
+fn readable<T>(what: &str, read: Result<Vec<T>, StoreError>, aside: &mut Vec<String>) -> Vec<T> {
+    read.unwrap_or_else(|error| {
+        aside.push(format!("{what} cannot be read ({error}); weir restore puts a backup in place"));
+        Vec::new()
+    })
+}
+
+/// Says at the start what a person said about the mode.
+fn say_stance(core: &Core) {
+    let Some(stance) = core.mitigator().stance() else { return };
+    let (mode, by, at) = (stance.mode, &stance.by, stance.at);
+    if stance.brake {
+        warn!(
+            "{mode} since panic by {by} at {at}: nothing is mitigated until `weir mode auto` lifts it"
+        );
+    } else {
+        warn!("{mode} since {by} said so at {at}; the configuration file says {}", stance.file);
+    }
+}
+
+/// The history stands beside the state file, so that a backup of the state stays small. Charts never keep
+/// weir from starting: without a file they are kept in memory, and the file is tried again.
+fn open_history(state: &Path, at: Millis) -> anyhow::Result<(History, Option<PathBuf>)> {
     if state.as_os_str() == ":memory:" {
-        return Ok(History::in_memory()?);
+        return Ok((History::in_memory()?, None));
     }
     let path = state.with_file_name("history.db");
-    History::open(&path).with_context(|| format!("history file {}", path.display()))
+    match History::open_or_begin(&path, at) {
+        Ok((history, None)) => Ok((history, None)),
+        Ok((history, Some(aside))) => {
+            error!(path = %path.display(), aside = %aside.display(), "the history file is damaged: set aside, and begun anew");
+            Ok((history, None))
+        }
+        Err(error) => {
+            error!(%error, path = %path.display(), "the history file cannot be opened: charts are in memory for now");
+            Ok((History::in_memory()?, Some(path)))
+        }
+    }
 }
 
 fn start_receivers(

@@ -1,6 +1,7 @@
 //! The store's thread: takes batches, writes them, and forgets what is too old.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -13,7 +14,8 @@ use weir_api::Metrics;
 use weir_config::Config;
 use weir_model::{Evidence, Incident, IncidentId, Millis};
 use weir_panel::owner::{Hash, Share};
-use weir_store::Store;
+use weir_store::health::Part;
+use weir_store::{Health, Store, StoreError};
 
 use super::baselines::{HEAD, Piece, Written, part_name};
 use super::{now, spawn as spawn_thread};
@@ -21,8 +23,24 @@ use super::{now, spawn as spawn_thread};
 /// Batches that may wait.
 const WAITING_MAX: usize = 64;
 
-/// How often old incidents are looked for.
-const SWEEP: Duration = Duration::from_secs(3600);
+/// How often old incidents are looked for, milliseconds.
+const SWEEP_MS: u64 = 3600 * 1000;
+
+/// How long the file is left alone after it refused something.
+const AGAIN: Duration = Duration::from_secs(1);
+const AGAIN_MS: u64 = 1000;
+
+/// After so long without a write, milliseconds, one is tried: a full disk is known before an attack.
+const HEARTBEAT_MS: u64 = 10_000;
+
+/// Incidents written in one transaction at most.
+const BATCH: usize = 500;
+
+/// Incidents that wait for a file that refuses them, at most.
+const INCIDENTS_OWED_MAX: usize = 10_000;
+
+/// Evidence that waits likewise.
+const EVIDENCE_OWED_MAX: usize = 1000;
 
 /// What the store is asked to keep.
 #[derive(Debug)]
@@ -47,6 +65,7 @@ pub(crate) type Shares = BTreeMap<Hash, Share>;
 /// Names of the blobs in the state file; a new form gets a new name, and the old one is not read.
 const TEMPLATES: &str = "collector-1";
 const SHARES: &str = "shares-1";
+const HEARTBEAT: &str = "heartbeat";
 /// JSON, unlike the others: rules leave out what is empty, which only a form that names its fields
 /// can read back.
 const MEMORY: &str = "mitigator-1";
@@ -62,15 +81,42 @@ pub(crate) struct Learned {
     pub(crate) memory: Option<weir_mitigator::Checkpoint>,
 }
 
+impl Learned {
+    /// What stands beside the state file about the mode counts when it was said later than what is in it.
+    pub(crate) fn heed(&mut self, word: weir_mitigator::Word) {
+        let known = self.memory.as_ref().map(|memory| memory.word.clone()).unwrap_or_default();
+        if word.at > known.at {
+            self.memory.get_or_insert_default().word = word;
+        }
+    }
+}
+
 /// Reads back what the last run had learned. What cannot be read is learned anew: weir starts.
-pub(crate) fn learned(store: &Store) -> Learned {
+pub(crate) fn learned(store: &mut Store) -> Learned {
     let (baselines, written) = baselines(store);
     Learned {
         baselines,
         written,
         templates: blob(store, TEMPLATES).unwrap_or_default(),
         shares: blob(store, SHARES).unwrap_or_default(),
-        memory: body(store, MEMORY).and_then(|body| known(serde_json::from_slice(&body), MEMORY)),
+        memory: memory(store),
+    }
+}
+
+/// What the mitigator kept. When it cannot be understood it is set aside, for it holds measures by hand.
+fn memory(store: &mut Store) -> Option<weir_mitigator::Checkpoint> {
+    let body = body(store, MEMORY)?;
+    match serde_json::from_slice(&body) {
+        Ok(memory) => Some(memory),
+        Err(error) => {
+            let moved = store.set_aside_blob(MEMORY, &error.to_string(), now());
+            error!(
+                %error,
+                moved = moved.is_ok(),
+                "measures by hand and what was learned of attacks cannot be read; set aside in the table set_aside"
+            );
+            None
+        }
     }
 }
 
@@ -114,66 +160,239 @@ fn known<T, E: std::fmt::Display>(read: Result<T, E>, name: &str) -> Option<T> {
     read.inspect_err(|error| warn!(%error, name, "a checkpoint is of another form")).ok()
 }
 
+/// Without a store, the file could not be opened for that reason: it is tried again.
 pub(crate) fn spawn(
-    store: Store,
+    store: Result<Store, String>,
     config: &Config,
     metrics: &Arc<Metrics>,
+    health: &Arc<Health>,
     failed: &Sender<String>,
 ) -> anyhow::Result<(Sender<Work>, JoinHandle<()>)> {
     let (tx, rx) = bounded(WAITING_MAX);
-    let metrics = Arc::clone(metrics);
-    let keep_ms = u64::from(config.store.keep_days) * 86_400_000;
-    let thread = spawn_thread("store", failed, move || run(store, &rx, &metrics, keep_ms))?;
+    let refused = store.as_ref().err().map(|why| {
+        health.refuses(Part::State, now(), why, 0);
+        now()
+    });
+    let writer = Writer {
+        path: config.store.path.clone(),
+        store: store.ok(),
+        metrics: Arc::clone(metrics),
+        health: Arc::clone(health),
+        keep_ms: u64::from(config.store.keep_days) * 86_400_000,
+        owed: Owed::default(),
+        refused,
+        wrote: now(),
+        swept: now(),
+    };
+    let thread = spawn_thread("store", failed, move || writer.run(&rx))?;
     Ok((tx, thread))
 }
 
-fn run(mut store: Store, work: &Receiver<Work>, metrics: &Metrics, keep_ms: u64) {
-    let failed = |what: &str, error: &dyn std::fmt::Display| {
-        metrics.store_errors.with_label_values::<&str>(&[]).inc();
-        error!(%error, what, "the store did not take it");
-    };
-    loop {
-        match work.recv_timeout(SWEEP) {
-            Ok(Work::Incidents(batch, committed)) => match store.put_incidents(&batch) {
-                Ok(()) => say(committed),
-                Err(error) => failed("incidents", &error),
-            },
-            Ok(Work::Evidence(batch)) => {
-                if let Err(error) = store.put_evidence(&batch) {
-                    failed("evidence", &error);
+/// What the file has refused and is still to take: the newest form of each.
+#[derive(Debug, Default)]
+struct Owed {
+    incidents: BTreeMap<IncidentId, Arc<Incident>>,
+    evidence: BTreeMap<IncidentId, Evidence>,
+    memory: Option<(Millis, Box<weir_mitigator::Checkpoint>)>,
+    shares: Option<(Millis, Box<Shares>)>,
+    /// Incidents and evidence for which there was no room.
+    lost: u64,
+}
+
+impl Owed {
+    fn len(&self) -> usize {
+        self.incidents.len()
+            + self.evidence.len()
+            + usize::from(self.memory.is_some())
+            + usize::from(self.shares.is_some())
+    }
+
+    /// The oldest give way.
+    fn trim(&mut self) {
+        while self.incidents.len() > INCIDENTS_OWED_MAX {
+            self.lost += u64::from(self.incidents.pop_first().is_some());
+        }
+        while self.evidence.len() > EVIDENCE_OWED_MAX {
+            self.lost += u64::from(self.evidence.pop_first().is_some());
+        }
+    }
+
+    /// Writes what is owed, what matters most first.
+    fn pay(&mut self, store: &mut Store) -> Result<(), StoreError> {
+        if let Some((at, memory)) = &self.memory {
+            store.put_blob(MEMORY, *at, &serde_json::to_vec(memory)?)?;
+            self.memory = None;
+        }
+        while !self.incidents.is_empty() {
+            let batch: Vec<_> = self.incidents.values().take(BATCH).cloned().collect();
+            store.put_incidents(&batch)?;
+            batch.iter().for_each(|incident| drop(self.incidents.remove(&incident.id)));
+        }
+        while let Some((id, evidence)) = self.evidence.pop_first() {
+            let batch = [(id, evidence)];
+            if let Err(error) = store.put_evidence(&batch) {
+                self.evidence.extend(batch);
+                return Err(error);
+            }
+        }
+        if let Some((at, shares)) = &self.shares {
+            put(store, SHARES, *at, shares.as_ref())?;
+            self.shares = None;
+        }
+        Ok(())
+    }
+}
+
+struct Writer {
+    path: PathBuf,
+    /// None while it cannot be opened.
+    store: Option<Store>,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+    keep_ms: u64,
+    owed: Owed,
+    /// When the file last refused something.
+    refused: Option<Millis>,
+    /// When the file last took something.
+    wrote: Millis,
+    swept: Millis,
+}
+
+impl Writer {
+    fn run(mut self, work: &Receiver<Work>) {
+        loop {
+            match work.recv_timeout(AGAIN) {
+                Ok(work) => self.take(work),
+                Err(RecvTimeoutError::Timeout) => self.idle(),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        self.refused = None;
+        self.settle();
+        let left = self.owed.len();
+        if left > 0 {
+            error!(left, "records were never written: the state file refuses them");
+        }
+    }
+
+    /// Who waits is told when it is written, and hung up on when it is not.
+    fn take(&mut self, work: Work) {
+        match work {
+            Work::Incidents(batch, committed) => {
+                self.owed.incidents.extend(batch.into_iter().map(|new| (new.id, new)));
+                self.settle_for(committed);
+            }
+            Work::Evidence(batch) => {
+                self.owed.evidence.extend(batch);
+                self.settle();
+            }
+            Work::Memory(at, memory, committed) => {
+                self.owed.memory = Some((at, memory));
+                self.settle_for(committed);
+            }
+            Work::Shares(at, shares) => {
+                self.owed.shares = Some((at, shares));
+                self.settle();
+            }
+            // Written anew within minutes: what is refused is not kept in memory.
+            Work::Baselines(at, Piece { name, checkpoint }, committed) => {
+                if self.now_and_here(|store| put(store, &name, at, checkpoint.as_ref())) {
+                    say(committed);
                 }
             }
-            Ok(Work::Memory(at, memory, committed)) => {
-                let written = serde_json::to_vec(&memory)
-                    .map_err(anyhow::Error::from)
-                    .and_then(|body| Ok(store.put_blob(MEMORY, at, &body)?));
-                match written {
-                    Ok(()) => say(committed),
-                    Err(error) => failed("memory", &error),
-                }
+            Work::Templates(at, checkpoint) => {
+                self.now_and_here(|store| put(store, TEMPLATES, at, checkpoint.as_ref()));
             }
-            Ok(Work::Baselines(at, Piece { name, checkpoint }, committed)) => {
-                match put(&mut store, &name, at, checkpoint.as_ref()) {
-                    Ok(()) => say(committed),
-                    Err(error) => failed("baselines", &error),
+        }
+    }
+
+    fn settle_for(&mut self, committed: Option<Sender<()>>) {
+        if self.settle() {
+            say(committed);
+        }
+    }
+
+    /// Writes what is owed, unless the file has refused a moment ago; says whether nothing is owed any more.
+    fn settle(&mut self) -> bool {
+        self.owed.trim();
+        if self.refused.is_some_and(|at| now().since(at) < AGAIN_MS) {
+            // Only how much waits is news.
+            return false;
+        }
+        let mut owed = std::mem::take(&mut self.owed);
+        let paid = self.now_and_here(|store| owed.pay(store));
+        self.owed = owed;
+        if paid && self.owed.lost > 0 {
+            warn!(
+                lost = std::mem::take(&mut self.owed.lost),
+                "too many records waited; the oldest are lost"
+            );
+        }
+        self.report_waiting();
+        paid
+    }
+
+    /// Writes something; what the file refuses is counted and told.
+    fn now_and_here(&mut self, work: impl FnOnce(&mut Store) -> Result<(), StoreError>) -> bool {
+        let at = now();
+        if self.refused.is_some_and(|refused| at.since(refused) < AGAIN_MS) {
+            return false;
+        }
+        self.health.begins(Part::State, at);
+        match self.open().and_then(work) {
+            Ok(()) => {
+                self.wrote = now();
+                if self.refused.take().is_some() {
+                    info!("the state file takes what it is given again");
                 }
+                self.health.takes(Part::State);
+                true
             }
-            Ok(Work::Templates(at, checkpoint)) => {
-                if let Err(error) = put(&mut store, TEMPLATES, at, checkpoint.as_ref()) {
-                    failed("templates", &error);
+            Err(error) => {
+                self.metrics.store_errors.with_label_values::<&str>(&[]).inc();
+                if self.refused.is_none() {
+                    error!(%error, "the state file does not take what it is given; weir goes on, and tries again");
                 }
+                self.refused = Some(now());
+                self.health.refuses(Part::State, now(), &error, self.owed.len());
+                false
             }
-            Ok(Work::Shares(at, shares)) => {
-                if let Err(error) = put(&mut store, SHARES, at, shares.as_ref()) {
-                    failed("shared links", &error);
+        }
+    }
+
+    /// The file, which is opened if it is not open.
+    fn open(&mut self) -> Result<&mut Store, StoreError> {
+        match &mut self.store {
+            Some(store) => Ok(store),
+            closed => Ok(closed.insert(Store::open(&self.path)?)),
+        }
+    }
+
+    fn report_waiting(&self) {
+        if self.owed.len() > 0 {
+            self.health.waits(Part::State, self.owed.len());
+        }
+    }
+
+    /// Nothing is to be written: pays debts, forgets what is old, and finds out whether the file would take
+    /// something before that matters.
+    fn idle(&mut self) {
+        let at = now();
+        if self.owed.len() > 0 {
+            self.settle();
+        } else if self.refused.is_some() || at.since(self.wrote) >= HEARTBEAT_MS {
+            self.now_and_here(|store| store.put_blob(HEARTBEAT, at, &[]));
+        }
+        if at.since(self.swept) >= SWEEP_MS {
+            self.swept = at;
+            let before = at - self.keep_ms;
+            self.now_and_here(|store| {
+                let gone = store.forget_before(before)?;
+                if gone > 0 {
+                    info!(gone, "forgot old incidents");
                 }
-            }
-            Err(RecvTimeoutError::Timeout) => match store.forget_before(now() - keep_ms) {
-                Ok(0) => {}
-                Ok(gone) => info!(gone, "forgot old incidents"),
-                Err(error) => failed("sweep", &error),
-            },
-            Err(RecvTimeoutError::Disconnected) => return,
+                Ok(())
+            });
         }
     }
 }
@@ -185,9 +404,20 @@ fn say(committed: Option<Sender<()>>) {
     }
 }
 
-fn put<T: Serialize>(store: &mut Store, name: &str, at: Millis, value: &T) -> anyhow::Result<()> {
-    store.put_blob(name, at, &postcard::to_stdvec(value)?)?;
-    Ok(())
+fn put<T: Serialize>(
+    store: &mut Store,
+    name: &str,
+    at: Millis,
+    value: &T,
+) -> Result<(), StoreError> {
+    match postcard::to_stdvec(value) {
+        Ok(body) => store.put_blob(name, at, &body),
+        Err(error) => {
+            // Plain data always has a form; and trying again would not give it one.
+            error!(%error, name, "a checkpoint cannot be written down");
+            Ok(())
+        }
+    }
 }
 
 #[cfg(test)]

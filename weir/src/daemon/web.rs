@@ -16,7 +16,8 @@ use weir_api::server::{Identity, Listeners, bind_local};
 use weir_api::{
     App, Ask, COMMANDS_WAITING, Clock, Config, Facts, Handles, Metrics, Question, Records, Request,
 };
-use weir_model::Snapshot;
+use weir_model::{Mode, Snapshot};
+use weir_store::Health;
 
 use super::channels::Control;
 use super::inventory::Desk;
@@ -30,11 +31,16 @@ const EXPIRY: std::time::Duration = std::time::Duration::from_secs(5);
 /// Questions of a kind that may wait.
 const QUESTIONS_WAITING: usize = 64;
 
+/// How long what must not be turned away waits before it looks for room again.
+const ROOM: std::time::Duration = std::time::Duration::from_millis(5);
+
 /// What the API is given.
 pub(crate) struct Parts {
     pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) ready: Arc<AtomicBool>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) records: Records,
     pub(crate) control: Sender<Control>,
     pub(crate) history: Sender<Question>,
     pub(crate) facts: Facts,
@@ -66,7 +72,6 @@ pub(crate) fn spawn(
         .build()
         .context("web runtime")?;
     let kept = store.as_os_str() != ":memory:";
-    let records = if kept { Records::open(store)? } else { Records::in_memory()? };
     let listeners = runtime.block_on(listen(config, store, kept))?;
     let address = listeners.tcp.local_addr().context("api socket")?;
     let (commands, requests) = mpsc::channel(COMMANDS_WAITING);
@@ -77,6 +82,7 @@ pub(crate) fn spawn(
         commands,
         metrics: parts.metrics,
         ready: parts.ready,
+        health: parts.health,
         questions: Some(hosts),
         facts: Arc::new(parts.facts),
         agents: parts.agents,
@@ -84,7 +90,7 @@ pub(crate) fn spawn(
         settings: Arc::clone(&parts.inventory) as Arc<dyn weir_api::settings::Desk>,
         asks: Some(asks),
     };
-    let app = App::new(config.clone(), handles, records, Clock::new(now));
+    let app = App::new(config.clone(), handles, parts.records, Clock::new(now));
     if let Some(code) = app.setup_code()? {
         info!(code, "there is no owner yet: this code makes the first account, at /api/v1/setup");
     }
@@ -150,13 +156,20 @@ async fn expire(inventory: Arc<Desk>) {
     }
 }
 
-/// Carries commands to the core. A full queue drops the request, which its asker sees as 503.
+/// Carries commands to the core. A full queue drops the request, which its asker sees as 503; what only takes
+/// away waits until there is room.
 async fn carry(mut requests: mpsc::Receiver<Request>, control: Sender<Control>) {
     while let Some(request) = requests.recv().await {
-        if let Err(TrySendError::Disconnected(_)) =
-            control.try_send(Control::Request(Box::new(request)))
-        {
-            return;
+        // Without the mode, a step down to approving is not known as one; that alone may be asked again.
+        let waits = request.command.only_takes_away(Mode::Observe);
+        let mut message = Control::Request(Box::new(request));
+        loop {
+            match control.try_send(message) {
+                Err(TrySendError::Disconnected(_)) => return,
+                Err(TrySendError::Full(back)) if waits => message = back,
+                Err(TrySendError::Full(_)) | Ok(()) => break,
+            }
+            tokio::time::sleep(ROOM).await;
         }
     }
 }

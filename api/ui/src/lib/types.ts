@@ -175,6 +175,7 @@ export interface Brief {
 export interface Overview {
   at: number;
   mode: Mode;
+  stance: { mode: Mode; brake: boolean; by: string; at: number; file: Mode } | null;
   incidents_open: number;
   mitigations_active: number;
   mitigations_proposed: number;
@@ -183,6 +184,7 @@ export interface Overview {
   exporters_without_sampling: number;
   peers_up: number;
   peers: number;
+  store: { part: string; since: number; error: string; waiting: number }[];
 }
 
 export interface Exporter {
