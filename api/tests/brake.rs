@@ -63,7 +63,7 @@ async fn post(world: &World, cookie: &str, path: &str, body: Option<Value>) -> c
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn what_only_takes_away_is_done_while_the_state_file_is_locked_and_written_later() {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("state.db");
@@ -131,7 +131,7 @@ async fn what_only_takes_away_is_done_while_the_state_file_is_locked_and_written
     assert_eq!(chain["whole"], true);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn who_is_known_may_brake_while_the_state_file_cannot_be_opened() {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("state.db");
@@ -173,7 +173,7 @@ fn world_standing_in(state: &Path, store: Store, why: String) -> World {
     common::world_again(Config::default(), Records::standing_in(state, store, why))
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn a_withdrawal_that_is_repeated_under_its_key_acts_once_without_the_disk() {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("state.db");
