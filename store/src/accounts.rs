@@ -76,6 +76,14 @@ pub struct Token {
     pub used: Option<Millis>,
 }
 
+impl Token {
+    /// The account that made it, which it ends with; none when a local user did.
+    pub fn maker(&self) -> Option<&str> {
+        // Names of accounts have no colon: `local:root`, `token:ci`.
+        Some(self.created_by.as_str()).filter(|name| !name.contains(':'))
+    }
+}
+
 const USER: &str =
     "SELECT name, role, prefixes, password, totp, totp_step, disabled, created_ms FROM users";
 const SESSION: &str = "SELECT id, hash, user, created_ms, seen_ms, address, agent FROM sessions";
@@ -89,11 +97,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`] or [`StoreError::Encode`].
     pub fn user(&self, name: &str) -> Result<Option<User>, StoreError> {
-        self.connection
-            .prepare_cached(&format!("{USER} WHERE name = ?1"))?
-            .query_row([name], |row| Ok(user(row)))
-            .optional()?
-            .transpose()
+        find_user(&self.connection, name)
     }
 
     /// All accounts by name.
@@ -195,26 +199,151 @@ impl Change<'_> {
         Ok(())
     }
 
-    /// Replaces everything of an account but its name; returns whether there is one.
+    /// An account as it is inside the change: what is read here is still true when it is written.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn user(&self, name: &str) -> Result<Option<User>, StoreError> {
+        find_user(&self.transaction, name)
+    }
+
+    /// How many accounts there are.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn count_users(&self) -> Result<u64, StoreError> {
+        self.count("users")
+    }
+
+    /// How many tokens there are.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn count_tokens(&self) -> Result<u64, StoreError> {
+        self.count("tokens")
+    }
+
+    fn count(&self, table: &str) -> Result<u64, StoreError> {
+        let query = format!("SELECT count(*) FROM {table}");
+        Ok(from_sql(self.transaction.query_row(&query, [], |row| row.get(0))?))
+    }
+
+    /// Changes what others decide about an account, and nothing else of it; returns whether there is one.
     ///
     /// # Errors
     /// [`StoreError::Database`] or [`StoreError::Encode`].
-    pub fn put_user(&self, user: &User) -> Result<bool, StoreError> {
+    pub fn set_standing(
+        &self,
+        name: &str,
+        role: Role,
+        prefixes: &[IpNet],
+        disabled: bool,
+    ) -> Result<bool, StoreError> {
         self.accounts.set(true);
         let changed = self.transaction.execute(
-            "UPDATE users SET role = ?2, prefixes = ?3, password = ?4, totp = ?5, totp_step = ?6,
-                 disabled = ?7 WHERE name = ?1",
-            params![
-                user.name,
-                user.role.id(),
-                serde_json::to_string(&user.prefixes)?,
-                user.password,
-                user.totp,
-                to_sql(user.totp_step),
-                user.disabled,
-            ],
+            "UPDATE users SET role = ?2, prefixes = ?3, disabled = ?4 WHERE name = ?1",
+            params![name, role.id(), serde_json::to_string(prefixes)?, disabled],
         )?;
         Ok(changed > 0)
+    }
+
+    /// Gives an account a new password, whatever it had; returns whether there is one.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn reset_password(&self, name: &str, password: &str) -> Result<bool, StoreError> {
+        self.accounts.set(true);
+        let changed = self
+            .transaction
+            .execute("UPDATE users SET password = ?2 WHERE name = ?1", [name, password])?;
+        Ok(changed > 0)
+    }
+
+    /// Takes an account's second factor away; returns whether there is one.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn reset_factor(&self, name: &str) -> Result<bool, StoreError> {
+        self.accounts.set(true);
+        let changed =
+            self.transaction.execute("UPDATE users SET totp = NULL WHERE name = ?1", [name])?;
+        Ok(changed > 0)
+    }
+
+    /// Changes the password of an account that still has the password that was proven and is not disabled;
+    /// returns whether that is so.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn change_password(
+        &self,
+        name: &str,
+        proven: &str,
+        password: &str,
+    ) -> Result<bool, StoreError> {
+        self.accounts.set(true);
+        let changed = self.transaction.execute(
+            "UPDATE users SET password = ?3 WHERE name = ?1 AND password = ?2 AND NOT disabled",
+            [name, proven, password],
+        )?;
+        Ok(changed > 0)
+    }
+
+    /// Changes the second factor likewise; `step` is the last time step for which a code was taken.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn change_factor(
+        &self,
+        name: &str,
+        proven: &str,
+        totp: Option<&str>,
+        step: u64,
+    ) -> Result<bool, StoreError> {
+        self.accounts.set(true);
+        let changed = self.transaction.execute(
+            "UPDATE users SET totp = ?3, totp_step = ?4
+             WHERE name = ?1 AND password = ?2 AND NOT disabled",
+            params![name, proven, totp, to_sql(step)],
+        )?;
+        Ok(changed > 0)
+    }
+
+    /// Whether an account has this session.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn has_session(&self, user: &str, id: u64) -> Result<bool, StoreError> {
+        let found = self.transaction.query_row(
+            "SELECT count(*) FROM sessions WHERE user = ?1 AND id = ?2",
+            params![user, to_sql(id)],
+            |row| row.get::<_, i64>(0),
+        )?;
+        Ok(found > 0)
+    }
+
+    /// Ends all but the newest sessions of an account.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn trim_sessions(&self, user: &str, keep: usize) -> Result<usize, StoreError> {
+        Ok(self.transaction.execute(
+            "DELETE FROM sessions WHERE user = ?1 AND id IN (
+                 SELECT id FROM sessions WHERE user = ?1 ORDER BY created_ms DESC LIMIT -1 OFFSET ?2)",
+            params![user, i64::try_from(keep).unwrap_or(i64::MAX)],
+        )?)
+    }
+
+    /// A token by its number.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn token(&self, id: u64) -> Result<Option<Token>, StoreError> {
+        self.transaction
+            .prepare_cached(&format!("{TOKEN} WHERE id = ?1"))?
+            .query_row([to_sql(id)], |row| Ok(token(row)))
+            .optional()?
+            .transpose()
     }
 
     /// Marks a time step of the second factor as used; false when it, or a later one, already was.
@@ -353,6 +482,14 @@ impl Change<'_> {
         )?;
         Ok(())
     }
+}
+
+fn find_user(connection: &Connection, name: &str) -> Result<Option<User>, StoreError> {
+    connection
+        .prepare_cached(&format!("{USER} WHERE name = ?1"))?
+        .query_row([name], |row| Ok(user(row)))
+        .optional()?
+        .transpose()
 }
 
 fn owners(connection: &Connection) -> Result<u64, StoreError> {

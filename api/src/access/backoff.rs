@@ -29,8 +29,10 @@ const REMEMBERED_MAX: usize = 10_000;
 enum Key {
     /// An IPv4 address or an IPv6 /64.
     Address(IpAddr),
-    /// An account, from anywhere.
+    /// An account, from anywhere it was not signed in to.
     Account(String),
+    /// An account, from an address that signed in to it before.
+    Known(String, IpAddr),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +53,8 @@ impl Failures {
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
     failures: Mutex<HashMap<Key, Failures>>,
+    /// From where which account was signed in to, and when last.
+    known: Mutex<HashMap<(String, IpAddr), Millis>>,
 }
 
 impl Backoff {
@@ -67,7 +71,25 @@ impl Backoff {
         now: Millis,
     ) -> Result<(), Problem> {
         self.check_address(address, now)?;
-        self.check(&Key::Account(account.to_lowercase()), now)
+        self.check(&self.key_of(address, account), now)
+    }
+
+    /// What an address must wait for: strangers' guesses at an account count against strangers.
+    fn key_of(&self, address: IpAddr, account: &str) -> Key {
+        let pair = (account.to_lowercase(), network(address));
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&pair);
+        if known { Key::Known(pair.0, pair.1) } else { Key::Account(pair.0) }
+    }
+
+    /// An account is signed in to from here, or was.
+    pub(crate) fn knows(&self, address: IpAddr, account: &str, now: Millis) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let pair = (account.to_lowercase(), network(address));
+        if known.len() >= REMEMBERED_MAX && !known.contains_key(&pair) {
+            let oldest = known.iter().min_by_key(|(_, at)| **at).map(|(pair, _)| pair.clone());
+            oldest.map(|pair| known.remove(&pair));
+        }
+        known.insert(pair, now);
     }
 
     fn check(&self, key: &Key, now: Millis) -> Result<(), Problem> {
@@ -80,6 +102,7 @@ impl Backoff {
 
     /// Someone guessed wrong.
     pub(crate) fn failed(&self, address: IpAddr, account: Option<&str>, now: Millis) {
+        let account = account.map(|account| self.key_of(address, account));
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         if failures.len() >= REMEMBERED_MAX {
             failures.retain(|_, failures| now.since(failures.last) < FORGET_MS);
@@ -92,7 +115,6 @@ impl Backoff {
                 failures.clear();
             }
         }
-        let account = account.map(|account| Key::Account(account.to_lowercase()));
         for key in [Some(Key::Address(network(address))), account].into_iter().flatten() {
             let entry = failures.entry(key).or_insert(Failures { count: 0, last: now });
             if now.since(entry.last) >= FORGET_MS {
@@ -104,10 +126,15 @@ impl Backoff {
     }
 
     /// Someone got in.
-    pub(crate) fn succeeded(&self, address: IpAddr, account: &str) {
+    pub(crate) fn succeeded(&self, address: IpAddr, account: &str, now: Millis) {
+        let key = self.key_of(address, account);
+        self.knows(address, account, now);
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         failures.remove(&Key::Address(network(address)));
-        failures.remove(&Key::Account(account.to_lowercase()));
+        // From elsewhere, others may still be guessing: their wait is not ended by this.
+        if matches!(key, Key::Known(..)) {
+            failures.remove(&key);
+        }
     }
 }
 
@@ -146,8 +173,30 @@ mod tests {
         backoff.failed(address, Some("eve"), now);
         assert!(backoff.check_account(other, "eve", now).is_err(), "the account waits everywhere");
         assert!(backoff.check_account(other, "bob", now).is_ok());
-        backoff.succeeded(address, "eve");
+        backoff.succeeded(address, "eve", now);
         assert!(backoff.check_account(address, "eve", now).is_ok());
+        assert!(backoff.check_account(other, "eve", now).is_err(), "strangers still wait");
+    }
+
+    #[test]
+    fn strangers_do_not_lock_the_owner_out_from_where_he_signs_in() {
+        let backoff = Backoff::default();
+        let home: IpAddr = "2001:db8:1::7".parse().unwrap();
+        let now = Millis(1_000_000);
+        backoff.succeeded(home, "Root", now);
+        for n in 0..50_u8 {
+            backoff.failed(IpAddr::from([198, 51, 100, n]), Some("root"), now);
+        }
+        let stranger = IpAddr::from([192, 0, 2, 1]);
+        assert!(backoff.check_account(stranger, "root", now).is_err());
+        let neighbour: IpAddr = "2001:db8:1::8".parse().unwrap();
+        assert!(backoff.check_account(home, "root", now).is_ok());
+        assert!(backoff.check_account(neighbour, "ROOT", now).is_ok(), "the same /64");
+        // Guesses from there count there.
+        for _ in 0..FREE_FAILURES {
+            backoff.failed(home, Some("root"), now);
+        }
+        assert!(backoff.check_account(neighbour, "root", now).is_err());
     }
 
     #[test]

@@ -55,6 +55,8 @@ impl Via {
 pub(crate) struct Principal {
     /// Account, token or local user.
     pub(crate) name: String,
+    /// The person behind it: of a token, the account or local user that made it.
+    pub(crate) person: String,
     /// How they proved it.
     pub(crate) via: Via,
     /// What they may do at most.
@@ -71,6 +73,7 @@ impl Principal {
     pub(crate) fn nobody(parts: &Parts, app: &App) -> Self {
         Self {
             name: String::new(),
+            person: String::new(),
             via: Via::Nobody,
             role: Role::Tenant,
             scopes: Some(Vec::new()),
@@ -109,6 +112,7 @@ pub(crate) async fn authenticate(
         }
         return Ok(Principal {
             name: local.name(),
+            person: local.name(),
             via: Via::Socket,
             role: Role::Owner,
             scopes: None,
@@ -142,6 +146,7 @@ pub(crate) async fn authenticate(
     if origin::is_local_reader(parts, app, wanted) {
         return Ok(Principal {
             name: "loopback".to_owned(),
+            person: "loopback".to_owned(),
             via: Via::Loopback,
             role: Role::Readonly,
             scopes: None,

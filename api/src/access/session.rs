@@ -67,19 +67,25 @@ pub(crate) async fn open(
         address: address.to_string(),
         agent: agent.unwrap_or_default().chars().take(AGENT_MAX).collect(),
     };
-    let old = app.read({
-        let name = user.name.clone();
-        move |store| store.sessions(&name)
-    });
-    let surplus: Vec<u64> = old.await?.iter().skip(SESSIONS_MAX - 1).map(|s| s.id).collect();
-    app.change(move |change| {
-        for id in surplus {
-            change.end_session(&session.user, id)?;
-        }
-        change.add_session(&session)
-    })
-    .await?;
-    Ok(fresh)
+    let proven = user.clone();
+    let opened = app
+        .change(move |change| {
+            // The account may have changed since its password was proven.
+            let same = change.user(&proven.name)?.is_some_and(|now| {
+                !now.disabled && now.password == proven.password && now.totp == proven.totp
+            });
+            if same {
+                change.trim_sessions(&proven.name, SESSIONS_MAX - 1)?;
+                change.add_session(&session)?;
+            }
+            Ok(same)
+        })
+        .await?;
+    if opened {
+        Ok(fresh)
+    } else {
+        Err(Problem::unauthorized("the account has changed: sign in again"))
+    }
 }
 
 /// Whose session a secret opens.
@@ -117,6 +123,7 @@ pub(crate) async fn resume(
         app.note(move |change| change.touch_session(session.id, now)).await;
     }
     Ok(Some(Principal {
+        person: user.name.clone(),
         name: user.name,
         via: Via::Session(session.id),
         role: user.role,
@@ -137,7 +144,15 @@ pub(crate) async fn token(
     }
     let hash = secret::hash(secret);
     let epoch = app.inner.known.epoch();
-    let found = match app.read_who(move |store| store.token(&hash)).await {
+    let read = app.read_who(move |store| {
+        let Some(token) = store.token(&hash)? else { return Ok(None) };
+        let fit = match token.maker() {
+            Some(maker) => store.user(maker)?.is_some_and(|user| may_have(&user, &token)),
+            None => true,
+        };
+        Ok(fit.then_some(token))
+    });
+    let found = match read.await {
         Ok(found) => {
             let opened = found.clone().map(|token| Opened::Token(Box::new(token)));
             app.inner.known.remember(epoch, hash, opened);
@@ -162,12 +177,19 @@ pub(crate) async fn token(
         .map(|scopes| scopes.iter().filter_map(|scope| Permission::of_id(scope)).collect());
     Ok(Some(Principal {
         name: format!("token:{}", token.name),
+        person: token.created_by,
         via: Via::Token,
         role: token.role,
         scopes,
         prefixes: if token.role == Role::Tenant { token.prefixes } else { Vec::new() },
         address: address.to_string(),
     }))
+}
+
+/// Whether an account may have made this token and keep it: it ends with the account, and does not outrank it.
+pub(crate) fn may_have(user: &User, token: &Token) -> bool {
+    // Roles are ordered from most to least.
+    !user.disabled && token.role >= user.role
 }
 
 fn usable(token: &Token, address: IpAddr, now: Millis) -> bool {

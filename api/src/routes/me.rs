@@ -10,8 +10,9 @@ use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use weir_model::{IpNet, Millis, Role};
-use weir_store::StoreError;
 use weir_store::accounts::User;
+use weir_store::audit::AuditEntry;
+use weir_store::{Change, StoreError};
 
 use crate::access::permission::{Allowed, Anyone, Everybody};
 use crate::access::{Principal, Via, origin, secret, session, totp};
@@ -141,6 +142,7 @@ async fn sign_in(app: &App, parts: &Parts, user: &User) -> Result<Response, Prob
     let cookie = session::set_cookie(Some(&fresh), secure, app.inner.config.session_max_secs);
     let who = Principal {
         name: user.name.clone(),
+        person: user.name.clone(),
         via: Via::Session(0),
         role: user.role,
         scopes: None,
@@ -177,9 +179,21 @@ pub(crate) async fn login(
     if body.name.len() > NAME_MAX {
         return Err(Problem::unauthorized("name or password is wrong"));
     }
-    app.inner.backoff.check_account(address, &body.name, now)?;
+    // Cheap, and before the store is asked: an address that only guesses gets no further.
+    app.inner.backoff.check_address(address, now)?;
     let name = body.name.clone();
-    let user = app.read(move |store| store.user(&name)).await?.filter(|user| !user.disabled);
+    let found = app.read(move |store| {
+        let sessions = store.sessions(&name)?;
+        Ok((store.user(&name)?, sessions))
+    });
+    let (user, sessions) = found.await?;
+    for session in sessions {
+        if let Ok(from) = session.address.parse() {
+            app.inner.backoff.knows(from, &body.name, session.seen);
+        }
+    }
+    app.inner.backoff.check_account(address, &body.name, now)?;
+    let user = user.filter(|user| !user.disabled);
     let phc = user.as_ref().map(|user| user.password.clone());
     let right = app.inner.passwords.verify(body.password, phc).await?;
     let Some(user) = user.filter(|_| right) else {
@@ -201,7 +215,7 @@ pub(crate) async fn login(
             return failed(&app, &nobody.principal, &body.name, address, "totp").await;
         }
     }
-    app.inner.backoff.succeeded(address, &user.name);
+    app.inner.backoff.succeeded(address, &user.name, now);
     let mut entry = app.entry(&nobody.principal, "session.open", user.name.clone());
     entry.who.clone_from(&user.name);
     app.audit(entry).await?;
@@ -303,16 +317,39 @@ pub(crate) async fn password(
     State(app): State<App>,
     Form(body): Form<NewPassword>,
 ) -> Result<StatusCode, Problem> {
-    let (mut user, session) = proven(&app, &who.principal, body.current).await?;
-    user.password = app.inner.passwords.hash(body.new).await?;
+    let (user, session) = proven(&app, &who.principal, body.current).await?;
+    let fresh = app.inner.passwords.hash(body.new).await?;
     let entry = app.entry(&who.principal, "user.password", user.name.clone());
-    app.change(move |change| {
-        change.put_user(&user)?;
-        change.end_sessions(&user.name, Some(session))?;
-        change.audit(&entry)
+    change_own(&app, user, session, entry, move |change, user| {
+        change.change_password(&user.name, &user.password, &fresh)
     })
-    .await?;
-    Ok(StatusCode::NO_CONTENT)
+    .await
+}
+
+/// Changes one's own account as it was when the password was proven, and ends every other session. Whoever was
+/// disabled, signed out or changed meanwhile changes nothing: the last word about an account is others'.
+async fn change_own(
+    app: &App,
+    user: User,
+    session: u64,
+    entry: AuditEntry,
+    work: impl FnOnce(&Change<'_>, &User) -> Result<bool, StoreError> + Send + 'static,
+) -> Result<StatusCode, Problem> {
+    let changed = app
+        .change(move |change| {
+            let changed = change.has_session(&user.name, session)? && work(change, &user)?;
+            if changed {
+                change.end_sessions(&user.name, Some(session))?;
+                change.audit(&entry)?;
+            }
+            Ok(changed)
+        })
+        .await?;
+    if changed {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(Problem::unauthorized("the account has changed meanwhile: sign in again"))
+    }
 }
 
 /// The password, once more.
@@ -367,12 +404,14 @@ pub(crate) async fn totp_confirm(
     State(app): State<App>,
     Form(body): Form<Proof>,
 ) -> Result<StatusCode, Problem> {
-    let (mut user, session) = proven(&app, &who.principal, body.password).await?;
+    let (user, session) = proven(&app, &who.principal, body.password).await?;
     let step = totp::step_of(&body.secret, &body.code, app.now().secs());
     let step = step.ok_or_else(|| Problem::invalid("the code does not fit the secret"))?;
-    user.totp = Some(body.secret);
-    user.totp_step = step;
-    change_factor(&app, &who.principal, "user.totp-on", user, session).await
+    let entry = app.entry(&who.principal, "user.totp-on", user.name.clone());
+    change_own(&app, user, session, entry, move |change, user| {
+        change.change_factor(&user.name, &user.password, Some(&body.secret), step)
+    })
+    .await
 }
 
 /// Turns the second factor off.
@@ -383,26 +422,12 @@ pub(crate) async fn totp_end(
     State(app): State<App>,
     Form(body): Form<Again>,
 ) -> Result<StatusCode, Problem> {
-    let (mut user, session) = proven(&app, &who.principal, body.password).await?;
-    user.totp = None;
-    change_factor(&app, &who.principal, "user.totp-off", user, session).await
-}
-
-async fn change_factor(
-    app: &App,
-    who: &Principal,
-    action: &str,
-    user: User,
-    session: u64,
-) -> Result<StatusCode, Problem> {
-    let entry = app.entry(who, action, user.name.clone());
-    app.change(move |change| {
-        change.put_user(&user)?;
-        change.end_sessions(&user.name, Some(session))?;
-        change.audit(&entry)
+    let (user, session) = proven(&app, &who.principal, body.password).await?;
+    let entry = app.entry(&who.principal, "user.totp-off", user.name.clone());
+    change_own(&app, user, session, entry, |change, user| {
+        change.change_factor(&user.name, &user.password, None, user.totp_step)
     })
-    .await?;
-    Ok(StatusCode::NO_CONTENT)
+    .await
 }
 
 /// A signed-in browser.

@@ -6,17 +6,19 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use weir_model::{IpNet, Millis, Role};
+use weir_store::StoreError;
 use weir_store::accounts::Token;
 
 use super::me::check_name;
 use super::users::check_prefixes;
 use crate::access::permission::{Allowed, needs};
+use crate::access::session::may_have;
 use crate::access::{Permission, secret};
 use crate::app::App;
 use crate::problem::{Form, Problem, Segment};
 
 /// Tokens that there may be.
-const TOKENS_MAX: usize = 1000;
+const TOKENS_MAX: u64 = 1000;
 
 /// Networks that one token may name.
 const NETWORKS_MAX: usize = 64;
@@ -37,6 +39,8 @@ pub(crate) struct TokenView {
     #[schema(value_type = Vec<String>)]
     networks: Vec<IpNet>,
     created: Millis,
+    /// The account that made it: it ends with that account, and may never do more than it. A local user is
+    /// named `local:` and theirs ends only when it is removed.
     created_by: String,
     expires: Option<Millis>,
     /// Last used, to the minute.
@@ -151,16 +155,23 @@ pub(crate) async fn add(
         prefixes: body.prefixes,
         networks: body.networks,
         created: app.now(),
-        created_by: who.principal.name.clone(),
+        created_by: who.principal.person.clone(),
         expires: body.expires,
         used: None,
     };
-    if app.read(|store| Ok(store.tokens()?.len())).await? >= TOKENS_MAX {
-        return Err(Problem::new(StatusCode::CONFLICT, format!("at most {TOKENS_MAX} tokens")));
-    }
     let mut entry = app.entry(&who.principal, "token.create", token.name.clone());
     let view = app
         .change(move |change| {
+            if change.count_tokens()? >= TOKENS_MAX {
+                return Err(StoreError::Conflict(format!("at most {TOKENS_MAX} tokens")));
+            }
+            // Who makes it may have been disabled or made less a moment ago.
+            if let Some(maker) = token.maker() {
+                let fit = change.user(maker)?.is_some_and(|user| may_have(&user, &token));
+                if !fit {
+                    return Err(StoreError::Conflict(format!("{maker} may not make it any more")));
+                }
+            }
             token.id = change.add_token(&token)?;
             let view = TokenView::from(&token);
             entry.after = serde_json::to_string(&view).ok();
@@ -180,18 +191,17 @@ pub(crate) async fn remove(
     State(app): State<App>,
     Segment(id): Segment<u64>,
 ) -> Result<StatusCode, Problem> {
-    let all = app.read(weir_store::Store::tokens).await?;
-    let token = all.into_iter().find(|token| token.id == id);
-    let token = token.ok_or_else(|| Problem::missing("token"))?;
-    if token.role == Role::Owner && who.principal.role != Role::Owner {
-        return Err(Problem::forbidden("only an owner decides about owners"));
-    }
-    let mut entry = app.entry(&who.principal, "token.remove", token.name.clone());
-    entry.before = serde_json::to_string(&TokenView::from(&token)).ok();
+    let mut entry = app.entry(&who.principal, "token.remove", id.to_string());
     app.change(move |change| {
+        let Some(token) = change.token(id)? else { return Ok(Err(Problem::missing("token"))) };
+        if token.role == Role::Owner && who.principal.role != Role::Owner {
+            return Ok(Err(Problem::forbidden("only an owner decides about owners")));
+        }
+        entry.target.clone_from(&token.name);
+        entry.before = serde_json::to_string(&TokenView::from(&token)).ok();
         change.remove_token(id)?;
-        change.audit(&entry)
+        change.audit(&entry)?;
+        Ok(Ok(StatusCode::NO_CONTENT))
     })
-    .await?;
-    Ok(StatusCode::NO_CONTENT)
+    .await?
 }

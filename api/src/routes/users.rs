@@ -16,7 +16,7 @@ use crate::app::App;
 use crate::problem::{Form, Problem, Segment};
 
 /// Accounts that there may be.
-const USERS_MAX: usize = 1000;
+const USERS_MAX: u64 = 1000;
 
 /// Prefixes that one tenant may have.
 pub(crate) const PREFIXES_MAX: usize = 256;
@@ -127,10 +127,10 @@ pub(crate) async fn add(
     let view = UserView::from(&user);
     let mut entry = app.entry(&who.principal, "user.create", user.name.clone());
     entry.after = serde_json::to_string(&view).ok();
-    if app.read(|store| Ok(store.users()?.len())).await? >= USERS_MAX {
-        return Err(Problem::new(StatusCode::CONFLICT, format!("at most {USERS_MAX} accounts")));
-    }
     app.change(move |change| {
+        if change.count_users()? >= USERS_MAX {
+            return Err(StoreError::Conflict(format!("at most {USERS_MAX} accounts")));
+        }
         change.add_user(&user)?;
         change.audit(&entry)
     })
@@ -165,37 +165,47 @@ pub(crate) async fn change(
     Segment(name): Segment<String>,
     Form(body): Form<UserChange>,
 ) -> Result<Json<UserView>, Problem> {
-    let found = app.read(move |store| store.user(&name)).await?;
-    let before = found.ok_or_else(|| Problem::missing("user"))?;
-    check_rank(&who.principal, before.role)?;
-    let mut after = before.clone();
-    after.role = body.role.unwrap_or(before.role);
-    after.prefixes = body.prefixes.unwrap_or(after.prefixes);
-    after.disabled = body.disabled.unwrap_or(before.disabled);
-    check_rank(&who.principal, after.role)?;
-    check_prefixes(after.role, &after.prefixes)?;
-    match body.totp {
-        Some(true) => return Err(Problem::invalid("a second factor is turned on by its owner")),
-        Some(false) => after.totp = None,
-        None => {}
+    if body.totp == Some(true) {
+        return Err(Problem::invalid("a second factor is turned on by its owner"));
     }
-    if let Some(password) = body.password {
-        after.password = app.inner.passwords.hash(password).await?;
-    }
-    let view = UserView::from(&after);
-    let mut entry = app.entry(&who.principal, "user.change", after.name.clone());
-    entry.before = serde_json::to_string(&UserView::from(&before)).ok();
-    entry.after = serde_json::to_string(&view).ok();
+    let password = match body.password {
+        Some(password) => Some(app.inner.passwords.hash(password).await?),
+        None => None,
+    };
+    let mut entry = app.entry(&who.principal, "user.change", name.clone());
+    // What the account is now decides, not what it was when the password was hashed.
     app.change(move |change| {
+        let Some(before) = change.user(&name)? else { return Ok(Err(Problem::missing("user"))) };
+        let mut after = before.clone();
+        after.role = body.role.unwrap_or(before.role);
+        after.prefixes = body.prefixes.unwrap_or(after.prefixes);
+        after.disabled = body.disabled.unwrap_or(before.disabled);
+        let allowed = check_rank(&who.principal, before.role)
+            .and_then(|()| check_rank(&who.principal, after.role))
+            .and_then(|()| check_prefixes(after.role, &after.prefixes));
+        if let Err(problem) = allowed {
+            return Ok(Err(problem));
+        }
         if loses_owner(&before, Some(&after)) && change.owners()? < 2 {
             return Err(StoreError::Conflict("the last owner stays one".to_owned()));
         }
-        change.put_user(&after)?;
-        change.end_sessions(&after.name, None)?;
-        change.audit(&entry)
+        change.set_standing(&before.name, after.role, &after.prefixes, after.disabled)?;
+        if let Some(password) = &password {
+            change.reset_password(&before.name, password)?;
+        }
+        if body.totp == Some(false) {
+            change.reset_factor(&before.name)?;
+            after.totp = None;
+        }
+        change.end_sessions(&before.name, None)?;
+        let view = UserView::from(&after);
+        entry.target.clone_from(&before.name);
+        entry.before = serde_json::to_string(&UserView::from(&before)).ok();
+        entry.after = serde_json::to_string(&view).ok();
+        change.audit(&entry)?;
+        Ok(Ok(Json(view)))
     })
-    .await?;
-    Ok(Json(view))
+    .await?
 }
 
 fn loses_owner(before: &User, after: Option<&User>) -> bool {
@@ -212,18 +222,20 @@ pub(crate) async fn remove(
     State(app): State<App>,
     Segment(name): Segment<String>,
 ) -> Result<StatusCode, Problem> {
-    let found = app.read(move |store| store.user(&name)).await?;
-    let user = found.ok_or_else(|| Problem::missing("user"))?;
-    check_rank(&who.principal, user.role)?;
-    let mut entry = app.entry(&who.principal, "user.remove", user.name.clone());
-    entry.before = serde_json::to_string(&UserView::from(&user)).ok();
+    let mut entry = app.entry(&who.principal, "user.remove", name.clone());
     app.change(move |change| {
+        let Some(user) = change.user(&name)? else { return Ok(Err(Problem::missing("user"))) };
+        if let Err(problem) = check_rank(&who.principal, user.role) {
+            return Ok(Err(problem));
+        }
         if loses_owner(&user, None) && change.owners()? < 2 {
             return Err(StoreError::Conflict("the last owner stays".to_owned()));
         }
+        entry.target.clone_from(&user.name);
+        entry.before = serde_json::to_string(&UserView::from(&user)).ok();
         change.remove_user(&user.name)?;
-        change.audit(&entry)
+        change.audit(&entry)?;
+        Ok(Ok(StatusCode::NO_CONTENT))
     })
-    .await?;
-    Ok(StatusCode::NO_CONTENT)
+    .await?
 }

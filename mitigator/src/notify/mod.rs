@@ -4,12 +4,14 @@
 //! [`Request`] is due and are told the [`Outcome`]; retries, back-off, limits and the log of
 //! deliveries are theirs. The sender needs an HTTP client and nothing else.
 
+mod hidden;
 mod outbox;
 mod scrub;
 mod sign;
 mod template;
 mod webhook;
 
+pub use hidden::{Address, Hidden};
 pub use outbox::{DELIVERIES_MAX, DeliveryRecord, LOG_MAX, Outbox};
 pub use scrub::{SCRUB_TEMPLATES, ScrubTemplate, ScrubberConfig, Scrubbers};
 pub use sign::{SIGNATURE_HEADER, signature};
@@ -61,16 +63,16 @@ pub struct Request {
 }
 
 impl fmt::Debug for Request {
-    /// Headers may hold credentials, so only their names are shown.
+    /// Address, headers and body may hold credentials: only what cannot is shown.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let headers: Vec<&str> = self.headers.iter().map(|(name, _)| name.as_str()).collect();
         f.debug_struct("Request")
             .field("id", &self.id)
             .field("to", &self.to)
             .field("method", &self.method)
-            .field("url", &self.url)
+            .field("url", &hidden::origin(&self.url))
             .field("headers", &headers)
-            .field("body", &String::from_utf8_lossy(&self.body))
+            .field("body", &self.body.len())
             .finish()
     }
 }

@@ -16,8 +16,8 @@ use weir_model::{Measure, Millis, Mitigation, Observed, Originator};
 
 use super::template::{Place, RequestTemplate, Values, fill};
 use super::{
-    DeliveryId, Outcome, Request, SIGNATURE_HEADER, TRIES_MAX, TRY_TIMEOUT_MS, WebhookError,
-    back_off_ms, is_header, is_url, signature,
+    Address, DeliveryId, Hidden, Outcome, Request, SIGNATURE_HEADER, TRIES_MAX, TRY_TIMEOUT_MS,
+    WebhookError, back_off_ms, is_header, is_url, signature,
 };
 
 /// After all retries have failed, the request is repeated this often, milliseconds.
@@ -94,7 +94,7 @@ pub struct ScrubberConfig {
     /// Its name in logs and among the peers that have a measure.
     pub name: String,
     /// Its address, `http://` or `https://`, without a slash at the end.
-    pub url: String,
+    pub url: Address,
     /// One of the shipped forms; `generic` when absent.
     #[serde(default = "ScrubberConfig::default_template")]
     pub template: String,
@@ -107,10 +107,10 @@ pub struct ScrubberConfig {
     /// Values for the holes of the form beside `prefix`, `address`, `len`, `incident`,
     /// `mitigation` and `delivery`.
     #[serde(default)]
-    pub values: BTreeMap<String, String>,
+    pub values: Hidden,
     /// Headers sent along, such as credentials.
     #[serde(default, skip_serializing)]
-    pub headers: BTreeMap<String, String>,
+    pub headers: Hidden,
     /// Key of the signature.
     #[serde(default, skip_serializing)]
     pub secret: Option<Secret>,
@@ -147,8 +147,8 @@ impl ScrubberConfig {
         if self.name.trim().is_empty() {
             return Err(WebhookError::Name(name()));
         }
-        if !is_url(&self.url) {
-            return Err(WebhookError::Url(name(), self.url.clone()));
+        if !is_url(self.url.expose()) {
+            return Err(WebhookError::Url(name(), self.url.origin()));
         }
         if let Some((header, _)) = self.headers.iter().find(|(h, v)| !is_header(h, v)) {
             return Err(WebhookError::Header(name(), header.clone()));
@@ -164,7 +164,7 @@ impl ScrubberConfig {
     }
 
     fn values_for(&self, net: IpNet, owner: Option<&Owner>, delivery: u64) -> Values {
-        let mut values = self.values.clone();
+        let mut values: Values = (*self.values).clone();
         let (incident, mitigation) =
             owner.map_or((String::new(), 0), |o| (o.incident.clone(), o.mitigation));
         for (name, value) in [
@@ -370,13 +370,13 @@ fn request(service: &ScrubberConfig, net: IpNet, job: &Job, id: DeliveryId) -> O
         let signed = signature(secret.expose().as_bytes(), &body);
         headers.push((SIGNATURE_HEADER.to_owned(), signed));
     }
-    for (name, value) in &service.headers {
+    for (name, value) in service.headers.iter() {
         let value = fill(value, &values, Place::Json).unwrap_or_else(|_| value.clone());
         if is_header(name, &value) {
             headers.push((name.clone(), value));
         }
     }
-    let url = format!("{}{path}", service.url);
+    let url = format!("{}{path}", service.url.expose());
     Some(Request { id, to: service.name.clone(), method, url, headers, body })
 }
 

@@ -1,13 +1,12 @@
 //! One webhook: whom it tells what, and what it says.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use weir_bgp::config::Secret;
 use weir_model::{Decision, Family, Incident, IncidentId, Millis, Rate, Reason, Rung};
 
-use super::{DeliveryId, Request, SIGNATURE_HEADER, is_header, is_url, signature};
+use super::{Address, DeliveryId, Hidden, Request, SIGNATURE_HEADER, is_header, is_url, signature};
 
 /// Every kind of decision there is: what a webhook can ask for, and the `action` of the log.
 pub const ACTIONS: [&str; 21] = [
@@ -41,7 +40,7 @@ pub struct WebhookConfig {
     /// Its name in logs and on the page that shows deliveries.
     pub name: String,
     /// Where messages are posted, `http://` or `https://`.
-    pub url: String,
+    pub url: Address,
     /// Whether it is told anything; a test message reaches it all the same.
     #[serde(default = "enabled")]
     pub enabled: bool,
@@ -56,7 +55,7 @@ pub struct WebhookConfig {
     pub events: Vec<String>,
     /// Headers sent along, such as credentials.
     #[serde(default, skip_serializing)]
-    pub headers: BTreeMap<String, String>,
+    pub headers: Hidden,
 }
 
 const fn enabled() -> bool {
@@ -70,7 +69,7 @@ pub enum WebhookError {
     #[error("{0:?}: the name is empty or taken")]
     Name(String),
     /// Not an address.
-    #[error("{0}: {1} is no http address")]
+    #[error("{0}: its url ({1}...) is no http address")]
     Url(String, String),
     /// No such kind of decision.
     #[error("{0}: there is no event {1:?}")]
@@ -93,8 +92,8 @@ impl WebhookConfig {
         if self.name.trim().is_empty() {
             return Err(WebhookError::Name(name()));
         }
-        if !is_url(&self.url) {
-            return Err(WebhookError::Url(name(), self.url.clone()));
+        if !is_url(self.url.expose()) {
+            return Err(WebhookError::Url(name(), self.url.origin()));
         }
         if let Some(event) = self.events.iter().find(|e| !ACTIONS.contains(&e.as_str())) {
             return Err(WebhookError::Event(name(), event.clone()));
@@ -123,7 +122,7 @@ impl WebhookConfig {
             headers.push((SIGNATURE_HEADER.to_owned(), signed));
         }
         headers.extend(self.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
-        let (to, url) = (self.name.clone(), self.url.clone());
+        let (to, url) = (self.name.clone(), self.url.expose().to_owned());
         Request { id, to, method: "POST", url, headers, body }
     }
 }
