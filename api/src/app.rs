@@ -80,6 +80,7 @@ pub(crate) struct Inner {
     pub(crate) journal: Journal,
     pub(crate) answers: Answers,
     changes: Arc<Semaphore>,
+    notes: Arc<Semaphore>,
     pub(crate) live: Arc<Hub>,
     /// What makes the first account, as long as there is none.
     pub(crate) setup_code: Mutex<Option<String>>,
@@ -102,6 +103,7 @@ impl App {
                 journal: Journal::default(),
                 answers: Answers::default(),
                 changes: Arc::new(Semaphore::new(CHANGES_WAITING)),
+                notes: Arc::new(Semaphore::new(1)),
                 live,
                 setup_code: Mutex::new(None),
             }),
@@ -191,8 +193,14 @@ impl App {
         &self,
         work: impl FnOnce(&Change<'_>) -> Result<(), StoreError> + Send + 'static,
     ) {
+        // One at a time: what waits for a state file that is slow must not stand before what matters.
+        let Ok(only) = Arc::clone(&self.inner.notes).try_acquire_owned() else { return };
         let app = self.clone();
-        let noted = tokio::spawn(async move { app.change(work).await.is_ok() });
+        let noted = tokio::spawn(async move {
+            let done = app.change(work).await;
+            drop(only);
+            done.is_ok()
+        });
         let _ = tokio::time::timeout(NOTE_PATIENCE, noted).await;
     }
 

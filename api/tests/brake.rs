@@ -87,7 +87,14 @@ async fn what_only_takes_away_is_done_while_the_state_file_is_locked_and_written
         assert_eq!(done.json()["recorded"], false, "{path}");
     }
     assert_eq!(world.asked.lock().unwrap().len(), brakes.len(), "the core has heard of each");
-    let ready = ask("GET", "/readyz").send(&world).await;
+    // The database waits a while for a lock before it says no.
+    let ready = loop {
+        let ready = ask("GET", "/readyz").send(&world).await;
+        if ready.status != StatusCode::OK {
+            break ready;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    };
     assert_eq!(ready.status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(ready.text.contains("its store fails: audit"), "{}", ready.text);
     let status = ask("GET", "/api/v1/status").local(true).send(&world).await.json();
@@ -139,10 +146,10 @@ async fn who_is_known_may_brake_while_the_state_file_cannot_be_opened() {
     let cookie = world.owner().await;
     let token = world.token(Role::Analyst).await;
     drop(world);
-    // No side file can be made where a folder stands in its place.
+    // No side file can be made where a link stands in its place.
     let side = folder.path().join("state.db-shm");
     let _ = std::fs::remove_file(&side);
-    std::fs::create_dir(&side).unwrap();
+    std::os::unix::fs::symlink("/nowhere/at/all", &side).unwrap();
     let opened = weir_store::Opened::at(&state, weir_model::Millis(START)).unwrap();
     let why = opened.stands_in.expect("the file cannot be opened");
     assert_eq!(opened.set_aside, Vec::<String>::new());
@@ -155,7 +162,7 @@ async fn who_is_known_may_brake_while_the_state_file_cannot_be_opened() {
     let user = json!({"name": "bob", "password": PASSWORD, "role": "admin"});
     let refused = post(&world, &cookie, "/api/v1/users", Some(user.clone())).await;
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{}", refused.text);
-    std::fs::remove_dir(&side).unwrap();
+    std::fs::remove_file(&side).unwrap();
     let made = post(&world, &cookie, "/api/v1/users", Some(user)).await;
     assert_eq!(made.status, StatusCode::CREATED, "{}", made.text);
     let hold = post(&world, &cookie, "/api/v1/incidents/2/hold", Some(json!({"on": true}))).await;

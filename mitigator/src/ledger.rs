@@ -22,6 +22,9 @@ pub const DECISIONS_MAX: usize = 8192;
 /// it stays away.
 pub(crate) const BY_OPERATOR: &str = "withdrawn by operator ";
 
+/// End of a note by the brake: what it withdrew may come back when it is lifted.
+pub(crate) const EVERYTHING: &str = " (everything)";
+
 /// How a mitigation that an operator stepped down from begins its note; read back likewise.
 pub(crate) const STEPPED_DOWN: &str = "stepped down by operator ";
 

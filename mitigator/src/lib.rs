@@ -51,7 +51,7 @@ pub use weir_bgp::guard::Config as GuardConfig;
 
 use entry::Entry;
 use feedback::Watch;
-use ledger::{BY_OPERATOR, Ledger, STEPPED_DOWN, close, is_live};
+use ledger::{BY_OPERATOR, EVERYTHING, Ledger, STEPPED_DOWN, close, is_live};
 use memory::Memory;
 
 /// Everything decided, and what decides.
@@ -262,7 +262,8 @@ impl Mitigator {
         for m in &mut incident.mitigations {
             // Who has it on the wire is observed anew.
             m.peers.clear();
-            if m.state == MitigationState::Withdrawn && m.note.starts_with(BY_OPERATOR) {
+            let by_operator = m.note.starts_with(BY_OPERATOR) && !m.note.ends_with(EVERYTHING);
+            if m.state == MitigationState::Withdrawn && by_operator {
                 vetoed.push((m.measure.clone(), m.rung));
             }
             if m.state == MitigationState::Withdrawn && m.note.starts_with(STEPPED_DOWN) {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use weir_model::{Millis, MitigationState, Mode, Stance};
 
 use crate::Mitigator;
-use crate::ledger::{BY_OPERATOR, close, is_live};
+use crate::ledger::{BY_OPERATOR, EVERYTHING, close, is_live};
 
 /// The last word on the mode: what is kept of it, in the state file and beside it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,7 +104,7 @@ impl Mitigator {
         let said = Stance { mode: Mode::Observe, brake: true, by: by.to_owned(), at: now, file };
         self.word = Word { at: now, stance: Some(said) };
         self.mode = Mode::Observe;
-        let note = format!("{BY_OPERATOR}{by} (everything)");
+        let note = format!("{BY_OPERATOR}{by}{EVERYTHING}");
         self.note_everywhere("panic", &note, now);
         self.end_everywhere(&note, now, |_| true);
         for m in &mut self.manual {

@@ -180,8 +180,13 @@ impl Store {
             self.connection.prepare_cached("SELECT body FROM incident_bodies WHERE id = ?1")?;
         let mut found = Vec::new();
         for id in ids {
-            let body = body.query_row([id], |row| row.get::<_, String>(0)).optional()?;
-            found.extend(body.and_then(|body| serde_json::from_str(&body).ok()));
+            match body.query_row([id], |row| row.get::<_, String>(0)) {
+                Ok(body) => found.extend(serde_json::from_str(&body)),
+                Err(
+                    rusqlite::Error::QueryReturnedNoRows | rusqlite::Error::InvalidColumnType(..),
+                ) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(found)
     }

@@ -235,8 +235,9 @@ fn attach(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     let mut last = Ok(());
     for name in [format!("file:{escaped}?mode=rw"), format!("file:{escaped}?immutable=1")] {
         last = (|| {
+            // Before the file is attached, which reads it already.
+            connection.execute_batch("PRAGMA locking_mode = EXCLUSIVE")?;
             connection.execute("ATTACH DATABASE ?1 AS src", [&name])?;
-            connection.execute_batch("PRAGMA src.locking_mode = EXCLUSIVE")?;
             connection.query_row("SELECT count(*) FROM src.sqlite_schema", [], |_| Ok(()))?;
             Ok(())
         })();
@@ -256,6 +257,9 @@ fn copy(connection: &Connection, table: &str, which: &str) -> Result<(), StoreEr
     )?;
     let columns: Vec<String> =
         columns.query_map([table], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    if columns.is_empty() {
+        return Err(StoreError::Unopened("the table is not there".to_owned()));
+    }
     let columns = columns.join(", ");
     connection.execute(
         &format!(
@@ -318,14 +322,15 @@ mod tests {
         store.change(|change| change.put_setting("prefixes", 0, NOW, "eve", Some("[]"))).unwrap();
         store.put_blob("mitigator-1", NOW, b"{}").unwrap();
         drop(store);
-        // No side file can be made where a folder stands in its place.
-        std::fs::create_dir(folder.path().join("state.db-shm")).unwrap();
+        // No side file can be made where a link stands in its place.
+        let side = folder.path().join("state.db-shm");
+        std::os::unix::fs::symlink("/nowhere/at/all", &side).unwrap();
         let opened = Opened::at(&path, NOW).unwrap();
         assert!(opened.stands_in.is_some());
         assert_eq!(opened.set_aside, [""; 0]);
         assert_eq!(opened.store.settings().unwrap().len(), 1);
         assert!(opened.store.blob("mitigator-1").unwrap().is_some());
-        std::fs::remove_dir(folder.path().join("state.db-shm")).unwrap();
+        std::fs::remove_file(&side).unwrap();
         assert!(Opened::at(&path, NOW).unwrap().stands_in.is_none(), "it is let go again");
     }
 

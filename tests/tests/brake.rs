@@ -65,7 +65,6 @@ struct Weir<'a> {
 
 impl<'a> Weir<'a> {
     /// With `full`, no file may grow from the first instruction on.
-    #[expect(clippy::zombie_processes, reason = "Drop collects it")]
     fn start(folder: &'a Path, full: bool) -> Self {
         let limit =
             if full { format!("prlimit --pid $$ --fsize={FULL}: && ") } else { String::new() };
