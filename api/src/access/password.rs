@@ -119,7 +119,7 @@ fn check(password: &str) -> Result<(), Problem> {
 }
 
 fn hash(password: &str, room: &mut Vec<Block>) -> Result<String, Problem> {
-    let phc = || {
+    let mut phc = || {
         let (algorithm, version, params) = (Algorithm::Argon2id, Version::V0x13, Params::DEFAULT);
         let salt = Salt::new(&secret::random::<16>()).ok()?;
         let mut out = [0; Params::DEFAULT_OUTPUT_LEN];
@@ -146,10 +146,10 @@ fn hash(password: &str, room: &mut Vec<Block>) -> Result<String, Problem> {
 
 /// Whether this is the password, with whatever cost it was once hashed.
 fn verify(password: &str, phc: &str, room: &mut Vec<Block>) -> bool {
-    let check = || {
+    let mut check = || {
         let phc = PasswordHash::new(phc).ok()?;
         let algorithm = Algorithm::try_from(phc.algorithm.as_str()).ok()?;
-        let version = phc.version.map_or(Ok(Version::default()), Version::try_from).ok()?;
+        let version = Version::try_from(phc.version?).ok()?;
         let params = Params::try_from(&phc).ok()?;
         let (salt, known) = (phc.salt?, phc.hash?);
         let mut out = vec![0; known.len()];

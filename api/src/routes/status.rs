@@ -118,7 +118,7 @@ pub(crate) async fn lift(
     match lifted {
         None => Err(Problem::missing("peer")),
         Some(false) => Err(Problem::missing("suspected or banned route at this peer")),
-        Some(true) => Ok(Json(Done::default())),
+        Some(true) => Ok(Json(Done { mitigation: None, recorded: true })),
     }
 }
 
