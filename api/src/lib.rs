@@ -174,7 +174,6 @@ async fn sweep(app: App) {
 /// # Errors
 /// When the address is taken or not ours; the message names it.
 pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
+    server::listen(address)
         .map_err(|error| std::io::Error::new(error.kind(), format!("api {address}: {error}")))
 }

@@ -46,6 +46,11 @@ macro_rules! families {
                     let $field = $kind::new(Opts::new($name, help), &[$($label),*])
                         .expect("the name is valid");
                     register(&registry, &$field);
+                    // A family without labels is there from the start, so that its first event is a rise.
+                    let labels: &[&str] = &[$($label),*];
+                    if labels.is_empty() {
+                        let _ = $field.with_label_values(labels);
+                    }
                 )*
                 Self { registry, verdict_seconds, $($field),* }
             }
@@ -140,6 +145,10 @@ families! {
     agent_conntrack: GaugeVec, "weir_agent_conntrack_ratio", ["node"];
     /// Packets that the rules in force on a node have discarded so far.
     agent_dropped: IntGaugeVec, "weir_agent_dropped_packets", ["node"];
+    /// Whether the configuration file could be used when it was last read (1) or not (0).
+    reload_success: IntGaugeVec, "weir_config_last_reload_successful", [];
+    /// When the configuration file was last read with success, seconds since 1970.
+    reload_at: IntGaugeVec, "weir_config_last_reload_success_timestamp_seconds", [];
     /// Store writes that failed.
     store_errors: IntCounterVec, "weir_store_errors_total", [];
     /// Whether a part of the store refuses what it is given (1) or takes it (0), by part (closed set).
@@ -189,6 +198,14 @@ mod tests {
             assert!(name.starts_with("weir_"), "{name}");
             assert!(help.trim().ends_with('.'), "{name}: {help}");
             assert!(!labels.contains(&"address") && !labels.contains(&"target"), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_labels_begins_at_zero() {
+        let text = Metrics::new().render();
+        for name in ["weir_store_errors_total", "weir_core_lost_slices_total"] {
+            assert!(text.contains(&format!("\n{name} 0\n")), "{name}: {text}");
         }
     }
 

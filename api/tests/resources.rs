@@ -47,6 +47,31 @@ async fn pages_follow_each_other_without_gap_or_repetition() {
 }
 
 #[tokio::test]
+async fn the_file_is_read_again_and_a_broken_one_is_refused_with_its_place() {
+    let world = world();
+    let owner = world.token(Role::Owner).await;
+    let reload = |body: Value| ask("POST", "/api/v1/reload").token(&owner).json(&body);
+    let tried = reload(json!({"check": true})).send(&world).await;
+    assert_eq!((tried.status, &tried.json()["check"]), (StatusCode::OK, &json!(true)));
+    assert_eq!(reload(json!({})).send(&world).await.status, StatusCode::OK);
+    *world.settings.broken.lock().unwrap() = true;
+    let refused = reload(json!({})).send(&world).await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(refused.text.contains("weir.toml:3:1"), "{}", refused.text);
+    let analyst = world.token(Role::Analyst).await;
+    let no = ask("POST", "/api/v1/reload").token(&analyst).json(&json!({})).send(&world).await;
+    assert_eq!(no.status, StatusCode::FORBIDDEN);
+    let list = ask("GET", "/api/v1/settings").token(&owner).send(&world).await.json();
+    let hides = |name: &str| {
+        let all = list["settings"].as_array().unwrap();
+        all.iter().find(|s| s["name"] == name).unwrap()["not_in_force"].clone()
+    };
+    assert_eq!((hides("prefixes"), hides("groups")), (json!(["198.51.100.0/24"]), json!([])));
+    let audit = ask("GET", "/api/v1/audit").token(&owner).send(&world).await;
+    assert_eq!(audit.text.matches("config.reload").count(), 2, "a check leaves no trace");
+}
+
+#[tokio::test]
 async fn an_incident_comes_with_its_evidence() {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("state.db");

@@ -29,7 +29,7 @@ async fn serve(world: &World, tls: bool) -> Running {
     let tls = tls.then(|| Identity::load(&Tls::default(), folder.path()).unwrap());
     let local = Some(bind_local(&folder.path().join("api.sock")).unwrap());
     let (stop, stopped) = oneshot::channel::<()>();
-    let listeners = Listeners { tcp, tls, local };
+    let listeners = Listeners { tcp, tls, local, places: 300 };
     let task = tokio::spawn(weir_api::serve(listeners, world.app.clone(), async move {
         let _ = stopped.await;
     }));
@@ -100,7 +100,7 @@ async fn many_silent_clients_keep_nobody_out() {
     let running = serve(&world, false).await;
     let mut silent = Vec::new();
     for n in 0..400_u32 {
-        // At most 256 of one address are kept; the others are closed at once.
+        // A quarter of all places is one address's; the others are closed at once.
         let Ok(mut stream) = TcpStream::connect(running.address).await else { continue };
         let part: &[u8] = if n % 2 == 0 {
             b"GET / HT"

@@ -44,6 +44,8 @@ pub(crate) struct Exporter {
     /// Told apart from what had its place before; 0 when forgotten.
     pub(crate) serial: u32,
     pub(crate) name: String,
+    /// Whether it may still send: an operator may have taken it out of the list.
+    pub(crate) listed: bool,
     pub(crate) protocol: Option<FlowProtocol>,
     pub(crate) last_seen: Millis,
     pub(crate) datagrams: u64,
@@ -121,6 +123,7 @@ impl Exporter {
             sender,
             serial: 0,
             name,
+            listed: true,
             protocol: None,
             last_seen: Millis(0),
             datagrams: 0,
@@ -205,6 +208,17 @@ impl Exporter {
             self.disputed_at = now;
         }
         rate
+    }
+
+    /// Takes what the operator says of it now; what it has said itself stays.
+    pub(crate) fn set_entry(&mut self, entry: Option<&ExporterConfig>) {
+        self.listed = entry.is_some();
+        let Some(entry) = entry else { return };
+        self.name = entry.name.clone().unwrap_or_else(|| self.sender.address.to_string());
+        self.sampling.operator = entry.sampling;
+        self.sampling.fallback = entry.default_sampling;
+        self.overhead = if entry.counts_frames { ETHERNET_HEADER } else { 0 };
+        self.roles.set_external(&entry.external_interfaces);
     }
 
     /// Remembers a template. Says where it is if it is new or has changed.

@@ -34,6 +34,12 @@ impl Roles {
         Self { external, ..Self::default() }
     }
 
+    /// The operator names others.
+    pub(crate) fn set_external(&mut self, external: &[u32]) {
+        external.clone_into(&mut self.external);
+        self.external.sort_unstable();
+    }
+
     /// Those that the operator has named, sorted.
     pub(crate) fn external(&self) -> &[u32] {
         &self.external

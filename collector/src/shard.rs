@@ -9,7 +9,7 @@ use weir_model::{ExporterId, ExporterStatus, FlowRecord, Inventory, Millis, Slic
 
 use crate::accumulate::{Accumulator, Overflow, Router, Share};
 use crate::checkpoint::{Checkpoint, ExporterCheckpoint};
-use crate::config::Config;
+use crate::config::{Config, ExporterConfig};
 use crate::decode::packet::{self, LinkType, View};
 use crate::decode::{self, Context, Tally, Visit};
 use crate::error::{DecodeError, DecodeErrorKind};
@@ -188,6 +188,18 @@ impl Shard {
             self.accumulator.set_inventory(Arc::clone(&inventory));
         }
         self.inventory = inventory;
+    }
+
+    /// Listens to these from now on, and to nobody else.
+    pub fn set_exporters(&mut self, exporters: &[ExporterConfig]) {
+        exporters.clone_into(&mut self.config.exporters);
+        for exporter in &mut self.exporters {
+            let entry = self.config.exporter(exporter.sender.address);
+            if entry.is_some_and(|e| !e.external_interfaces.is_empty()) {
+                self.registry.repeats().settle(exporter.id);
+            }
+            exporter.set_entry(entry);
+        }
     }
 
     /// An accumulator for a share of the hosts.
@@ -397,10 +409,11 @@ impl Shard {
         slice.lost_slices = 0;
     }
 
-    /// The exporters seen by this shard, in the order of their first datagram.
+    /// The exporters seen by this shard that are listed, in the order of their first datagram.
     pub fn exporters(&self) -> Vec<ExporterStatus> {
         let learned = |exporter: &Exporter| self.registry.repeats().interfaces(exporter.id);
-        self.known().map(|exporter| exporter.status(learned(exporter))).collect()
+        let listed = self.known().filter(|exporter| exporter.listed);
+        listed.map(|exporter| exporter.status(learned(exporter))).collect()
     }
 
     /// What this shard has counted.
@@ -445,12 +458,12 @@ impl Shard {
         self.counters.bytes = self.counters.bytes.wrapping_add(payload.len() as u64);
         let sender = Sender { address: from.ip().to_canonical(), agent: None };
         let mut index = match self.by_sender.get(&sender) {
-            Some(index) => *index,
-            None if self.config.exporter(sender.address).is_none() => {
+            Some(index) if self.exporters[*index as usize].listed => *index,
+            found if found.is_some() || self.config.exporter(sender.address).is_none() => {
                 self.refuse(sender.address, now);
                 return Err(DecodeError::new(DecodeErrorKind::Unlisted, 0));
             }
-            None => self.exporter(sender, now)?,
+            _ => self.exporter(sender, now)?,
         };
         if let Some(agent) = decode::sflow_agent(payload)
             && self.exporters[index as usize].agent != Some(agent)

@@ -6,7 +6,7 @@ mod support;
 use std::net::SocketAddr;
 
 use support::*;
-use weir_collector::{DecodeErrorKind, LinkType};
+use weir_collector::{DecodeErrorKind, ExporterConfig, LinkType, Shard};
 use weir_model::{Class, ClassVolume, Slice};
 
 #[test]
@@ -55,6 +55,31 @@ fn strangers_are_counted_and_named_and_leave_no_state() {
     let counters = shard.counters();
     assert_eq!(counters.unlisted, 1);
     assert_eq!(counters.unlisted_senders[0].address, stranger.ip());
+}
+
+#[test]
+fn an_exporter_may_be_added_renamed_and_taken_out_while_it_sends() {
+    let mut shard = shard(&config());
+    let known = config().exporters;
+    let packet = |shard: &mut Shard| shard.datagram(router(), &v5(1, 100, 1, &[]), NOW).is_ok();
+    shard.set_exporters(&[]);
+    assert!(!packet(&mut shard) && shard.exporters().is_empty());
+    shard.set_exporters(&known);
+    assert!(packet(&mut shard));
+    let mut renamed = ExporterConfig::new(router().ip().into());
+    renamed.name = Some("core".to_owned());
+    renamed.sampling = Some(7);
+    shard.set_exporters(&[renamed]);
+    let record = v5_record([198, 51, 100, 1], [203, 0, 113, 7], 30120, 1, 1);
+    shard.datagram(router(), &v5(1, 100, 2, &[record]), NOW).unwrap();
+    let status = shard.exporters().remove(0);
+    assert_eq!((status.name.as_str(), status.sampling, status.datagrams), ("core", 7, 2));
+    // Gone: neither heard nor shown as silent. Back: what it counted is still there.
+    shard.set_exporters(&[]);
+    assert!(!packet(&mut shard) && shard.exporters().is_empty());
+    shard.set_exporters(&known);
+    assert!(packet(&mut shard));
+    assert_eq!(shard.exporters()[0].datagrams, 3);
 }
 
 #[test]

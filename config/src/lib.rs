@@ -12,6 +12,7 @@ mod listeners;
 mod locate;
 mod log;
 mod protect;
+mod reload;
 mod settings;
 
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ pub use check::Warning;
 pub use error::{ConfigError, Fault, Place};
 pub use log::{Log, LogFormat};
 pub use protect::{GROUPS_MAX, GroupConfig, Protect, ServiceConfig, ServiceProtocol};
+pub use reload::{Difference, Hidden, Plan, differences, is_live, plan};
 pub use settings::{EXCLUSIONS_MAX, Exclusion, PREFIXES_MAX, Settings};
 
 /// `[store]`.
@@ -129,6 +131,14 @@ pub fn load(path: &Path) -> Result<(Config, Vec<Warning>), ConfigError> {
 /// [`ConfigError::Dump`] when a value has no TOML form.
 pub fn dump(config: &Config) -> Result<String, ConfigError> {
     toml::to_string_pretty(config).map_err(ConfigError::Dump)
+}
+
+/// Reads what [`dump`] wrote, unchecked: parts of it may have been left out.
+///
+/// # Errors
+/// [`ConfigError::Faults`] when it is no configuration.
+pub fn read_dump(text: &str) -> Result<Config, ConfigError> {
+    toml::from_str(text).map_err(|error| syntax(text, &error))
 }
 
 #[cfg(test)]

@@ -182,8 +182,7 @@ pub struct Detector {
 impl Detector {
     /// A detector that knows nothing yet.
     pub fn new(config: Config, inventory: Arc<Inventory>) -> Self {
-        let rule =
-            Significance { min_samples: config.min_samples, ln_tail: config.tail.max(1e-300).ln() };
+        let rule = Significance::of(&config);
         Self {
             table: Table::new(&inventory.protected),
             config,

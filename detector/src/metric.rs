@@ -3,7 +3,7 @@
 use weir_model::{Class, Direction, Metric};
 
 use crate::cell::Cell;
-use crate::config::Floors;
+use crate::config::{Config, Floors};
 
 /// Number of metrics of a host.
 pub(crate) const METRICS: usize = 12;
@@ -113,6 +113,11 @@ pub(crate) struct Significance {
 }
 
 impl Significance {
+    /// As an operator has set it.
+    pub(crate) fn of(config: &Config) -> Self {
+        Self { min_samples: config.min_samples, ln_tail: config.tail.max(1e-300).ln() }
+    }
+
     /// Whether a true rate of `threshold` could not have shown `value` over the window.
     ///
     /// `value` and `threshold` in the same unit, `threshold` a second; `samples` is the effective

@@ -6,12 +6,12 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use weir_model::{BaselineChange, CommandError, Direction, IpNet, Metric};
 
-use crate::Detector;
 use crate::checkpoint::TargetCheckpoint;
 use crate::host::Warm;
-use crate::metric::{HOST_METRICS, direction, settable};
+use crate::metric::{HOST_METRICS, Significance, direction, settable};
 use crate::series::{Kind, Series};
 use crate::table::NONE;
+use crate::{Config, Detector};
 
 /// What an operator has set of a host, kept over a restart however long it takes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -48,6 +48,20 @@ impl Series {
 }
 
 impl Detector {
+    /// Takes other settings, and with them thresholds of all that is watched. `quarantine_secs` stays: there
+    /// is room for so many seconds.
+    pub fn set_config(&mut self, config: Config) {
+        self.config = Config { quarantine_secs: self.config.quarantine_secs, ..config };
+        self.rule = Significance::of(&self.config);
+        let now = self.clock.secs();
+        for warm in self.warm.iter_mut().filter_map(Option::as_deref_mut) {
+            warm.series.set_thresholds(&self.config, now);
+        }
+        for service in self.services.values_mut() {
+            service.series.set_thresholds(&self.config, now);
+        }
+    }
+
     /// The series of a host, which is watched in detail from now on.
     fn series_of(&mut self, host: IpAddr) -> Result<&mut Series, CommandError> {
         if !self.inventory.protected.contains(host) {

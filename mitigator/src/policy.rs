@@ -7,9 +7,9 @@ use weir_model::{
     Direction, IncidentId, IpNet, Millis, Mitigation, MitigationState, Mode, Spared, Verdict,
 };
 
-use crate::Mitigator;
-use crate::config::RungConfig;
+use crate::config::{Config, RungConfig};
 use crate::entry::{Entry, Life};
+use crate::{GuardConfig, Mitigator};
 
 impl Mitigator {
     /// Puts another ladder in force; what is in force by a step that is gone ends at the next
@@ -23,6 +23,23 @@ impl Mitigator {
             entry.climb(&before, &self.config.ladder);
         }
         self.changed_policy = true;
+    }
+
+    /// Puts other settings and other limits in force. Mode, ladder and scrubbing services stay: the first two
+    /// have ways of their own, for operators set them too.
+    pub fn set_config(&mut self, config: Config, guard: GuardConfig) {
+        let before = std::mem::take(&mut self.config);
+        self.config = Config {
+            mode: before.mode,
+            ladder: before.ladder,
+            scrubbers: before.scrubbers,
+            webhooks: before.webhooks,
+            ..config
+        };
+        self.guard.set_config(guard);
+        self.changed_policy = true;
+        // What the guard no longer lets pass goes at the next admission.
+        self.ledger.dirty = true;
     }
 
     /// The ladder in force.

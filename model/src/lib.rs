@@ -15,6 +15,7 @@ mod inventory;
 mod matches;
 mod mitigation;
 mod panel;
+mod places;
 mod prefetch;
 mod prefix_set;
 mod probe;
@@ -42,6 +43,7 @@ pub use mitigation::{
     DesiredState, Measure, Mitigation, MitigationId, MitigationState, Originator, Rung,
 };
 pub use panel::{PanelNode, PanelOrder, PanelPort, PanelServer, PanelStatus};
+pub use places::{Place, Places};
 pub use prefetch::prefetch;
 pub use prefix_set::PrefixSet;
 pub use probe::{PeerProbe, ProbeOpen, ProbeStage};

@@ -12,6 +12,7 @@ pub mod lab;
 pub mod load;
 pub mod nft;
 pub mod process;
+pub mod reference;
 pub mod rival;
 pub mod scenario;
 pub mod seed;

@@ -31,7 +31,16 @@ impl Weir {
     /// # Panics
     /// As [`Self::start`].
     pub fn start_in(folder: tempfile::TempDir, more: &str) -> Self {
-        let config = write_config(folder.path(), more);
+        write_config(folder.path(), more);
+        Self::start_on(folder)
+    }
+
+    /// As [`Self::start_in`], with the configuration that is there.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn start_on(folder: tempfile::TempDir) -> Self {
+        let config = folder.path().join("weir.toml");
         let log = std::fs::File::create(folder.path().join("log")).expect("a log");
         let child = Command::new(crate::weir_binary())
             .args(["run", "--config"])
@@ -142,14 +151,39 @@ impl Weir {
         serde_json::from_slice(&out.stdout).unwrap_or_else(|_| panic!("{arguments:?}: {out:?}"))
     }
 
+    /// Sends it a signal by its name without SIG.
+    ///
+    /// # Panics
+    /// When it cannot be sent.
+    pub fn signal(&self, name: &str) {
+        let (id, name) = (self.child.id().to_string(), format!("-{name}"));
+        let asked = Command::new("kill").args([&name, &id]).status().expect("kill starts");
+        assert!(asked.success());
+    }
+
+    /// Asks the API over the local socket, as a script on the machine would.
+    ///
+    /// # Panics
+    /// When the answer is no JSON.
+    pub fn api(&self, method: &str, path: &str, version: u64, body: &str) -> Value {
+        let socket = self.folder().join("api.sock");
+        let out = Command::new("curl")
+            .args(["-s", "-X", method, "--unix-socket"])
+            .arg(socket)
+            .args(["-H", "content-type: application/json"])
+            .args(["-H", &format!("if-match: \"{version}\"")])
+            .args(["-d", body, &format!("http://localhost/api/v1/{path}")])
+            .output()
+            .expect("curl starts");
+        serde_json::from_slice(&out.stdout).unwrap_or_else(|_| panic!("{out:?}"))
+    }
+
     /// Asks it to stop, as a service manager would, and waits for its end.
     ///
     /// # Panics
     /// When it cannot be asked.
     pub fn stop(mut self) {
-        let id = self.child.id().to_string();
-        let asked = Command::new("kill").args(["-TERM", &id]).status().expect("kill starts");
-        assert!(asked.success());
+        self.signal("TERM");
         self.child.wait().expect("our own child");
     }
 

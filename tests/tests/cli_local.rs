@@ -122,18 +122,6 @@ fn a_weir_that_does_not_run_is_named() {
     assert!(String::from_utf8_lossy(&out.stderr).contains("/nonexistent/api.sock"));
 }
 
-/// Asks the API over the local socket, as a script on the machine would.
-fn call(weir: &Weir, method: &str, path: &str, version: u64, body: &str) -> serde_json::Value {
-    let socket = weir.folder().join("api.sock");
-    let out = Command::new("curl")
-        .args(["-s", "--unix-socket", socket.to_str().unwrap(), "-X", method])
-        .args(["-H", "content-type: application/json", "-H", &format!("if-match: \"{version}\"")])
-        .args(["-d", body, &format!("http://localhost/api/v1/{path}")])
-        .output()
-        .unwrap();
-    serde_json::from_slice(&out.stdout).unwrap_or_else(|_| panic!("{out:?}"))
-}
-
 #[test]
 fn an_exclusion_holds_at_once_ends_by_itself_and_survives_a_restart() {
     let weir = Weir::start("");
@@ -145,10 +133,10 @@ fn an_exclusion_holds_at_once_ends_by_itself_and_survives_a_restart() {
         r#"[{{"prefix": "203.0.113.7/32", "why": "its owner asked", "until": {}}}]"#,
         soon.0
     );
-    let set = call(&weir, "PUT", "settings/exclusions", 0, &body);
+    let set = weir.api("PUT", "settings/exclusions", 0, &body);
     assert_eq!(set["version"], 1, "{set}");
     assert!(!add(&weir).status.success(), "an excluded host was mitigated");
-    let wrong = call(&weir, "PUT", "settings/prefixes", 0, r#"["0.0.0.0/0"]"#);
+    let wrong = weir.api("PUT", "settings/prefixes", 0, r#"["0.0.0.0/0"]"#);
     assert_eq!(wrong["status"], 422, "{wrong}");
 
     let weir = Weir::start_in(weir.kill(), "");
@@ -176,12 +164,12 @@ fn groups_and_the_ladder_are_set_at_once_undone_and_kept() {
     assert_eq!(wrong.status.code(), Some(1), "{wrong:?}");
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("it has no prefix"), "{wrong:?}");
     assert!(weir.ask(&["settings", "undo", "groups"]).status.success());
-    let config = call(&weir, "GET", "config", 0, "")["text"].as_str().unwrap().to_owned();
+    let config = weir.api("GET", "config", 0, "")["text"].as_str().unwrap().to_owned();
     assert!(config.contains("203.0.113.0/26") && !config.contains("192.0.2.0/24"), "{config}");
 
     // The ladder of the core itself, a moment later.
     let ladder = |weir: &Weir| {
-        let about = call(weir, "GET", "about", 0, "");
+        let about = weir.api("GET", "about", 0, "");
         let steps = about["ladder"].as_array().unwrap().iter();
         steps.map(|step| step["rung"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use weir_bgp::guard::Admitted;
+use weir_collector::ExporterConfig;
 use weir_config::Config;
 use weir_detector::Detector;
 use weir_mitigator::{Mitigator, RungConfig};
 use weir_model::{
     Command, CommandError, Decision, Evidence, ExporterId, ExporterStatus, HostBaseline,
     HostBaselines, Incident, IncidentId, Intake, Inventory, Millis, Mitigation, MitigationId,
-    Observed, PeerStatus, Slice, Snapshot, Verdict,
+    Observed, PeerStatus, SamplingSource, Slice, Snapshot, Verdict,
 };
 
 /// Incidents that a snapshot shows at most.
@@ -52,6 +53,8 @@ pub enum Input {
     Inventory(Arc<Inventory>),
     /// The ladder has changed.
     Ladder(Vec<RungConfig>),
+    /// The configuration file was read again: settings as TOML, for JSON has no infinity.
+    Tuned(Box<Tuning>),
     /// A slot ended: judge and decide.
     Advance,
 }
@@ -78,6 +81,59 @@ pub struct Core {
     exporters: BTreeMap<u16, Vec<ExporterStatus>>,
     peers: BTreeMap<String, PeerStatus>,
     inventory: Arc<Inventory>,
+    /// Who may send: of those who never did there is a row, too.
+    listed: Vec<ExporterConfig>,
+}
+
+/// Settings that change while weir runs and that are the core's.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Tuning {
+    detector: weir_detector::Config,
+    mitigator: weir_mitigator::Config,
+    guard: weir_mitigator::GuardConfig,
+    exporters: Vec<ExporterConfig>,
+}
+
+impl Tuning {
+    /// Those of a configuration. What has a way of its own, and what holds credentials, is left out.
+    pub fn of(config: &Config) -> Self {
+        Self {
+            detector: config.detector.clone(),
+            mitigator: weir_mitigator::Config {
+                mode: weir_model::Mode::default(),
+                ladder: Vec::new(),
+                webhooks: Vec::new(),
+                scrubbers: Vec::new(),
+                ..config.mitigator.clone()
+            },
+            guard: config.guard.clone(),
+            exporters: config.collector.exporters.clone(),
+        }
+    }
+}
+
+impl From<Tuning> for String {
+    fn from(tuning: Tuning) -> Self {
+        let exporters = tuning.exporters;
+        let config = Config {
+            detector: tuning.detector,
+            mitigator: tuning.mitigator,
+            guard: tuning.guard,
+            collector: weir_collector::Config { exporters, ..Default::default() },
+            ..Config::default()
+        };
+        // Every section of the configuration has a TOML form: `weir check --dump` prints it.
+        weir_config::dump(&config).unwrap_or_default()
+    }
+}
+
+impl TryFrom<String> for Tuning {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        weir_config::read_dump(&text).map(|config| Self::of(&config)).map_err(|e| e.to_string())
+    }
 }
 
 impl Core {
@@ -94,6 +150,7 @@ impl Core {
             exporters: BTreeMap::new(),
             peers: BTreeMap::new(),
             inventory: Arc::clone(inventory),
+            listed: config.collector.exporters.clone(),
         }
     }
 
@@ -132,6 +189,13 @@ impl Core {
     /// The ladder has changed.
     pub fn set_ladder(&mut self, ladder: Vec<RungConfig>) {
         self.mitigator.set_ladder(ladder);
+    }
+
+    /// The configuration file was read again.
+    pub fn tune(&mut self, tuning: Tuning) {
+        self.detector.set_config(tuning.detector);
+        self.mitigator.set_config(tuning.mitigator, tuning.guard);
+        self.listed = tuning.exporters;
     }
 
     /// A shard sealed a slice.
@@ -184,6 +248,7 @@ impl Core {
             Input::Command(command) => drop(self.command(&command, now)),
             Input::Inventory(inventory) => self.set_inventory(&inventory),
             Input::Ladder(ladder) => self.set_ladder(ladder),
+            Input::Tuned(tuning) => self.tune(*tuning),
             Input::Advance => out(self.advance(now)),
         }
     }
@@ -288,7 +353,44 @@ impl Core {
                 }
             }
         }
-        table.into_values().collect()
+        let mut table: Vec<ExporterStatus> = table.into_values().collect();
+        // Numbers from the end: those in use are given from the beginning.
+        for (entry, number) in self.listed.iter().zip((0..=u16::MAX).rev()) {
+            if !table.iter().any(|row| entry.address.contains(&row.address)) {
+                table.push(unheard(entry, ExporterId(number)));
+            }
+        }
+        table
+    }
+}
+
+/// An exporter that is listed and has never sent anything.
+fn unheard(entry: &ExporterConfig, id: ExporterId) -> ExporterStatus {
+    let address = entry.address.addr();
+    let alone = entry.address.prefix_len() == entry.address.max_prefix_len();
+    let text = if alone { address.to_string() } else { entry.address.to_string() };
+    ExporterStatus {
+        id,
+        address,
+        name: entry.name.clone().unwrap_or(text),
+        protocol: None,
+        last_seen: Millis(0),
+        datagrams: 0,
+        records: 0,
+        decode_errors: 0,
+        unknown_templates: 0,
+        lost: 0,
+        templates: 0,
+        sampling: 0,
+        // Nothing is counted too low of one that sends nothing.
+        sampling_source: SamplingSource::Default,
+        lag_ms: 0,
+        lag_p50_ms: 0,
+        active_timeout_ms: 0,
+        duplicates: 0,
+        drops: Vec::new(),
+        clock_skew_ms: 0,
+        interfaces: Vec::new(),
     }
 }
 
@@ -340,6 +442,27 @@ mod tests {
     use weir_model::{BaselineChange, Direction, Metric};
 
     use super::*;
+
+    #[test]
+    fn settings_read_again_are_replayed_as_they_were() {
+        let mut config = Config::default();
+        config.detector.multiplier = 4.5;
+        config.mitigator.ttl_secs = 60;
+        config.guard.max_total = 7;
+        config.collector.exporters.push(ExporterConfig::new("192.0.2.1/32".parse().unwrap()));
+        let tuning = Tuning::of(&config);
+        // Thresholds of prefixes are infinite, which JSON cannot say.
+        assert!(tuning.detector.prefix_floors.outbound_bits_per_sec.is_infinite());
+        let line = serde_json::to_string(&Input::Tuned(Box::new(tuning.clone()))).unwrap();
+        let Input::Tuned(back) = serde_json::from_str(&line).unwrap() else { panic!("{line}") };
+        assert_eq!(*back, tuning);
+        let inventory = Arc::new(Inventory::default());
+        let mut core = Core::new(&Config::default(), &inventory);
+        core.replay(Input::Tuned(back), Millis(0), &mut |_| {});
+        assert_eq!(core.mitigator().guard().config().max_total, 7);
+        let exporters = core.snapshot(Millis(0)).exporters;
+        assert_eq!((exporters.len(), exporters[0].last_seen), (1, Millis(0)), "never heard");
+    }
 
     #[test]
     fn a_change_of_baselines_is_replayed_to_the_same_state() {

@@ -21,6 +21,7 @@ pub mod inspect;
 pub mod logging;
 pub mod replay;
 pub mod score;
+pub mod service;
 pub mod text;
 
 pub use core::{Core, Turn};

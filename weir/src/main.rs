@@ -3,13 +3,16 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args as _, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tracing::warn;
 use weir::daemon::{self, Daemon};
+use weir::service::Manager;
 use weir::{cli, demo, inspect, logging, replay, score, text};
 use weir_config::Config;
 use weir_model::{IpNet, PrefixSet};
@@ -224,28 +227,52 @@ fn complain(message: &str) {
 
 fn run(path: &std::path::Path, record: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let (config, warnings) = weir_config::load(path)?;
-    logging::start(&config.log)?;
+    let level = logging::start(&config.log)?;
     for warning in warnings {
         warn!(%warning, "configuration");
     }
     let mut signals =
-        signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).context("signal handler")?;
-    let daemon = Daemon::start(&config, &daemon::Options { record })?;
+        signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM]).context("signal handler")?;
+    let file = Some(path.to_owned());
+    let daemon = Daemon::start(&config, &daemon::Options { record, file, level })?;
     let (asked_tx, asked) = crossbeam_channel::bounded(1);
     let waiter = std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        if signals.forever().next().is_some() {
+        for signal in signals.forever() {
             // The receiver is gone when a thread failed first.
-            let _ = asked_tx.send(());
+            if asked_tx.send(signal).is_err() {
+                return;
+            }
         }
     });
     waiter.context("thread signals")?;
-    crossbeam_channel::select! {
-        recv(asked) -> _ => {
-            daemon.stop();
-            Ok(ExitCode::SUCCESS)
-        }
-        recv(daemon.failed) -> thread => {
-            anyhow::bail!("thread {} ended; weir stops", thread.unwrap_or_default())
+    let manager = Manager::of_environment();
+    manager.ready();
+    let mut seen = daemon.snapshot.load_full();
+    loop {
+        crossbeam_channel::select! {
+            recv(asked) -> signal => match signal {
+                Ok(SIGHUP) => {
+                    manager.reloading();
+                    daemon.reload();
+                    manager.ready();
+                }
+                _ => {
+                    manager.stopping();
+                    daemon.stop();
+                    return Ok(ExitCode::SUCCESS);
+                }
+            },
+            recv(daemon.failed) -> thread => {
+                anyhow::bail!("thread {} ended; weir stops", thread.unwrap_or_default())
+            }
+            // The core shows a new snapshot once a second: one that has not is stuck.
+            default(manager.interval().unwrap_or(Duration::MAX)) => {
+                let latest = daemon.snapshot.load_full();
+                if !Arc::ptr_eq(&latest, &seen) {
+                    seen = latest;
+                    manager.alive();
+                }
+            }
         }
     }
 }

@@ -20,10 +20,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tracing::debug;
-use weir_model::{IncidentId, IpNet, Millis};
+use weir_model::{IncidentId, IpNet, Millis, Places};
 
 use crate::config::{Token, write_private};
 use crate::controller::{Controller, State, Ticket};
@@ -31,6 +31,10 @@ use crate::protocol::{fingerprint, hex};
 
 /// Most connections at once: each node holds two.
 pub const CONNECTIONS_MAX: usize = 4096;
+
+/// Connections of one IPv4 address or IPv6 /64 at the same time: as many nodes may stand behind one that
+/// translates addresses.
+const CONNECTIONS_PER_CLIENT_MAX: usize = 256;
 
 /// How long a handshake or the head of a request may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -198,8 +202,18 @@ impl Server {
     }
 
     /// Serves until `stop` is true.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: watch::Receiver<bool>) {
+        self.serve_at_most(CONNECTIONS_MAX, listener, stop).await;
+    }
+
+    /// As [`Self::serve`], with at most so many connections at once.
+    pub async fn serve_at_most(
+        self: Arc<Self>,
+        places: usize,
+        listener: TcpListener,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        let places = Places::new(places.min(CONNECTIONS_MAX), CONNECTIONS_PER_CLIENT_MAX);
         let acceptor = TlsAcceptor::from(self.tls.clone());
         loop {
             let accepted = tokio::select! {
@@ -212,7 +226,7 @@ impl Server {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
-            let Ok(place) = places.clone().try_acquire_owned() else { continue };
+            let Some(place) = places.take(peer.ip()) else { continue };
             let (server, acceptor, stop) = (self.clone(), acceptor.clone(), stop.clone());
             tokio::spawn(async move {
                 let _place = place;

@@ -20,7 +20,7 @@ pub use permission::{Permission, Requirement};
 
 use crate::app::App;
 use crate::problem::Problem;
-use crate::server::Peer;
+use crate::server::{NOT_YOURS, Peer};
 
 /// How someone proved who they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,9 +106,7 @@ pub(crate) async fn authenticate(
     let peer = Peer::of(parts);
     if let Some(local) = &peer.local {
         if !local.trusted {
-            return Err(Problem::forbidden(
-                "the local socket is for root, for the user weir runs as, and for the group weir",
-            ));
+            return Err(Problem::forbidden(NOT_YOURS));
         }
         return Ok(Principal {
             name: local.name(),

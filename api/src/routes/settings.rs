@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 use weir_model::{Millis, Spared};
@@ -17,6 +17,7 @@ use weir_store::notes::Setting;
 use crate::access::permission::{Allowed, needs};
 use crate::app::App;
 use crate::problem::{Form, Problem, Segment};
+use crate::settings::Reload;
 
 /// A setting.
 #[derive(Serialize, ToSchema)]
@@ -34,6 +35,8 @@ pub(crate) struct View {
     value: Option<Value>,
     /// What the configuration file says, without credentials.
     file: Value,
+    /// What the file has and weir does not, because the value stands in for it.
+    not_in_force: Vec<String>,
     /// Whether the last change can be undone.
     can_undo: bool,
     /// What undoing it brings back, without credentials; absent when that is the file.
@@ -79,6 +82,7 @@ impl View {
             who: setting.map(|setting| setting.who.clone()),
             value: kept(name, found).map(|value| desk.shown(name, &value)),
             file: desk.of_file(name),
+            not_in_force: desk.hidden(name),
             can_undo: setting.is_some(),
             before: kept_before(name, found).map(|value| desk.shown(name, &value)),
             spared: (name == "exclusions")
@@ -210,6 +214,35 @@ async fn store(
         Err(problem) if problem.status() == StatusCode::CONFLICT => Err(changed(problem.detail())),
         Err(problem) => Err(problem),
     }
+}
+
+/// How the file is read again.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = ReloadRequest)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReloadBody {
+    /// Only say what would change.
+    #[serde(default)]
+    check: bool,
+}
+
+/// Reads the configuration file again, as SIGHUP does, and puts in force what can change while weir runs
+/// without touching what did not change. A file that cannot be used changes nothing.
+#[utoipa::path(post, path = "/api/v1/reload", tag = "settings", request_body = ReloadBody,
+    responses((status = 200, description = "What has changed, or would", body = Reload)))]
+pub(crate) async fn reload(
+    who: Allowed<needs::WriteSettings>,
+    State(app): State<App>,
+    Form(ReloadBody { check }): Form<ReloadBody>,
+) -> Result<Json<Reload>, Problem> {
+    if !check {
+        app.audit(app.entry(&who.principal, "config.reload", "file".to_owned())).await?;
+    }
+    let desk = Arc::clone(&app.inner.handles.settings);
+    // It opens files and waits for the core.
+    let outcome = tokio::task::spawn_blocking(move || desk.reload(check)).await;
+    let outcome = outcome.map_err(|_| Problem::internal("the reload"))?;
+    outcome.map(Json).map_err(Problem::invalid)
 }
 
 /// Changes a setting that nobody has changed since it was read: `exclusions` (a list of `prefix`, `why`,

@@ -28,7 +28,7 @@ pub(crate) async fn status(
     Json(Overview::of(&app.inner.handles.snapshot.load(), app.troubles()))
 }
 
-/// All exporters that ever sent something.
+/// All exporters that are listed or ever sent something.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ExporterList)]
 pub(crate) struct Exporters {
@@ -187,21 +187,37 @@ pub(crate) async fn healthz(_who: Allowed<Everybody>) -> Json<Health> {
     Json(Health { status: "ok" })
 }
 
-/// Says whether listeners are bound, the store is open, and it takes what it is given. Weir goes on watching and
-/// mitigating without the store.
+/// weir is ready, and what it is ready without.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Ready {
+    status: &'static str,
+    /// Exporters that sent something lately.
+    exporters_ok: usize,
+    /// Exporters that did not, those that never sent anything included.
+    exporters_silent: usize,
+    /// BGP sessions that are up.
+    peers_up: usize,
+    /// BGP sessions configured.
+    peers: usize,
+}
+
+/// Says whether listeners are bound, the store is open and takes what it is given, and how many exporters and
+/// BGP peers are there. Weir goes on watching and mitigating without the store.
 #[utoipa::path(get, path = "/readyz", tag = "health",
-    responses((status = 200, description = "Ready", body = Health),
+    responses((status = 200, description = "Ready", body = Ready),
         (status = 503, description = "Not yet, or the store fails: the detail says which")))]
 pub(crate) async fn readyz(
     _who: Allowed<Everybody>,
     State(app): State<App>,
-) -> Result<Json<Health>, Problem> {
+) -> Result<Json<Ready>, Problem> {
     if !app.is_ready() {
         return Err(Problem::busy("listeners or store are not ready yet"));
     }
     let troubles = app.troubles();
     if troubles.is_empty() {
-        return Ok(Json(Health { status: "ready" }));
+        let Overview { exporters_ok, exporters_silent, peers_up, peers, .. } =
+            Overview::of(&app.inner.handles.snapshot.load(), Vec::new());
+        return Ok(Json(Ready { status: "ready", exporters_ok, exporters_silent, peers_up, peers }));
     }
     let parts: Vec<String> = troubles
         .iter()

@@ -55,6 +55,22 @@ fn is_member(groups: &str, user: &str, gid: u32) -> bool {
     })
 }
 
+/// Why an untrusted user gets nothing else.
+pub(crate) const NOT_YOURS: &str =
+    "the local socket is for root, for the user weir runs as, and for the group weir";
+
+/// Says so and no more, without waiting: a stranger takes no place.
+pub(super) fn turn_away(stream: &UnixStream) {
+    let body = format!("{{\"title\":\"Forbidden\",\"status\":403,\"detail\":\"{NOT_YOURS}\"}}");
+    let answer = format!(
+        "HTTP/1.1 403 Forbidden\r\ncontent-type: application/problem+json\r\nconnection: close\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    // A fresh socket has room for it; if not, closing says enough.
+    let _ = stream.try_write(answer.as_bytes());
+}
+
 /// Binds the socket. Everybody may connect; who may do something is decided by their user and group.
 ///
 /// # Errors

@@ -1,13 +1,13 @@
 //! Sockets: TCP with or without TLS, and a unix socket whose peers the kernel names. Every connection is
 //! bounded in number, in the size of its head and in the time that it may keep silent.
 
+mod listen;
 mod local;
 mod tls;
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -22,15 +22,24 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tower::Service as _;
+use weir_model::Places;
 
+pub use listen::listen;
+pub(crate) use local::NOT_YOURS;
 pub use local::{Local, bind_local};
 pub use tls::{Identity, TlsError};
 
-/// Connections at the same time; one more is closed at once.
+/// Connections over TCP at the same time, at most; one more is closed at once.
 pub const CONNECTIONS_MAX: usize = 1024;
 
-/// Connections of one address at the same time.
-pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 256;
+/// Connections of one IPv4 address or IPv6 /64 at the same time.
+pub const CONNECTIONS_PER_CLIENT_MAX: usize = 256;
+
+/// Connections over the local socket at the same time: places that nobody else can take.
+pub const LOCAL_MAX: usize = 64;
+
+/// Of these, those kept for root.
+const LOCAL_ROOT: usize = 8;
 
 /// How long a client may take to send a request's head, or to say nothing between two.
 const HEAD_TIME: Duration = Duration::from_secs(15);
@@ -74,48 +83,14 @@ pub struct Listeners {
     pub tls: Option<Identity>,
     /// Unix.
     pub local: Option<UnixListener>,
+    /// Connections over TCP at the same time.
+    pub places: usize,
 }
 
-/// Connections being served.
-#[derive(Clone)]
-struct Places {
-    all: Arc<Semaphore>,
-    by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
-}
-
-/// One of them.
-struct Place {
-    _one: OwnedSemaphorePermit,
-    address: Option<IpAddr>,
-    by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
-}
-
-impl Places {
-    fn take(&self, address: Option<IpAddr>) -> Option<Place> {
-        let one = Arc::clone(&self.all).try_acquire_owned().ok()?;
-        if let Some(address) = address {
-            let mut count = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-            let own = count.entry(address).or_default();
-            if *own >= CONNECTIONS_PER_ADDRESS_MAX {
-                return None;
-            }
-            *own += 1;
-        }
-        Some(Place { _one: one, address, by_address: Arc::clone(&self.by_address) })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let Some(address) = self.address else { return };
-        let mut count = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = count.get_mut(&address) {
-            *own -= 1;
-            if *own == 0 {
-                count.remove(&address);
-            }
-        }
-    }
+/// A place of the local socket; the last ones are root's.
+fn local_place(places: &Arc<Semaphore>, local: &Local) -> Option<OwnedSemaphorePermit> {
+    let free = local.uid == 0 || places.available_permits() > LOCAL_ROOT;
+    if free { Arc::clone(places).try_acquire_owned().ok() } else { None }
 }
 
 /// Serves until `stop` resolves, then lets open requests end for a moment.
@@ -124,8 +99,9 @@ pub(crate) async fn run(
     router: Router,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let places =
-        Places { all: Arc::new(Semaphore::new(CONNECTIONS_MAX)), by_address: Arc::default() };
+    let each = CONNECTIONS_PER_CLIENT_MAX.min(listeners.places.div_ceil(4));
+    let places = Places::new(listeners.places, each);
+    let local_places = Arc::new(Semaphore::new(LOCAL_MAX));
     let owner = listeners.local.as_ref().map(local::owner).transpose()?;
     let acceptor = listeners.tls.map(Identity::into_acceptor);
     let (stopping, stopped) = watch::channel(false);
@@ -137,7 +113,7 @@ pub(crate) async fn run(
             accepted = listeners.tcp.accept() => match accepted {
                 Ok((stream, from)) => {
                     let address = from.ip().to_canonical();
-                    let Some(place) = places.take(Some(address)) else { continue };
+                    let Some(place) = places.take(address) else { continue };
                     let (router, stopped) = (router.clone(), stopped.clone());
                     let acceptor = acceptor.clone();
                     connections.spawn(async move {
@@ -149,9 +125,13 @@ pub(crate) async fn run(
             },
             accepted = local::accept(listeners.local.as_ref()) => match accepted {
                 Ok(stream) => {
-                    let Some(place) = places.take(None) else { continue };
-                    let (router, stopped) = (router.clone(), stopped.clone());
                     let local = Local::of(&stream, owner.unwrap_or(0));
+                    if !local.trusted {
+                        local::turn_away(&stream);
+                        continue;
+                    }
+                    let Some(place) = local_place(&local_places, &local) else { continue };
+                    let (router, stopped) = (router.clone(), stopped.clone());
                     connections.spawn(async move {
                         let peer = Peer { local: Some(local), ..Peer::default() };
                         http(stream, peer, router, stopped).await;

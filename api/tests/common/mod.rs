@@ -87,6 +87,8 @@ pub struct Settings {
     /// Until its other end is gone, the next change waits where it would be written: it takes a thread that
     /// may block, which must be the only one.
     pub gate: std::sync::Mutex<Option<std::sync::mpsc::Receiver<()>>>,
+    /// Whether the configuration file cannot be used.
+    pub broken: std::sync::Mutex<bool>,
 }
 
 impl weir_api::settings::Desk for Settings {
@@ -124,6 +126,17 @@ impl weir_api::settings::Desk for Settings {
             tokio::task::spawn_blocking(move || gate.recv().is_ok());
         }
         self.shown(name, value)
+    }
+
+    fn hidden(&self, name: &str) -> Vec<String> {
+        if name == "prefixes" { vec!["198.51.100.0/24".to_owned()] } else { Vec::new() }
+    }
+
+    fn reload(&self, check: bool) -> Result<weir_api::settings::Reload, String> {
+        if *self.broken.lock().unwrap() {
+            return Err("/etc/weir/weir.toml:3:1: unknown field `lisen`".to_owned());
+        }
+        Ok(weir_api::settings::Reload { check, ..weir_api::settings::Reload::default() })
     }
 
     fn of_file(&self, _name: &str) -> Value {

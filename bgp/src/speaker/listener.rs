@@ -61,7 +61,14 @@ pub(super) fn bind(address: SocketAddr, config: &Config) -> io::Result<TcpListen
         }
     }
     socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
+    match socket.bind(address) {
+        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+            sockopt::freebind(socket.as_fd(), ipv6)?;
+            socket.bind(address)?;
+            tracing::warn!(%address, "this machine has no such address yet; peers are awaited there");
+        }
+        other => other?,
+    }
     socket.listen(BACKLOG)
 }
 

@@ -26,7 +26,7 @@ use thiserror::Error;
 use weir_model::{ExporterStatus, Inventory, Millis, Slice};
 
 use crate::checkpoint::Checkpoint;
-use crate::config::{Config, TlsConfig};
+use crate::config::{Config, ExporterConfig, TlsConfig};
 use crate::error::DecodeErrorKind;
 use crate::registry::Registry;
 use crate::shard::{Counters, Shard};
@@ -82,6 +82,8 @@ pub struct Receiver {
     local: SocketAddr,
     shard: Shard,
     inventory: Option<(Arc<SharedInventory>, u64)>,
+    exporters: Option<(Arc<SharedExporters>, u64)>,
+    early: bool,
     workers: u32,
     replicas: Replicas,
 }
@@ -92,38 +94,43 @@ enum Socket {
     Tcp(Tcp),
 }
 
-/// What is protected, as it changes while receivers run: looked at once a slice.
+/// Something that changes while receivers run: looked at once a slice.
 #[derive(Debug, Default)]
-pub struct SharedInventory {
+pub struct Shared<T> {
     version: AtomicU64,
-    inventory: Mutex<Arc<Inventory>>,
+    value: Mutex<Arc<T>>,
 }
 
-impl SharedInventory {
+/// What is protected.
+pub type SharedInventory = Shared<Inventory>;
+
+/// Who may send.
+pub type SharedExporters = Shared<Vec<ExporterConfig>>;
+
+impl<T> Shared<T> {
     /// Begins with this one.
-    pub fn new(inventory: Arc<Inventory>) -> Self {
-        Self { version: AtomicU64::new(0), inventory: Mutex::new(inventory) }
+    pub fn new(value: Arc<T>) -> Self {
+        Self { version: AtomicU64::new(0), value: Mutex::new(value) }
     }
 
-    /// Has every receiver that follows protect this from its next slice on.
-    pub fn set(&self, inventory: Arc<Inventory>) {
-        *self.inventory.lock().unwrap_or_else(PoisonError::into_inner) = inventory;
+    /// Has every receiver that follows take this one from its next slice on.
+    pub fn set(&self, value: Arc<T>) {
+        *self.value.lock().unwrap_or_else(PoisonError::into_inner) = value;
         self.version.fetch_add(1, Ordering::Release);
     }
 
-    /// What is protected now.
-    pub fn current(&self) -> Arc<Inventory> {
-        Arc::clone(&self.inventory.lock().unwrap_or_else(PoisonError::into_inner))
+    /// The present one.
+    pub fn current(&self) -> Arc<T> {
+        Arc::clone(&self.value.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn newer_than(&self, seen: &mut u64) -> Option<Arc<Inventory>> {
+    fn newer_than(&self, seen: &mut u64) -> Option<Arc<T>> {
         let version = self.version.load(Ordering::Acquire);
         if version == *seen {
             return None;
         }
         *seen = version;
-        let inventory = self.inventory.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(Arc::clone(&inventory))
+        Some(self.current())
     }
 }
 
@@ -143,7 +150,7 @@ pub fn bind(
         let mut address = *listener;
         for _ in 0..config.sockets_per_listener.max(1) {
             let failed = |source| BindError { transport: "udp", address, source };
-            let socket = open(address, config).map_err(failed)?;
+            let (socket, early) = open(address, config).map_err(failed)?;
             let local = socket.local_addr().map_err(failed)?;
             let number = u16::try_from(receivers.len()).unwrap_or(u16::MAX);
             let mut shard = Shard::new(number, config, Arc::clone(inventory), Arc::clone(registry));
@@ -156,6 +163,8 @@ pub fn bind(
                 local,
                 shard,
                 inventory: None,
+                exporters: None,
+                early,
                 workers: config.workers_per_socket,
                 replicas: Replicas::open(&config.replicate),
             });
@@ -176,8 +185,16 @@ pub fn bind(
         let number = u16::try_from(receivers.len()).unwrap_or(u16::MAX);
         let shard = Shard::new(number, config, Arc::clone(inventory), Arc::clone(registry));
         let socket = Socket::Tcp(tcp);
-        let replicas = Replicas::default();
-        receivers.push(Receiver { socket, local, shard, inventory: None, workers: 0, replicas });
+        receivers.push(Receiver {
+            socket,
+            local,
+            shard,
+            inventory: None,
+            exporters: None,
+            early: false,
+            workers: 0,
+            replicas: Replicas::default(),
+        });
     }
     Ok(receivers)
 }
@@ -190,7 +207,8 @@ pub fn check_tls(config: &TlsConfig) -> io::Result<()> {
     tls::server(config).map(drop)
 }
 
-fn open(address: SocketAddr, config: &Config) -> io::Result<UdpSocket> {
+/// The socket, and whether this machine does not have its address yet.
+fn open(address: SocketAddr, config: &Config) -> io::Result<(UdpSocket, bool)> {
     match open_one(address, config) {
         Err(error)
             if address.ip() == IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED)
@@ -206,7 +224,7 @@ fn open(address: SocketAddr, config: &Config) -> io::Result<UdpSocket> {
     }
 }
 
-fn open_one(address: SocketAddr, config: &Config) -> io::Result<UdpSocket> {
+fn open_one(address: SocketAddr, config: &Config) -> io::Result<(UdpSocket, bool)> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let fd: OwnedFd = socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     if config.sockets_per_listener > 1 {
@@ -223,8 +241,17 @@ fn open_one(address: SocketAddr, config: &Config) -> io::Result<UdpSocket> {
     setsockopt(&fd, sockopt::RxqOvfl, &1)?;
     let timeout = TimeVal::milliseconds(i64::from(TIMEOUT_MS));
     setsockopt(&fd, sockopt::ReceiveTimeout, &timeout)?;
-    bind_socket(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
-    Ok(UdpSocket::from(fd))
+    let (storage, number) = (SockaddrStorage::from(address), fd.as_raw_fd());
+    let early = match bind_socket(number, &storage) {
+        // At boot weir may be up before its interfaces are: it hears them as soon as they have the address.
+        Err(Errno::EADDRNOTAVAIL) if !address.ip().is_unspecified() => {
+            setsockopt(&fd, sockopt::IpFreebind, &true)?;
+            bind_socket(number, &storage)?;
+            true
+        }
+        other => other.map(|()| false)?,
+    };
+    Ok((UdpSocket::from(fd), early))
 }
 
 /// What the kernel gave, in the unit it was asked in: it doubles the number for its own needs
@@ -239,6 +266,11 @@ impl Receiver {
         self.local
     }
 
+    /// Whether this machine does not have the address yet: what comes there is heard as soon as it has.
+    pub const fn is_early(&self) -> bool {
+        self.early
+    }
+
     /// Gives the shard what an earlier run had learned.
     pub fn restore(&mut self, checkpoint: &Arc<Checkpoint>) {
         self.shard.restore(Arc::clone(checkpoint));
@@ -248,6 +280,11 @@ impl Receiver {
     pub fn follow(&mut self, shared: &Arc<SharedInventory>) {
         // A version that none has: the first look takes what is there.
         self.inventory = Some((Arc::clone(shared), u64::MAX));
+    }
+
+    /// Listens to whom `shared` names from now on, as it changes.
+    pub fn heed(&mut self, shared: &Arc<SharedExporters>) {
+        self.exporters = Some((Arc::clone(shared), u64::MAX));
     }
 
     /// Receives until `stop` is set, then hands over the last slice.
@@ -306,6 +343,11 @@ impl Receiver {
                 spread.set_inventory(&inventory);
             }
             self.shard.set_inventory(inventory);
+        }
+        if let Some((shared, seen)) = &mut self.exporters
+            && let Some(exporters) = shared.newer_than(seen)
+        {
+            self.shard.set_exporters(&exporters);
         }
     }
 

@@ -6,10 +6,14 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd as _};
 use std::sync::Arc;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind as bind_socket, listen,
+    setsockopt, socket, sockopt,
+};
 use rustls::ServerConfig;
 use weir_model::Millis;
 
@@ -47,7 +51,10 @@ pub(super) struct Tcp {
 impl Tcp {
     /// Listens, for connections with TLS if it is given what that takes.
     pub(super) fn bind(address: SocketAddr, tls: Option<Arc<ServerConfig>>) -> io::Result<Self> {
-        let listener = TcpListener::bind(address)?;
+        let listener = match TcpListener::bind(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => bind_early(address)?,
+            other => other?,
+        };
         listener.set_nonblocking(true)?;
         Ok(Self { listener, tls, connections: Vec::new(), next_session: 1 })
     }
@@ -109,6 +116,17 @@ impl Tcp {
         let buffer = vec![0; MESSAGE].into_boxed_slice();
         self.connections.push(Connection { stream, since: now, from, session, buffer, filled: 0 });
     }
+}
+
+/// Listens on an address that this machine does not have yet, as at boot.
+fn bind_early(address: SocketAddr) -> io::Result<TcpListener> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    setsockopt(&fd, sockopt::IpFreebind, &true)?;
+    bind_socket(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
+    listen(&fd, Backlog::MAXCONN)?;
+    Ok(TcpListener::from(fd))
 }
 
 impl Connection {

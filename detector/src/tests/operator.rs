@@ -6,6 +6,7 @@ use std::num::NonZeroU64;
 use weir_model::{BaselineChange, CommandError, Direction, Metric, Millis};
 
 use super::{World, player};
+use crate::Config;
 
 fn host() -> IpAddr {
     "203.0.113.7".parse().unwrap()
@@ -24,6 +25,21 @@ fn shown(world: &World, metric: Metric, way: Direction) -> (f64, &'static str) {
 
 fn level(world: &World) -> f64 {
     world.detector.host_view(host()).unwrap().baselines[0].level
+}
+
+#[test]
+fn other_settings_hold_at_once() {
+    let mut world = World::new(1);
+    world.play(400);
+    let bits = |world: &World| shown(world, Metric::BitsPerSec, Direction::Inbound).0;
+    let mut config = Config { quarantine_secs: 7, ..Config::default() };
+    config.floors.bits_per_sec = bits(&world) * 2.0;
+    let wanted = config.floors.bits_per_sec;
+    world.detector.set_config(config);
+    assert_eq!(bits(&world), wanted);
+    // There is room for as many seconds in quarantine as before.
+    world.play(60);
+    assert_eq!(world.said, []);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! (`status`).
 
 pub mod accounts;
+mod adopt;
 pub mod baseline;
 mod client;
 mod output;
@@ -104,6 +105,12 @@ pub enum Ask {
         #[command(subcommand)]
         action: Option<settings::Settings>,
     },
+    /// Read the configuration file again and put in force what can change while weir runs
+    Reload {
+        /// Only print the difference, and what would happen to measures in force
+        #[arg(long)]
+        check: bool,
+    },
     /// Show or change how far weir acts by itself; more than observe lifts the brake
     Mode {
         /// observe, approve, auto; or file, for what the configuration says
@@ -182,6 +189,7 @@ pub fn run(ask: &Ask, common: &Common) -> anyhow::Result<ExitCode> {
         Ask::Mitigate { action } => respond::mitigate(&client, &output, action.as_ref())?,
         Ask::Webhooks { action } => respond::webhooks(&client, &output, action.as_ref())?,
         Ask::Settings { action } => settings::settings(&client, &output, action.as_ref())?,
+        Ask::Reload { check } => settings::reload(&client, &output, *check)?,
         Ask::Mode { mode } => respond::mode(&client, &output, mode.as_deref())?,
         Ask::Hosts { packets, limit } => overview::hosts(&client, &output, *packets, *limit)?,
         Ask::Baseline { host, action } => {

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use clap::Subcommand;
 use serde_json::Value;
 
+use super::adopt;
 use super::client::{Client, escape};
 use super::output::{As, Output};
 
@@ -32,6 +33,16 @@ pub enum Settings {
         /// Its name
         name: String,
     },
+    /// Show what the file has and weir does not (-), and what is set beside it (+)
+    Diff {
+        /// Its name; all when absent
+        name: Option<String>,
+    },
+    /// Print as TOML what is set at run time, to be put into the file
+    Adopt {
+        /// Its name; all when absent
+        name: Option<String>,
+    },
     /// Let the configuration file decide again
     Clear {
         /// Its name
@@ -53,6 +64,7 @@ pub(super) fn settings(
                 ("by", "/who", As::Text),
                 ("at", "/at", As::Time),
                 ("file", "/file", As::Count),
+                ("in the file, not in force", "/not_in_force", As::Text),
             ],
         ),
         Settings::Show { name } => {
@@ -64,8 +76,51 @@ pub(super) fn settings(
             change(client, output, ("PUT", ""), name, Some(&value))
         }
         Settings::Undo { name } => change(client, output, ("POST", "/undo"), name, None),
+        Settings::Diff { name } => adopt::diff(client, output, name.as_deref()),
+        Settings::Adopt { name } => adopt::adopt(client, output, name.as_deref()),
         Settings::Clear { name } => change(client, output, ("DELETE", ""), name, None),
     }
+}
+
+/// Has the file read again, and prints what has changed, or would.
+pub(super) fn reload(client: &Client, output: &Output, check: bool) -> anyhow::Result<()> {
+    let body = serde_json::json!({"check": check});
+    let found = client.ask("POST", "/api/v1/reload", Some(&body))?;
+    output.one(&found, &told(&found))
+}
+
+fn told(reload: &Value) -> String {
+    let list = |name: &str| reload[name].as_array().cloned().unwrap_or_default();
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let check = reload["check"].as_bool().unwrap_or_default();
+    let change = |changed: &Value| {
+        let side = |name: &str| changed[name].as_str().unwrap_or("(none)").to_owned();
+        format!("  {}: {} -> {}", word(&changed["key"]), side("before"), side("after"))
+    };
+    let mut lines = Vec::new();
+    let changed = list("changed");
+    lines.push(match (changed.is_empty(), check) {
+        (true, _) => "nothing changes".to_owned(),
+        (false, true) => "would change:".to_owned(),
+        (false, false) => "changed:".to_owned(),
+    });
+    lines.extend(changed.iter().map(change));
+    let waits = list("needs_restart");
+    if !waits.is_empty() {
+        lines.push("needs a restart:".to_owned());
+        lines.extend(waits.iter().map(change));
+    }
+    for hidden in list("not_in_force") {
+        let name = word(&hidden["name"]);
+        let missing = hidden["missing"].as_array().into_iter().flatten().map(word);
+        let missing = missing.collect::<Vec<_>>().join(", ");
+        lines.push(format!(
+            "in the file, not in force: {name} {missing}: `weir settings clear {name}` lets the file decide"
+        ));
+    }
+    lines.extend(list("ends").iter().map(|end| format!("! {}", word(end))));
+    lines.extend(list("warnings").iter().map(|warning| format!("warning: {}", word(warning))));
+    lines.join("\n")
 }
 
 fn path(name: &str) -> String {

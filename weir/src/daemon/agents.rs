@@ -15,7 +15,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use crossbeam_channel::Sender;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::{info, warn};
 use weir_agent::controller::{Common, Policy, Situation};
@@ -61,6 +60,8 @@ pub(crate) struct Parts {
     pub(crate) mitigator: MitigatorConfig,
     pub(crate) control: Sender<Control>,
     pub(crate) stopping: watch::Receiver<bool>,
+    /// Connections at the same time.
+    pub(crate) places: usize,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -85,7 +86,7 @@ pub(crate) fn spawn(
         .build()
         .context("agents runtime")?;
     let listener = runtime
-        .block_on(TcpListener::bind(config.listen))
+        .block_on(async { weir_api::server::listen(config.listen) })
         .with_context(|| format!("agents.listen {}", config.listen))?;
     let address = listener.local_addr().context("agents socket")?;
     // Nobody else says so: it cannot be set already.
@@ -94,7 +95,11 @@ pub(crate) fn spawn(
     let (common, policy) = (config.common(), config.policy());
     let thread = spawn_thread("agents", failed, move || {
         runtime.block_on(async move {
-            let serving = tokio::spawn(server.clone().serve(listener, parts.stopping.clone()));
+            let serving = tokio::spawn(server.clone().serve_at_most(
+                parts.places,
+                listener,
+                parts.stopping.clone(),
+            ));
             keep(&server, parts, &common, policy).await;
             // It watches the same word.
             let _ = serving.await;

@@ -23,6 +23,8 @@ use weir_model::{
     Slice,
 };
 
+use crate::core::Tuning;
+
 /// Slices that may wait for the core, per shard: three seconds.
 pub(crate) const SLICES_MAX: usize = 30;
 
@@ -54,6 +56,8 @@ pub(crate) enum Control {
     Inventory(Arc<Inventory>),
     /// The ladder has changed.
     Ladder(Vec<RungConfig>),
+    /// The configuration file was read again.
+    Tuned(Box<Tuning>),
     /// Someone asks for a host's baselines.
     Baselines { host: IpAddr, reply: oneshot::Sender<Option<HostBaselines>> },
     /// Someone asks what a command would change.

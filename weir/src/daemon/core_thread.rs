@@ -27,7 +27,7 @@ use super::notify::{News, Notify};
 use super::recorder::Recorder;
 use super::store_thread::Work;
 use super::{metrics, now};
-use crate::core::Input;
+use crate::core::{Input, Tuning};
 use crate::{Core, Turn, logging};
 
 /// How long after a slot's end the core waits for the slowest shard.
@@ -247,6 +247,10 @@ impl CoreThread {
             Control::Ladder(ladder) => {
                 self.core.set_ladder(ladder.clone());
                 self.record(state.judged, || Input::Ladder(ladder));
+            }
+            Control::Tuned(tuning) => {
+                self.core.tune(Tuning::clone(&tuning));
+                self.record(state.judged, || Input::Tuned(tuning));
             }
             Control::Baselines { host, reply } => {
                 // The asker may have hung up.

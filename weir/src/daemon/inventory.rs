@@ -2,41 +2,72 @@
 //! what panels say. What is declared goes before what a panel says of the same port.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use crossbeam_channel::Sender;
 use serde_json::Value;
 use tracing::{info, warn};
-use weir_collector::socket::SharedInventory;
-use weir_config::{Config, Settings};
+use weir_api::Metrics;
+use weir_api::settings::Reload;
+use weir_collector::socket::{SharedExporters, SharedInventory};
+use weir_config::{Config, Protect, Settings};
 use weir_mitigator::RungConfig;
-use weir_model::Inventory;
+use weir_model::{Inventory, Snapshot};
 use weir_panel::runner::Update;
 use weir_store::notes::Setting;
 
 use super::channels::Control;
 use super::notify::Notify;
 use super::now;
+use crate::logging::Level;
 
 /// How long the core may take to accept a new inventory before the log says so.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Makes inventories, and hands each new one to the core and the receive threads.
 #[derive(Debug)]
 pub(crate) struct Desk {
-    file: Config,
-    control: Sender<Control>,
+    pub(super) control: Sender<Control>,
     shared: Arc<SharedInventory>,
-    notify: Notify,
-    state: Mutex<State>,
+    pub(super) exporters: Arc<SharedExporters>,
+    pub(super) notify: Notify,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
+    /// The file that is read again on request.
+    pub(super) path: Option<PathBuf>,
+    pub(super) level: Level,
+    pub(super) state: Mutex<State>,
+}
+
+/// What the desk is given.
+pub(crate) struct Parts {
+    pub(crate) control: Sender<Control>,
+    pub(crate) shared: Arc<SharedInventory>,
+    pub(crate) exporters: Arc<SharedExporters>,
+    pub(crate) notify: Notify,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
+    pub(crate) path: Option<PathBuf>,
+    pub(crate) level: Level,
 }
 
 #[derive(Debug)]
-struct State {
-    settings: Settings,
+pub(super) struct State {
+    /// What the file says, as far as it is in force.
+    pub(super) file: Config,
+    pub(super) settings: Settings,
     panels: Update,
     in_force: Arc<Inventory>,
+}
+
+impl State {
+    /// What is protected when the file says so, with settings and panels.
+    pub(super) fn merged(&self, protect: &Protect) -> Inventory {
+        merge(&self.settings.inventory(protect, now()), &self.panels)
+    }
 }
 
 /// What operators set in earlier runs. A value that no longer fits is left out, with a warning: weir starts.
@@ -58,12 +89,13 @@ impl Desk {
         file: &Config,
         settings: Settings,
         in_force: Arc<Inventory>,
-        control: Sender<Control>,
-        shared: Arc<SharedInventory>,
-        notify: Notify,
+        parts: Parts,
     ) -> Self {
-        let state = State { settings, panels: Update::default(), in_force };
-        Self { file: file.clone(), control, shared, notify, state: Mutex::new(state) }
+        let file = file.clone();
+        let state = State { file, settings, panels: Update::default(), in_force };
+        let Parts { control, shared, exporters, notify, metrics, snapshot, path, level } = parts;
+        let state = Mutex::new(state);
+        Self { control, shared, exporters, notify, metrics, snapshot, path, level, state }
     }
 
     /// Panels said something.
@@ -76,19 +108,20 @@ impl Desk {
         self.change(|_| {});
     }
 
-    /// `None` lets the file decide.
-    fn ladder(&self, set: Option<&Vec<RungConfig>>) {
-        let ladder = set.unwrap_or(&self.file.mitigator.ladder).clone();
+    pub(super) fn ladder(&self, ladder: &[RungConfig]) {
         info!(steps = ladder.len(), "the ladder has changed");
-        if self.control.send_timeout(Control::Ladder(ladder), PATIENCE).is_err() {
-            warn!("the core does not take the ladder");
-        }
+        self.send(Control::Ladder(ladder.to_vec()), "ladder");
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut state);
-        let made = merge(&state.settings.inventory(&self.file.protect, now()), &state.panels);
+        self.renew(&mut state);
+    }
+
+    /// Puts in force what is protected now, if that is something else than before.
+    pub(super) fn renew(&self, state: &mut State) {
+        let made = state.merged(&state.file.protect);
         if made == *state.in_force {
             return;
         }
@@ -103,9 +136,7 @@ impl Desk {
         let made = Arc::new(made);
         state.in_force = Arc::clone(&made);
         self.shared.set(Arc::clone(&made));
-        if self.control.send_timeout(Control::Inventory(made), PATIENCE).is_err() {
-            warn!("the core does not take the inventory");
-        }
+        self.send(Control::Inventory(made), "inventory");
     }
 }
 
@@ -116,13 +147,13 @@ impl weir_api::settings::Desk for Desk {
 
     fn check(&self, name: &str, value: Option<&Value>) -> Result<Vec<String>, String> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let present = state.settings.clone();
+        let (present, file) = (state.settings.clone(), state.file.clone());
         drop(state);
         let mut trial = present.clone();
         trial.take(name, value)?;
-        let warnings = trial.check(&self.file)?;
+        let warnings = trial.check(&file)?;
         // What was wrong before is not this change's doing.
-        let known = present.check(&self.file).unwrap_or_default();
+        let known = present.check(&file).unwrap_or_default();
         let new = warnings.iter().filter(|warning| !known.contains(warning));
         Ok(new.map(ToString::to_string).collect())
     }
@@ -140,7 +171,17 @@ impl weir_api::settings::Desk for Desk {
     }
 
     fn of_file(&self, name: &str) -> Value {
-        Settings::of_file(name, &self.file)
+        Settings::of_file(name, &self.state.lock().unwrap_or_else(PoisonError::into_inner).file)
+    }
+
+    fn hidden(&self, name: &str) -> Vec<String> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let hidden = state.settings.hides(&state.file).into_iter().find(|h| h.name == name);
+        hidden.map(|hidden| hidden.missing).unwrap_or_default()
+    }
+
+    fn reload(&self, check: bool) -> Result<Reload, String> {
+        Self::reload(self, check)
     }
 
     fn apply(&self, name: &str, value: Option<&Value>) {
@@ -152,7 +193,10 @@ impl weir_api::settings::Desk for Desk {
             // Under the lock, so that of two changes the later one holds.
             match name {
                 "channels" => self.notify.channels(state.settings.channels.clone()),
-                "ladder" => self.ladder(state.settings.ladder.as_ref()),
+                "ladder" => {
+                    let own = state.settings.ladder.as_ref();
+                    self.ladder(own.unwrap_or(&state.file.mitigator.ladder));
+                }
                 _ => {}
             }
         });
@@ -160,7 +204,7 @@ impl weir_api::settings::Desk for Desk {
 
     fn in_force(&self) -> Result<String, String> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let config = state.settings.in_force(&self.file, now());
+        let config = state.settings.in_force(&state.file, now());
         drop(state);
         weir_config::dump(&config).map_err(|error| error.to_string())
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use weir_api::Metrics;
 use weir_collector::{Counters, DecodeErrorKind};
 use weir_model::{
-    Family, IncidentState, Mode, PeerState, RpkiState, Rung, SamplingSource, Snapshot,
+    Family, IncidentState, Millis, Mode, PeerState, RpkiState, Rung, SamplingSource, Snapshot,
 };
 
 const STATES: [PeerState; 6] = [
@@ -110,6 +110,39 @@ fn clamped(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
+/// Counters that are known beforehand begin at 0: the first event of a kind is a rise, not a new series.
+pub(crate) fn begin(metrics: &Metrics, started: Millis) {
+    // weir does not start with a file that cannot be used.
+    let none: [&str; 0] = [];
+    metrics.reload_success.with_label_values(&none).set(1);
+    metrics.reload_at.with_label_values(&none).set(seconds(started));
+    for action in weir_mitigator::notify::ACTIONS {
+        let _ = metrics.decisions.with_label_values(&[action]);
+    }
+    for family in Family::ALL {
+        let _ = metrics.incidents_opened.with_label_values(&[family.id()]);
+    }
+    let _ = metrics.notify_requests.with_label_values(&["*", "dropped"]);
+}
+
+/// Takes the series of an exporter away that is no longer listed: nobody is to be woken for its silence.
+pub(crate) fn forget_exporter(metrics: &Metrics, name: &str) {
+    let counters = [
+        &metrics.datagrams,
+        &metrics.records,
+        &metrics.lost,
+        &metrics.unknown_templates,
+        &metrics.decode_errors,
+    ];
+    // A series that was never made is gone already.
+    for family in counters {
+        let _ = family.remove_label_values(&[name]);
+    }
+    for family in [&metrics.sampling, &metrics.sampling_unknown] {
+        let _ = family.remove_label_values(&[name]);
+    }
+}
+
 #[expect(clippy::cast_precision_loss, reason = "a gauge of seconds")]
 fn exporters(metrics: &Metrics, snapshot: &Snapshot) {
     for exporter in &snapshot.exporters {
@@ -165,6 +198,11 @@ fn peers(metrics: &Metrics, snapshot: &Snapshot) {
             metrics.peer_rpki_lapsed.with_label_values(&label).set(lapsed);
         }
     }
+}
+
+/// Seconds since 1970.
+pub(crate) fn seconds(at: Millis) -> i64 {
+    i64::try_from(at.0 / 1000).unwrap_or(i64::MAX)
 }
 
 fn count(n: usize) -> i64 {

@@ -22,9 +22,11 @@ mod bgp;
 mod channels;
 mod clock;
 mod core_thread;
+mod descriptors;
 mod heard;
 mod history;
 mod inventory;
+mod limited;
 mod marker;
 mod metrics;
 mod notify;
@@ -33,6 +35,7 @@ mod panel_desk;
 mod panels;
 mod probes;
 mod recorder;
+mod reload;
 mod store_thread;
 mod sums;
 mod totals;
@@ -54,7 +57,7 @@ use weir_api::{Facts, Metrics, Records};
 use weir_bgp::config::OnStop;
 use weir_bgp::guard::Admitted;
 use weir_bgp::speaker::Stop;
-use weir_collector::socket::SharedInventory;
+use weir_collector::socket::{SharedExporters, SharedInventory};
 use weir_collector::{Registry, socket};
 use weir_config::Config;
 use weir_model::{Millis, Snapshot};
@@ -63,6 +66,7 @@ use weir_store::{Health, Opened, Store, StoreError};
 
 use crate::Core;
 use crate::core::Input;
+use crate::logging::Level;
 use channels::{CONTROL_MAX, Control, SliceQueue};
 use core_thread::CoreThread;
 
@@ -74,6 +78,10 @@ pub(crate) use recorder::Line;
 pub struct Options {
     /// Write every input of the core to this file, for `weir replay`.
     pub record: Option<PathBuf>,
+    /// The file the configuration comes from, to be read again on request; without it none is.
+    pub file: Option<PathBuf>,
+    /// How much is logged.
+    pub level: Level,
 }
 
 /// A running appliance.
@@ -89,6 +97,7 @@ pub struct Daemon {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// Names the thread that ended although nobody asked it to.
     pub failed: Receiver<String>,
+    desk: Arc<inventory::Desk>,
     panels: Option<panels::Panels>,
     owners: Option<owners::Owners>,
     on_stop: OnStop,
@@ -116,6 +125,7 @@ impl Daemon {
     /// When the store cannot be opened or an address cannot be bound; then nothing runs.
     pub fn start(config: &Config, options: &Options) -> anyhow::Result<Self> {
         let started = now();
+        let shares = descriptors::shares(config);
         let opened = open_store(&config.store.path, started)?;
         let mut store = opened.store;
         let mut aside = opened.set_aside;
@@ -124,6 +134,7 @@ impl Daemon {
         }
         let mut files = marker::Files::open(config);
         let settings = inventory::kept(config, &readable("settings", store.settings(), &mut aside));
+        reload::warn_of_hidden(&settings, config);
         let (file, mut config) = (config, config.clone());
         settings.stand_in(&mut config);
         let config = &config;
@@ -158,12 +169,17 @@ impl Daemon {
         let templates = Arc::new(learned.templates);
         for receiver in &mut sockets {
             receiver.restore(&templates);
+            if receiver.is_early() {
+                let address = receiver.local_addr();
+                warn!(%address, "this machine has no such address yet; flows are awaited there");
+            }
         }
         let flow_addresses: Vec<SocketAddr> =
             sockets.iter().map(socket::Receiver::local_addr).collect();
         let shards = sockets.len();
 
         let metrics = Arc::new(Metrics::new());
+        metrics::begin(&metrics, started);
         metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
         let snapshot = Arc::new(ArcSwap::from_pointee(core.snapshot(started)));
         let ready = Arc::new(AtomicBool::new(false));
@@ -210,13 +226,21 @@ impl Daemon {
             },
             &failed_tx,
         )?;
+        let exporters = Arc::new(SharedExporters::new(config.collector.exporters.clone().into()));
         let inventory_desk = Arc::new(inventory::Desk::new(
             file,
             settings,
             in_force,
-            control.clone(),
-            Arc::clone(&inventory),
-            tell.clone(),
+            inventory::Parts {
+                control: control.clone(),
+                shared: Arc::clone(&inventory),
+                exporters: Arc::clone(&exporters),
+                notify: tell.clone(),
+                metrics: Arc::clone(&metrics),
+                snapshot: Arc::clone(&snapshot),
+                path: options.file.clone(),
+                level: options.level.clone(),
+            },
         ));
         let (peers_desk, orders) = config.bgp.as_ref().map(weir_bgp::speaker::desk).unzip();
         let orders = orders.unwrap_or_default();
@@ -224,6 +248,7 @@ impl Daemon {
             &config.api,
             &config.store.path,
             web::Parts {
+                places: shares.web,
                 snapshot: Arc::clone(&snapshot),
                 metrics: Arc::clone(&metrics),
                 ready: Arc::clone(&ready),
@@ -285,12 +310,14 @@ impl Daemon {
                 mitigator: config.mitigator.clone(),
                 control: control.clone(),
                 stopping: agents_stopping,
+                places: shares.agents,
                 metrics: Arc::clone(&metrics),
             },
             &failed_tx,
         )?;
         for receiver in &mut sockets {
             receiver.follow(&inventory);
+            receiver.heed(&exporters);
         }
         let receivers = start_receivers(sockets, &queue, &control, &stop_receiving, &failed_tx)?;
         let panels = panels::spawn(config, &inventory_desk, &metrics, &failed_tx)?;
@@ -299,6 +326,7 @@ impl Daemon {
             panels.as_ref(),
             &snapshot,
             learned.shares,
+            shares.owners,
             stop_web.subscribe(),
             &failed_tx,
         )?;
@@ -319,6 +347,7 @@ impl Daemon {
             agents_address: agents.as_ref().map(|a| a.address),
             snapshot,
             failed,
+            desk: inventory_desk,
             panels,
             owners,
             on_stop: config.bgp.as_ref().map(|bgp| bgp.on_stop).unwrap_or_default(),
@@ -347,6 +376,12 @@ impl Daemon {
     /// The owners' listener, as bound; `None` when it is not configured.
     pub fn owners_address(&self) -> Option<SocketAddr> {
         self.owners.as_ref().map(|owners| owners.address)
+    }
+
+    /// Reads the configuration file again and puts in force what can change while weir runs. What came of it
+    /// stands in the log.
+    pub fn reload(&self) {
+        let _ = self.desk.reload(false);
     }
 
     /// Stops in order: commands, receivers, core, BGP, store. Waits for each.

@@ -53,6 +53,8 @@ pub(crate) enum Notice {
     Decisions(Vec<News>),
     /// Other channels are set beside the configuration file's.
     Channels(Vec<WebhookConfig>),
+    /// The configuration file names others.
+    Own(Vec<WebhookConfig>),
     /// Look at the desired state.
     Nudge,
     Log(oneshot::Sender<Deliveries>),
@@ -71,7 +73,7 @@ pub(crate) enum Notice {
 pub(crate) struct Notify {
     out: Sender<Notice>,
     /// Whether the configuration file names webhooks.
-    hooks: bool,
+    hooks: Arc<AtomicBool>,
     /// Whether an operator has set channels.
     channels: Arc<AtomicBool>,
     metrics: Arc<Metrics>,
@@ -80,7 +82,7 @@ pub(crate) struct Notify {
 impl Notify {
     /// Whether anybody wants to hear of decisions.
     pub(crate) fn has_hooks(&self) -> bool {
-        self.hooks || self.channels.load(Ordering::Relaxed)
+        self.hooks.load(Ordering::Relaxed) || self.channels.load(Ordering::Relaxed)
     }
 
     /// Puts other channels in force beside the configuration file's.
@@ -88,6 +90,14 @@ impl Notify {
         self.channels.store(!channels.is_empty(), Ordering::Relaxed);
         if self.out.send_timeout(Notice::Channels(channels), FAREWELL).is_err() {
             warn!("who tells others does not take the channels; a restart does");
+        }
+    }
+
+    /// Puts other webhooks of the configuration file in force, keys and all.
+    pub(crate) fn own(&self, hooks: Vec<WebhookConfig>) {
+        self.hooks.store(!hooks.is_empty(), Ordering::Relaxed);
+        if self.out.send_timeout(Notice::Own(hooks), FAREWELL).is_err() {
+            warn!("who tells others does not take the webhooks; a restart does");
         }
     }
 
@@ -114,7 +124,7 @@ impl Notify {
 }
 
 /// Reads the keys that stand in files.
-fn with_secrets(config: &Config) -> anyhow::Result<Config> {
+pub(crate) fn with_secrets(config: &Config) -> anyhow::Result<Config> {
     let mut config = config.clone();
     let hooks = config.webhooks.iter_mut().map(|h| (&h.name, &mut h.secret, &h.secret_file));
     let services = config.scrubbers.iter_mut().map(|s| (&s.name, &mut s.secret, &s.secret_file));
@@ -209,6 +219,8 @@ fn send_all(client: &HttpSender, requests: &Receiver<Request>, answered: &Sender
 struct Thread {
     /// The configuration file's.
     own: Vec<WebhookConfig>,
+    /// Those set beside them.
+    set: Vec<WebhookConfig>,
     outbox: Outbox,
     scrubbers: Scrubbers,
     /// Names of the scrubbing services: all other receivers are webhooks.
@@ -241,7 +253,7 @@ pub(crate) fn spawn(
     let (out, notices) = bounded(WAITING_MAX);
     let notify = Notify {
         out,
-        hooks: !config.webhooks.is_empty(),
+        hooks: Arc::new(AtomicBool::new(!config.webhooks.is_empty())),
         channels: Arc::new(AtomicBool::new(!channels.is_empty())),
         metrics: Arc::clone(&parts.metrics),
     };
@@ -250,6 +262,7 @@ pub(crate) fn spawn(
     scrubbers.resume(parts.diverted.iter().filter(is_scrub), now());
     let mut thread = Thread {
         own: config.webhooks,
+        set: channels.to_vec(),
         outbox: Outbox::default(),
         scrubbers,
         services,
@@ -259,7 +272,7 @@ pub(crate) fn spawn(
         control: parts.control,
         metrics: parts.metrics,
     };
-    thread.channels(channels.to_vec())?;
+    thread.receivers()?;
     let thread = spawn_thread("notify", failed, move || thread.run())?;
     Ok((notify, thread))
 }
@@ -293,14 +306,19 @@ impl Thread {
         due.for_each(|request| self.senders.send(request));
     }
 
-    /// Tells these beside the configuration file's from now on.
-    fn channels(&mut self, channels: Vec<WebhookConfig>) -> anyhow::Result<()> {
-        let hooks: Vec<WebhookConfig> = self.own.iter().cloned().chain(channels).collect();
+    /// Tells the configuration file's and those set beside them from now on.
+    fn receivers(&mut self) -> anyhow::Result<()> {
+        let hooks: Vec<WebhookConfig> = self.own.iter().chain(&self.set).cloned().collect();
         let names = hooks.iter().map(|hook| &hook.name).chain(&self.services);
         for gone in self.senders.queues.keys().filter(|known| !names.clone().any(|n| n == *known)) {
             for outcome in ["taken", "failed"] {
                 // Names come and go; what is counted of one that is gone would stay for ever.
                 let _ = self.metrics.notify_requests.remove_label_values(&[gone, outcome]);
+            }
+        }
+        for name in names.clone() {
+            for outcome in ["taken", "failed"] {
+                let _ = self.metrics.notify_requests.with_label_values(&[name.as_str(), outcome]);
             }
         }
         self.senders.follow(names.map(String::as_str))?;
@@ -322,9 +340,12 @@ impl Thread {
                 }
             }
             Notice::Channels(channels) => {
-                if let Err(error) = self.channels(channels) {
-                    error!(%error, "no thread for a channel");
-                }
+                self.set = channels;
+                self.renew();
+            }
+            Notice::Own(hooks) => {
+                self.own = hooks;
+                self.renew();
             }
             Notice::Test { hook, reply } => {
                 let id = self.outbox.test(&hook, now());
@@ -335,6 +356,12 @@ impl Thread {
                 let _ = reply.send(self.log());
             }
             Notice::Nudge | Notice::Stop { .. } => {}
+        }
+    }
+
+    fn renew(&mut self) {
+        if let Err(error) = self.receivers() {
+            error!(%error, "no thread for a channel");
         }
     }
 

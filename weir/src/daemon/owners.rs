@@ -21,6 +21,7 @@ use axum::body::Bytes;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
+use axum::serve::ListenerExt as _;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use tokio::sync::watch;
 use tracing::{error, warn};
@@ -31,6 +32,7 @@ use weir_panel::owner::{Answer, Ask, Door, Effect, Links, Mail, Portal, World, h
 use weir_panel::parse;
 use weir_panel::runner::{Command, Update};
 
+use super::limited::Limited;
 use super::panels::Panels;
 use super::store_thread::Shares;
 use super::{now, spawn as spawn_thread};
@@ -60,6 +62,7 @@ pub(crate) fn spawn(
     panels: Option<&Panels>,
     snapshot: &Arc<ArcSwap<Snapshot>>,
     shares: Shares,
+    places: usize,
     mut stopping: watch::Receiver<bool>,
     failed: &Sender<String>,
 ) -> anyhow::Result<Option<Owners>> {
@@ -90,7 +93,7 @@ pub(crate) fn spawn(
         .build()
         .context("owners runtime")?;
     let listener = runtime
-        .block_on(tokio::net::TcpListener::bind(owners.listen))
+        .block_on(async { weir_api::server::listen(owners.listen) })
         .with_context(|| format!("owners.listen {}", owners.listen))?;
     let address = listener.local_addr().context("owners socket")?;
     let mailer = Mailer::new(config, &shared.portal)?;
@@ -102,6 +105,8 @@ pub(crate) fn spawn(
             .layer(DefaultBodyLimit::max(hook::BODY_MAX))
             .with_state(shared);
         runtime.block_on(async move {
+            // Nothing is done to a connection but that axum then knows where it is from.
+            let listener = Limited::new(listener, places).tap_io(|_| {});
             let service = router.into_make_service_with_connect_info::<SocketAddr>();
             tokio::select! {
                 outcome = axum::serve(listener, service) => {

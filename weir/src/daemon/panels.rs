@@ -67,6 +67,11 @@ pub(crate) fn spawn(
     for panel in &config.panels {
         panel.read_key().map_err(|why| anyhow!("panel {:?}: {why}", panel.name))?;
     }
+    for panel in &config.panels {
+        let name = [panel.name.as_str()];
+        metrics.panel_up.with_label_values(&name).set(0);
+        let _ = metrics.panel_requests.with_label_values(&name);
+    }
     let in_memory = config.store.path.as_os_str() == ":memory:";
     let setup = Setup {
         config: config.panel_section(),

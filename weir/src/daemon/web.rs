@@ -36,6 +36,8 @@ const ROOM: std::time::Duration = std::time::Duration::from_millis(5);
 
 /// What the API is given.
 pub(crate) struct Parts {
+    /// Connections over TCP at the same time.
+    pub(crate) places: usize,
     pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) ready: Arc<AtomicBool>,
@@ -72,7 +74,7 @@ pub(crate) fn spawn(
         .build()
         .context("web runtime")?;
     let kept = store.as_os_str() != ":memory:";
-    let listeners = runtime.block_on(listen(config, store, kept))?;
+    let listeners = runtime.block_on(listen(config, store, kept, parts.places))?;
     let address = listeners.tcp.local_addr().context("api socket")?;
     let (commands, requests) = mpsc::channel(COMMANDS_WAITING);
     let (hosts, questions) = mpsc::channel(QUESTIONS_WAITING);
@@ -119,7 +121,12 @@ pub(crate) fn spawn(
     Ok(Web { address, thread })
 }
 
-async fn listen(config: &Config, store: &Path, kept: bool) -> anyhow::Result<Listeners> {
+async fn listen(
+    config: &Config,
+    store: &Path,
+    kept: bool,
+    places: usize,
+) -> anyhow::Result<Listeners> {
     let tcp = weir_api::bind(config.listen).await?;
     let tls = if config.uses_tls() {
         let folder = store.parent().filter(|_| kept).context("api.tls needs a store on disk")?;
@@ -144,7 +151,7 @@ async fn listen(config: &Config, store: &Path, kept: bool) -> anyhow::Result<Lis
         }
         None => None,
     };
-    Ok(Listeners { tcp, tls, local })
+    Ok(Listeners { tcp, tls, local, places })
 }
 
 /// Ends exclusions whose time is over.

@@ -1,0 +1,427 @@
+//! What another file changes in a running weir: what is put in force at once, and what waits for a restart.
+//!
+//! [`take`] says what can change while weir runs; everything else is compared with it. A setting that is
+//! not named there needs a restart, so that none is ever said to be in force and is not.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use toml::Value;
+
+use crate::{Config, ConfigError, Fault, Settings, check};
+
+/// Longest value that is shown of a difference, characters.
+const SHOWN_MAX: usize = 120;
+
+/// A setting that two configurations have otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Its key, as it is written in errors: `bgp.peer "edge1".hold_time_secs`.
+    pub key: String,
+    /// What it was; none when it was not there.
+    pub before: Option<String>,
+    /// What it is; none when it is gone.
+    pub after: Option<String>,
+}
+
+/// What comes of another file.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What is in force afterwards, run-time settings aside.
+    pub config: Config,
+    /// What is put in force at once.
+    pub live: Vec<Difference>,
+    /// What a restart would put in force.
+    pub restart: Vec<Difference>,
+}
+
+/// Compares what runs with a file that was read and checked.
+///
+/// # Errors
+/// [`ConfigError::Faults`] when what can change and what cannot do not go together: only a restart helps.
+pub fn plan(running: &Config, file: &Config) -> Result<Plan, ConfigError> {
+    let config = take(running, file);
+    check::check(&config).map_err(|errors| {
+        let without = |what: String| format!("without a restart: {what}");
+        ConfigError::faults(
+            errors.into_iter().map(|e| Fault { place: None, what: without(e) }).collect(),
+        )
+    })?;
+    let live = differences(running, &config)?;
+    let restart = differences(&config, file)?;
+    Ok(Plan { config, live, restart })
+}
+
+/// Keys of what [`take`] takes, with everything below them, and what of it stays.
+const LIVE: [&str; 6] =
+    ["collector.exporters", "detector", "guard", "log.level", "mitigator", "protect"];
+const NOT_LIVE: [&str; 2] = ["detector.quarantine_secs", "mitigator.scrubber"];
+
+/// Whether a setting is put in force by a reload, by its dotted key.
+pub fn is_live(key: &str) -> bool {
+    let below = |all: &[&str]| {
+        all.iter()
+            .any(|part| key.strip_prefix(part).is_some_and(|r| r.is_empty() || r.starts_with('.')))
+    };
+    below(&LIVE) && !below(&NOT_LIVE)
+}
+
+/// What runs, with everything of the file that can change while it runs.
+fn take(running: &Config, file: &Config) -> Config {
+    let mut next = running.clone();
+    next.log.level.clone_from(&file.log.level);
+    next.protect = file.protect.clone();
+    next.collector.exporters.clone_from(&file.collector.exporters);
+    next.detector = weir_detector::Config {
+        // Every watched host has room for so many seconds.
+        quarantine_secs: running.detector.quarantine_secs,
+        ..file.detector.clone()
+    };
+    next.mitigator = weir_mitigator::Config {
+        // What is diverted is known by its service.
+        scrubbers: running.mitigator.scrubbers.clone(),
+        ..file.mitigator.clone()
+    };
+    next.guard = file.guard.clone();
+    next
+}
+
+/// A setting that stands in for the file's, which therefore is not in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hidden {
+    /// The setting's name, as for `weir settings`.
+    pub name: &'static str,
+    /// What the file has and weir does not: prefixes, groups or steps.
+    pub missing: Vec<String>,
+}
+
+impl Settings {
+    /// What of the file is not in force because a setting stands in for it.
+    pub fn hides(&self, file: &Config) -> Vec<Hidden> {
+        let mut all = Vec::new();
+        if let Some(set) = &self.prefixes {
+            let set: Vec<_> = set.iter().collect();
+            let missing = file.protect.prefixes.iter().filter(|net| !set.contains(net));
+            all.push(Hidden {
+                name: "prefixes",
+                missing: missing.map(|net| net.to_string()).collect(),
+            });
+        }
+        if let Some(set) = &self.groups {
+            let missing = file.protect.groups.iter().filter(|group| !set.contains(group));
+            all.push(Hidden { name: "groups", missing: missing.map(|g| g.name.clone()).collect() });
+        }
+        if let Some(set) = &self.ladder {
+            let missing = file.mitigator.ladder.iter().filter(|step| !set.contains(step));
+            all.push(Hidden {
+                name: "ladder",
+                missing: missing.map(|s| s.rung.to_string()).collect(),
+            });
+        }
+        all.retain(|hidden| !hidden.missing.is_empty());
+        all
+    }
+}
+
+/// Every setting in which two configurations differ, by key. Of credentials only that they differ.
+///
+/// # Errors
+/// [`ConfigError::Dump`] when a value has no TOML form.
+pub fn differences(before: &Config, after: &Config) -> Result<Vec<Difference>, ConfigError> {
+    let table = |config| toml::Table::try_from(config).map(Value::Table).map_err(ConfigError::Dump);
+    let mut found = Vec::new();
+    compare("", Some(&table(before)?), Some(&table(after)?), &mut found);
+    let (old, new) = (credentials(before), credentials(after));
+    for (key, secret) in &new {
+        let hidden = || Some("(hidden)".to_owned());
+        let known = found.iter().any(|d| d.key == *key || key.starts_with(&format!("{}.", d.key)));
+        match old.get(key) {
+            Some(known) if known == secret => {}
+            _ if known => {}
+            other => found.push(Difference {
+                key: key.clone(),
+                before: other.and_then(|_| hidden()),
+                after: hidden(),
+            }),
+        }
+    }
+    found.sort_by(|a, b| a.key.cmp(&b.key));
+    Ok(found)
+}
+
+/// What a dump leaves out.
+fn credentials(config: &Config) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    for peer in config.peers() {
+        if let Some(key) = &peer.password {
+            all.insert(format!("bgp.peer \"{}\".password", peer.name), key.expose().to_owned());
+        }
+    }
+    let hooks = config.mitigator.webhooks.iter();
+    let hooks = hooks.map(|h| ("webhook", &h.name, &h.url, &h.secret, &h.headers));
+    let services = config.mitigator.scrubbers.iter();
+    let services = services.map(|s| ("scrubber", &s.name, &s.url, &s.secret, &s.headers));
+    for (kind, name, url, secret, headers) in hooks.chain(services) {
+        let at = format!("mitigator.{kind} \"{name}\"");
+        all.insert(format!("{at}.url"), url.clone());
+        all.insert(format!("{at}.headers"), format!("{headers:?}"));
+        all.insert(format!("{at}.secret"), format!("{:?}", secret.as_ref().map(|s| s.expose())));
+    }
+    for panel in &config.panels {
+        for (name, secret) in [
+            ("key", &panel.key),
+            ("hook_token", &panel.hook_token),
+            ("embed_key", &panel.embed_key),
+        ] {
+            let key = format!("panel \"{}\".{name}", panel.name);
+            all.insert(key, format!("{:?}", secret.as_ref().map(|s| &s.0)));
+        }
+    }
+    all
+}
+
+fn compare(key: &str, before: Option<&Value>, after: Option<&Value>, found: &mut Vec<Difference>) {
+    if before == after {
+        return;
+    }
+    match (before, after) {
+        (Some(Value::Table(old)), Some(Value::Table(new))) => {
+            let keys = old.keys().chain(new.keys().filter(|key| !old.contains_key(*key)));
+            for part in keys {
+                let dot = if key.is_empty() { "" } else { "." };
+                compare(&format!("{key}{dot}{part}"), old.get(part), new.get(part), found);
+            }
+        }
+        _ => match (labelled(key, before), labelled(key, after)) {
+            (Some(old), Some(new)) if !old.is_empty() || !new.is_empty() => {
+                compare_lists(key, &old, &new, found);
+            }
+            _ => found.push(Difference {
+                key: key.to_owned(),
+                before: before.map(inline),
+                after: after.map(inline),
+            }),
+        },
+    }
+}
+
+fn compare_lists(
+    key: &str,
+    old: &[(String, &Value)],
+    new: &[(String, &Value)],
+    found: &mut Vec<Difference>,
+) {
+    let of =
+        |list: &[(String, &Value)], label: &str| list.iter().position(|(other, _)| other == label);
+    for (label, value) in old {
+        let other = of(new, label).map(|at| new[at].1);
+        compare(&format!("{key} \"{label}\""), Some(value), other, found);
+    }
+    for (label, value) in new.iter().filter(|(label, _)| of(old, label).is_none()) {
+        compare(&format!("{key} \"{label}\""), None, Some(value), found);
+    }
+    let common = |list: &[(String, &Value)], other: &[(String, &Value)]| -> Vec<String> {
+        let both = list.iter().filter(|(label, _)| of(other, label).is_some());
+        both.map(|(label, _)| label.clone()).collect()
+    };
+    let (before, after) = (common(old, new), common(new, old));
+    if before != after {
+        let text = |labels: Vec<String>| Some(shorten(labels.join(", ")));
+        found.push(Difference {
+            key: format!("{key} (order)"),
+            before: text(before),
+            after: text(after),
+        });
+    }
+}
+
+/// The tables of a list by what tells them apart; `None` when it is no list of tables.
+fn labelled<'a>(key: &str, value: Option<&'a Value>) -> Option<Vec<(String, &'a Value)>> {
+    let Some(value) = value else { return Some(Vec::new()) };
+    let list = value.as_array()?;
+    let mut all: Vec<(String, &Value)> = Vec::new();
+    for element in list {
+        let table = element.as_table()?;
+        let text = |key: &str| {
+            table.get(key).map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned))
+        };
+        let label = match (text("port"), text("address"), text("protocol")) {
+            // A declared service: names of servers repeat.
+            (Some(port), Some(address), Some(protocol)) => format!("{address} {protocol} {port}"),
+            // An exporter is known by its address: it may be given another name.
+            (None, Some(address), None) if key == "collector.exporters" => address,
+            _ => text("name").or_else(|| text("address")).or_else(|| text("rung"))?,
+        };
+        let twice = all.iter().filter(|(known, _)| *known == label).count();
+        let label = if twice == 0 { label } else { format!("{label} ({})", twice + 1) };
+        all.push((label, element));
+    }
+    Some(all)
+}
+
+/// A value on one line.
+fn inline(value: &Value) -> String {
+    fn write(value: &Value, text: &mut String) {
+        match value {
+            Value::Table(table) => {
+                text.push('{');
+                for (i, (key, value)) in table.iter().enumerate() {
+                    let _ = write!(text, "{}{key} = ", if i == 0 { "" } else { ", " });
+                    write(value, text);
+                }
+                text.push('}');
+            }
+            Value::Array(list) => {
+                text.push('[');
+                for (i, value) in list.iter().enumerate() {
+                    text.push_str(if i == 0 { "" } else { ", " });
+                    write(value, text);
+                }
+                text.push(']');
+            }
+            other => text.push_str(other.to_string().trim_end()),
+        }
+    }
+    let mut text = String::new();
+    write(value, &mut text);
+    shorten(text)
+}
+
+fn shorten(text: String) -> String {
+    match text.char_indices().nth(SHOWN_MAX) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const FILE: &str = "[protect]\nprefixes = [\"203.0.113.0/24\"]\n[[collector.exporters]]\n\
+        address = \"192.0.2.1/32\"\nname = \"edge1\"\n[[mitigator.webhook]]\nname = \"ops\"\n\
+        url = \"https://example.net/a\"\nsecret = \"one\"\n[bgp]\nlocal_as = 65010\n\
+        router_id = \"10.0.0.1\"\n[[bgp.peer]]\nname = \"edge\"\naddress = \"192.0.2.1\"\nremote_as = 65010\n";
+
+    fn config(text: &str) -> Config {
+        crate::parse(text).unwrap().0
+    }
+
+    /// Keys that are put in force, and keys that wait.
+    fn planned(from: &str, to: &str) -> (Vec<String>, Vec<String>) {
+        let found = plan(&config(FILE), &config(&FILE.replace(from, to))).unwrap();
+        let keys = |list: Vec<Difference>| list.into_iter().map(|d| d.key).collect();
+        (keys(found.live), keys(found.restart))
+    }
+
+    #[test]
+    fn what_can_change_is_told_from_what_cannot() {
+        let check = |from: &str, to: &str, live: &[&str], restart: &[&str]| {
+            let (now, later) = planned(from, to);
+            assert_eq!(
+                (now, later),
+                (
+                    live.iter().map(ToString::to_string).collect(),
+                    restart.iter().map(ToString::to_string).collect()
+                ),
+                "{to}"
+            );
+        };
+        check("x", "x", &[], &[]);
+        check("[\"203.0.113.0/24\"]", "[\"198.51.100.0/24\"]", &["protect.prefixes"], &[]);
+        let edge2 = "[[collector.exporters]]\naddress = \"192.0.2.2/32\"\n[[collector.exporters]]";
+        check("[[collector.exporters]]", edge2, &["collector.exporters \"192.0.2.2/32\""], &[]);
+        check(
+            "name = \"edge1\"",
+            "sampling = 5",
+            &[
+                "collector.exporters \"192.0.2.1/32\".name",
+                "collector.exporters \"192.0.2.1/32\".sampling",
+            ],
+            &[],
+        );
+        check("secret = \"one\"", "secret = \"two\"", &["mitigator.webhook \"ops\".secret"], &[]);
+        check("local_as = 65010\n", "local_as = 65020\n", &[], &["bgp.local_as"]);
+        check(
+            "[protect]\n",
+            "[store]\npath = \"/x\"\n[detector]\nmultiplier = 4.0\nquarantine_secs = 31\n\
+            [protect]\n",
+            &["detector.multiplier"],
+            &["detector.quarantine_secs", "store.path"],
+        );
+    }
+
+    /// Every number and switch of a configuration, changed by itself.
+    fn changed(prefix: &str, table: &toml::Table, found: &mut Vec<(String, toml::Table)>) {
+        for (key, value) in table {
+            let dot = if prefix.is_empty() { "" } else { "." };
+            let at = format!("{prefix}{dot}{key}");
+            let new = match value {
+                Value::Boolean(on) => Value::Boolean(!on),
+                Value::Integer(n) => Value::Integer(n + 1),
+                Value::Float(n) => Value::Float(n / 2.0 + 1.0),
+                Value::Table(inner) => {
+                    let mut below = Vec::new();
+                    changed(&at, inner, &mut below);
+                    for (at, inner) in below {
+                        let mut whole = table.clone();
+                        whole.insert(key.clone(), Value::Table(inner));
+                        found.push((at, whole));
+                    }
+                    continue;
+                }
+                _ => continue,
+            };
+            let mut whole = table.clone();
+            whole.insert(key.clone(), new);
+            found.push((at, whole));
+        }
+    }
+
+    #[test]
+    fn what_is_said_to_be_put_in_force_is() {
+        let running = config(FILE);
+        let table = toml::Table::try_from(&running).unwrap();
+        let mut all = Vec::new();
+        changed("", &table, &mut all);
+        assert!(all.len() > 90, "{}", all.len());
+        for (key, table) in all {
+            let Ok(file) = table.try_into::<Config>() else { continue };
+            let put = differences(&running, &take(&running, &file)).unwrap();
+            let expected = if is_live(&key) { vec![key.clone()] } else { Vec::new() };
+            let put: Vec<String> = put.into_iter().map(|d| d.key).collect();
+            let infinite = put.is_empty() && file_is(&running, &file);
+            assert!(put == expected || infinite, "{key}: {put:?}");
+        }
+    }
+
+    /// Half of infinity is infinity.
+    fn file_is(running: &Config, file: &Config) -> bool {
+        differences(running, file).unwrap().is_empty()
+    }
+
+    #[test]
+    fn credentials_are_never_shown_and_long_values_are_cut() {
+        let to = FILE.replace("secret = \"one\"", "secret = \"two\"");
+        let found = plan(&config(FILE), &config(&to)).unwrap();
+        assert!(!format!("{:?}", found.live).contains("two"), "{:?}", found.live);
+        let many: Vec<String> = (0..100).map(|n| format!("\"10.{n}.0.0/16\"")).collect();
+        let to = FILE.replace("[\"203.0.113.0/24\"]", &format!("[{}]", many.join(",")));
+        let found = plan(&config(FILE), &config(&to)).unwrap();
+        let after = found.live[0].after.clone().unwrap();
+        assert!(after.ends_with("...") && after.len() < 130, "{after}");
+    }
+
+    #[test]
+    fn what_the_file_has_and_weir_does_not_is_named() {
+        let mut settings = Settings::default();
+        assert_eq!(settings.hides(&config(FILE)), []);
+        settings.take("prefixes", Some(&json!(["203.0.113.0/24", "198.51.100.0/24"]))).unwrap();
+        assert_eq!(settings.hides(&config(FILE)), [], "more than the file has hides nothing");
+        settings.take("prefixes", Some(&json!(["198.51.100.0/24"]))).unwrap();
+        let hidden = settings.hides(&config(FILE));
+        assert_eq!(hidden, [Hidden { name: "prefixes", missing: vec!["203.0.113.0/24".into()] }]);
+    }
+}
