@@ -52,11 +52,11 @@ impl Desk {
                 for warning in &reload.warnings {
                     warn!(%warning, "configuration");
                 }
-                let changed = keys(&reload.changed);
-                info!(%changed, "the configuration file was read again");
                 if !reload.needs_restart.is_empty() {
                     warn!("needs a restart: {}", keys(&reload.needs_restart));
                 }
+                // Last: whoever waits for it finds all the rest said.
+                info!(changed = keys(&reload.changed), "the configuration file was read again");
             }
         }
         outcome
