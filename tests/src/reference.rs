@@ -82,7 +82,9 @@ struct Types(BTreeMap<(String, PathBuf, String), (String, Shape)>);
 pub fn reference(root: &Path) -> String {
     let types = Types::read(root);
     let (example, _) = weir_config::parse(EXAMPLE).expect("the example is good");
-    let example = toml::Table::try_from(&example).expect("it has a TOML form");
+    let mut example = toml::Table::try_from(&example).expect("it has a TOML form");
+    let defaults = toml::Table::try_from(Config::default()).expect("it has a TOML form");
+    overlay(&mut example, &defaults);
     let mut out = String::from(
         "# Configuration reference\n\nMade from the code by `WEIR_BLESS=1 cargo test -p weir-tests --test reference`; not \
          edited by hand. What the sections are for: [configuration.md](../configuration.md).\n\n\
@@ -148,10 +150,10 @@ impl Types {
         let mut found = named(krate);
         if found.is_empty() {
             // An import, as a rule of the model's.
-            found = ["model", "bgp", "panel", "mitigator"]
-                .iter()
-                .flat_map(|krate| named(krate))
-                .collect();
+            let mut crates = ["model", "bgp", "mitigator", "panel"].iter();
+            found = crates
+                .find_map(|krate| Some(named(krate)).filter(|all| !all.is_empty()))
+                .unwrap_or_default();
         }
         let own = found.iter().find(|key| key.1 == of.1 && module.is_none());
         let of_module = found.iter().find(|key| {
@@ -231,6 +233,18 @@ impl Types {
                     1,
                 ));
             }
+        }
+    }
+}
+
+/// Puts defaults in the place of what the example has, but for lists of tables: there one stands for all.
+fn overlay(example: &mut toml::Table, defaults: &toml::Table) {
+    for (key, default) in defaults {
+        match (example.get_mut(key), default) {
+            (Some(Value::Table(own)), Value::Table(default)) => overlay(own, default),
+            (Some(Value::Array(own)), _) if own.iter().any(Value::is_table) => {}
+            (Some(own), default) => own.clone_from(default),
+            (None, default) => drop(example.insert(key.clone(), default.clone())),
         }
     }
 }

@@ -29,6 +29,10 @@ fn every_key_of_a_dump_stands_in_it() {
     let all = [keys(&weir_config::Config::default()), keys(&example())].concat();
     assert!(all.len() > 200, "{}", all.len());
     for key in all {
+        if made.contains(&format!("\n## `{key}`\n")) {
+            // A list of tables, empty by default: a section of its own.
+            continue;
+        }
         let (section, name) = key.rsplit_once('.').unwrap_or(("", &key));
         let heading = format!("\n## `{section}`\n");
         let (_, part) = made.split_once(&heading).unwrap_or_else(|| panic!("{key}: no section"));
