@@ -391,6 +391,8 @@ fn unheard(entry: &ExporterConfig, id: ExporterId) -> ExporterStatus {
         drops: Vec::new(),
         clock_skew_ms: 0,
         interfaces: Vec::new(),
+        agent: None,
+        troubles: Vec::new(),
     }
 }
 
