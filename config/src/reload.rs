@@ -163,7 +163,7 @@ fn credentials(config: &Config) -> BTreeMap<String, String> {
     let services = services.map(|s| ("scrubber", &s.name, &s.url, &s.secret, &s.headers));
     for (kind, name, url, secret, headers) in hooks.chain(services) {
         let at = format!("mitigator.{kind} \"{name}\"");
-        all.insert(format!("{at}.url"), url.clone());
+        all.insert(format!("{at}.url"), url.expose().to_owned());
         all.insert(format!("{at}.headers"), format!("{headers:?}"));
         all.insert(format!("{at}.secret"), format!("{:?}", secret.as_ref().map(|s| s.expose())));
     }
