@@ -188,6 +188,7 @@ impl Types {
             let found = self.find(of, &field.kind);
             if let Some(found) = &found
                 && matches!(self.0[found].1, Shape::Struct(_))
+                && inner(&field.kind) != "PrefixSet"
                 && element.is_none_or(Value::is_table)
             {
                 inside.push((key, found.clone(), element.cloned(), field.doc.clone()));
@@ -319,6 +320,8 @@ fn plain(kind: &str) -> String {
         "u8" | "u16" | "u32" | "u64" | "usize" | "NonZeroU16" => "whole number",
         "f64" => "number",
         "String" => "text",
+        "Address" => "text, shown without its path",
+        "Hidden" => "table, values never shown",
         "Secret" => "text, never shown",
         "PathBuf" => "path",
         "SocketAddr" => "address and port",
