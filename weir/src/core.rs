@@ -101,7 +101,6 @@ impl Tuning {
         Self {
             detector: config.detector.clone(),
             mitigator: weir_mitigator::Config {
-                mode: weir_model::Mode::default(),
                 ladder: Vec::new(),
                 webhooks: Vec::new(),
                 scrubbers: Vec::new(),
@@ -191,8 +190,9 @@ impl Core {
         self.mitigator.set_ladder(ladder);
     }
 
-    /// The configuration file was read again.
-    pub fn tune(&mut self, tuning: Tuning) {
+    /// The configuration file was read again. Its mode counts where it has changed, but never above the brake.
+    pub fn tune(&mut self, tuning: Tuning, now: Millis) {
+        self.mitigator.set_file_mode(tuning.mitigator.mode, now);
         self.detector.set_config(tuning.detector);
         self.mitigator.set_config(tuning.mitigator, tuning.guard);
         self.listed = tuning.exporters;
@@ -248,7 +248,7 @@ impl Core {
             Input::Command(command) => drop(self.command(&command, now)),
             Input::Inventory(inventory) => self.set_inventory(&inventory),
             Input::Ladder(ladder) => self.set_ladder(ladder),
-            Input::Tuned(tuning) => self.tune(*tuning),
+            Input::Tuned(tuning) => self.tune(*tuning, now),
             Input::Advance => out(self.advance(now)),
         }
     }
@@ -464,6 +464,22 @@ mod tests {
         assert_eq!(core.mitigator().guard().config().max_total, 7);
         let exporters = core.snapshot(Millis(0)).exporters;
         assert_eq!((exporters.len(), exporters[0].last_seen), (1, Millis(0)), "never heard");
+    }
+
+    #[test]
+    fn a_file_that_is_read_again_sets_the_mode_but_never_lifts_the_brake() {
+        let config = Config::default();
+        let inventory = Arc::new(Inventory::default());
+        let now = Millis::from_secs(1_800_000_000);
+        let mut auto = config.clone();
+        auto.mitigator.mode = weir_model::Mode::Auto;
+        let mut free = Core::new(&config, &inventory);
+        free.tune(Tuning::of(&auto), now);
+        assert_eq!(free.mitigator().mode(), weir_model::Mode::Auto);
+        let mut braked = Core::new(&config, &inventory);
+        braked.command(&Command::Panic { by: "eve".into() }, now).unwrap();
+        braked.tune(Tuning::of(&auto), now);
+        assert_eq!(braked.mitigator().mode(), weir_model::Mode::Observe);
     }
 
     #[test]

@@ -217,7 +217,13 @@ pub(crate) async fn readyz(
     if troubles.is_empty() {
         let Overview { exporters_ok, exporters_silent, peers_up, peers, .. } =
             Overview::of(&app.inner.handles.snapshot.load(), Vec::new());
-        return Ok(Json(Ready { status: "ready", exporters_ok, exporters_silent, peers_up, peers }));
+        return Ok(Json(Ready {
+            status: "ready",
+            exporters_ok,
+            exporters_silent,
+            peers_up,
+            peers,
+        }));
     }
     let parts: Vec<String> = troubles
         .iter()

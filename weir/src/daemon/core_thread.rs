@@ -249,7 +249,7 @@ impl CoreThread {
                 self.record(state.judged, || Input::Ladder(ladder));
             }
             Control::Tuned(tuning) => {
-                self.core.tune(Tuning::clone(&tuning));
+                self.core.tune(Tuning::clone(&tuning), state.judged);
                 self.record(state.judged, || Input::Tuned(tuning));
             }
             Control::Baselines { host, reply } => {

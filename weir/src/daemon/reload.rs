@@ -4,19 +4,15 @@
 use std::sync::{Arc, PoisonError};
 
 use tracing::{error, info, warn};
-use weir_api::Request;
 use weir_api::settings::{Changed, Hidden, Reload};
 use weir_bgp::guard::Guard;
 use weir_config::{Config, Difference, Plan, Settings};
-use weir_model::{Command, IncidentState, Mode, Originator};
+use weir_model::{IncidentState, Mode, Originator};
 
 use super::channels::Control;
 use super::inventory::{Desk, PATIENCE, State};
 use super::{metrics, notify, now};
 use crate::core::Tuning;
-
-/// By whom the mode is set when the file's own value has changed.
-const BY: &str = "the configuration file";
 
 /// What is said of each run-time setting that stands in for something of the file.
 pub(crate) fn warn_of_hidden(settings: &Settings, file: &Config) {
@@ -141,11 +137,6 @@ impl Desk {
         }
         if before.mitigator.ladder != next.mitigator.ladder && state.settings.ladder.is_none() {
             self.ladder(&next.mitigator.ladder);
-        }
-        if before.mitigator.mode != next.mitigator.mode {
-            let (reply, _nobody_waits) = tokio::sync::oneshot::channel();
-            let command = Command::SetMode { mode: next.mitigator.mode, by: BY.to_owned() };
-            self.send(Control::Request(Box::new(Request { command, reply })), "mode");
         }
         // Also when only a file that holds a key has changed.
         self.notify.own(hooks.webhooks);
