@@ -391,7 +391,9 @@ mod tests {
             let Ok(file) = table.try_into::<Config>() else { continue };
             let put = differences(&running, &take(&running, &file)).unwrap();
             let expected = if is_live(&key) { vec![key.clone()] } else { Vec::new() };
-            let put: Vec<String> = put.into_iter().map(|d| d.key).collect();
+            // A table made of a configuration lacks what only a file may hold.
+            let shown = |key: &String| !key.ends_with(".secret") && !key.ends_with(".url");
+            let put: Vec<String> = put.into_iter().map(|d| d.key).filter(shown).collect();
             let infinite = put.is_empty() && file_is(&running, &file);
             assert!(put == expected || infinite, "{key}: {put:?}");
         }

@@ -88,6 +88,7 @@ mod tests {
         drop(held);
         assert!(take("192.0.2.1").is_some(), "given back");
         drop((other, last));
-        assert_eq!((lock(&places.held).all, lock(&places.held).by_client.len()), (0, 0));
+        let held = lock(&places.held);
+        assert_eq!((held.all, held.by_client.len()), (0, 0));
     }
 }
