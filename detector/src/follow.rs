@@ -50,7 +50,8 @@ impl Detector {
 
     /// Whether those who told of an incident are silent.
     fn is_blind(&self, active: &Active) -> bool {
-        active.carriers.iter().any(|id| self.liveness.is_silent(*id, self.clock))
+        let silent = |id: &u16| self.liveness.is_silent(*id, active.begun, self.clock);
+        active.carriers.iter().any(silent)
     }
 
     /// Once a second: nothing is known of the attack, so that what was said stays, and no silence counts.
@@ -151,7 +152,7 @@ impl Detector {
     pub fn legitimate(&self, target: IpNet) -> Option<Goodput> {
         let warm = self.warm_of(target).filter(|warm| warm.known())?;
         // Of what nobody sees nothing is known.
-        if warm.carriers.iter().any(|id| self.liveness.is_silent(*id, self.clock)) {
+        if warm.carriers.iter().any(|id| self.liveness.fell_silent(*id, self.clock)) {
             return None;
         }
         let now = self.clock.secs();

@@ -367,7 +367,7 @@ impl Detector {
             }
             // What a silent exporter does not tell must not become normal.
             warm.carried_by(carriers(warm.profile.present()));
-            if warm.carriers.iter().any(|id| self.liveness.is_silent(*id, self.clock)) {
+            if warm.carriers.iter().any(|id| self.liveness.fell_silent(*id, self.clock)) {
                 warm.series.suspect(now + SWEEP as u64 / SLOTS_PER_SEC + 1);
             }
             warm.rest(slot, now);

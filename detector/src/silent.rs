@@ -10,13 +10,24 @@ const SILENT_MS: u64 = 5_000;
 /// How long silence is waited out, milliseconds: an exporter that does not come back within half an hour
 /// has been taken out of service, and people have been told.
 const WAITED_MS: u64 = 1_800_000;
+/// How long an exporter must have been heard before an incident for its silence to mean anything,
+/// milliseconds: one that came with the attack, on a link that carries nothing else, may go with it.
+const KNOWN_MS: u64 = 60_000;
 /// Share of the traffic that an exporter must have carried to count.
 const CARRIED_MIN: f64 = 0.2;
 
-/// When exporters last spoke, by their number.
+/// What is known of an exporter's speaking.
+#[derive(Clone, Copy, Debug)]
+struct Spoke {
+    first: Millis,
+    last: Millis,
+    lag_ms: u64,
+}
+
+/// When exporters spoke first and last, by their number.
 #[derive(Debug, Default)]
 pub(crate) struct Liveness {
-    spoke: Vec<Option<(Millis, u64)>>,
+    spoke: Vec<Option<Spoke>>,
 }
 
 impl Liveness {
@@ -27,18 +38,30 @@ impl Liveness {
             if self.spoke.len() <= at {
                 self.spoke.resize(at + 1, None);
             }
-            let (seen, lag) = self.spoke[at].unwrap_or_default();
-            self.spoke[at] = Some((seen.max(exporter.last_seen), lag.max(exporter.lag_ms)));
+            let seen = exporter.last_seen;
+            let spoke = self.spoke[at].get_or_insert(Spoke { first: seen, last: seen, lag_ms: 0 });
+            spoke.first = spoke.first.min(seen);
+            spoke.last = spoke.last.max(seen);
+            spoke.lag_ms = spoke.lag_ms.max(exporter.lag_ms);
         }
     }
 
-    /// Whether an exporter has been silent for longer than it ever is, and may still come back. One that
-    /// nobody reports on is not known to be silent.
-    pub(crate) fn is_silent(&self, exporter: u16, now: Millis) -> bool {
-        self.spoke.get(usize::from(exporter)).copied().flatten().is_some_and(|(spoke, lag)| {
-            let silence = now.since(spoke);
-            silence >= SILENT_MS + lag.min(90_000) && silence < WAITED_MS
+    /// Whether an exporter that was heard well before `begun` has been silent for longer than it ever is,
+    /// and may still come back. One that nobody reports on is not known to be silent.
+    pub(crate) fn is_silent(&self, exporter: u16, begun: Millis, now: Millis) -> bool {
+        let spoke = self.spoke.get(usize::from(exporter)).copied().flatten();
+        spoke.is_some_and(|Spoke { first, last, lag_ms }| {
+            let silence = now.since(last);
+            first + KNOWN_MS <= begun
+                && silence >= SILENT_MS + lag_ms.min(90_000)
+                && silence < WAITED_MS
         })
+    }
+
+    /// The same of one whose traffic is part of everyday life.
+    pub(crate) fn fell_silent(&self, exporter: u16, now: Millis) -> bool {
+        let last = self.spoke.get(usize::from(exporter)).copied().flatten().map(|s| s.last);
+        last.is_some_and(|last| self.is_silent(exporter, last, now))
     }
 }
 

@@ -37,16 +37,43 @@ impl World {
     }
 }
 
-#[test]
-fn an_attack_does_not_end_because_its_exporter_fell_silent() {
-    let mut world = World::new(1);
-    world.play(400);
+/// So many seconds of players, as an exporter tells of them that speaks all the time.
+fn heard(world: &mut World, seconds: u64) {
+    for _ in 0..seconds * 10 {
+        world.players();
+        world.tick();
+        world.report(Millis::from_slot(world.slot));
+    }
+}
+
+fn attacked(world: &mut World) {
     for t in 0..100_u32 {
         world.players();
         world.send(20, |i| syn(t * 20 + i));
         world.tick();
         world.report(Millis::from_slot(world.slot));
     }
+}
+
+#[test]
+fn an_exporter_that_came_with_the_attack_may_go_with_it() {
+    let mut world = World::new(1);
+    world.play(400);
+    attacked(&mut world);
+    let silent = world.slot;
+    for _ in 0..600 {
+        world.players();
+        world.tick();
+        world.report(Millis::from_slot(silent));
+    }
+    assert_eq!(world.said.last().unwrap().phase, Phase::Ended);
+}
+
+#[test]
+fn an_attack_does_not_end_because_its_exporter_fell_silent() {
+    let mut world = World::new(1);
+    heard(&mut world, 400);
+    attacked(&mut world);
     assert_eq!(world.opened().len(), 1);
     let silent = world.slot;
     for _ in 0..2400 {
