@@ -241,7 +241,7 @@ fn a_rule_that_resets_frr_is_not_sent_again() {
         lab.wait_for("the refusal", 20, |lab| Some(speaker.refused(lab)).filter(|r| !r.is_empty()));
     assert_eq!(refused.len(), 1, "{refused:?}");
     assert_eq!(refused[0].0, poison());
-    assert!(refused[0].1.contains("ended the session over this route"), "{refused:?}");
+    assert!(refused[0].1.contains("ended the session over it"), "{refused:?}");
     // Everything else is back at once, and the session stays.
     lab.wait_for("20 rules again", 20, |lab| (frr_counts(lab)[2] == 20).then_some(()));
     let quiet = Instant::now() + Duration::from_secs(6);
