@@ -63,7 +63,6 @@ impl World {
         let down = *self.rng.pick(&[0, 1, 5, 30, 200]);
         self.now = self.now + down * 1000;
         let stored: Vec<Incident> = self.stored.values().cloned().collect();
-        let mode = self.config.mode;
         let before = std::mem::take(&mut self.desired);
         self.mitigator =
             Mitigator::new(self.config.clone(), self.guard.clone(), Arc::clone(&self.inventory));
@@ -81,8 +80,8 @@ impl World {
         }
         for (measure, m) in &before {
             let Originator::Incident(id) = m.originator else { continue };
-            // A runtime change of mode ends with the process: the configuration's holds again.
-            let wanted = m.expires > self.now && mode != Mode::Observe;
+            // What a person said of the mode outlives the process.
+            let wanted = m.expires > self.now && self.mitigator.mode() != Mode::Observe;
             let room = self.guard == GuardConfig::default()
                 && self.stored.len() <= self.config.max_incidents;
             assert!(
