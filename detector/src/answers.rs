@@ -80,14 +80,10 @@ const fn is_answer(p: &Packet) -> bool {
 type Network = (u128, u32, u8);
 
 const fn network(p: &Packet) -> Network {
-    (src_prefix(p), p.local, p.protocol)
+    (p.src_prefix(), p.local, p.protocol)
 }
 
-const fn src_prefix(p: &Packet) -> u128 {
-    if p.src >> 32 == 0xffff { p.src >> 8 } else { p.src >> 80 }
-}
-
-/// A conversation as far as its network is known: with the port that both ways share.
+/// The port that both ways of a conversation share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Port {
     Local(u16),
@@ -269,12 +265,7 @@ pub(crate) struct Pairs {
 impl Pairs {
     /// Counts over networks.
     pub(crate) fn count(first: &[&Packet], second: &[&Packet]) -> Self {
-        let plain = |list: &[&'_ Packet]| -> Vec<f64> { vec![1.0; list.len()] };
-        let (a, b) = (plain(first), plain(second));
-        Self::weighed(
-            &first.iter().copied().zip(a).collect::<Vec<_>>(),
-            &second.iter().copied().zip(b).collect::<Vec<_>>(),
-        )
+        Self::weighed(&alike(first), &alike(second))
     }
 
     /// The same with a factor for each packet. Records of flows stand for very different numbers of
@@ -345,6 +336,11 @@ impl Pairs {
         let expected = 2.0 * self.first * within / self.second;
         self.between < COLLISIONS * expected && ln_at_most(self.between, expected) < ABSENT_LN
     }
+}
+
+/// Packets that count alike.
+fn alike<'p>(packets: &[&'p Packet]) -> Vec<(&'p Packet, f64)> {
+    packets.iter().map(|p| (*p, 1.0)).collect()
 }
 
 /// Natural logarithm of P(X <= n) for a Poisson variable of mean `mu` > n, from above (Chernoff).

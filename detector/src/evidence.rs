@@ -194,7 +194,7 @@ impl Packet {
     }
 
     /// The first octets of the source that one rule could name: IPv4 /24, IPv6 /48.
-    pub(crate) fn src_prefix(&self) -> u128 {
+    pub(crate) const fn src_prefix(&self) -> u128 {
         if self.src >> 32 == 0xffff { self.src >> 8 } else { self.src >> 80 }
     }
 

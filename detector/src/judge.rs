@@ -30,6 +30,8 @@ const SEPARABLE_COVERAGE: f64 = 0.4;
 /// Rules told before stay when they cover this share, or this much less than new ones would.
 const KEEP_COVERAGE: f64 = 0.97;
 const KEEP_MARGIN: f64 = 0.03;
+/// Rules told before that are looked at again.
+const TOLD_MAX: usize = 12;
 /// Fewest packets on which evidence is worth anything.
 pub(crate) const EVIDENCE_MIN: usize = 16;
 /// Targets of which the packets are looked at in one slot, a fraction of a millisecond each: where all
@@ -626,6 +628,8 @@ fn weighed(
     collateral_max_rate_limit: f64,
 ) -> (Found, Vec<(Option<Hold>, bool)>) {
     let wanted = |m: &&Match| hold(m, known).0.is_some_and(Hold::is_wanted);
+    // Those that came last were refused before, and whoever had them has heard of it.
+    let told = &told[..told.len().min(TOLD_MAX)];
     let (refused, told): (Vec<&Match>, Vec<&Match>) = told.iter().partition(wanted);
     let told: Vec<Match> = told.into_iter().cloned().collect();
     let mut found = choose(input.clone(), &told, collateral_max_rate_limit);
