@@ -388,12 +388,16 @@ mod tests {
         changed("", &table, &mut all);
         assert!(all.len() > 90, "{}", all.len());
         for (key, table) in all {
-            let Ok(file) = table.try_into::<Config>() else { continue };
+            let Ok(mut file) = table.try_into::<Config>() else { continue };
+            // A table made of a configuration lacks the credentials that only a file may hold.
+            let kept = running.mitigator.webhooks.iter();
+            for (hook, kept) in file.mitigator.webhooks.iter_mut().zip(kept) {
+                hook.url.clone_from(&kept.url);
+                hook.secret.clone_from(&kept.secret);
+            }
             let put = differences(&running, &take(&running, &file)).unwrap();
             let expected = if is_live(&key) { vec![key.clone()] } else { Vec::new() };
-            // A table made of a configuration lacks what only a file may hold.
-            let shown = |key: &String| !key.ends_with(".secret") && !key.ends_with(".url");
-            let put: Vec<String> = put.into_iter().map(|d| d.key).filter(shown).collect();
+            let put: Vec<String> = put.into_iter().map(|d| d.key).collect();
             let infinite = put.is_empty() && file_is(&running, &file);
             assert!(put == expected || infinite, "{key}: {put:?}");
         }
