@@ -62,8 +62,11 @@ pub(crate) struct Account {
     pub(crate) standing: Standing,
     /// Share of the packets that is answered, 0-1; `None` when it is not known.
     pub(crate) share: Option<f64>,
-    /// Whether anything at all went back on the reversed match.
+    /// Whether nothing at all went back on the reversed match.
     pub(crate) silent: bool,
+    /// Whether those who send it are, for certain, not those whom the target answers in normal times. Beside
+    /// a flood of forged queries, whose answers go to anybody, that is all there is to compare with.
+    pub(crate) strangers: bool,
 }
 
 /// Whether a packet that a target sent answers somebody.
@@ -154,8 +157,11 @@ impl Answers {
         let reverse: Vec<&Packet> = self.sent.iter().filter(|p| reversed(m, p)).collect();
         let all: f64 = self.answered(inbound).map(weight).sum();
         let mut account = self.account(&matched, &reverse, all, few);
+        let usual: Vec<&Packet> =
+            self.usual.iter().filter(|p| is_answer(p) && reversed(m, p)).collect();
+        account.strangers = Pairs::count(&matched, &usual).are_absent();
         // Thinned beside a flood, what it usually sends that way may be missing by chance.
-        if account.silent && self.usual.iter().any(|p| reversed(m, p)) {
+        if account.silent && !usual.is_empty() {
             account.silent = false;
             if account.standing == Standing::Unanswered {
                 account = Account { standing: Standing::Unknown, share: None, ..account };
@@ -218,6 +224,7 @@ impl Answers {
                 standing: Standing::Answered,
                 share: Some(share.max(by_who)),
                 silent,
+                strangers: false,
             };
         }
         let enough = if few { UNANSWERED_FEW_MIN } else { UNANSWERED_MIN };
@@ -226,6 +233,7 @@ impl Answers {
             standing: if unanswered { Standing::Unanswered } else { Standing::Unknown },
             share: unanswered.then_some(share),
             silent,
+            strangers: false,
         }
     }
 }
@@ -422,6 +430,25 @@ mod tests {
         assert_eq!(answers.answered(&now).count(), 0);
         let bare = Match { dst_ports: Vec::new(), ..rule() };
         assert_eq!(answers.of_match(&now, &bare, false).standing, Standing::Answered);
+    }
+
+    #[test]
+    fn forged_queries_that_are_answered_come_from_strangers() {
+        // Answers go to anybody, and none of them is among the players who were answered before.
+        let back = |n: u32| {
+            let mut s = sample(0, 51_820, 17, 40_000, 200);
+            s.record.src = s.record.dst;
+            s.record.dst = std::net::IpAddr::from((n.wrapping_mul(2_246_822_519) | 1 << 31).to_be_bytes());
+            Packet::new(&s, 5, Direction::Outbound)
+        };
+        let sent: Vec<_> = (0..200).map(back).collect();
+        let usual: Vec<_> = (0..120).map(|n| player(n % 40, 1).1).collect();
+        let now: Vec<_> = (0..200).map(forged).collect();
+        let answers = Answers::new(sent, usual, true);
+        let account = answers.of_match(&now, &rule(), false);
+        assert_eq!((account.standing, account.strangers), (Standing::Unknown, true));
+        let known: Vec<_> = (0..200).map(|n| player(n % 40, 5).0).collect();
+        assert!(!answers.of_match(&known, &rule(), false).strangers);
     }
 
     #[test]

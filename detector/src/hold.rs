@@ -62,7 +62,10 @@ pub(crate) fn hold(m: &Match, known: &Knowledge<'_>) -> (Option<Hold>, bool) {
 /// Whether it must still be seen that nobody is answered.
 fn undecided(account: Account, sign: Option<Sign>, settling: bool) -> Option<Hold> {
     match (account.standing, sign) {
-        (_, Some(Sign::Malformed | Sign::ForgedTtl | Sign::Unasked)) => None,
+        // Of reflections the sign says itself that nobody asked.
+        (_, Some(Sign::Malformed | Sign::ForgedTtl | Sign::Unasked | Sign::Reflection)) => None,
+        // A forged query may be answered; but whoever received the answer would go on.
+        (_, Some(Sign::Forged)) if account.strangers => None,
         // Nothing asked for it, and nothing takes it.
         (_, Some(sign)) if account.silent && sign != Sign::Forged => None,
         (Standing::Unanswered, Some(_)) => None,

@@ -16,6 +16,8 @@ const USEFUL_AGAIN: f64 = 0.5;
 /// the guard allows: sixteen are a /20 in /24s.
 const PIECES_MAX: usize = 16;
 
+/// Share of the excess from which it matters that rules for it are held back, 0-1.
+const HELD_MIN: f64 = 0.05;
 /// Times the least rate limit that a verdict must leave of which weir is not sure.
 const CAREFUL_FLOOR: u64 = 10;
 /// Average length of packets that are small, octets: shorter than an IP header is no length.
@@ -103,7 +105,7 @@ pub(crate) fn plan(verdict: &Verdict, situation: &Situation<'_>) -> Plan {
             format!("confidence {} is below {}", verdict.confidence, config.rate_limit_confidence);
         return Plan::alert(verdict, why);
     }
-    if let Some(hold) = held(verdict) {
+    if let Some(hold) = all_held(verdict) {
         return Plan::alert(verdict, hold.why().into());
     }
     let mut best: Option<Plan> = None;
@@ -151,9 +153,16 @@ pub(crate) fn plan(verdict: &Verdict, situation: &Situation<'_>) -> Plan {
 
 /// Why nothing is done yet, or at all: the rules that tell the excess are all held back. Then nothing
 /// harder is done either, which would cut the same traffic and more.
-fn held(verdict: &Verdict) -> Option<Hold> {
+fn all_held(verdict: &Verdict) -> Option<Hold> {
     let all = !verdict.candidates.is_empty() && verdict.candidates.iter().all(|c| c.hold.is_some());
     all.then(|| verdict.candidates.iter().find_map(|c| c.hold)).flatten()
+}
+
+/// Why a fair share of the excess may be wanted: a black hole would cut that with the rest.
+fn partly_held(verdict: &Verdict) -> Option<Hold> {
+    let held = verdict.candidates.iter().filter(|c| c.hold.is_some());
+    let share: f64 = held.clone().map(|c| c.coverage).sum();
+    held.filter_map(|c| c.hold).next().filter(|_| share >= HELD_MIN)
 }
 
 fn allowed(
@@ -166,6 +175,10 @@ fn allowed(
         Err("waits for approval".into())
     } else if situation.wanted && step.rung == Rung::Rtbh {
         Err(Hold::Answered.why().into())
+    } else if step.rung == Rung::Rtbh
+        && let Some(hold) = partly_held(verdict)
+    {
+        Err(format!("part of it may be wanted: {}", hold.why()))
     } else if situation.end_step.is_some_and(|end| index >= end) {
         Err("closed by an operator".into())
     } else if let Some(group) = situation.policy.forbids(step.rung) {

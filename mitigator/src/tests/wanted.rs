@@ -26,6 +26,21 @@ fn a_rule_that_is_held_back_is_not_announced_and_nothing_harder_is_done() {
 }
 
 #[test]
+fn nothing_is_black_holed_of_which_a_part_may_be_wanted() {
+    let both = |hold, at| {
+        let mut verdict = attack(1, 3000.0, at);
+        verdict.candidates = vec![candidate(19, 0.4, 0.0), candidate(3283, 0.55, 0.0)];
+        verdict.candidates[1].hold = hold;
+        verdict
+    };
+    let mut world = World::auto();
+    world.attack_as(2, |at| both(Some(Hold::Tunnel), at));
+    world.announce_all();
+    world.attack_as(20, |at| both(Some(Hold::Tunnel), at));
+    assert_eq!(world.desired(), [limit_from(19, 300_000)]);
+}
+
+#[test]
 fn a_rule_that_is_found_to_cut_answered_traffic_is_withdrawn_and_not_used_again() {
     let mut world = World::auto();
     world.attack_as(2, |at| held(None, at));
