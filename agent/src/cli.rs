@@ -13,11 +13,11 @@ use crate::enforcer;
 use crate::link::{Client, Url};
 use crate::protocol::{Join, Joined};
 
-/// weir's node agent: rules where the packets land.
+/// Node agent of weir: applies its rules on the node itself.
 #[derive(Debug, Parser)]
 #[command(name = "weir-agent", version)]
 pub struct Cli {
-    /// Configuration file.
+    /// Configuration file
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -26,48 +26,48 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Join an appliance, once.
+    /// Join an appliance (once)
     Join {
-        /// `https://host:port` of the appliance's agents listener.
+        /// Address of the appliance's agent listener, such as <https://weir.example.net:8444>
         url: String,
-        /// The one-time token that the appliance printed.
+        /// One-time token, from `weir agents --token`
         token: String,
-        /// What this node is called there; the host's name unless said.
+        /// Name of this node [default: host name]
         #[arg(long)]
         name: Option<String>,
-        /// Take the place of the node of this name although it is up; its agent then has to join again.
+        /// Replace a node of the same name that is up; its agent must join again
         #[arg(long)]
         replace: bool,
     },
-    /// Run until stopped.
+    /// Run until stopped
     Run {
-        /// Without privileges: counters of /proc only.
+        /// Run without privileges: read the counters of /proc only
         #[arg(long)]
         limited: bool,
     },
-    /// How the running agent stands.
+    /// Show the state of the running agent
     Status {
-        /// As JSON.
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Rules in force, waiting and refused.
+    /// List rules: active, staged and refused
     Rules {
-        /// Put what waits in force.
+        /// Apply staged rules
         #[arg(long)]
         apply: bool,
     },
-    /// Take every rule out and keep it out.
+    /// Remove all rules and keep them removed
     Flush {
-        /// Undo it.
+        /// Undo a flush: apply rules again
         #[arg(long)]
         resume: bool,
     },
-    /// Look for what keeps the agent from its work.
+    /// Find problems that keep the agent from working
     Doctor,
-    /// Leave the appliance: rules out, identity gone.
+    /// Leave the appliance: remove all rules and the identity
     Leave,
-    /// Ask the appliance for a synthetic rule and wait until it is in force.
+    /// Request a test rule from the appliance and wait until it is active
     Test,
 }
 
@@ -106,9 +106,12 @@ pub async fn run(cli: Cli) -> anyhow::Result<String> {
 
 async fn ask(config: &Config, question: &Ask) -> anyhow::Result<Status> {
     let socket = daemon::socket_path(&config.run);
-    daemon::ask(&config.run, question)
-        .await
-        .with_context(|| format!("no agent answers at {}", socket.display()))
+    daemon::ask(&config.run, question).await.with_context(|| {
+        format!(
+            "cannot reach the agent at {}: is the service running? (systemctl status weir-agent)",
+            socket.display()
+        )
+    })
 }
 
 async fn join(
@@ -120,7 +123,7 @@ async fn join(
 ) -> anyhow::Result<String> {
     // A token is good once: that the answer cannot be kept is found out before it is used.
     Identity::probe(&config.state)?;
-    let token = Token::parse(token).context("this is not a join token")?;
+    let token = Token::parse(token).context("not a join token")?;
     let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.unwrap_or_else(|| host().trim().to_owned());
     let mut client = Client::new(Url::parse(url)?, &token.authority, None)?;
@@ -146,7 +149,7 @@ async fn join(
     identity.save(&config.state)?;
     // What another appliance wanted is not this one's.
     let _ = std::fs::remove_file(config.state.join("snapshot.json"));
-    Ok(format!("joined as {}; now: systemctl enable --now weir-agent", identity.node))
+    Ok(format!("joined as {}; next: systemctl enable --now weir-agent", identity.node))
 }
 
 async fn flush(config: &Config, resume: bool) -> anyhow::Result<String> {
@@ -156,7 +159,7 @@ async fn flush(config: &Config, resume: bool) -> anyhow::Result<String> {
     }
     anyhow::ensure!(!resume, "no agent is running");
     enforcer::open(config.backend)?.clear()?;
-    Ok("no agent is running; its table is gone".to_owned())
+    Ok("no agent is running; its table was removed".to_owned())
 }
 
 async fn leave(config: &Config) -> anyhow::Result<String> {
@@ -177,12 +180,9 @@ async fn leave(config: &Config) -> anyhow::Result<String> {
         true => Ok(()),
         false => enforcer::open(config.backend).and_then(|mut e| e.clear()),
     };
-    let mut text = format!(
-        "{} has left; the service is no longer needed: systemctl disable weir-agent",
-        identity.node
-    );
+    let mut text = format!("{} has left; next: systemctl disable --now weir-agent", identity.node);
     if let Err(error) = told {
-        let _ = write!(text, "\nthe appliance does not know yet: {error}");
+        let _ = write!(text, "\nthe appliance could not be told: {error}");
     }
     if let Err(error) = cleared {
         let _ = write!(text, "\nthe table could not be removed: {error}");
@@ -224,9 +224,9 @@ fn show(s: &Status) -> String {
         let _ = writeln!(text, "missing   {missing}");
     }
     if s.paused {
-        text.push_str("flushed   nothing is in force until weir-agent flush --resume\n");
+        text.push_str("flushed   no rule is active until weir-agent flush --resume\n");
     }
-    let _ = writeln!(text, "players   {} remembered", s.learned);
+    let _ = writeln!(text, "players   {} learned", s.learned);
     for service in &s.services {
         let _ = writeln!(
             text,

@@ -70,5 +70,5 @@ fn the_document_is_kept_with_a_token_and_without() {
     let open = ["--checks=not_a_server_error,ignored_auth", "--exclude-path=/metrics"];
     assert_eq!(fuzz(&address, "10", &open), Ok(()), "without one");
     // Still there, and its audit chain whole after all that.
-    assert!(text(&weir.ask(&["audit", "verify"])).starts_with("whole: "));
+    assert!(text(&weir.ask(&["audit", "verify"])).starts_with("intact: "));
 }

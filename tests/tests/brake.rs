@@ -182,22 +182,22 @@ fn the_brake_works_on_a_full_disk_and_outlives_the_process() {
 
     weir.full(true);
     let done = weir.told(&["mitigate", "withdraw-all"]);
-    assert!(done.contains("not written down yet"), "{done}");
+    assert!(done.contains("not saved yet"), "{done}");
     wait_for(&router, "the withdrawal", |event| matches!(event, Event::Withdrawn(_)));
     let add = weir.ask(&["mitigate", "add", RULE, "--protocol", "17", "--sport", "53"]);
     assert!(!add.status.success(), "what adds something is not done unrecorded: {add:?}");
     let (code, status) = weir.status();
     assert_eq!(code, Some(3), "{status}");
-    assert!(status.contains("audit log does not take what it is given"), "{status}");
-    assert!(status.contains("mode observe, panic by local:"), "{status}");
+    assert!(status.contains("audit log cannot be written"), "{status}");
+    assert!(status.contains("mode observe, brake set by local:"), "{status}");
     drop(weir);
     wait_for(&router, "the end of the session", |event| matches!(event, Event::Down(_)));
 
     // The state file never heard of it: it still has the rule, and the configuration says auto.
     let weir = Weir::start(folder, true);
     nothing_comes_back(&router);
-    assert!(weir.said("observe since panic by local:").is_some(), "{:?}", weir.log);
-    assert!(weir.told(&["mode"]).starts_with("observe, panic by local:"));
+    assert!(weir.said("observe since the brake was set by local:").is_some(), "{:?}", weir.log);
+    assert!(weir.told(&["mode"]).starts_with("observe, brake set by local:"));
     assert_eq!(weir.status().0, Some(3));
 
     // Room again: what waited is written, and one command lifts the brake.

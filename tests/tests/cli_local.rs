@@ -40,7 +40,7 @@ fn an_operator_on_the_machine_needs_no_password() {
     assert_eq!(outside.status.code(), Some(1), "{outside:?}");
 
     let verdict = weir.ask(&["audit", "verify"]);
-    assert!(text(&verdict).starts_with("whole: "), "{verdict:?}");
+    assert!(text(&verdict).starts_with("intact: "), "{verdict:?}");
     let audit = text(&weir.ask(&["audit"]));
     for action in ["user.create", "token.create", "mitigation.add", "mode.set"] {
         assert!(audit.contains(action), "{audit}");

@@ -12,7 +12,7 @@ const AWAY_SECS: u64 = 30;
 /// One line a node, and one a rule that is not in force.
 pub fn table(state: &State, now: Millis) -> String {
     if state.nodes.is_empty() {
-        return "no node has joined: weir agents --token\n".to_owned();
+        return "no node has joined yet; create a token: weir agents --token\n".to_owned();
     }
     let mut text = format!(
         "{:<20} {:<8} {:<6} {:<12} {:>8} {:>7} {:>7}  {}\n",

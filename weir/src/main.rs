@@ -13,7 +13,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tracing::warn;
 use weir::daemon::{self, Daemon};
 use weir::service::Manager;
-use weir::{cli, demo, inspect, logging, replay, score, text};
+use weir::{cli, demo, init, inspect, logging, manual, replay, score, text};
 use weir_config::Config;
 use weir_model::{IpNet, PrefixSet};
 
@@ -27,70 +27,78 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the appliance until SIGTERM or SIGINT
+    /// Write a configuration: asks six questions, or takes flags
+    Init(init::Options),
+    /// Run weir until SIGTERM or SIGINT
     Run {
         /// Configuration file
         #[arg(long, default_value = "/etc/weir/weir.toml")]
         config: PathBuf,
-        /// Write every input of the core to this file, for `weir replay`
+        /// Record every input of the core to this file, for `weir replay`
         #[arg(long)]
         record: Option<PathBuf>,
     },
-    /// Check a configuration: exit code 0 when it can be used, 2 when not
+    /// Check a configuration; exit code 0 if valid, 2 if not
     Check {
         /// Configuration file
         #[arg(long, default_value = "/etc/weir/weir.toml")]
         config: PathBuf,
-        /// Print the configuration in force, defaults included, secrets left out
+        /// Print the effective configuration: defaults included, secrets omitted
         #[arg(long)]
         dump: bool,
     },
-    /// Play a capture (flow datagrams or raw packets) or a recording, in virtual time
+    /// Replay a capture (flow datagrams or packets) or a recording, and print incidents
     Replay(Replay),
-    /// Play scenario cases in virtual time and score what weir decides
+    /// Score weir, or another detector, on benchmark cases
     Score(Score),
-    /// Show what is in flow datagrams: templates, sampling and its source, records, errors
+    /// Decode flow datagrams: templates, sampling, records, errors
     Inspect(Inspect),
-    /// Game panels: look at one, see how their synchronisation stands
+    /// Add, check and synchronise game panels
     #[command(subcommand)]
     Panel(cli::panel::Command),
-    /// Agents on nodes: list them, or print a join token
+    /// List node agents, or create a join token
     Agents {
         /// Configuration file
         #[arg(long, default_value = "/etc/weir/weir.toml")]
         config: PathBuf,
-        /// Print a token with which one node may join within an hour
+        /// Print a join token for one node, valid for an hour
         #[arg(long)]
         token: bool,
-        /// With --token: the only name that may be joined under
+        /// With --token: name that the node must use
         #[arg(long, requires = "token")]
         name: Option<String>,
-        /// With --token: the node's addresses; routers are relieved (hand_over) of these alone
+        /// With --token: addresses of the node, for which rules move from routers to the node (hand_over)
         #[arg(long, requires = "token", value_delimiter = ',', value_name = "PREFIX,...")]
         addresses: Vec<IpNet>,
-        /// As JSON
+        /// Print JSON
         #[arg(long, conflicts_with = "token")]
         json: bool,
     },
-    /// Show the main job on embedded defaults: attack, detection, rule, withdrawal
+    /// Run a demonstration: attack, detection, rule, withdrawal
     Demo {
         /// Seed of the generated traffic
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
-    /// Put a backup in the place of the state file; weir must not run
+    /// Restore a backup (weir must be stopped)
     Restore {
-        /// The backup
+        /// Backup file
         file: PathBuf,
         /// Configuration file, which names the state file
         #[arg(long, default_value = "/etc/weir/weir.toml")]
         config: PathBuf,
     },
-    /// Take weir's routes out of the BGP daemons it drives, after a weir that was killed
+    /// Remove weir's routes from the BGP daemons it controls (after a crash)
     Release {
         /// Configuration file
         #[arg(long, default_value = "/etc/weir/weir.toml")]
         config: PathBuf,
+    },
+    /// Write manual pages and shell completions, for packages
+    #[command(hide = true)]
+    Manual {
+        /// Directory to write to
+        dir: PathBuf,
     },
     #[command(flatten)]
     Ask(cli::Ask),
@@ -100,74 +108,74 @@ enum Command {
 struct Replay {
     /// pcap, pcapng, or a .jsonl recording of `weir run --record`
     file: PathBuf,
-    /// Configuration file; without it, defaults apply and every exporter is listed
+    /// Configuration file [default: built-in defaults, every exporter accepted]
     #[arg(long)]
     config: Option<PathBuf>,
-    /// Protected prefix, may be repeated; adds to those of the configuration
+    /// Protected prefix, in addition to those of the configuration; may be repeated
     #[arg(long)]
     protect: Vec<IpNet>,
-    /// One in how many packets was looked at (for raw packets, and for exporters that do not say)
+    /// Sampling rate 1:N, for packet captures and for exporters that report none
     #[arg(long, default_value_t = 1)]
     sampling: u32,
-    /// What the frames are
+    /// Content of the capture
     #[arg(long, value_enum, default_value_t = KindArg::Auto)]
     kind: KindArg,
-    /// Virtual seconds that pass after the last frame
+    /// Seconds of virtual time after the last frame
     #[arg(long, default_value_t = 60)]
     tail: u64,
-    /// One JSON object an incident
+    /// Print one JSON object per incident
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Debug, clap::Args)]
 struct Score {
-    /// A case (a directory with input.pcap, world.json, truth.jsonl and mix.csv), or a directory of cases
+    /// Case (directory with input.pcap, world.json, truth.jsonl and mix.csv), or directory of cases
     dir: PathBuf,
-    /// Configuration whose thresholds and ladder apply; what is protected comes from the case
+    /// Configuration with thresholds and ladder; prefixes come from the case
     #[arg(long)]
     config: Option<PathBuf>,
-    /// Score another defender: the name of a file of events in each case's directory
+    /// Score another detector: name of its events file in the directory of each case
     #[arg(long)]
     events: Option<PathBuf>,
-    /// Write what weir said and did to a file of this name in each case's directory
+    /// Write weir's events to a file of this name in the directory of each case
     #[arg(long)]
     write_events: Option<PathBuf>,
-    /// One JSON object a case, and a last one for the total
+    /// Print one JSON object per case, then one for the total
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Debug, clap::Args)]
 struct Inspect {
-    /// pcap, pcapng, or files of one raw datagram each, read in order; - is standard input
+    /// pcap, pcapng, or files of one raw datagram each, read in order; - reads standard input
     #[arg(required = true)]
     files: Vec<PathBuf>,
-    /// Configuration file, for the sampling rates set by the operator
+    /// Configuration file, for its sampling rates
     #[arg(long)]
     config: Option<PathBuf>,
-    /// One JSON object a line, the summary last
+    /// Print one JSON object per line, the summary last
     #[arg(long)]
     json: bool,
-    /// Add what netflow_parser and sflow-parser make of each datagram
+    /// Compare with netflow_parser and sflow-parser
     #[arg(long)]
     oracle: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum KindArg {
-    /// Look and see
+    /// Detect
     Auto,
-    /// Datagrams of exporters
+    /// Flow datagrams of exporters
     Flows,
-    /// The packets themselves
+    /// Packets
     Packets,
 }
 
-/// The command line, and how the commands that ask a running weir reach it.
-fn arguments() -> (Cli, cli::Common) {
-    let (mut command, asking) = (Cli::command(), cli::names());
-    for name in &asking {
+/// The command line, with the options of [`cli::Common`] where a command asks a running weir.
+fn command() -> clap::Command {
+    let mut command = Cli::command();
+    for name in &cli::names() {
         command = command.mut_subcommand(name, |own| {
             // Arguments of a struct bring its description along; each command keeps its own.
             let about = own.get_about().cloned().unwrap_or_default();
@@ -176,7 +184,13 @@ fn arguments() -> (Cli, cli::Common) {
             long.into_iter().fold(own, clap::Command::long_about)
         });
     }
-    let matches = command.get_matches();
+    command
+}
+
+/// The arguments, and how the commands that ask a running weir reach it.
+fn arguments() -> (Cli, cli::Common) {
+    let matches = command().get_matches();
+    let asking = cli::names();
     let parsed = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let common = matches
         .subcommand()
@@ -203,6 +217,8 @@ fn main() -> ExitCode {
         }
         Command::Release { config } => cli::release::run(&config),
         Command::Demo { seed } => demo::run(seed),
+        Command::Init(options) => init::run(&options),
+        Command::Manual { dir } => manual::write(&command(), &dir).map(|()| ExitCode::SUCCESS),
     };
     match outcome {
         Ok(code) => code,
@@ -384,7 +400,7 @@ fn replay_config(args: &Replay) -> anyhow::Result<Config> {
     config.protect.prefixes = both.collect::<PrefixSet>();
     anyhow::ensure!(
         !config.protect.prefixes.is_empty(),
-        "name what is protected: --protect PREFIX"
+        "no protected prefix: give --protect PREFIX"
     );
     Ok(config)
 }
@@ -399,11 +415,13 @@ fn show_agents(
     let folder = daemon::agents_folder(&config);
     let mut out = cli::Stdout::default();
     if let Some((name, addresses)) = token {
-        let agents = config.agents.context("there is no [agents] section: none are awaited")?;
+        let agents = config.agents.context(
+            "node agents are disabled: add [agents] to the configuration to enable them",
+        )?;
         std::fs::create_dir_all(&folder).with_context(|| format!("{}", folder.display()))?;
         let token = weir_agent::server::offer_token(&folder, name, addresses, daemon::now())?;
         let port = agents.listen.port();
-        writeln!(out, "on the node: weir-agent join https://<this appliance>:{port} {token}")?;
+        writeln!(out, "run on the node: weir-agent join https://<this appliance>:{port} {token}")?;
         return Ok(ExitCode::SUCCESS);
     }
     let state = weir_agent::server::stored(&folder)?;

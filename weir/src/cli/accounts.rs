@@ -12,32 +12,32 @@ use super::output::{As, Output};
 /// What to do with tokens.
 #[derive(Debug, Subcommand)]
 pub enum TokenAction {
-    /// List them
+    /// List tokens
     List,
-    /// Make one; its secret is printed once
+    /// Create a token; its secret is printed once
     Create {
-        /// For people
+        /// Name of the token
         #[arg(long)]
         name: String,
         /// owner, admin, analyst, readonly or tenant
         #[arg(long)]
         role: Role,
-        /// Narrow it to this permission, such as incidents:read; may be repeated
+        /// Limit to this permission, such as incidents:read; may be repeated
         #[arg(long)]
         scope: Vec<String>,
-        /// A tenant's prefix, may be repeated
+        /// Prefix of a tenant; may be repeated
         #[arg(long)]
         prefix: Vec<IpNet>,
-        /// Network it may be used from, may be repeated; any when absent
+        /// Network the token may be used from; may be repeated [default: any]
         #[arg(long)]
         network: Vec<IpNet>,
-        /// Days after which it ends; never when absent
+        /// Days until the token expires [default: never]
         #[arg(long)]
         days: Option<u64>,
     },
-    /// Remove one
+    /// Remove a token
     Remove {
-        /// Its number
+        /// Token id
         id: u64,
     },
 }
@@ -45,42 +45,42 @@ pub enum TokenAction {
 /// What to do with accounts.
 #[derive(Debug, Subcommand)]
 pub enum UserAction {
-    /// List them
+    /// List accounts
     List,
-    /// Make one; asks for the password twice, or reads it from standard input that is no terminal
+    /// Create an account; asks for the password twice, or reads it from standard input
     Add {
-        /// Its name
+        /// Name of the account
         name: String,
         /// owner, admin, analyst, readonly or tenant
         #[arg(long)]
         role: Role,
-        /// A tenant's prefix, may be repeated
+        /// Prefix of a tenant; may be repeated
         #[arg(long)]
         prefix: Vec<IpNet>,
     },
-    /// Set a new password, asked for or read as by add; its sessions end
+    /// Set a new password and end all sessions of the account
     Password {
-        /// Its name
+        /// Name of the account
         name: String,
     },
-    /// Take a lost second factor away
+    /// Reset two-factor authentication
     ResetTotp {
-        /// Its name
+        /// Name of the account
         name: String,
     },
-    /// Keep it from signing in
+    /// Disable an account
     Disable {
-        /// Its name
+        /// Name of the account
         name: String,
     },
-    /// Let it sign in again
+    /// Enable an account
     Enable {
-        /// Its name
+        /// Name of the account
         name: String,
     },
-    /// Remove it
+    /// Remove an account
     Remove {
-        /// Its name
+        /// Name of the account
         name: String,
     },
 }
@@ -133,7 +133,7 @@ fn password() -> anyhow::Result<String> {
         return Ok(line.trim_end_matches(['\r', '\n']).to_owned());
     }
     let typed = hidden("Password: ")?;
-    anyhow::ensure!(typed == hidden("Again: ")?, "the two are not the same");
+    anyhow::ensure!(typed == hidden("Repeat password: ")?, "the passwords differ");
     Ok(typed)
 }
 
@@ -143,7 +143,7 @@ fn hidden(question: &str) -> anyhow::Result<String> {
     let terminal = console::Term::stderr();
     anyhow::ensure!(
         terminal.is_term(),
-        "standard error is no terminal to ask on: give the password on standard input"
+        "no terminal to ask on: pass the password on standard input"
     );
     terminal.write_str(question)?;
     terminal.flush()?;
@@ -173,14 +173,16 @@ pub(super) fn users(
             let body =
                 json!({"name": name, "password": password()?, "role": role, "prefixes": prefix});
             let made = client.ask("POST", "/api/v1/users", Some(&body))?;
-            return output.one(&made, "made");
+            return output.one(&made, "created");
         }
         UserAction::Remove { name } => {
             client.ask("DELETE", &format!("/api/v1/users/{name}"), None)?;
             return output.one(&Value::Null, "removed");
         }
         UserAction::Password { name } => (name, json!({"password": password()?}), "changed"),
-        UserAction::ResetTotp { name } => (name, json!({"totp": false}), "taken away"),
+        UserAction::ResetTotp { name } => {
+            (name, json!({"totp": false}), "two-factor authentication reset")
+        }
         UserAction::Disable { name } => (name, json!({"disabled": true}), "disabled"),
         UserAction::Enable { name } => (name, json!({"disabled": false}), "enabled"),
     };

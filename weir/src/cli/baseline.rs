@@ -12,31 +12,31 @@ use super::output::{As, Output};
 /// What to do with a host's baselines.
 #[derive(Debug, Subcommand)]
 pub enum Baseline {
-    /// Have them stand still
+    /// Stop learning: keep the baselines as they are
     Freeze {
-        /// The host's address
+        /// Address of the host
         host: IpAddr,
     },
-    /// Have them learn again
+    /// Resume learning
     Thaw {
-        /// The host's address
+        /// Address of the host
         host: IpAddr,
     },
-    /// Forget them: the host starts cold
+    /// Delete the baselines: the host starts cold
     Reset {
-        /// The host's address
+        /// Address of the host
         host: IpAddr,
     },
-    /// Set one threshold by hand, or leave it to the baseline again
+    /// Set a threshold by hand, or return it to the baseline
     Threshold {
-        /// The host's address
+        /// Address of the host
         host: IpAddr,
-        /// Of what, as the list names it: packets-per-sec, bits-per-sec, ...
+        /// Metric as listed: packets-per-sec, bits-per-sec, ...
         metric: String,
-        /// A whole number a second, or auto
+        /// Whole number per second, or auto
         #[arg(value_parser = threshold)]
         value: Threshold,
-        /// Of what the host sends
+        /// Outbound traffic instead of inbound
         #[arg(long)]
         outbound: bool,
     },
@@ -84,7 +84,7 @@ pub(super) fn baseline(
             client.ask("POST", &format!("/api/v1/hosts/{host}/baseline"), Some(&body))?;
             show(client, output, host)
         }
-        _ => anyhow::bail!("one host: weir baseline HOST, or weir baseline freeze HOST"),
+        _ => anyhow::bail!("use weir baseline HOST, or weir baseline freeze HOST"),
     }
 }
 

@@ -59,7 +59,7 @@ impl Client {
         if bytes.is_empty() {
             return Ok(Value::Null);
         }
-        serde_json::from_slice(&bytes).context("weir answered something that is no JSON")
+        serde_json::from_slice(&bytes).context("weir sent an answer that is not JSON")
     }
 
     /// Writes an answer's body as it comes.
@@ -98,9 +98,11 @@ impl Client {
         body: Option<&Value>,
     ) -> anyhow::Result<Response<Incoming>> {
         let socket = self.socket.display();
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .with_context(|| format!("{socket}: no weir answers here"))?;
+        let stream = UnixStream::connect(&self.socket).await.with_context(|| {
+            format!(
+                "cannot reach weir at {socket}: is the service running? (systemctl status weir)"
+            )
+        })?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         // Its errors come out of the request, too.
@@ -115,9 +117,10 @@ impl Client {
             request = request.header("if-match", format!("\"{version}\""));
         }
         let request = request.body(Full::new(Bytes::from(text)))?;
-        let response = tokio::time::timeout(PATIENCE, sender.send_request(request))
-            .await
-            .with_context(|| format!("{socket}: no answer"))??;
+        let response =
+            tokio::time::timeout(PATIENCE, sender.send_request(request)).await.with_context(
+                || format!("weir at {socket} does not answer (systemctl status weir)"),
+            )??;
         if response.status().is_success() {
             return Ok(response);
         }

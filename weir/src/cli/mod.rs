@@ -26,16 +26,16 @@ use clap::{Args, Subcommand};
 pub use client::Client;
 pub use output::{Form, Output, Stdout, say};
 
-/// How to reach weir, and how to answer.
+/// Options of every command that asks a running weir.
 #[derive(Clone, Debug, Args)]
 pub struct Common {
     /// Socket of the running weir
     #[arg(long, global = true, default_value = SOCKET)]
     pub socket: PathBuf,
-    /// Answer as JSON
+    /// Print JSON
     #[arg(long, global = true)]
     pub json: bool,
-    /// Answer as CSV
+    /// Print CSV
     #[arg(long, global = true, conflicts_with = "json")]
     pub csv: bool,
 }
@@ -72,100 +72,99 @@ impl Common {
 /// What can be asked of a running weir.
 #[derive(Debug, Subcommand)]
 pub enum Ask {
-    /// Show the whole in a few lines: exit code 3 when something is wrong
+    /// Show the state of weir in a few lines; exit code 3 if something is wrong
     Status,
-    /// Watch incidents and hosts in the whole terminal, refreshed every second; q ends it
+    /// Watch incidents and the busiest hosts, refreshed every second (q quits)
     Top {
-        /// Refresh so many times, then end; for ever when absent
+        /// Refresh this many times, then exit [default: until q is pressed]
         #[arg(long)]
         rounds: Option<u64>,
     },
-    /// List incidents, show one, or say something about it
+    /// List, show, hold, step down, annotate incidents or report a false alarm
     Incidents {
-        /// What exactly; lists when absent
+        /// Subcommand [default: list]
         #[command(subcommand)]
         action: Option<respond::Incidents>,
     },
     /// List, add, approve or withdraw mitigations
     Mitigate {
-        /// What exactly; lists when absent
+        /// Subcommand [default: list]
         #[command(subcommand)]
         action: Option<respond::Mitigate>,
     },
-    /// Show what webhooks were told, or send a test message
+    /// List notifications sent to webhooks, or send a test message
     Webhooks {
-        /// What exactly; the log when absent
+        /// Subcommand [default: log]
         #[command(subcommand)]
         action: Option<respond::Webhooks>,
     },
-    /// Show or change what may be set while weir runs: channels, exclusions, groups, ladder,
-    /// prefixes
+    /// Show or change runtime settings: channels, exclusions, groups, ladder, prefixes
     Settings {
-        /// What exactly; lists when absent
+        /// Subcommand [default: list]
         #[command(subcommand)]
         action: Option<settings::Settings>,
     },
-    /// Read the configuration file again and put in force what can change while weir runs
+    /// Reload the configuration file and apply the settings that need no restart
     Reload {
-        /// Only print the difference, and what would happen to measures in force
+        /// Only print the difference, and which active mitigations would end
         #[arg(long)]
         check: bool,
     },
-    /// Show or change how far weir acts by itself; more than observe lifts the brake
+    /// Show or set the mitigation mode; approve and auto also release the brake
     Mode {
-        /// observe, approve, auto; or file, for what the configuration says
+        /// observe, approve, auto; or file, to use the mode of the configuration file
         mode: Option<String>,
     },
     /// List the busiest hosts
     Hosts {
-        /// By packets instead of bits
+        /// Sort by packets instead of bits
         #[arg(long)]
         packets: bool,
-        /// At most so many
+        /// Maximum number of rows
         #[arg(long, default_value_t = 20)]
         limit: u16,
     },
-    /// Show a host's baselines and thresholds, or freeze, thaw, reset or override them
+    /// Show, freeze, thaw or reset a host's baselines, or override a threshold
     #[command(subcommand_negates_reqs = true)]
     Baseline {
-        /// Its address
+        /// Address of the host
         #[arg(required = true)]
         host: Option<std::net::IpAddr>,
-        /// What exactly; shows when absent
+        /// Subcommand [default: show]
         #[command(subcommand)]
         action: Option<baseline::Baseline>,
     },
     /// List exporters
     Exporters,
-    /// List BGP peers, show or test one, or have what it was spared sent again
+    /// List, show or test BGP peers, or resend routes that a peer rejected
     Bgp {
-        /// What exactly; lists when absent
+        /// Subcommand [default: list]
         #[command(subcommand)]
         action: Option<overview::Bgp>,
     },
-    /// Make, list and remove bearer tokens
+    /// Create, list and remove API tokens
     Token {
-        /// What exactly; lists when absent
+        /// Subcommand [default: list]
         #[command(subcommand)]
         action: Option<accounts::TokenAction>,
     },
-    /// Make, list, change and remove accounts
+    /// Create, list, change and remove accounts
     User {
-        /// What exactly; lists when absent
+        /// Subcommand [default: list]
         #[command(subcommand)]
         action: Option<accounts::UserAction>,
     },
-    /// Show who did what, or check that nobody changed it
+    /// Show the audit log, or verify that it is unaltered
     Audit {
-        /// What exactly; lists when absent
+        /// Subcommand [default: list]
         #[command(subcommand)]
         action: Option<state::AuditAction>,
     },
-    /// Write a backup of the state; it holds password hashes, keep it like a key
+    /// Back up the state of a running weir; the file holds password hashes: protect it
     Backup {
-        /// File to write, must not exist
+        /// File to write; must not exist
         file: PathBuf,
-        /// The history of hosts as well, which may be large
+        /// Include the traffic history of hosts, which may be large
         #[arg(long)]
         history: bool,
     },
@@ -180,9 +179,7 @@ pub fn run(ask: &Ask, common: &Common) -> anyhow::Result<ExitCode> {
     match ask {
         Ask::Status => return overview::status(&client, &output),
         Ask::Top { .. } if common.json || common.csv => {
-            anyhow::bail!(
-                "top draws on a terminal: ask status, incidents or hosts with --json or --csv"
-            )
+            anyhow::bail!("top has no --json or --csv: use status, incidents or hosts")
         }
         Ask::Top { rounds } => top::top(&client, *rounds)?,
         Ask::Incidents { action } => respond::incidents(&client, &output, action.as_ref())?,

@@ -17,8 +17,8 @@ pub(super) const INCIDENTS: &[Column] = &[
     ("family", "/verdict/family", As::Text),
     ("bit/s", "/verdict/rate/bits_per_sec", As::Number),
     ("peak bit/s", "/verdict/peak/bits_per_sec", As::Number),
-    ("packet/s", "/verdict/rate/packets_per_sec", As::Number),
-    ("rung", "/rung", As::Text),
+    ("pkt/s", "/verdict/rate/packets_per_sec", As::Number),
+    ("step", "/rung", As::Text),
     ("rules", "/mitigations", As::Count),
     ("opened", "/opened", As::Time),
 ];
@@ -26,9 +26,9 @@ pub(super) const INCIDENTS: &[Column] = &[
 pub(super) const HOSTS: &[Column] = &[
     ("host", "/host", As::Text),
     ("bit/s", "/now/bits_per_sec", As::Number),
-    ("packet/s", "/now/packets_per_sec", As::Number),
+    ("pkt/s", "/now/packets_per_sec", As::Number),
     ("peak bit/s", "/peak/bits_per_sec", As::Number),
-    ("peak packet/s", "/peak/packets_per_sec", As::Number),
+    ("peak pkt/s", "/peak/packets_per_sec", As::Number),
 ];
 
 /// What is wrong, a line each.
@@ -41,23 +41,26 @@ pub(super) fn troubles(status: &Value) -> Vec<String> {
         }
     };
     check(count("peers").saturating_sub(count("peers_up")), "BGP sessions are down");
-    check(count("routes_banned"), "routes are not sent to a BGP peer, see weir bgp");
+    check(
+        count("routes_banned"),
+        "routes are not sent because a BGP peer rejects them (see weir bgp)",
+    );
     check(
         count("rpki_refused"),
-        "measures are refused by RPKI: another AS originates their target",
+        "mitigations are refused by RPKI: another AS originates their target",
     );
-    check(count("rpki_lapsed"), "BGP peers have no RPKI data any more: origins are not checked");
+    check(count("rpki_lapsed"), "BGP peers have no valid RPKI data: origins are not checked");
     check(count("exporters_silent"), "exporters are silent");
-    check(count("exporters_without_sampling"), "exporters do not say their sampling rate");
+    check(count("exporters_without_sampling"), "exporters report no sampling rate");
     if status["stance"]["brake"] == true {
         wrong.push(format!(
-            "{}: weir only observes until `weir mode auto` lifts it",
+            "{}: weir only observes until `weir mode auto` releases the brake",
             stance(status)
         ));
     }
     for trouble in status["store"].as_array().into_iter().flatten() {
         wrong.push(format!(
-            "the {} does not take what it is given since {}: {}; {} records wait",
+            "the {} cannot be written since {}: {}; {} records are waiting",
             match trouble["part"].as_str() {
                 Some("audit") => "audit log",
                 Some("history") => "history file",
@@ -75,7 +78,7 @@ pub(super) fn troubles(status: &Value) -> Vec<String> {
 pub(super) fn stance(state: &Value) -> String {
     let stance = &state["stance"];
     let by = stance["by"].as_str().unwrap_or("?");
-    let what = if stance["brake"] == true { "panic" } else { "set" };
+    let what = if stance["brake"] == true { "brake set" } else { "set" };
     format!("{what} by {by} at {}", time(&stance["at"]))
 }
 
@@ -152,7 +155,7 @@ pub(super) fn exporters(client: &Client, output: &Output) -> anyhow::Result<()> 
             ("interfaces", "/interfaces", As::Text),
             ("templates", "/templates", As::Text),
             ("timeout ms", "/active_timeout_ms", As::Text),
-            ("lag p50 ms", "/lag_p50_ms", As::Text),
+            ("delay p50 ms", "/lag_p50_ms", As::Text),
             ("p99 ms", "/lag_ms", As::Text),
             ("skew ms", "/clock_skew_ms", As::Text),
             ("last seen", "/last_seen", As::Time),
@@ -196,25 +199,25 @@ fn drops(drops: &Value) -> String {
 /// What to do with BGP peers.
 #[derive(Debug, clap::Subcommand)]
 pub enum Bgp {
-    /// Show what a peer has on the wire, what is kept from it and why, and what is suspected or banned
+    /// Show the routes announced to a peer, and those withheld with the reason
     Show {
-        /// Its name in the configuration
+        /// Name of the peer in the configuration
         name: String,
     },
-    /// Have a route sent again that is suspected or banned at a peer
+    /// Resend a route that is suspected or banned at a peer
     Lift {
-        /// The peer's name in the configuration
+        /// Name of the peer in the configuration
         name: String,
-        /// The route's number, as `bgp show` names it
+        /// Route id, as shown by `weir bgp show`
         #[arg(required_unless_present = "all", conflicts_with = "all")]
         route: Option<String>,
-        /// Every route, and what was learned of limits
+        /// All routes; also forget the peer's learned limits
         #[arg(long)]
         all: bool,
     },
-    /// Test a peer: reach it, exchange OPENs, leave; exit code 3 when a session would not be good
+    /// Test a peer: connect, exchange OPEN messages, disconnect; exit code 3 if the session would fail
     Test {
-        /// Its name in the configuration
+        /// Name of the peer in the configuration
         name: String,
     },
 }
@@ -240,15 +243,15 @@ fn probe_text(found: &Value) -> String {
     }
     if let Some(open) = found["open"].as_object() {
         text += &format!(
-            "  it is       AS{}, identifier {}, hold time {} s\n",
+            "  peer        AS{}, identifier {}, hold time {} s\n",
             open["asn"],
             word(&open["id"]),
             open["hold_secs"]
         );
-        text += &format!("  it offers   {}\n", words(&open["families"]));
+        text += &format!("  offers      {}\n", words(&open["families"]));
     }
     if !words(&found["families"]).is_empty() {
-        text += &format!("  both speak  {}\n", words(&found["families"]));
+        text += &format!("  negotiated  {}\n", words(&found["families"]));
     }
     for finding in found["findings"].as_array().into_iter().flatten() {
         text += &format!("  {}\n", word(finding));
@@ -273,7 +276,7 @@ pub(super) fn peers(client: &Client, output: &Output) -> anyhow::Result<()> {
             ("since", "/since", As::Time),
             ("families", "/families", As::Text),
             ("routes", "/announced", As::Text),
-            ("not sent", "/doubts", As::Text),
+            ("withheld", "/doubts", As::Text),
             ("flaps", "/flaps", As::Text),
             ("last error", "/last_error", As::Text),
         ],

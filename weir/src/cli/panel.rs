@@ -46,36 +46,36 @@ pub enum Command {
         #[arg(long)]
         write: bool,
     },
-    /// How the synchronisation of each panel stands
+    /// Show the synchronisation state of each panel
     Status {
         /// Configuration file
         #[arg(long, default_value = "/etc/weir/weir.toml")]
         config: PathBuf,
-        /// One JSON object a panel
+        /// Print one JSON object per panel
         #[arg(long)]
         json: bool,
     },
-    /// Ask the running weir to read a panel soon
+    /// Synchronise a panel now
     Sync(Named),
-    /// Tell the running weir that the ports it holds are gone for good
+    /// Accept that the ports weir still holds for a panel are gone
     Accept(Named),
-    /// Make a link that shows one server's protection to whoever has it
+    /// Create a link to one server's protection page; anyone with the link can see it
     Share {
         /// The panel
         #[command(flatten)]
         panel: Named,
         /// UUID of the server
         server: String,
-        /// Take every link to it back instead
+        /// Revoke all links to the server instead
         #[arg(long)]
         revoke: bool,
     },
-    /// Read a panel now and compare it with what is in force
+    /// Compare a panel with what weir uses now
     Diff {
         /// Configuration file
         #[arg(long, default_value = "/etc/weir/weir.toml")]
         config: PathBuf,
-        /// Which panel; all without it
+        /// Name of the panel [default: all]
         name: Option<String>,
     },
 }
@@ -86,7 +86,7 @@ pub struct Named {
     /// Configuration file, which names the running weir's socket
     #[arg(long, default_value = "/etc/weir/weir.toml")]
     config: PathBuf,
-    /// Which panel
+    /// Name of the panel
     name: String,
 }
 
@@ -127,12 +127,12 @@ pub fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Status { config, json } => status(&Loaded::read(config)?, *json),
         Command::Sync(panel) => {
             panel.order("sync")?;
-            say(&format!("panel {} is read soon", panel.name));
+            say(&format!("panel {}: synchronisation started", panel.name));
             Ok(ExitCode::SUCCESS)
         }
         Command::Accept(panel) => {
             panel.order("accept")?;
-            say(&format!("panel {}: what vanished is gone", panel.name));
+            say(&format!("panel {}: missing ports removed", panel.name));
             Ok(ExitCode::SUCCESS)
         }
         Command::Share { panel, server, revoke } => share(panel, server, *revoke),
@@ -333,15 +333,15 @@ fn summarise(summary: &Summary) -> String {
 
 fn share(panel: &Named, server: &str, revoke: bool) -> anyhow::Result<ExitCode> {
     let uuid = |c: char| c.is_ascii_hexdigit() || c == '-';
-    anyhow::ensure!(server.chars().all(uuid), "{server:?} is no UUID");
+    anyhow::ensure!(server.chars().all(uuid), "{server:?} is not a UUID");
     let (client, path) = panel.reach()?;
     if revoke {
         let answer = client.ask("DELETE", &format!("{path}/shares?server={server}"), None)?;
-        say(&format!("{} links taken back", answer["links"]));
+        say(&format!("{} links revoked", answer["links"]));
     } else {
         let body = serde_json::json!({ "server": server });
         let answer = client.ask("POST", &format!("{path}/shares"), Some(&body))?;
-        say(answer["url"].as_str().context("no link in the answer")?);
+        say(answer["url"].as_str().context("the answer has no link")?);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -360,7 +360,7 @@ fn diff(loaded: &Loaded, name: Option<&str>) -> anyhow::Result<ExitCode> {
             .state()
             .and_then(|folder| runner::read_kept(&runner::listing_path(folder, &panel.name)));
         let Some(kept) = kept else {
-            say(&format!("panel {}: nothing is in force yet", panel.name));
+            say(&format!("panel {}: not synchronised yet", panel.name));
             continue;
         };
         let changes = kept.changes(&listing);

@@ -22,8 +22,8 @@ pub(super) fn lift(
 ) -> anyhow::Result<()> {
     let path = format!("/api/v1/peers/{}/lift", escape(name));
     let done = client.ask("POST", &path, Some(&json!({ "route": route })))?;
-    let what = route.unwrap_or("everything");
-    output.one(&done, &format!("{name}: {what} is sent again"))
+    let what = route.map_or_else(|| "all routes".to_owned(), |id| format!("route {id}"));
+    output.one(&done, &format!("{name}: {what} resent"))
 }
 
 fn text(routes: &PeerRoutes) -> String {
@@ -37,7 +37,7 @@ fn text(routes: &PeerRoutes) -> String {
         peer.since
     );
     if !peer.families.is_empty() {
-        text += &format!("  speaks      {}\n", peer.families.join(", "));
+        text += &format!("  families    {}\n", peer.families.join(", "));
     }
     if let Some(error) = &peer.last_error {
         text += &format!("  last error  {error}\n");
@@ -45,18 +45,18 @@ fn text(routes: &PeerRoutes) -> String {
     match peer.rpki {
         None => {}
         Some(RpkiState::Checking { refused }) => {
-            text += &format!("  RPKI        origins are checked, {refused} measures refused\n");
+            text += &format!("  RPKI        origins are checked, {refused} mitigations refused\n");
         }
         Some(RpkiState::NoData) => text += "  RPKI        no data yet: origins are not checked\n",
         Some(RpkiState::Lapsed) => {
-            text += "  RPKI        data too old to be used: origins are not checked\n";
+            text += "  RPKI        data too old: origins are not checked\n";
         }
     }
     for limit in &peer.standing.limits {
-        let how = if limit.said { "as it says" } else { "as it showed" };
+        let how = if limit.said { "announced by the peer" } else { "learned" };
         let (family, number) = (&limit.family, limit.routes);
         text +=
-            &format!("  takes       {number} routes of {family}, {how}, until {}\n", limit.until);
+            &format!("  limit       {number} routes of {family}, {how}, until {}\n", limit.until);
     }
     text += &format!("announced   {}\n", routes.announced.len());
     for measure in &routes.announced {
@@ -65,7 +65,7 @@ fn text(routes: &PeerRoutes) -> String {
     text += &section("suspected", &peer.standing.suspected);
     text += &section("banned", &peer.standing.banned);
     if !routes.kept_back.is_empty() {
-        text += &format!("kept back   {}\n", routes.kept_back.len());
+        text += &format!("withheld    {}\n", routes.kept_back.len());
     }
     for KeptBack { measure, why } in &routes.kept_back {
         text += &format!("  {measure}\n    {why}\n");
@@ -90,7 +90,7 @@ pub(super) fn doubts(peer: &Value) -> String {
     let count = |name: &str| peer["standing"][name].as_array().map_or(0, Vec::len);
     let kept_back = peer["kept_back"].as_u64().unwrap_or(0);
     let words = [
-        (kept_back, "kept back"),
+        (kept_back, "withheld"),
         (count("suspected") as u64, "suspected"),
         (count("banned") as u64, "banned"),
     ];
@@ -151,17 +151,17 @@ mod tests {
             text(&routes),
             format!(
                 "edge 192.0.2.1 AS65020: established since {since}\n  \
-                 speaks      ipv4-unicast\n  \
+                 families    ipv4-unicast\n  \
                  last error  peer sent NOTIFICATION 3/9 optional attribute error\n  \
                  RPKI        origins are checked, 0 measures refused\n  \
-                 takes       3 routes of ipv4-unicast, as it says, until {until}\n\
+                 limit       3 routes of ipv4-unicast, announced by the peer, until {until}\n\
                  announced   1\n  blackhole 203.0.113.7/32\n\
                  banned      1\n  00c0ffee  blackhole 203.0.113.9/32\n    \
                  the peer ended the session over it; since {since}, until {until}\n\
-                 kept back   1\n  blackhole 203.0.113.9/32\n    not sent for now"
+                 withheld    1\n  blackhole 203.0.113.9/32\n    not sent for now"
             )
         );
         let row = doubts(&serde_json::to_value(&routes.peer).unwrap());
-        assert_eq!(row, "1 kept back, 1 banned");
+        assert_eq!(row, "1 withheld, 1 banned");
     }
 }

@@ -19,7 +19,7 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
     let mut code = ExitCode::SUCCESS;
     for adapter in &adapters {
         match runtime.block_on(adapter::release(adapter)) {
-            Ok(()) => say(&format!("{}: nothing of weir's left", adapter.name))?,
+            Ok(()) => say(&format!("{}: no routes of weir left", adapter.name))?,
             Err(error) => {
                 code = ExitCode::FAILURE;
                 say(&format!("{}: {error}", adapter.name))?;

@@ -15,64 +15,64 @@ use crate::text;
 /// What to do with incidents.
 #[derive(Debug, Subcommand)]
 pub enum Incidents {
-    /// List them, newest first
+    /// List incidents, newest first
     List {
-        /// Only open ones
+        /// Only open incidents
         #[arg(long)]
         open: bool,
-        /// Only of this family, such as udp-flood
+        /// Only this attack family, such as udp-flood
         #[arg(long)]
         family: Option<String>,
-        /// Words that target, family or summary contain
+        /// Text contained in target, family or summary
         #[arg(long)]
         search: Option<String>,
-        /// At most so many
+        /// Maximum number of rows
         #[arg(long, default_value_t = 50)]
         limit: u32,
     },
-    /// Show one with everything about it
+    /// Show an incident with its evidence, rules and notes
     Show {
-        /// Its number
+        /// Incident id
         id: IncidentId,
     },
-    /// Stay on the present rung
+    /// Hold: keep the incident on its current step
     Hold {
-        /// Its number
+        /// Incident id
         id: IncidentId,
     },
-    /// Let go again
+    /// Release a held incident
     Release {
-        /// Its number
+        /// Incident id
         id: IncidentId,
     },
-    /// Leave the present rung, or what is proposed, for the next one
+    /// Skip the current or proposed step and go to the next one
     Skip {
-        /// Its number
+        /// Incident id
         id: IncidentId,
-        /// Only say what would change
+        /// Only show what would change
         #[arg(long)]
         dry_run: bool,
     },
-    /// Go back one rung, and stay below the one left
+    /// Step down one step, and do not return to the step left
     StepDown {
-        /// Its number
+        /// Incident id
         id: IncidentId,
-        /// Only say what would change
+        /// Only show what would change
         #[arg(long)]
         dry_run: bool,
     },
-    /// Note something
+    /// Add a note to an incident
     Note {
-        /// Its number
+        /// Incident id
         id: IncidentId,
-        /// What
+        /// Text of the note
         text: String,
     },
-    /// Say that it was a false alarm; answers with the draft of an exclusion
+    /// Report a false alarm; prints a draft exclusion
     FalseAlarm {
-        /// Its number
+        /// Incident id
         id: IncidentId,
-        /// Why
+        /// Reason
         #[arg(default_value = "")]
         comment: String,
     },
@@ -81,38 +81,38 @@ pub enum Incidents {
 /// What to do with mitigations.
 #[derive(Debug, Subcommand)]
 pub enum Mitigate {
-    /// List them, newest first
+    /// List mitigations, newest first
     List,
-    /// Put a measure in force by hand
+    /// Add a mitigation by hand
     Add(Box<Add>),
-    /// Put a proposed one in force
+    /// Approve a proposed mitigation
     Approve {
-        /// Its number
+        /// Mitigation id
         id: u64,
-        /// Only say what would change
+        /// Only show what would change
         #[arg(long)]
         dry_run: bool,
     },
-    /// Withdraw one, or skip a proposed one
+    /// Withdraw a mitigation, or reject a proposed one
     Withdraw {
-        /// Its number
+        /// Mitigation id
         id: u64,
-        /// Only say what would change
+        /// Only show what would change
         #[arg(long)]
         dry_run: bool,
     },
-    /// Withdraw everything at once and go to observe mode
+    /// Withdraw all mitigations and switch to observe mode (the brake)
     WithdrawAll,
 }
 
 /// What to do with webhooks.
 #[derive(Debug, Subcommand)]
 pub enum Webhooks {
-    /// List what they were told and what became of it, newest first
+    /// List notifications and whether they were delivered, newest first
     Log,
-    /// Send a test message to one
+    /// Send a test message to a webhook
     Test {
-        /// Its name
+        /// Name of the webhook
         name: String,
     },
 }
@@ -122,31 +122,31 @@ pub enum Webhooks {
 pub struct Add {
     /// Destination prefix
     dst: IpNet,
-    /// Black-hole the destination
+    /// Announce a black hole (RTBH) for the destination
     #[arg(long, conflicts_with_all = ["rate_limit", "src", "protocol", "dport", "sport"])]
     blackhole: bool,
-    /// Send the destination through the scrubbing services
+    /// Divert the destination to the scrubbing services
     #[arg(long, conflicts_with_all = ["blackhole", "rate_limit", "src", "protocol", "dport", "sport"])]
     scrub: bool,
-    /// Pass at most so many octets a second, instead of dropping
+    /// Rate limit in bytes a second, instead of dropping
     #[arg(long)]
     rate_limit: Option<u64>,
     /// Source prefix
     #[arg(long)]
     src: Option<IpNet>,
-    /// IP protocol number, may be repeated
+    /// IP protocol number; may be repeated
     #[arg(long)]
     protocol: Vec<u8>,
-    /// Destination port or range, may be repeated
+    /// Destination port or range; may be repeated
     #[arg(long, value_parser = range)]
     dport: Vec<Range>,
-    /// Source port or range, may be repeated
+    /// Source port or range; may be repeated
     #[arg(long, value_parser = range)]
     sport: Vec<Range>,
-    /// For how long, seconds
+    /// Seconds until the mitigation expires
     #[arg(long, default_value_t = 600)]
     ttl: u64,
-    /// Only say what would change
+    /// Only show what would change
     #[arg(long)]
     dry_run: bool,
 }
@@ -185,10 +185,10 @@ impl Add {
 const MITIGATIONS: &[Column] = &[
     ("id", "/id", As::Text),
     ("state", "/state", As::Text),
-    ("rung", "/rung", As::Text),
-    ("measure", "/text", As::Text),
-    ("by", "/by", As::Text),
-    ("peers", "/peers", As::Text),
+    ("step", "/rung", As::Text),
+    ("mitigation", "/text", As::Text),
+    ("origin", "/by", As::Text),
+    ("announced to", "/peers", As::Text),
     ("since", "/since", As::Time),
     ("expires", "/expires", As::Time),
 ];
@@ -232,16 +232,16 @@ pub(super) fn incidents(
         }
         Incidents::Skip { id, .. } => {
             let done = client.ask("POST", &format!("/api/v1/incidents/{id}/skip"), None)?;
-            output.one(&done, "went on to the next rung")
+            output.one(&done, "went to the next step")
         }
         Incidents::StepDown { id, .. } => {
             let done = client.ask("POST", &format!("/api/v1/incidents/{id}/step-down"), None)?;
-            output.one(&done, "went back one rung")
+            output.one(&done, "stepped down")
         }
         Incidents::Note { id, text } => {
             let path = format!("/api/v1/incidents/{id}/notes");
             let note = client.ask("POST", &path, Some(&json!({ "text": text })))?;
-            output.one(&note, "noted")
+            output.one(&note, "note added")
         }
         Incidents::FalseAlarm { id, comment } => {
             let path = format!("/api/v1/incidents/{id}/feedback");
@@ -302,7 +302,7 @@ pub(super) fn mitigate(
 /// What is to be added when something was done and is not written down yet.
 fn unrecorded(done: &Value) -> &'static str {
     if done["recorded"] == false {
-        "; not written down yet: the state file does not take it (weir status says why)"
+        "; not saved yet: the state file cannot be written (see weir status)"
     } else {
         ""
     }
@@ -327,13 +327,13 @@ fn words(run: &DryRun) -> String {
     }
     if !run.adds.is_empty() {
         words.push_str(&match run.normal_share {
-            Some(share) => format!("hits {:.2} % of normal traffic\n", share * 100.0),
-            None => "nobody has measured what it hits of normal traffic\n".to_owned(),
+            Some(share) => format!("collateral: {:.2} % of normal traffic\n", share * 100.0),
+            None => "collateral unknown: no measurement of normal traffic\n".to_owned(),
         });
     }
     for service in &run.services {
         words.push_str(&format!(
-            "may touch {} {}:{}\n",
+            "may affect {} {}:{}\n",
             service.name, service.address, service.port
         ));
     }

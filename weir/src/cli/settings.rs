@@ -14,38 +14,38 @@ use super::output::{As, Output};
 /// What to do with settings.
 #[derive(Debug, Subcommand)]
 pub enum Settings {
-    /// List them
+    /// List runtime settings
     List,
-    /// Show one as JSON, and what the configuration file says; credentials are left out
+    /// Show a setting as JSON beside the value of the configuration file, without credentials
     Show {
-        /// Its name
+        /// Name of the setting
         name: String,
     },
-    /// Change one: a channel keeps the address, secret and headers that the file leaves out
+    /// Change a setting; a channel keeps the address, secret and headers that FILE leaves out
     Set {
-        /// Its name
+        /// Name of the setting
         name: String,
-        /// JSON file with the value; - for standard input
+        /// JSON file with the value; - reads standard input
         file: PathBuf,
     },
-    /// Undo the last change of one; undone again, it is back
+    /// Restore the previous value (again: redo)
     Undo {
-        /// Its name
+        /// Name of the setting
         name: String,
     },
-    /// Show what the file has and weir does not (-), and what is set beside it (+)
+    /// Compare with the configuration file: only in the file (-), only at run time (+)
     Diff {
-        /// Its name; all when absent
+        /// Name of the setting [default: all]
         name: Option<String>,
     },
-    /// Print as TOML what is set at run time, to be put into the file
+    /// Print runtime settings as TOML, to copy into the configuration file
     Adopt {
-        /// Its name; all when absent
+        /// Name of the setting [default: all]
         name: Option<String>,
     },
-    /// Let the configuration file decide again
+    /// Remove the override, so that the configuration file applies
     Clear {
-        /// Its name
+        /// Name of the setting
         name: String,
     },
 }

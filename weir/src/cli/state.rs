@@ -14,13 +14,13 @@ use super::output::{As, Output, say};
 /// What to do with the audit log.
 #[derive(Debug, Subcommand)]
 pub enum AuditAction {
-    /// List it, newest first
+    /// List entries, newest first
     List {
-        /// At most so many
+        /// Maximum number of rows
         #[arg(long, default_value_t = 50)]
         limit: u32,
     },
-    /// Check that no entry was changed, removed or put in: exit code 1 when one was
+    /// Verify that no entry was changed, removed or inserted; exit code 1 if one was
     Verify,
 }
 
@@ -51,9 +51,9 @@ pub(super) fn audit(
             let whole = verdict["whole"].as_bool().unwrap_or(false);
             let text = if whole {
                 let head = verdict["head"].as_str().unwrap_or_default();
-                format!("whole: {} entries, head {head}", verdict["entries"])
+                format!("intact: {} entries, head {head}", verdict["entries"])
             } else {
-                format!("BROKEN at entry {}", verdict["broken_at"])
+                format!("ALTERED at entry {}", verdict["broken_at"])
             };
             output.one(&verdict, &text)?;
             Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -82,7 +82,7 @@ pub(super) fn backup(
     match written {
         Ok(bytes) => output.one(
             &serde_json::json!({"file": file, "bytes": bytes}),
-            &format!("{shown}: {bytes} octets"),
+            &format!("{shown}: {bytes} bytes"),
         ),
         Err(error) => {
             // Half a backup is worse than none.
@@ -98,10 +98,10 @@ pub(super) fn backup(
 /// When weir runs, or the backup is damaged or newer.
 pub fn restore(file: &Path, state: &Path, client: &Client) -> anyhow::Result<ExitCode> {
     if client.is_answered() {
-        bail!("weir is running: stop it first");
+        bail!("weir is running: stop it first (systemctl stop weir)");
     }
     if state.as_os_str() == ":memory:" {
-        bail!("store.path is :memory:, there is nothing to restore to");
+        bail!("store.path is :memory:, which keeps nothing: set a file to restore to");
     }
     let history = state.with_file_name("history.db");
     let manifest = backup::restore(file, state, Some(&history))?;

@@ -15,7 +15,7 @@ use super::overview::{HOSTS, INCIDENTS, summary, troubles};
 const EVERY: Duration = Duration::from_secs(1);
 
 /// What the last line says.
-const KEYS: &str = "q quit   b by bits   p by packets   c closed ones too   space stop the picture";
+const KEYS: &str = "q quit   b sort by bits   p sort by packets   c show closed   space pause";
 
 /// What a person has chosen.
 #[derive(Clone, Copy, Debug, Default)]
@@ -157,7 +157,7 @@ fn frame(seen: &Seen, view: View, (rows, columns): (usize, usize)) -> Vec<String
         lines.extend(summary(&seen.status).lines().map(str::to_owned));
     }
     if view.stopped {
-        lines.push("the picture is stopped".to_owned());
+        lines.push("paused".to_owned());
     }
     let troubled = seen.problem.is_some() || !troubles(&seen.status).is_empty();
     let incidents = section(

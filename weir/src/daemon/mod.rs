@@ -461,7 +461,7 @@ fn open_records(path: &Path, at: Millis) -> anyhow::Result<Records> {
 /// What the file says, or nothing when a part of it is damaged.
 fn readable<T>(what: &str, read: Result<Vec<T>, StoreError>, aside: &mut Vec<String>) -> Vec<T> {
     read.unwrap_or_else(|error| {
-        aside.push(format!("{what} cannot be read ({error}); weir restore puts a backup in place"));
+        aside.push(format!("{what} cannot be read ({error}); restore a backup with weir restore"));
         Vec::new()
     })
 }
@@ -472,10 +472,13 @@ fn say_stance(core: &Core) {
     let (mode, by, at) = (stance.mode, &stance.by, stance.at);
     if stance.brake {
         warn!(
-            "{mode} since panic by {by} at {at}: nothing is mitigated until `weir mode auto` lifts it"
+            "{mode} since the brake was set by {by} at {at}: nothing is mitigated until `weir mode auto` releases it"
         );
     } else {
-        warn!("{mode} since {by} said so at {at}; the configuration file says {}", stance.file);
+        warn!(
+            "mode {mode}, set by {by} at {at}, instead of {} in the configuration file",
+            stance.file
+        );
     }
 }
 
