@@ -103,8 +103,8 @@ try {
   await page.getByLabel("Code from the log").fill(code);
   await page.getByLabel("Name").fill("olga");
   await page.getByLabel("Password, at least 12 characters").fill(PASSWORD);
-  await page.getByLabel("The same again").fill(PASSWORD);
-  await button(page, "Make the account").click();
+  await page.getByLabel("Repeat password").fill(PASSWORD);
+  await button(page, "Create account").click();
   await page.getByText("203.0.113.0/24").first().waitFor();
   await button(page, "Next: flows").click();
   await page.getByText("Waiting for flows").waitFor();
@@ -120,34 +120,34 @@ try {
   await accessible(page, "a tested peer");
   await button(page, "Next: observe mode").click();
   await page.getByText("observe", { exact: true }).waitFor();
-  await button(page, "To the overview").click();
+  await button(page, "Go to the overview").click();
   await page.getByText("No attack at present.").waitFor();
   await page.getByText("Observe mode.").waitFor();
   say("first run");
 
   // From observing to asking.
   await page.goto("/#/settings");
-  await page.getByRole("row", { name: /Ask first/ }).getByRole("button").click();
+  await page.getByRole("row", { name: /Approval required/ }).getByRole("button").click();
   await button(page, "Change").click();
-  await page.getByRole("row", { name: /Ask first.*in force/ }).waitFor();
+  await page.getByRole("row", { name: /Approval required.*current/ }).waitFor();
 
   const add = (label) => page.locator("form", { has: page.getByLabel(label, { exact: true }) }).getByRole("button", { name: "Add" }).click();
   // A channel, set while weir runs: nobody listens there, and the key is never shown again.
   await page.getByLabel("Name").fill("night");
   await page.getByLabel("Webhook address").fill("http://127.0.0.1:9/t0ken");
-  await page.getByLabel("Key of the signature").fill("hunter2");
-  await page.getByLabel("Events, all when empty").fill("announce, withdraw");
-  await add("Key of the signature");
+  await page.getByLabel("Signing key").fill("hunter2");
+  await page.getByLabel("Events (empty: all)").fill("announce, withdraw");
+  await add("Signing key");
   const channel = page.getByRole("row", { name: /^night/ });
   await channel.getByText("http://127.0.0.1:9, signed: announce, withdraw").waitFor();
   assert.ok(!/t0ken|hunter2/.test(await page.content()), "credentials are not read back");
-  await channel.getByRole("button", { name: "Switch off" }).click();
-  await channel.getByText("off", { exact: true }).waitFor();
+  await channel.getByRole("button", { name: "Disable" }).click();
+  await channel.getByText("disabled", { exact: true }).waitFor();
   await channel.getByRole("button", { name: "Test" }).click();
-  await page.getByText("A test message is on its way.").waitFor();
+  await page.getByText("Test message sent.").waitFor();
   await accessible(page, "settings with a channel");
   await channel.getByRole("button", { name: "Remove" }).click();
-  await answer(page, "Nobody is told by this channel", "Remove night");
+  await answer(page, "This channel receives no more notifications", "Remove night");
   await channel.waitFor({ state: "detached" });
 
   // What is protected stays so until the question is answered.
@@ -165,8 +165,8 @@ try {
   assert.ok(!(await prefixes()).includes("192.0.2.0/24"), "removed");
   const overridden = page.getByRole("row", { name: /^prefixes/ });
   await overridden.getByRole("button", { name: "Clear" }).click();
-  await answer(page, "The configuration file decides again", "Clear");
-  await overridden.getByText("as in the file").waitFor();
+  await answer(page, "The configuration file applies again", "Clear");
+  await overridden.getByText("from the file").waitFor();
 
   // Settings that cannot be asked for are not "None".
   provoked = /status of 503/;
@@ -188,7 +188,7 @@ try {
   await page.getByLabel("Never black-holed").check();
   await add("Group");
   await page.getByRole("row", { name: /^acme never black hole 203\.0\.113\.0\/28/ }).waitFor();
-  const why = page.getByLabel("Why", { exact: true });
+  const why = page.getByLabel("Reason", { exact: true });
   await why.fill("the resolver");
   await page.locator("form", { has: why }).getByLabel("Prefix", { exact: true }).fill("203.0.113.1/32");
   await add("Why");
@@ -199,7 +199,7 @@ try {
   await answer(page, "203.0.113.1/32: weir may announce rules and black holes for it again.", "Undo");
   await excluded.waitFor({ state: "detached" });
   await changes.getByRole("button", { name: "Undo" }).click();
-  await answer(page, "The value before the last change is in force again", "Undo");
+  await answer(page, "The previous value applies again", "Undo");
   await excluded.waitFor();
   await accessible(page, "settings with a group and an exclusion");
   await page.waitForTimeout(300);
@@ -223,13 +223,13 @@ try {
 
   // Its page explains it.
   await article.getByRole("link", { name: new RegExp(VICTIM) }).first().click();
-  await page.getByRole("heading", { name: "Why weir says so" }).waitFor();
+  await page.getByRole("heading", { name: "Why this was detected" }).waitFor();
   await page.getByRole("heading", { level: 1, name: new RegExp(`flood on ${VICTIM}`) }).waitFor();
   await page.getByText("ntp amplification").first().waitFor();
   await page.getByRole("heading", { name: "Timeline" }).waitFor();
   await page.getByText("fivem-7").first().waitFor();
   await page.getByRole("link", { name: "acme" }).waitFor();
-  assert.match(await page.locator(".panel", { hasText: "Why weir says so" }).last().innerText(), /Threshold[\s\S]*Reported by[\s\S]*border-3/);
+  assert.match(await page.locator(".panel", { hasText: "Why this was detected" }).last().innerText(), /Threshold[\s\S]*Reported by[\s\S]*border-3/);
   const drawn = (of) => of.evaluate(() => {
     const canvas = document.querySelector("canvas");
     const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
@@ -240,8 +240,8 @@ try {
   // Approving announces to a real router.
   assert.deepEqual(rules(), []);
   await button(page, "Approve").first().click();
-  await page.getByText("Normal traffic hit").last().waitFor();
-  await page.getByText("Comes into force").waitFor();
+  await page.getByText("Collateral").last().waitFor();
+  await page.getByText("Announces", { exact: true }).waitFor();
   await shoot(page, "approve");
   await accessible(page, "the question before approving");
   await page.getByRole("dialog").getByRole("button", { name: "Approve", exact: true }).click();
@@ -263,7 +263,7 @@ try {
   // A harder step is taken after its effect was shown, and not before.
   const [rule] = rules();
   await button(page, "Next step").click();
-  await page.getByRole("dialog").getByText("Is withdrawn").or(page.getByRole("dialog").getByRole("alert")).waitFor();
+  await page.getByRole("dialog").getByText("Withdraws", { exact: true }).or(page.getByRole("dialog").getByRole("alert")).waitFor();
   await accessible(page, "the question before the next step");
   await page.getByRole("dialog").getByRole("button", { name: "Cancel" }).click();
   assert.deepEqual(rules(), [rule], "the rule stays");
@@ -272,7 +272,7 @@ try {
   const asked = [];
   page.on("request", (request) => request.url().endsWith("/skip") && asked.push(request.url()));
   await button(page, "Next step").click();
-  await page.getByRole("dialog").getByText(`Nobody reaches ${VICTIM} any more`).waitFor();
+  await page.getByRole("dialog").getByText(`${VICTIM} becomes unreachable`).waitFor();
   await page.getByRole("dialog").getByRole("button", { name: "Black-hole " + VICTIM, exact: true }).waitFor();
   await page.keyboard.press("Escape");
   await page.getByRole("dialog").waitFor({ state: "detached" });
@@ -304,8 +304,8 @@ try {
   await page.goto("/#/incidents");
   await page.getByRole("row", { name: new RegExp(`flood from ${VICTIM}`) }).waitFor();
   await page.unroute(/\/api\/v1\/incidents\?/);
-  await page.getByLabel("Words").fill("no such words");
-  await page.getByText("No incident fits.").waitFor();
+  await page.getByLabel("Search", { exact: true }).fill("no such words");
+  await page.getByText("No incidents match these filters.").waitFor();
 
   // Search without a mouse.
   await page.keyboard.press("Escape");
@@ -315,7 +315,7 @@ try {
   await page.getByRole("option", { name: /fivem-7/ }).first().waitFor();
   await page.keyboard.press("Enter");
   await page.getByRole("heading", { level: 1, name: VICTIM }).waitFor();
-  await page.getByRole("row", { name: /packets\/s/ }).first().waitFor();
+  await page.getByRole("row", { name: /pkt\/s/ }).first().waitFor();
 
   for (const name of ["live", "mitigations", "bgp", "hosts", `hosts/${VICTIM}`, "exporters", "nodes", "settings", "people", "audit", "account"]) {
     await page.goto("/#/" + name);
@@ -363,7 +363,7 @@ try {
   await form.getByLabel("Name").fill("rita");
   await form.getByLabel("Role").selectOption("readonly");
   await form.getByLabel("Password, at least 12 characters").fill(PASSWORD);
-  await form.getByRole("button", { name: "Make" }).click();
+  await form.getByRole("button", { name: "Create" }).click();
   await page.getByRole("cell", { name: "rita" }).waitFor();
   await button(page, "Sign out").click();
   await page.getByLabel("Account").waitFor();
@@ -431,9 +431,9 @@ try {
   // What was done is not forgotten, and the attack is measured by the threshold of its time.
   const baselines = [];
   phone.on("request", (request) => request.url().endsWith("/hosts/" + VICTIM) && baselines.push(request.url()));
-  await phone.locator(".panel", { hasText: "Recently ended" }).getByRole("link", { name: new RegExp(VICTIM) }).first().click();
+  await phone.locator(".panel", { hasText: "Recently closed" }).getByRole("link", { name: new RegExp(VICTIM) }).first().click();
   await phone.locator("main .tag.closed").first().waitFor();
-  await phone.getByText("hardest step in force so far").waitFor();
+  await phone.getByText("hardest step active so far").waitFor();
   await phone.waitForTimeout(1200);
   assert.deepEqual(baselines, []);
   await phone.context().close();
@@ -443,7 +443,7 @@ try {
   await signIn(desk, "olga");
   await traffic("carpet");
   await desk.getByRole("article").filter({ hasText: "203.0.113.0/24" }).getByRole("link").first().click({ timeout: 40_000 });
-  await desk.getByRole("heading", { name: "Traffic against normal, all hosts of the prefix" }).waitFor();
+  await desk.getByRole("heading", { name: "Traffic and baseline, all hosts of the prefix" }).waitFor();
   const highest = () => desk.evaluate(async () => {
     const { points } = await (await fetch("/api/v1/prefixes/203.0.113.0/24/series")).json();
     return Math.max(0, ...points.map((point) => point.bits_per_sec));

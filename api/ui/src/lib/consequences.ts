@@ -47,7 +47,7 @@ function groups(before: Group[], after: Group[]): string[] {
       ...(group.never ?? []).filter((rung) => !now?.never?.includes(rung)).map((rung) => `${RUNGS[rung] ?? rung} is allowed`),
     ];
     if (now && !limits.length) return [];
-    return [`${now ? group.name : `The group ${group.name} is gone`}: ${limits.join(", ") || "its incidents bear no name any more"} for ${group.prefixes.join(", ")}.`];
+    return [`${now ? group.name : `The group ${group.name} is gone`}: ${limits.join(", ") || "its incidents are no longer labelled"} for ${group.prefixes.join(", ")}.`];
   });
 }
 
@@ -59,7 +59,7 @@ export function consequences(name: string, before: unknown, after: unknown, pres
   if (name === "exclusions") return exclusions(was, is, present);
   if (name === "groups") return groups(was, is);
   const lost = (key: "name" | "rung") => (was as (Channel & LadderStep)[]).filter((item) => !(is as (Channel & LadderStep)[]).some((other) => other[key] === item[key]));
-  if (name === "channels") return lost("name").map((channel) => `${channel.name}: nobody is told by it any more.`);
+  if (name === "channels") return lost("name").map((channel) => `${channel.name}: receives no more notifications.`);
   if (name === "ladder") return lost("rung").map((step) => `${RUNGS[step.rung] ?? step.rung}: no longer a step.`);
   return [];
 }

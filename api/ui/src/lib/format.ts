@@ -96,16 +96,16 @@ export const FAMILIES: Record<string, string> = {
 export const family = (id: string) => FAMILIES[id] ?? id;
 
 const METRICS: Record<string, string> = {
-  "packets-per-sec": "packets/s",
-  "bits-per-sec": "bits/s",
+  "packets-per-sec": "pkt/s",
+  "bits-per-sec": "bit/s",
   "syns-per-sec": "SYNs/s",
-  "udp-off-service-per-sec": "UDP packets/s off service ports",
-  "icmp-per-sec": "ICMP packets/s",
+  "udp-off-service-per-sec": "UDP pkt/s off service ports",
+  "icmp-per-sec": "ICMP pkt/s",
   "fragments-per-sec": "fragments/s",
   "sources-per-sec": "new sources/s",
   shape: "shape of the traffic",
   cusum: "cumulative sum above the mean",
-  signature: "packets that fit a signature",
+  signature: "packets matching a signature",
 };
 export const metric = (id: string) => METRICS[id] ?? id;
 const UNIT_OF: Record<string, string> = { "syns-per-sec": "SYN", "icmp-per-sec": "pkt", "fragments-per-sec": "frag", "sources-per-sec": "src" };
