@@ -16,6 +16,7 @@ pub mod reference;
 pub mod rival;
 pub mod scenario;
 pub mod seed;
+pub mod text;
 pub mod worlds;
 
 use std::io::Write as _;
