@@ -99,6 +99,53 @@ fn every_command_says_what_it_does_itself() {
 }
 
 #[test]
+fn a_mode_that_does_not_exist_is_refused_with_those_that_do() {
+    let out = weir(&["mode", "bogus"]);
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert_eq!(out.status.code(), Some(2), "{said}");
+    assert!(said.contains("bogus") && said.contains("observe, approve, auto, file"), "{said}");
+}
+
+#[test]
+fn init_writes_what_check_accepts_and_never_over_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("etc/weir.toml");
+    let file = path.to_str().unwrap();
+    let init = |more: &[&str]| {
+        let all = ["init", "--config", file, "--prefixes", "203.0.113.0/24,2001:db8::/48"];
+        weir(&[&all, more].concat())
+    };
+    let flags = ["--exporters", "edge1=203.0.113.1", "--peer", "203.0.113.1,65020,65010"];
+    let flags = [&flags[..], &["--router-id", "203.0.113.9", "--mode", "approve"]].concat();
+    let out = init(&flags);
+    let said = String::from_utf8(out.stdout).unwrap();
+    assert!(out.status.success() && said.contains("systemctl enable --now weir"), "{said}");
+    assert!(!said.contains("warning"), "{said}");
+    let checked = weir(&["check", "--config", file]);
+    assert!(checked.status.success(), "{checked:?}");
+    assert_eq!(String::from_utf8(checked.stderr).unwrap(), "", "not even a warning");
+    let written = std::fs::read_to_string(&path).unwrap();
+    for part in
+        ["remote_as = 65020", "local_as = 65010", "\"203.0.113.9/32\"", "mode = \"approve\""]
+    {
+        assert!(written.contains(part), "{part}: {written}");
+    }
+
+    let again = init(&[]);
+    assert!(!again.status.success(), "{again:?}");
+    assert!(String::from_utf8(again.stderr).unwrap().contains("--force"));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), written);
+    assert!(init(&["--force"]).status.success());
+    assert_eq!(std::fs::read_to_string(folder.path().join("etc/weir.toml.bak")).unwrap(), written);
+
+    // What the package put there is nobody's yet.
+    std::fs::write(&path, include_str!("../../packaging/weir.toml")).unwrap();
+    assert!(init(&[]).status.success());
+    let nobody = weir(&["init", "--config", "/nonexistent/weir.toml"]);
+    assert!(String::from_utf8(nobody.stderr).unwrap().contains("--prefixes"));
+}
+
+#[test]
 fn a_reader_that_has_seen_enough_is_no_failure() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("weir.toml");

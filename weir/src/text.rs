@@ -37,9 +37,9 @@ fn unit(value: f64, unit: &str) -> String {
     }
 }
 
-/// `1.24 Gbit/s, 378 kpps`.
+/// `1.24 Gbit/s, 378 kpkt/s`.
 pub fn rate(rate: Rate) -> String {
-    format!("{}, {}", unit(rate.bits_per_sec, "bit/s"), unit(rate.packets_per_sec, "pps"))
+    format!("{}, {}", unit(rate.bits_per_sec, "bit/s"), unit(rate.packets_per_sec, "pkt/s"))
 }
 
 /// An incident in a few lines: what, why, and which rules. Times are seconds since `origin`.

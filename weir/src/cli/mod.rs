@@ -113,6 +113,7 @@ pub enum Ask {
     /// Show or set the mitigation mode; approve and auto also release the brake
     Mode {
         /// observe, approve, auto; or file, to use the mode of the configuration file
+        #[arg(value_parser = ["observe", "approve", "auto", "file"], hide_possible_values = true)]
         mode: Option<String>,
     },
     /// List the busiest hosts

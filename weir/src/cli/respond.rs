@@ -134,8 +134,8 @@ pub struct Add {
     /// Source prefix
     #[arg(long)]
     src: Option<IpNet>,
-    /// IP protocol number; may be repeated
-    #[arg(long)]
+    /// IP protocol: tcp, udp, icmp, icmpv6, gre, esp or a number; may be repeated
+    #[arg(long, value_parser = protocol)]
     protocol: Vec<u8>,
     /// Destination port or range; may be repeated
     #[arg(long, value_parser = range)]
@@ -149,6 +149,19 @@ pub struct Add {
     /// Only show what would change
     #[arg(long)]
     dry_run: bool,
+}
+
+/// A protocol by its name or number.
+fn protocol(text: &str) -> Result<u8, String> {
+    const NAMES: [(&str, u8); 6] =
+        [("tcp", 6), ("udp", 17), ("icmp", 1), ("icmpv6", 58), ("gre", 47), ("esp", 50)];
+    let named = NAMES.iter().find(|(name, _)| text.eq_ignore_ascii_case(name));
+    match named {
+        Some((_, number)) => Ok(*number),
+        None => {
+            text.parse().map_err(|_| "use tcp, udp, icmp, icmpv6, gre, esp or 0-255".to_owned())
+        }
+    }
 }
 
 fn range(text: &str) -> Result<Range, String> {
@@ -397,6 +410,12 @@ pub(super) fn mode(client: &Client, output: &Output, mode: Option<&str>) -> anyh
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn protocols_have_names_and_numbers() {
+        assert_eq!((protocol("udp"), protocol("TCP"), protocol("132")), (Ok(17), Ok(6), Ok(132)));
+        assert!(protocol("256").is_err() && protocol("udb").is_err());
+    }
 
     #[test]
     fn ports_and_ranges_are_read() {
