@@ -117,7 +117,7 @@ pub(crate) fn sentence(
     }
     let _ = write!(
         text,
-        ", {}pps and {}bit/s",
+        ", {}pkt/s and {}bit/s",
         short(v.rate.packets_per_sec),
         short(v.rate.bits_per_sec)
     );
@@ -139,7 +139,7 @@ pub(crate) fn sentence(
     let unit = |x: f64| match v.reason.metric {
         weir_model::Metric::BitsPerSec => format!("{}bit/s", short(x)),
         weir_model::Metric::SourcesPerSec => format!("{} new sources/s", count(x)),
-        _ => format!("{}pps", short(x)),
+        _ => format!("{}pkt/s", short(x)),
     };
     let normal = if v.reason.baseline > 0.0 {
         format!("normally up to {}", unit(v.reason.baseline))
