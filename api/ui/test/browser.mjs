@@ -191,7 +191,7 @@ try {
   const why = page.getByLabel("Reason", { exact: true });
   await why.fill("the resolver");
   await page.locator("form", { has: why }).getByLabel("Prefix", { exact: true }).fill("203.0.113.1/32");
-  await add("Why");
+  await add("Reason");
   const excluded = page.getByRole("row", { name: /^203\.0\.113\.1\/32 the resolver/ });
   await excluded.getByText("no attack so far").waitFor();
   const changes = page.getByRole("row", { name: /^exclusions/ });
@@ -328,7 +328,7 @@ try {
     }
     if (name === "exporters") await shoot(page, "exporters");
     if (name === `hosts/${VICTIM}`) {
-      const rows = await page.locator("tbody tr", { hasText: "packets" }).allInnerTexts();
+      const rows = await page.locator("tbody tr", { hasText: "pkt/s" }).allInnerTexts();
       assert.ok(rows.length > 1 && new Set(rows.map((row) => row.split("\t").slice(0, 2).join())).size === rows.length, rows.join("\n"));
       assert.ok(!rows.some((row) => /\d %/.test(row)), rows.join("\n"));
       // A week is a week, however little of it is on record.

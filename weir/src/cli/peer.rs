@@ -153,7 +153,7 @@ mod tests {
                 "edge 192.0.2.1 AS65020: established since {since}\n  \
                  families    ipv4-unicast\n  \
                  last error  peer sent NOTIFICATION 3/9 optional attribute error\n  \
-                 RPKI        origins are checked, 0 measures refused\n  \
+                 RPKI        origins are checked, 0 mitigations refused\n  \
                  limit       3 routes of ipv4-unicast, announced by the peer, until {until}\n\
                  announced   1\n  blackhole 203.0.113.7/32\n\
                  banned      1\n  00c0ffee  blackhole 203.0.113.9/32\n    \
