@@ -438,7 +438,8 @@ mod tests {
         let back = |n: u32| {
             let mut s = sample(0, 51_820, 17, 40_000, 200);
             s.record.src = s.record.dst;
-            s.record.dst = std::net::IpAddr::from((n.wrapping_mul(2_246_822_519) | 1 << 31).to_be_bytes());
+            s.record.dst =
+                std::net::IpAddr::from((n.wrapping_mul(2_246_822_519) | 1 << 31).to_be_bytes());
             Packet::new(&s, 5, Direction::Outbound)
         };
         let sent: Vec<_> = (0..200).map(back).collect();
