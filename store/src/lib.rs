@@ -115,7 +115,9 @@ impl Store {
         let row = self
             .connection
             .query_row("SELECT at_ms, body FROM blobs WHERE name = ?1", [name], |row| {
-                Ok((row.get::<_, i64>(0)?, row.get(1)?))
+                // Whatever its type: a body that somebody edited is text, and to be judged by who reads it.
+                let body = row.get_ref(1)?.as_bytes_or_null()?.unwrap_or_default().to_vec();
+                Ok((row.get::<_, i64>(0)?, body))
             })
             .optional()?;
         Ok(row.map(|(at, body)| (Millis(from_sql(at)), body)))
@@ -132,9 +134,15 @@ fn configure(connection: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Creates a missing file with mode 0600; SQLite gives its side files the same.
+/// Creates a missing file with mode 0600; SQLite gives its side files the same. A file that is there is not
+/// opened: closing it again would end the locks that this process holds on it through SQLite (POSIX has one
+/// set of locks a process and file, fcntl(2)). Whoever else looked at the file then would take itself for the
+/// last one, delete its log, and weir would write to a log that nobody finds again.
 fn create_private(path: &Path) -> Result<(), StoreError> {
     use std::os::unix::fs::OpenOptionsExt as _;
+    if path.exists() {
+        return Ok(());
+    }
     std::fs::OpenOptions::new()
         .append(true)
         .create(true)

@@ -356,3 +356,41 @@ fn ten_thousand_incidents_are_searched_without_reading_their_bodies() {
     let bar = if cfg!(debug_assertions) { 500 } else { 50 };
     assert!(took.as_millis() < bar && listed.as_millis() < bar, "{took:?}, {listed:?}");
 }
+
+/// Locks of this process on a file, as the kernel counts them.
+fn locks_on(path: &Path) -> usize {
+    use std::os::unix::fs::MetadataExt as _;
+    let inode = std::fs::metadata(path).unwrap().ino();
+    let (me, file) = (std::process::id().to_string(), format!(":{inode}"));
+    let locks = std::fs::read_to_string("/proc/locks").unwrap();
+    let mine = |line: &str| {
+        let mut words = line.split_whitespace().skip(4);
+        words.next() == Some(me.as_str())
+            && words.next().is_some_and(|place| place.ends_with(&file))
+    };
+    locks.lines().filter(|line| mine(line)).count()
+}
+
+#[test]
+fn a_second_connection_does_not_end_the_locks_of_the_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.db");
+    let mut first = Store::open(&path).unwrap();
+    first.put_blob("a", Millis(1), b"1").unwrap();
+    let held = locks_on(&path);
+    assert!(held > 0, "SQLite holds the file while it is open");
+    let second = Store::open(&path).unwrap();
+    assert_eq!(locks_on(&path), held);
+    drop(second);
+    assert_eq!(locks_on(&path), held);
+}
+
+#[test]
+fn a_file_behind_a_link_that_leads_nowhere_yet_is_private_too() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let (link, file) = (dir.path().join("state.db"), dir.path().join("elsewhere.db"));
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    let _store = Store::open(&link).unwrap();
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+}

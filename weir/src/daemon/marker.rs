@@ -1,7 +1,7 @@
 //! The last word on the mode, once more beside the state file: for a disk that is full, and for a state file
 //! that is damaged. Two small files: one in the state folder, whose room is taken when there still is some
-//! and which is written in place; one beside the local socket, which is in memory as a rule. A thread of its
-//! own writes them, so that a disk that hangs holds up nobody.
+//! and which is written in place; one beside the local socket, which is in memory as a rule and is written
+//! first. A thread of its own writes them, so that a disk that hangs holds up nobody.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
@@ -58,12 +58,11 @@ impl Files {
         if config.store.path.as_os_str() == ":memory:" {
             return Self::default();
         }
-        let beside = |path: &Path, name: &str| path.parent().map(|folder| folder.join(name));
         let socket = Some(&config.api.socket).filter(|path| !path.as_os_str().is_empty());
         let places = [
-            beside(&config.store.path, NAME),
-            // The folder of sockets may be shared.
-            socket.and_then(|path| beside(path, &format!("weir-{NAME}"))),
+            // First, for it is in memory: behind a disk that hangs it would never be written.
+            socket.and_then(|path| beside_socket(path.as_path())),
+            config.store.path.parent().map(|folder| folder.join(NAME)),
         ];
         let mut open = Vec::new();
         for path in places.into_iter().flatten() {
@@ -99,6 +98,13 @@ impl Files {
         }
         kept
     }
+}
+
+/// Named after the socket: its folder may be another weir's too, whose brake is not this one's.
+fn beside_socket(socket: &Path) -> Option<PathBuf> {
+    let mut name = socket.file_name()?.to_owned();
+    name.push(format!(".{NAME}"));
+    Some(socket.with_file_name(name))
 }
 
 fn open_file(path: &Path) -> std::io::Result<File> {
@@ -193,6 +199,11 @@ mod tests {
         for (path, _) in &files.open {
             assert_eq!(std::fs::metadata(path).unwrap().len(), ROOM as u64);
         }
+        // Another weir, whose socket is in the same folder.
+        let mut other = config.clone();
+        other.store.path = folder.path().join("other/state.db");
+        other.api.socket = folder.path().join("run/other.sock");
+        assert_eq!(Files::open(&other).last(), Word::default());
         // What somebody scribbled into is not believed and does not stop the start.
         std::fs::write(&files.open[0].0, "nonsense").unwrap();
         assert_eq!(Files::open(&config).last(), lifted);

@@ -173,7 +173,7 @@ pub(crate) fn spawn(
         health.refuses(Part::State, now(), why, 0);
         now()
     });
-    let writer = Writer {
+    let mut writer = Writer {
         path: config.store.path.clone(),
         store: store.ok(),
         metrics: Arc::clone(metrics),
@@ -259,13 +259,14 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self, work: &Receiver<Work>) {
+    fn run(&mut self, work: &Receiver<Work>) {
         loop {
             match work.recv_timeout(AGAIN) {
                 Ok(work) => self.take(work),
-                Err(RecvTimeoutError::Timeout) => self.idle(),
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
+            self.upkeep();
         }
         self.refused = None;
         self.settle();
@@ -374,9 +375,9 @@ impl Writer {
         }
     }
 
-    /// Nothing is to be written: pays debts, forgets what is old, and finds out whether the file would take
-    /// something before that matters.
-    fn idle(&mut self) {
+    /// Pays debts, forgets what is old, and finds out whether the file would take something before that matters.
+    /// Also between two pieces of work: in a long attack there may be no pause.
+    fn upkeep(&mut self) {
         let at = now();
         if self.owed.len() > 0 {
             self.settle();
@@ -455,5 +456,31 @@ mod tests {
         assert_eq!(checkpoint(body.clone()).unwrap().at, Millis(7));
         body.pop();
         assert!(checkpoint(body[..1].to_vec()).is_err(), "what is cut off is not made up");
+    }
+
+    /// A writer whose last sweep and last write are long ago.
+    fn long_ago(store: Store) -> Writer {
+        Writer {
+            path: PathBuf::new(),
+            store: Some(store),
+            metrics: Arc::new(Metrics::new()),
+            health: Arc::new(Health::default()),
+            keep_ms: 1000,
+            owed: Owed::default(),
+            refused: None,
+            wrote: Millis(0),
+            swept: Millis(0),
+        }
+    }
+
+    #[test]
+    fn what_is_old_is_forgotten_also_when_there_is_always_something_to_write() {
+        let (tx, rx) = bounded(1);
+        // One piece of work and no pause behind it: the next that is seen is the end.
+        tx.send(Work::Shares(Millis(2), Box::default())).unwrap();
+        drop(tx);
+        let mut writer = long_ago(Store::in_memory().unwrap());
+        writer.run(&rx);
+        assert!(writer.swept > Millis(0));
     }
 }
