@@ -58,6 +58,12 @@ pub const BODY_MAX: usize = 64 * 1024;
 /// How long a request may take until its answer begins, its body included.
 pub const REQUEST_TIME: Duration = Duration::from_secs(30);
 
+/// The same of a backup, whose history may be gigabytes on a slow disk: it holds up nobody else.
+pub const BACKUP_TIME: Duration = Duration::from_secs(3600);
+
+/// Where backups are taken.
+pub const BACKUP: &str = "/api/v1/backup";
+
 /// All routes. To add one: a handler in `routes/` and its name in `table.rs`.
 pub fn router(app: App) -> Router {
     let (routes, _) = Table::all().parts();
@@ -97,8 +103,9 @@ async fn admit(State(app): State<App>, request: HttpRequest, next: Next) -> Resp
     if !local && let Err(problem) = app.inner.limit.take(address, app.now()) {
         return problem.into_response();
     }
+    let patience = if parts.uri.path() == BACKUP { BACKUP_TIME } else { REQUEST_TIME };
     let request = HttpRequest::from_parts(parts, body);
-    match tokio::time::timeout(REQUEST_TIME, next.run(request)).await {
+    match tokio::time::timeout(patience, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {
             Problem::new(StatusCode::REQUEST_TIMEOUT, "the request took too long").into_response()

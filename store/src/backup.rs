@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
@@ -155,9 +156,26 @@ struct Copy {
     path: PathBuf,
 }
 
+/// How the names of copies begin.
+const COPY: &str = ".backup-";
+
+/// Removes the copies of backups that a weir was killed over: each is as large as the history. No other weir
+/// may work in this folder.
+pub fn forget_unfinished(folder: &Path) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(COPY) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
 impl Copy {
     fn of(connection: &Connection, scratch: &Path, name: &str) -> Result<Self, StoreError> {
-        let copy = Self { path: scratch.join(format!(".backup-{}-{name}", std::process::id())) };
+        // Each backup has copies of its own: several may be taken at the same time.
+        static TAKEN: AtomicU64 = AtomicU64::new(0);
+        let (weir, taken) = (std::process::id(), TAKEN.fetch_add(1, Ordering::Relaxed));
+        let copy = Self { path: scratch.join(format!("{COPY}{weir}-{taken}-{name}")) };
         // VACUUM INTO refuses a file that is there; one can only be left by a killed backup.
         let _ = std::fs::remove_file(&copy.path);
         crate::create_private(&copy.path)?;
@@ -251,4 +269,38 @@ fn digest(path: &Path) -> Result<(u64, String), StoreError> {
 
 fn to_len(len: usize) -> u64 {
     u64::try_from(len).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+
+    #[test]
+    fn two_backups_at_a_time_do_not_take_each_other_s_copies() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join(STATE)).unwrap();
+        let copy = || Copy::of(&store.connection, folder.path(), STATE).unwrap();
+        let (first, second) = (copy(), copy());
+        assert!(first.path != second.path && first.path.exists() && second.path.exists());
+        drop(second);
+        assert!(digest(&first.path).is_ok());
+    }
+
+    #[test]
+    fn copies_of_a_killed_backup_are_removed_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join(STATE)).unwrap();
+        let left = Copy::of(&store.connection, folder.path(), HISTORY).unwrap();
+        std::mem::forget(left);
+        forget_unfinished(folder.path());
+        let mut names: Vec<String> = std::fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert!(names.iter().all(|name| name.starts_with(STATE)), "{names:?}");
+        assert!(names.contains(&STATE.to_owned()), "{names:?}");
+    }
 }

@@ -10,6 +10,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::UnixStream;
+use weir_api::{BACKUP, BACKUP_TIME};
 
 /// How long an answer may take to begin.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -97,6 +98,8 @@ impl Client {
         version: Option<u64>,
         body: Option<&Value>,
     ) -> anyhow::Result<Response<Incoming>> {
+        // Longer than weir takes, so that what it says of it is heard.
+        let patience = if path.starts_with(BACKUP) { BACKUP_TIME + PATIENCE } else { PATIENCE };
         let socket = self.socket.display();
         let stream = UnixStream::connect(&self.socket).await.with_context(|| {
             format!(
@@ -118,7 +121,7 @@ impl Client {
         }
         let request = request.body(Full::new(Bytes::from(text)))?;
         let response =
-            tokio::time::timeout(PATIENCE, sender.send_request(request)).await.with_context(
+            tokio::time::timeout(patience, sender.send_request(request)).await.with_context(
                 || format!("weir at {socket} does not answer (systemctl status weir)"),
             )??;
         if response.status().is_success() {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
+use weir_api::BACKUP;
 use weir_store::backup;
 
 use super::client::Client;
@@ -74,7 +75,7 @@ pub(super) fn backup(
         .mode(0o600)
         .open(file)
         .with_context(|| format!("{shown}"))?;
-    let path = format!("/api/v1/backup?history={history}");
+    let path = format!("{BACKUP}?history={history}");
     let written = client.download(&path, &mut out).and_then(|bytes| {
         out.sync_all()?;
         Ok(bytes)

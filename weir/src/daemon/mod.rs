@@ -441,6 +441,7 @@ fn open_store(path: &Path, at: Millis) -> anyhow::Result<Opened> {
     if let Some(folder) = path.parent() {
         // One that cannot be made is said with the file's name.
         let _ = std::fs::create_dir_all(folder);
+        weir_store::backup::forget_unfinished(folder);
     }
     Opened::at(path, at).with_context(|| format!("store.path {}", path.display()))
 }
