@@ -128,6 +128,32 @@ async fn a_repeated_request_acts_once() {
 }
 
 #[tokio::test]
+async fn whoever_approves_is_a_person_also_behind_a_token() {
+    let world = world();
+    let cookie = world.owner().await;
+    let wish = json!({"name": "ci", "role": "admin"});
+    let made = ask("POST", "/api/v1/tokens").cookie(&cookie).json(&wish).send(&world).await;
+    let token = made.json()["secret"].as_str().unwrap().to_owned();
+    let hole = json!({"measure": {"blackhole": "203.0.113.9/32"}, "ttl_secs": 60});
+    for path in ["/api/v1/mitigations", "/api/v1/mitigations/7/approve"] {
+        for as_token in [false, true] {
+            let asks = ask("POST", path).json(&hole);
+            let asks = if as_token { asks.token(&token) } else { asks.cookie(&cookie) };
+            let answer = asks.send(&world).await;
+            assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+        }
+    }
+    let by = |command: &Command| match command {
+        Command::Add { by, .. } | Command::Approve { by, .. } => by.clone(),
+        other => panic!("{other:?}"),
+    };
+    let asked: Vec<String> = world.asked.lock().unwrap().iter().map(by).collect();
+    assert_eq!(asked, ["root"; 4]);
+    let audit = ask("GET", "/api/v1/audit").cookie(&cookie).send(&world).await;
+    assert!(audit.text.contains("token:ci"), "what they used stands there: {}", audit.text);
+}
+
+#[tokio::test]
 async fn commands_carry_the_name_of_who_asked_and_stand_in_the_audit_log() {
     let world = world();
     let token = world.token(Role::Admin).await;

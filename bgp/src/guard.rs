@@ -19,19 +19,20 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use weir_model::{
     Action, DesiredState, Filter, FragmentMatch, IncidentId, Inventory, Match, Measure, Millis,
-    Mitigation, MitigationId, MitigationState, Originator, Range,
+    Mitigation, MitigationId, MitigationState, Originator,
 };
 
+mod everything;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod tests;
 
-/// A rate limit below this many octets a second (100 kbit/s) is judged as a drop: nothing a player
+/// A rate limit of this many octets a second (100 kbit/s) or fewer is judged as a drop: nothing a player
 /// does survives it.
 pub const NEAR_DROP_BYTES_PER_SEC: u64 = 12_500;
 
-/// A rate limit below this many packets a second is judged as a drop.
+/// A rate limit of this many packets a second or fewer is judged as a drop.
 pub const NEAR_DROP_PACKETS_PER_SEC: u64 = 100;
 
 /// Longest window of changes remembered; a larger `max_changes_per_min` is cut to this.
@@ -620,33 +621,15 @@ pub fn discards_everything(measure: &Measure) -> bool {
         Measure::FlowSpec(filter) => {
             let discards = match filter.action {
                 Action::Drop => true,
-                Action::RateLimit { bytes_per_sec } => bytes_per_sec < NEAR_DROP_BYTES_PER_SEC,
+                Action::RateLimit { bytes_per_sec } => bytes_per_sec <= NEAR_DROP_BYTES_PER_SEC,
                 Action::RateLimitPackets { packets_per_sec } => {
-                    packets_per_sec < NEAR_DROP_PACKETS_PER_SEC
+                    packets_per_sec <= NEAR_DROP_PACKETS_PER_SEC
                 }
                 Action::Redirect(_) => false,
             };
-            discards && matches_everything(&filter.packets)
+            discards && everything::matches(&filter.packets)
         }
     }
-}
-
-/// Whether no component narrows the match: a range that holds every value is no restriction.
-fn matches_everything(packets: &Match) -> bool {
-    let unbounded = |list: &[Range], least: u16, most: u16| {
-        list.is_empty() || list.iter().any(|r| r.from <= least && r.to >= most)
-    };
-    // 20 octets is the shortest IPv4 header, 1500 the longest packet of nearly all paths.
-    packets.src.is_none_or(|n| n.prefix_len() == 0)
-        && packets.protocols.is_empty()
-        && unbounded(&packets.dst_ports, 0, u16::MAX)
-        && unbounded(&packets.src_ports, 0, u16::MAX)
-        && packets.icmp_types.is_empty()
-        && packets.icmp_codes.is_empty()
-        && packets.tcp_flags.iter().all(|f| f.mask == 0)
-        && unbounded(&packets.lengths, 20, 1500)
-        && packets.dscps.is_empty()
-        && packets.fragment.is_none()
 }
 
 fn well_formed(packets: &Match) -> Result<(), Refusal> {

@@ -75,8 +75,8 @@ impl Mitigator {
         if let Err(refusal) = self.guard.judge(found) {
             return Err(CommandError::Refused(refusal.to_string()));
         }
-        let (measure, rung) = (found.measure.clone(), found.rung);
-        let complete = self.second_person(id, rung, by)?;
+        let measure = found.measure.clone();
+        let complete = self.second_person(id, &measure, by)?;
         let note = if complete { "" } else { ", waits for a second person" };
         let detail = format!("{measure}: approved by {by}{note}");
         let Some(owner) = self.owner_of(id) else {
@@ -102,10 +102,10 @@ impl Mitigator {
     fn second_person(
         &mut self,
         id: MitigationId,
-        rung: Rung,
+        measure: &Measure,
         by: &str,
     ) -> Result<bool, CommandError> {
-        if !self.needs_two_people(rung) {
+        if !self.needs_two_people(measure) {
             return Ok(true);
         }
         match self.approvals.get(&id.0) {
@@ -220,7 +220,7 @@ impl Mitigator {
             return Err(CommandError::Conflict("an operator has this match in force".into()));
         }
         let id = self.ledger.next_id(now);
-        let alone = self.needs_two_people(rung);
+        let alone = self.needs_two_people(&measure);
         let state = if alone { MitigationState::Proposed } else { MitigationState::Active };
         let mitigation = Mitigation {
             id,

@@ -105,7 +105,8 @@ pub struct Config {
     /// Whether a flood that cannot be told from normal traffic may be black-holed where the ladder
     /// allows it. It completes the attack for the victim: off by default.
     pub rtbh_when_inseparable: bool,
-    /// Whether a black hole needs the approval of two people, in every mode.
+    /// Whether a black hole needs the approval of two people, in every mode; so does a rule that comes to the
+    /// same, such as a drop of all that a host gets.
     pub two_person_rtbh: bool,
     /// Traffic must have fallen so many seconds after the first peer has a measure, or the next
     /// step is taken.

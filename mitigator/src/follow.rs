@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use weir_bgp::guard::route;
+use weir_bgp::guard::{discards_everything, route};
 use weir_model::{Measure, Millis, Mitigation, MitigationState, Mode, Rung, Verdict};
 
 use crate::Mitigator;
@@ -24,10 +24,10 @@ impl Mitigator {
     ) {
         let Some((_, rung)) = plan.step else { return };
         let harder = entry.rung().is_some_and(|r| r != rung);
-        let state = self.state_for(entry, rung);
         let because = self.because(entry, plan);
         let planned: Vec<Planned> =
             plan.measures.iter().map(|p| self.as_in_force(entry, p)).collect();
+        let state = self.state_for(entry, &planned);
         let routes: Vec<Measure> = planned.iter().map(|p| route(&p.measure)).collect();
         let replaced = |m: &Mitigation| {
             let keeps = planned.iter().any(|p| same_rule(&m.measure, &p.measure));
@@ -69,17 +69,19 @@ impl Mitigator {
     }
 
     /// What the mode makes of a new measure.
-    fn state_for(&self, entry: &Entry, rung: Rung) -> MitigationState {
+    fn state_for(&self, entry: &Entry, planned: &[Planned]) -> MitigationState {
         match self.mode_for(entry) {
             Mode::Observe => MitigationState::Simulated,
             Mode::Approve => MitigationState::Proposed,
-            Mode::Auto if self.needs_two_people(rung) => MitigationState::Proposed,
+            Mode::Auto if planned.iter().any(|p| self.needs_two_people(&p.measure)) => {
+                MitigationState::Proposed
+            }
             Mode::Auto => MitigationState::Active,
         }
     }
 
-    pub(crate) fn needs_two_people(&self, rung: Rung) -> bool {
-        rung == Rung::Rtbh && self.config.two_person_rtbh
+    pub(crate) fn needs_two_people(&self, measure: &Measure) -> bool {
+        self.config.two_person_rtbh && discards_everything(measure)
     }
 
     /// A rule that a waning incident on the same target holds is taken over as it is, so that the

@@ -195,7 +195,8 @@ impl Mitigator {
             plan = self.plan_from(entry, verdict, 0, None, now);
         }
         // While people make up their minds, weir does by itself what it may.
-        let waits = plan.step.map(|(_, rung)| rung).filter(|r| self.needs_two_people(*r));
+        let two = plan.measures.iter().any(|p| self.needs_two_people(&p.measure));
+        let waits = plan.step.map(|(_, rung)| rung).filter(|_| two);
         let in_force = entry.live().any(|m| m.state == MitigationState::Active);
         if waits.is_some() && self.mode_for(entry) == Mode::Auto && !in_force {
             let meanwhile = self.plan_from(entry, verdict, 0, waits, now);

@@ -79,7 +79,8 @@ pub(crate) async fn add(
     }
     let request = serde_json::to_vec(&body).map_err(|_| Problem::internal("the request"))?;
     let target = body.measure.target().to_string();
-    let by = who.principal.name.clone();
+    // The person, whatever they use: who asks for a black hole is the first of the two that it may need.
+    let by = who.principal.person.clone();
     let command = Command::Add { measure: body.measure, ttl_secs: body.ttl_secs, by };
     let work = send(&app, &who.principal, "mitigation.add", target, command);
     once(&app, &who.principal, &headers, Keep::OnDisk, &[b"add", &request], work).await
@@ -96,7 +97,9 @@ pub(crate) async fn approve(
     Segment(id): Segment<u64>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let command = Command::Approve { mitigation: MitigationId(id), by: who.principal.name.clone() };
+    // The person: one's own token is no second one.
+    let by = who.principal.person.clone();
+    let command = Command::Approve { mitigation: MitigationId(id), by };
     let work = send(&app, &who.principal, "mitigation.approve", id.to_string(), command);
     let request: [&[u8]; 2] = [b"approve", &id.to_be_bytes()];
     once(&app, &who.principal, &headers, Keep::OnDisk, &request, work).await
@@ -176,7 +179,7 @@ pub(crate) async fn dry_run(
     State(app): State<App>,
     Form(trial): Form<Trial>,
 ) -> Result<Json<DryRun>, Problem> {
-    let command = Box::new(trial.command(who.principal.name.clone()));
+    let command = Box::new(trial.command(who.principal.person.clone()));
     let outcome = ask(&app, |reply| Ask::DryRun { command, reply }).await?;
     Ok(Json(outcome?))
 }

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use proptest::prelude::*;
-use weir_model::{FragmentMatch, Redirect, Rung};
+use weir_model::{FragmentMatch, Range, Redirect, Rung};
 
 use super::tests::inventory;
 use super::*;

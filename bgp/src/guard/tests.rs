@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use weir_model::Rung;
+use weir_model::{Range, Rung};
 
 fn net(text: &str) -> IpNet {
     text.parse().unwrap()
@@ -90,6 +90,59 @@ fn a_black_hole_in_disguise_is_held_to_the_limits_of_black_holes() {
     let measure = Measure::FlowSpec(Filter { packets, action: Action::Drop });
     assert!(discards_everything(&measure));
     assert_eq!(guard.judge_measure(&measure).map_err(Refusal::id), Err("too-wide"));
+}
+
+#[test]
+fn a_list_of_what_every_packet_has_is_no_restriction() {
+    let guard = guard(Config::default());
+    let judged = |change: &dyn Fn(&mut Match)| {
+        let mut packets = Match::to(net("198.51.2.0/24"));
+        change(&mut packets);
+        let measure =
+            Measure::FlowSpec(Filter { packets: packets.normalise(), action: Action::Drop });
+        (discards_everything(&measure), guard.judge_measure(&measure).map_err(Refusal::id))
+    };
+    let range = |from, to| Range { from, to };
+    let spellings: [&dyn Fn(&mut Match); 14] = [
+        &|m| m.dscps = (0..64).collect(),
+        &|m| m.dscps = vec![0],
+        &|m| m.protocols = (0..=255).collect(),
+        &|m| m.protocols = vec![1, 6, 17],
+        &|m| m.src = Some(net("0.0.0.0/1")),
+        &|m| m.src = Some(net("128.0.0.0/1")),
+        &|m| m.src = Some(net("64.0.0.0/7")),
+        &|m| m.lengths = vec![range(21, 65535)],
+        &|m| m.lengths = vec![range(0, 700), range(702, 1500)],
+        &|m| m.dst_ports = vec![range(1024, 65535)],
+        &|m| m.src_ports = vec![range(0, 122), range(124, 65535)],
+        &|m| m.fragment = Some(FragmentMatch::NotFragment),
+        &|m| m.tcp_flags = vec![weir_model::FlagMatch { mask: 0, set: 0 }],
+        &|m| {
+            m.protocols = vec![6, 17];
+            m.dscps = vec![0];
+            m.fragment = Some(FragmentMatch::NotFragment);
+        },
+    ];
+    for (at, change) in spellings.iter().enumerate() {
+        assert_eq!(judged(*change), (true, Err("too-wide")), "spelling {at}");
+    }
+    let restrictions: [&dyn Fn(&mut Match); 8] = [
+        &|m| m.protocols = vec![17],
+        &|m| m.protocols = vec![1, 47],
+        &|m| m.src = Some(net("10.0.0.0/8")),
+        &|m| m.lengths = vec![range(468, 468)],
+        &|m| m.lengths = vec![range(1000, 65535)],
+        &|m| m.src_ports = vec![range(0, 1023)],
+        &|m| m.dscps = vec![46],
+        &|m| m.fragment = Some(FragmentMatch::IsFragment),
+    ];
+    for (at, change) in restrictions.iter().enumerate() {
+        assert_eq!(judged(*change), (false, Ok(())), "restriction {at}");
+    }
+    let limit = |action| discards_everything(&everything("198.51.2.0/24", action));
+    assert!(limit(Action::RateLimit { bytes_per_sec: NEAR_DROP_BYTES_PER_SEC }));
+    assert!(limit(Action::RateLimitPackets { packets_per_sec: NEAR_DROP_PACKETS_PER_SEC }));
+    assert!(!limit(Action::RateLimit { bytes_per_sec: NEAR_DROP_BYTES_PER_SEC + 1 }));
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Two people for a black hole, and what waits meanwhile.
 
 use weir_model::{
-    Command, CommandError, IncidentId, Measure, MitigationId, MitigationState, Mode, Verdict,
+    Action, Command, CommandError, Filter, IncidentId, Match, Measure, MitigationId,
+    MitigationState, Mode, Verdict,
 };
 
 use super::{World, attack, drop_from, limit_from, net};
@@ -51,6 +52,29 @@ fn a_manual_black_hole_needs_another_person_even_over_a_restart() {
     assert_eq!(world.desired(), ["blackhole 203.0.113.9/32"], "manual measures survive a restart");
     world.wait(600);
     assert_eq!(world.desired(), [""; 0]);
+}
+
+#[test]
+fn a_rule_that_comes_to_a_black_hole_needs_another_person_too() {
+    let mut world = World::new(|c| c.two_person_rtbh = true);
+    let mut packets = Match::to(net("203.0.113.10/32"));
+    let add = |packets: &Match, action| Command::Add {
+        measure: Measure::FlowSpec(Filter { packets: packets.clone(), action }),
+        ttl_secs: 600,
+        by: "eve".into(),
+    };
+    let drop = add(&packets, Action::Drop);
+    let id = MitigationId(world.command(&drop).unwrap().unwrap());
+    assert_eq!(world.desired(), [""; 0]);
+    assert!(matches!(world.command(&approve(id, "eve")), Err(CommandError::Conflict(_))));
+    packets.protocols = vec![1, 6, 17];
+    world.command(&add(&packets, Action::RateLimit { bytes_per_sec: 9 })).unwrap();
+    assert_eq!(world.desired(), [""; 0], "nor does its spelling matter");
+    packets.protocols = vec![17];
+    world.command(&add(&packets, Action::Drop)).unwrap();
+    assert_eq!(world.desired().len(), 1, "what leaves a service alive needs one");
+    world.command(&approve(id, "mallory")).unwrap();
+    assert_eq!(world.desired().len(), 2);
 }
 
 #[test]
