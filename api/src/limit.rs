@@ -5,9 +5,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
-use weir_model::Millis;
+use weir_model::{Millis, client_of};
 
-use crate::access::backoff::network;
 use crate::problem::Problem;
 
 /// Requests at once.
@@ -40,7 +39,7 @@ impl Limit {
                 buckets.clear();
             }
         }
-        let bucket = buckets.entry(network(address)).or_insert((FULL, now));
+        let bucket = buckets.entry(client_of(address)).or_insert((FULL, now));
         let left = refilled(*bucket);
         *bucket = (left.saturating_sub(1000), now);
         if left >= 1000 { Ok(()) } else { Err(Problem::too_many("too many requests", 1)) }

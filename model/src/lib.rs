@@ -43,7 +43,7 @@ pub use mitigation::{
     DesiredState, Measure, Mitigation, MitigationId, MitigationState, Originator, Rung,
 };
 pub use panel::{PanelNode, PanelOrder, PanelPort, PanelServer, PanelStatus};
-pub use places::{Place, Places};
+pub use places::{Place, Places, client_of};
 pub use prefetch::prefetch;
 pub use prefix_set::PrefixSet;
 pub use probe::{PeerProbe, ProbeOpen, ProbeStage};

@@ -31,7 +31,7 @@ fn lock(held: &Mutex<Held>) -> MutexGuard<'_, Held> {
 
 /// Who counts as one: an IPv4 address, or the /64 of an IPv6 address, for whoever has one such address has
 /// all of them.
-fn client(address: IpAddr) -> IpAddr {
+pub fn client_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
@@ -46,7 +46,7 @@ impl Places {
 
     /// Takes a place for a client; `None` when there is none for it.
     pub fn take(&self, address: IpAddr) -> Option<Place> {
-        let client = client(address);
+        let client = client_of(address);
         let mut held = lock(&self.held);
         let own = held.by_client.get(&client).copied().unwrap_or_default();
         if held.all >= self.max || own >= self.client_max {

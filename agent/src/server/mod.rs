@@ -6,6 +6,7 @@
 mod authority;
 mod captures;
 mod config;
+mod guesses;
 mod routes;
 
 pub use authority::{Authority, AuthorityError};
@@ -73,6 +74,7 @@ pub struct Server {
     reported: watch::Sender<u64>,
     /// API keys of bouncers: SHA-256 of each.
     bouncers: Mutex<Vec<String>>,
+    guesses: guesses::Guesses,
 }
 
 impl Server {
@@ -97,6 +99,7 @@ impl Server {
             changed: watch::Sender::new(0),
             reported: watch::Sender::new(0),
             bouncers: Mutex::new(Vec::new()),
+            guesses: guesses::Guesses::default(),
             path: path.clone(),
             writing: Mutex::new(()),
         };
@@ -238,7 +241,7 @@ impl Server {
                     return;
                 };
                 let service = hyper::service::service_fn(move |request| {
-                    routes::answer(server.clone(), stop.clone(), request)
+                    routes::answer(server.clone(), stop.clone(), peer.ip(), request)
                 });
                 let outcome = hyper::server::conn::http1::Builder::new()
                     .timer(TokioTimer::new())

@@ -1,13 +1,14 @@
 //! What nodes ask.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::channel::{Channel, Sender};
 use http_body_util::{BodyExt as _, Either, Full, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use hyper::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, RETRY_AFTER};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -22,6 +23,9 @@ use crate::protocol::{Block, Envelope, Join, Report};
 /// Largest body of a request: a report of a thousand rules and 200 events.
 const BODY_MAX: usize = 1024 * 1024;
 
+/// Largest body of who is not known yet: a join with as many addresses as count.
+const JOIN_MAX: usize = 256 * 1024;
+
 /// How long a body may take.
 const BODY_TIME: Duration = Duration::from_secs(10);
 
@@ -34,11 +38,12 @@ type Answer = Response<Body>;
 pub(super) async fn answer(
     server: Arc<Server>,
     stop: watch::Receiver<bool>,
+    from: IpAddr,
     request: Request<Incoming>,
 ) -> Result<Answer, Infallible> {
     let path = request.uri().path().to_owned();
     let answer = match (request.method(), path.as_str()) {
-        (&Method::POST, "/v1/agents/join") => join(&server, request).await,
+        (&Method::POST, "/v1/agents/join") => join(&server, from, request).await,
         (&Method::GET, "/v1/decisions/stream") => decisions(&server, &request),
         (method, path) => {
             let method = method.clone();
@@ -91,8 +96,8 @@ fn json<T: serde::Serialize>(value: &T) -> Answer {
     }
 }
 
-async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Answer> {
-    let collected = Limited::new(request.into_body(), BODY_MAX).collect();
+async fn body<T: DeserializeOwned>(request: Request<Incoming>, max: usize) -> Result<T, Answer> {
+    let collected = Limited::new(request.into_body(), max).collect();
     let Ok(collected) = tokio::time::timeout(BODY_TIME, collected).await else {
         return Err(text(StatusCode::REQUEST_TIMEOUT, "too slow"));
     };
@@ -103,8 +108,13 @@ async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Answ
         .map_err(|e| text(StatusCode::BAD_REQUEST, &e.to_string()))
 }
 
-async fn join(server: &Server, request: Request<Incoming>) -> Answer {
-    let join: Join = match body(request).await {
+async fn join(server: &Server, from: IpAddr, request: Request<Incoming>) -> Answer {
+    if let Some(secs) = server.guesses.wait_secs(from, now()) {
+        let mut response = text(StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens; try later");
+        response.headers_mut().insert(RETRY_AFTER, secs.into());
+        return response;
+    }
+    let join: Join = match body(request, JOIN_MAX).await {
         Ok(join) => join,
         Err(answer) => return answer,
     };
@@ -115,11 +125,15 @@ async fn join(server: &Server, request: Request<Incoming>) -> Answer {
     let joined = server.controller().join(&join, &bearer, now());
     match joined {
         Ok(joined) => {
+            server.guesses.right(from);
             info!(node = joined.node, "a node has joined");
             publish(server);
             json(&joined)
         }
-        Err(error @ JoinError::Token) => text(StatusCode::FORBIDDEN, &error.to_string()),
+        Err(error @ JoinError::Token) => {
+            server.guesses.wrong(from, now());
+            text(StatusCode::FORBIDDEN, &error.to_string())
+        }
         Err(error) => text(StatusCode::CONFLICT, &error.to_string()),
     }
 }
@@ -165,7 +179,7 @@ fn state(server: &Server, node: &str, request: &Request<Incoming>) -> Answer {
 }
 
 async fn report(server: &Server, node: &str, request: Request<Incoming>) -> Answer {
-    let report: Report = match body(request).await {
+    let report: Report = match body(request, BODY_MAX).await {
         Ok(report) => report,
         Err(answer) => return answer,
     };

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
-use weir_model::Millis;
+use weir_model::{Millis, client_of};
 
 use crate::problem::Problem;
 
@@ -60,7 +60,7 @@ pub(crate) struct Backoff {
 impl Backoff {
     /// Whether this address may try now.
     pub(crate) fn check_address(&self, address: IpAddr, now: Millis) -> Result<(), Problem> {
-        self.check(&Key::Address(network(address)), now)
+        self.check(&Key::Address(client_of(address)), now)
     }
 
     /// Whether this address may try this account now.
@@ -76,7 +76,7 @@ impl Backoff {
 
     /// What an address must wait for: strangers' guesses at an account count against strangers.
     fn key_of(&self, address: IpAddr, account: &str) -> Key {
-        let pair = (account.to_lowercase(), network(address));
+        let pair = (account.to_lowercase(), client_of(address));
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&pair);
         if known { Key::Known(pair.0, pair.1) } else { Key::Account(pair.0) }
     }
@@ -84,7 +84,7 @@ impl Backoff {
     /// An account is signed in to from here, or was.
     pub(crate) fn knows(&self, address: IpAddr, account: &str, now: Millis) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let pair = (account.to_lowercase(), network(address));
+        let pair = (account.to_lowercase(), client_of(address));
         if known.len() >= REMEMBERED_MAX && !known.contains_key(&pair) {
             let oldest = known.iter().min_by_key(|(_, at)| **at).map(|(pair, _)| pair.clone());
             oldest.map(|pair| known.remove(&pair));
@@ -115,7 +115,7 @@ impl Backoff {
                 failures.clear();
             }
         }
-        for key in [Some(Key::Address(network(address))), account].into_iter().flatten() {
+        for key in [Some(Key::Address(client_of(address))), account].into_iter().flatten() {
             let entry = failures.entry(key).or_insert(Failures { count: 0, last: now });
             if now.since(entry.last) >= FORGET_MS {
                 entry.count = 0;
@@ -130,22 +130,10 @@ impl Backoff {
         let key = self.key_of(address, account);
         self.knows(address, account, now);
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        failures.remove(&Key::Address(network(address)));
+        failures.remove(&Key::Address(client_of(address)));
         // From elsewhere, others may still be guessing: their wait is not ended by this.
         if matches!(key, Key::Known(..)) {
             failures.remove(&key);
-        }
-    }
-}
-
-/// A subscriber has a whole /64 of IPv6 to guess from.
-pub(crate) fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(v6) => {
-            let mut octets = v6.octets();
-            octets[8..].fill(0);
-            IpAddr::from(octets)
         }
     }
 }
