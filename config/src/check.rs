@@ -65,6 +65,9 @@ pub(crate) fn check(config: &Config) -> Result<Vec<Warning>, Vec<String>> {
     if config.agents.as_ref().is_some_and(|a| !(1..=600).contains(&a.wait_secs)) {
         errors.push("agents.wait_secs is outside 1-600".to_owned());
     }
+    if config.store.path.as_os_str().is_empty() {
+        errors.push("store.path is empty".to_owned());
+    }
     if config.store.keep_days == 0 {
         errors.push("store.keep_days must be at least 1".to_owned());
     }
@@ -81,9 +84,7 @@ fn protected(config: &Config, errors: &mut Vec<String>, warnings: &mut Vec<Warni
         };
         errors.push(format!("protect.prefixes is empty: {why}"));
     }
-    for net in protect.prefixes.iter().filter(|net| net.prefix_len() == 0) {
-        errors.push(format!("protect.prefixes {net}: the whole Internet cannot be protected"));
-    }
+    errors.extend(protect.beyond());
     for service in &protect.services {
         if !protect.prefixes.is_empty() && !protect.prefixes.contains(service.address) {
             errors.push(format!(

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use weir_model::{Inventory, Mode, PolicyGroup, PrefixSet, Rung, Service};
+use weir_model::{Inventory, IpNet, Mode, PolicyGroup, PrefixSet, Rung, Service};
 
 use crate::settings::PREFIXES_MAX;
 
@@ -22,6 +22,10 @@ pub struct Protect {
     pub prefixes: PrefixSet,
     /// Parts of them for which nothing is ever announced: the monitoring host, the resolvers.
     pub never_touch: PrefixSet,
+    /// Prefixes in which all of `prefixes` must lie, also those that operators set while weir runs: a stolen
+    /// session cannot have weir announce anything outside of them. Without it, any network but the whole Internet's.
+    #[serde(skip_serializing_if = "PrefixSet::is_empty")]
+    pub ceiling: PrefixSet,
     /// Customers and whatever else belongs together, `[[protect.group]]`.
     #[serde(rename = "group", skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<GroupConfig>,
@@ -69,6 +73,34 @@ impl GroupConfig {
             );
         }
         Ok(())
+    }
+}
+
+/// Shortest prefix that can be somebody's network: two halves of the Internet are the Internet.
+const OWN_MIN_LEN4: u8 = 8;
+const OWN_MIN_LEN6: u8 = 16;
+
+impl Protect {
+    /// What stands in `prefixes` and may not.
+    pub(crate) fn beyond(&self) -> Vec<String> {
+        let too_wide = |net: &IpNet| match net {
+            IpNet::V4(net) => net.prefix_len() < OWN_MIN_LEN4,
+            IpNet::V6(net) => net.prefix_len() < OWN_MIN_LEN6,
+        };
+        let judge = |net: IpNet| {
+            if net.prefix_len() == 0 {
+                Some(format!("protect.prefixes {net}: the whole Internet cannot be protected"))
+            } else if too_wide(&net) {
+                Some(format!(
+                    "protect.prefixes {net}: wider than any network (/{OWN_MIN_LEN4}, IPv6 /{OWN_MIN_LEN6})"
+                ))
+            } else if !self.ceiling.is_empty() && self.ceiling.covering_net(net).is_none() {
+                Some(format!("protect.prefixes {net} lies in none of protect.ceiling"))
+            } else {
+                None
+            }
+        };
+        self.prefixes.iter().filter_map(judge).collect()
     }
 }
 

@@ -235,6 +235,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_protected_cannot_be_widened_beyond_the_file_s_ceiling() {
+        let set = |file: &str, nets: &[&str]| {
+            let file = crate::parse(file).unwrap().0;
+            let mut settings = Settings::default();
+            settings.take("prefixes", Some(&json!(nets))).unwrap();
+            settings.check(&file).map(drop)
+        };
+        let open = "[protect]\nprefixes = [\"203.0.113.0/24\"]\n";
+        for nets in [&["0.0.0.0/1", "128.0.0.0/1"][..], &["64.0.0.0/7"], &["2000::/3"], &["::/0"]] {
+            assert!(set(open, nets).is_err(), "{nets:?}");
+        }
+        set(open, &["198.51.100.0/24", "10.0.0.0/8", "2001:db8::/32"]).unwrap();
+        let bounded = format!("{open}ceiling = [\"203.0.112.0/23\", \"2001:db8::/32\"]\n");
+        set(&bounded, &["203.0.113.0/24", "203.0.112.0/25", "2001:db8:1::/48"]).unwrap();
+        for nets in [&["198.51.100.0/24"][..], &["203.0.112.0/22"], &["2001:db8::/31"]] {
+            assert!(set(&bounded, nets).unwrap_err().contains("protect.ceiling"), "{nets:?}");
+        }
+        let beyond = bounded.replace("203.0.113.0/24", "198.51.100.0/24");
+        assert!(crate::parse(&beyond).is_err(), "nor by the file itself");
+    }
+
+    #[test]
     fn the_file_decides_again() {
         let mut settings = Settings::default();
         settings.take("prefixes", Some(&json!(["198.51.100.0/24"]))).unwrap();

@@ -128,6 +128,7 @@ fn what_run_would_refuse_is_refused_at_its_place() {
     );
     check("[log]\nlevel = \"info,weir_bgp=chatty\"\n", "\"chatty\"");
     check("[log]\nlevel = \"\"\n", "log.level");
+    check("[store]\npath = \"\"\n", "store.path is empty");
     assert_eq!(errors(&format!("{prefixes}[log]\nlevel = \"warn, weir_bgp=Debug\"\n")), "ok");
     let twice = "[collector]\nlisten = [\"0.0.0.0:2055\", \"0.0.0.0:2055\"]\n";
     check(
