@@ -40,11 +40,20 @@ impl Weir {
     /// # Panics
     /// As [`Self::start`].
     pub fn start_on(folder: tempfile::TempDir) -> Self {
+        Self::start_with(folder, &[])
+    }
+
+    /// Starts `weir run` with more arguments.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn start_with(folder: tempfile::TempDir, arguments: &[&str]) -> Self {
         let config = folder.path().join("weir.toml");
         let log = std::fs::File::create(folder.path().join("log")).expect("a log");
         let child = Command::new(crate::weir_binary())
             .args(["run", "--config"])
             .arg(config)
+            .args(arguments)
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()

@@ -1,8 +1,9 @@
 //! Requests with holes: `${name}` is filled in, with what each place needs to stay well-formed.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// What is wrong with a template.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,18 +31,36 @@ pub(crate) enum Place {
     Json,
 }
 
-/// A request with holes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A request with holes. Path and body may hold what the service takes for a password: neither is ever shown.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RequestTemplate {
     /// GET, POST, PUT, PATCH or DELETE.
     pub method: String,
     /// Appended to the service's address; holes are escaped as URL parts.
-    #[serde(default)]
+    #[serde(default, serialize_with = "hide")]
     pub path: String,
     /// JSON with holes inside its strings; empty for none.
-    #[serde(default)]
+    #[serde(default, serialize_with = "hide")]
     pub body: String,
+}
+
+fn hidden(text: &str) -> &'static str {
+    if text.is_empty() { "" } else { "***" }
+}
+
+fn hide<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(hidden(text))
+}
+
+impl fmt::Debug for RequestTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestTemplate")
+            .field("method", &self.method)
+            .field("path", &hidden(&self.path))
+            .field("body", &hidden(&self.body))
+            .finish()
+    }
 }
 
 impl RequestTemplate {
