@@ -23,7 +23,8 @@ pub struct Protect {
     /// Parts of them for which nothing is ever announced: the monitoring host, the resolvers.
     pub never_touch: PrefixSet,
     /// Prefixes in which all of `prefixes` must lie, also those that operators set while weir runs: a stolen
-    /// session cannot have weir announce anything outside of them. Without it, any network but the whole Internet's.
+    /// session cannot have weir announce anything outside of them. Without it, any network no wider than a /8
+    /// (IPv6: /16).
     #[serde(skip_serializing_if = "PrefixSet::is_empty")]
     pub ceiling: PrefixSet,
     /// Customers and whatever else belongs together, `[[protect.group]]`.
