@@ -143,6 +143,17 @@ impl Answers {
         inbound.iter().filter(|p| self.is_answered(p))
     }
 
+    /// Share of packets on a port of the target's, of any of these, that also go the other way, 0-1.
+    pub(crate) fn on_same_ports(&self, packets: &[(Packet, f64)]) -> f64 {
+        let port = |p: &Packet| (p.protocol, p.local_port());
+        let mut ports: Vec<(u8, u16)> = self.sent.iter().map(port).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        let all: f64 = packets.iter().map(|(p, _)| weight(p)).sum();
+        let on = packets.iter().filter(|(p, _)| ports.binary_search(&port(p)).is_ok());
+        if all > 0.0 { on.map(|(p, _)| weight(p)).sum::<f64>() / all } else { 0.0 }
+    }
+
     /// How often the target was seen to send to this remote port of a protocol, now or in normal times: it
     /// asked.
     pub(crate) fn asked(&self, protocol: u8, port: u16) -> usize {

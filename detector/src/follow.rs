@@ -5,10 +5,10 @@ use weir_model::{Goodput, IncidentId, IpNet, Match, Phase, Rate, Verdict};
 use crate::Detector;
 use crate::host::Warm;
 use crate::incident::{Active, important};
-use crate::judge::{
-    EVIDENCE_MIN, LOOK_AGAIN_MS, LOOK_SOON_MS, discarded, matched, present, rate_of,
-};
+use crate::judge::{LOOK_AGAIN_MS, LOOK_SOON_MS};
+use crate::look::EVIDENCE_MIN;
 use crate::metric::{BITS, OUTBOUND, PACKETS, values};
+use crate::rates::{discarded, matched, present, rate_of};
 
 /// How often evidence that changed is handed on to be kept, milliseconds.
 const EVIDENCE_KEPT_MS: u64 = 10_000;
@@ -44,7 +44,7 @@ impl Detector {
                 self.judge_again(&mut active, out);
                 self.evidence.extend(active.fresh(self.clock, EVIDENCE_KEPT_MS));
             }
-            self.incidents.insert(id, active);
+            self.incidents.insert(active.id, active);
         }
     }
 
@@ -101,7 +101,10 @@ impl Detector {
             self.still(active, out);
             return;
         }
-        let verdict = self.verdict(active, findings, Phase::Ongoing);
+        let mut verdict = self.verdict(active, findings, Phase::Ongoing);
+        if active.gives_way(&verdict) {
+            self.reopen(active, &mut verdict, out);
+        }
         self.note(active, Some(active.id));
         active.weigh(&verdict);
         if let Some(last) = &active.last
@@ -113,6 +116,18 @@ impl Detector {
         active.said = now;
         active.last = Some(verdict.clone());
         out.push(verdict);
+    }
+
+    /// Ends an incident of what was nothing to act upon; the verdict on the attack opens its own.
+    fn reopen(&mut self, active: &mut Active, verdict: &mut Verdict, out: &mut Vec<Verdict>) {
+        self.evidence.extend(active.fresh(self.clock, 0));
+        out.extend(active.ended(self.clock));
+        let id = IncidentId::next(self.clock, self.last_id);
+        self.last_id = Some(id);
+        self.counters.incidents_opened += 1;
+        *active = active.follows(id, &self.config, self.clock);
+        self.by_target.insert((active.target, active.way()), id);
+        (verdict.incident, verdict.phase) = (id, Phase::Opened);
     }
 
     /// Once a second: what was said stays true, only the rates are new.

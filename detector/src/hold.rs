@@ -17,6 +17,13 @@ const TUNNELS: usize = 30;
 const SAME: f64 = 0.3;
 const NORMAL_MIN: usize = 40;
 
+/// Share of what rules cover from which a reason to hold them back speaks for the whole.
+const MOST: f64 = 0.5;
+/// Highest probability of what is told and not acted on, and of what is not even told (below
+/// `report_confidence` as it comes).
+const ALERT: f64 = 0.35;
+const NO_INCIDENT: f64 = 0.14;
+
 /// What is known of a target when rules for it are weighed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Knowledge<'a> {
@@ -33,30 +40,70 @@ pub(crate) struct Knowledge<'a> {
     pub(crate) settling: bool,
 }
 
-/// Why a rule must not be announced, or not yet; and whether what it matches shows a sign of attack by
-/// itself, so that one look is enough.
-pub(crate) fn hold(m: &Match, known: &Knowledge<'_>) -> (Option<Hold>, bool) {
+/// What speaks against a rule, and for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Weighed {
+    /// Why it must not be announced, or not yet.
+    pub(crate) hold: Option<Hold>,
+    /// Whether what it matches shows a sign of attack by itself, so that one look is enough.
+    pub(crate) sign: bool,
+    /// Whether nobody is answered of those who send it, for certain.
+    pub(crate) unanswered: bool,
+}
+
+impl Weighed {
+    const fn held(hold: Hold) -> Self {
+        Self { hold: Some(hold), sign: false, unanswered: false }
+    }
+}
+
+/// Weighs a rule.
+pub(crate) fn hold(m: &Match, known: &Knowledge<'_>) -> Weighed {
     let matched: Vec<&Packet> = known.now.iter().filter(|p| hits(m, p)).collect();
     let networks = networks(&matched);
     let account = known.answers.of_match(known.now, m, networks <= FEW);
     if account.standing == Standing::Answered {
-        return (Some(Hold::Answered), false);
+        return Weighed::held(Hold::Answered);
     }
     let tunnel = |p: &&&Packet| !matches!(p.protocol, 6 | 17) && !p.is_icmp();
     if networks < TUNNELS && 2 * matched.iter().filter(tunnel).count() > matched.len() {
-        return (Some(Hold::Tunnel), false);
+        return Weighed::held(Hold::Tunnel);
     }
     let sign = sign(&matched, known.answers, known.single);
     if sign.is_none() && familiar(&matched, known.normal) {
-        return (Some(Hold::Familiar), false);
+        return Weighed::held(Hold::Familiar);
     }
     let hold = match (sign, known) {
         (None, Knowledge { learning: true, .. }) => Some(Hold::Learning),
-        (sign, known) if known.answers.visible => undecided(account, sign, known.settling),
+        // Of a crowd's exchanges half are told of by their answers first: only of a few may one direction
+        // still be on its way.
+        (sign, known) if known.answers.visible => {
+            undecided(account, sign, known.settling && networks < TUNNELS)
+        }
         (None, _) => Some(Hold::OneWay),
         (Some(_), _) => None,
     };
-    (hold, sign.is_some())
+    let unanswered = account.standing == Standing::Unanswered;
+    Weighed { hold, sign: sign.is_some(), unanswered }
+}
+
+/// Highest probability of an attack that may be told of an excess for which these rules were found, each with
+/// the share that it covers, 0-1: what is wanted for all that is known is no attack, and no incident is opened
+/// for what could not be normal because nothing is known yet.
+pub(crate) fn held_cap(rules: &[(Weighed, f64)], learning: bool, visible: bool) -> f64 {
+    let total: f64 = rules.iter().map(|(_, coverage)| coverage).sum();
+    let share = |of: &dyn Fn(&Weighed) -> bool| {
+        rules.iter().filter(|(rule, _)| of(rule)).map(|(_, coverage)| coverage).sum::<f64>()
+    };
+    let most = |of: &dyn Fn(&Weighed) -> bool| total > 0.0 && share(of) >= MOST * total;
+    if most(&|rule| rule.hold == Some(Hold::Tunnel)) {
+        return if learning { NO_INCIDENT } else { ALERT };
+    }
+    if most(&|rule| matches!(rule.hold, Some(Hold::Familiar | Hold::Answered))) {
+        return ALERT;
+    }
+    let new = |rule: &Weighed| rule.hold == Some(Hold::Learning) && !rule.unanswered;
+    if visible && most(&new) { NO_INCIDENT } else { 1.0 }
 }
 
 /// Whether it must still be seen that nobody is answered.

@@ -6,6 +6,7 @@ use weir_model::{
 };
 
 use crate::config::Config;
+use crate::hold::Weighed;
 use crate::metric::{METRICS, PACKETS, SOURCES, floors, index_of};
 use crate::series::Alarm;
 
@@ -125,12 +126,35 @@ impl Active {
         self.doubted = doubtful.then(|| self.doubted.unwrap_or(verdict.at));
     }
 
+    /// Whether a verdict tells of an attack where so far there was only something to be told: that is another
+    /// incident, and whoever was told of the first must hear of it.
+    pub(crate) fn gives_way(&self, verdict: &Verdict) -> bool {
+        let subtype = |v: &Verdict| v.vectors.first().map(|v| v.subtype.clone());
+        self.surest < DOUBTFUL
+            && verdict.confidence >= SURE
+            && self.last.as_ref().is_some_and(|last| subtype(last) != subtype(verdict))
+    }
+
+    /// The incident of such an attack.
+    pub(crate) fn follows(&self, id: IncidentId, config: &Config, now: Millis) -> Self {
+        let limits = &self.limits;
+        Self {
+            limits: *limits,
+            carriers: self.carriers.clone(),
+            numbers: self.numbers.clone(),
+            evidence: self.evidence.clone(),
+            cap: self.cap,
+            strongest: self.strongest,
+            open_second: self.open_second,
+            ..Self::new(id, self.target, self.alarm, limits, config, now)
+        }
+    }
+
     /// Why a rule is held back, by this look and those before: what was answered a moment ago is not judged
     /// unanswered by the next sample, and without a sign of attack a second look must agree.
     pub(crate) fn weighed(
         &mut self,
-        hold: Option<Hold>,
-        sign: bool,
+        Weighed { hold, sign, .. }: Weighed,
         packets: &Match,
         confidence: u8,
         now: Millis,

@@ -216,6 +216,13 @@ impl Entry {
         self.matched(verdict, overlaps)
     }
 
+    /// Share of the excess that the rules in force matched when they were chosen, 0-1; all of it where nobody
+    /// knows any more (after a restart).
+    pub(crate) fn promised(&self) -> f64 {
+        let of = |m: &Mitigation| self.measured.get(&m.id).map_or(1.0, |p| p.coverage);
+        self.live().map(of).sum::<f64>().min(1.0)
+    }
+
     fn matched(&self, verdict: &Verdict, meets: impl Fn(&Match, &Match) -> bool) -> f64 {
         let is_met = |packets: &Match| {
             self.live().any(|m| match &m.measure {

@@ -25,7 +25,8 @@ const ALIVE_SHARE: f64 = 0.3;
 const HARMED_SHARE: f64 = 0.1;
 /// Share of the excess that must be gone for a measure to count as effective, 0-1.
 const EFFECTIVE: f64 = 0.5;
-/// Share of the excess that a rule must cut not to be useless, 0-1.
+/// Share of the excess that rules must cut not to be useless, 0-1; less where less was promised of them: half
+/// of that.
 const USEFUL: f64 = 0.3;
 /// Share of the excess that routers must say they discard for their silence about the rest to mean
 /// something, 0-1: a few discards for other reasons are always there.
@@ -91,6 +92,17 @@ pub(crate) struct Watch {
     telling: bool,
     /// Whether something was learned from it; one generation is one observation.
     taught: bool,
+}
+
+/// What is in force when its effect is judged.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct InForce {
+    /// Largest share of the excess that the rules can still match by the verdict's own measure, 0-1.
+    pub(crate) matched_max: f64,
+    /// Share that they were said to match when they were chosen, 0-1.
+    pub(crate) promised: f64,
+    /// The step.
+    pub(crate) rung: Option<Rung>,
 }
 
 /// Whether legitimate traffic suffers from a measure.
@@ -173,12 +185,11 @@ impl Watch {
         self.before > 0.0 && self.remains(verdict) < EFFECTIVE
     }
 
-    /// Judges by one verdict. `matched_max` is the largest share of the excess that the rules in
-    /// force can still match by the verdict's own measure, 0-1; `rung` is the step in force.
+    /// Judges by one verdict what is in force.
     pub(crate) fn judge(
         &mut self,
         verdict: &Verdict,
-        (matched_max, rung): (f64, Option<Rung>),
+        InForce { matched_max, promised, rung }: InForce,
         memory: &Memory,
         config: &Config,
         now: Millis,
@@ -222,7 +233,8 @@ impl Watch {
         let long = age >= config.rollback_secs.saturating_mul(1000);
         // Out of sight, only what the detector names as the attack can show that a rule misses it.
         let named = seen || !verdict.candidates.is_empty();
-        let useless = gone < USEFUL && matched_max < USEFUL;
+        let useful = USEFUL.min(promised / 2.0);
+        let useless = gone < useful && matched_max < useful;
         if long && spares && !self.worked && named && useless {
             return Effect::Useless(gone);
         }

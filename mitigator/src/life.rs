@@ -13,7 +13,7 @@ use weir_model::{
 use crate::Mitigator;
 use crate::config::Visibility;
 use crate::entry::{Entry, Life};
-use crate::feedback::{Effect, Watch, starved};
+use crate::feedback::{Effect, InForce, Watch, starved};
 use crate::plan::{Plan, Situation, fits_host, plan};
 
 /// A mere alert is recorded again after so long, even when its reason reads differently each time.
@@ -296,7 +296,8 @@ impl Mitigator {
         let Some(mut watch) = entry.watch else { return Effect::Unknown };
         self.attend(entry, &mut watch, now);
         let rung = entry.rung();
-        let in_force = (entry.coverage_max(verdict), rung);
+        let matched_max = entry.coverage_max(verdict);
+        let in_force = InForce { matched_max, promised: entry.promised(), rung };
         let effect = watch.judge(verdict, in_force, &self.memory, &self.config, now);
         // What is diverted vanishes whichever way exporters look.
         if rung != Some(Rung::Scrub)
