@@ -64,9 +64,6 @@ pub(crate) struct Account {
     pub(crate) share: Option<f64>,
     /// Whether nothing at all went back on the reversed match.
     pub(crate) silent: bool,
-    /// Whether those who send it are, for certain, not those whom the target answers in normal times. Beside
-    /// a flood of forged queries, whose answers go to anybody, that is all there is to compare with.
-    pub(crate) strangers: bool,
 }
 
 /// Whether a packet that a target sent answers somebody.
@@ -170,7 +167,6 @@ impl Answers {
         let mut account = self.account(&matched, &reverse, all, few);
         let usual: Vec<&Packet> =
             self.usual.iter().filter(|p| is_answer(p) && reversed(m, p)).collect();
-        account.strangers = Pairs::count(&matched, &usual).are_absent();
         // Thinned beside a flood, what it usually sends that way may be missing by chance.
         if account.silent && !usual.is_empty() {
             account.silent = false;
@@ -179,6 +175,21 @@ impl Answers {
             }
         }
         account
+    }
+
+    /// Whether those who send what a match holds for are, for certain, not those whom the target knows from
+    /// normal times. Beside a flood of forged queries, whose answers go to anybody, that is all there is to
+    /// compare with.
+    pub(crate) fn are_strangers(
+        &self,
+        inbound: &[Packet],
+        m: &Match,
+        normal: &[(Packet, f64)],
+    ) -> bool {
+        let matched: Vec<&Packet> = inbound.iter().filter(|p| hits(m, p)).collect();
+        let known = self.usual.iter().filter(|p| is_answer(p) && reversed(m, p));
+        let known = known.chain(normal.iter().map(|(p, _)| p).filter(|p| hits(m, p)));
+        Pairs::count(&matched, &known.collect::<Vec<_>>()).are_absent()
     }
 
     /// Share of the excess that is answered, by who is answered; `None` when too little was seen to say.
@@ -235,7 +246,6 @@ impl Answers {
                 standing: Standing::Answered,
                 share: Some(share.max(by_who)),
                 silent,
-                strangers: false,
             };
         }
         let enough = if few { UNANSWERED_FEW_MIN } else { UNANSWERED_MIN };
@@ -244,7 +254,6 @@ impl Answers {
             standing: if unanswered { Standing::Unanswered } else { Standing::Unknown },
             share: unanswered.then_some(share),
             silent,
-            strangers: false,
         }
     }
 }
@@ -457,10 +466,15 @@ mod tests {
         let usual: Vec<_> = (0..120).map(|n| player(n % 40, 1).1).collect();
         let now: Vec<_> = (0..200).map(forged).collect();
         let answers = Answers::new(sent, usual, true);
-        let account = answers.of_match(&now, &rule(), false);
-        assert_eq!((account.standing, account.strangers), (Standing::Unknown, true));
+        assert_eq!(answers.of_match(&now, &rule(), false).standing, Standing::Unknown);
+        assert!(answers.are_strangers(&now, &rule(), &[]));
         let known: Vec<_> = (0..200).map(|n| player(n % 40, 5).0).collect();
-        assert!(!answers.of_match(&known, &rule(), false).strangers);
+        assert!(!answers.are_strangers(&known, &rule(), &[]));
+        // What came in from the same players says as much as what went out to them.
+        let met: Vec<_> = (0..120).map(|n| (player(n % 40, 1).0, 1.0)).collect();
+        let answers = Answers::new(Vec::new(), Vec::new(), true);
+        assert!(answers.are_strangers(&now, &rule(), &met));
+        assert!(!answers.are_strangers(&known, &rule(), &met));
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub const COEFFICIENTS: [f64; FEATURES] =
 
 /// Share of the excess from which it is answered on the whole, and the highest probability of an attack
 /// that may then be told: nothing is done below 0.4.
-const ANSWERED_MOST: f64 = 0.5;
+pub(crate) const ANSWERED_MOST: f64 = 0.5;
 const ANSWERED_CAP: f64 = 0.35;
 
 /// Whether no rule tells the excess from normal traffic, and nothing else names it.

@@ -5,7 +5,7 @@ use weir_model::{Hold, Match};
 
 use crate::answers::{Account, Answers, Pairs, Standing};
 use crate::evidence::Packet;
-use crate::signs::{Sign, networks, sign};
+use crate::signs::{Sign, forged, networks, sign};
 use crate::synthesis::hits;
 
 /// Networks up to which the senders are a few.
@@ -17,12 +17,16 @@ const TUNNELS: usize = 30;
 const SAME: f64 = 0.3;
 const NORMAL_MIN: usize = 40;
 
+/// Packets of a part from which it says something that no two are of one network.
+const PART_MIN: usize = 50;
 /// Share of what rules cover from which a reason to hold them back speaks for the whole.
 const MOST: f64 = 0.5;
+/// Share of what rules cover which a sign of attack must back to count.
+const TELLING: f64 = 0.2;
 /// Highest probability of what is told and not acted on, and of what is not even told (below
 /// `report_confidence` as it comes).
 const ALERT: f64 = 0.35;
-const NO_INCIDENT: f64 = 0.14;
+pub(crate) const NO_INCIDENT: f64 = 0.14;
 
 /// What is known of a target when rules for it are weighed.
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +73,12 @@ pub(crate) fn hold(m: &Match, known: &Knowledge<'_>) -> Weighed {
     if networks < TUNNELS && 2 * matched.iter().filter(tunnel).count() > matched.len() {
         return Weighed::held(Hold::Tunnel);
     }
-    let sign = sign(&matched, known.answers, known.single);
+    let mut sign = sign(&matched, known.answers, known.single);
+    // A rule for some lengths holds for a part of a flood only, and too few packets to tell.
+    let whole = part_of_forged(m, &matched, known).filter(|_| sign.is_none());
+    if whole.is_some() {
+        sign = Some(Sign::Forged);
+    }
     if sign.is_none() && familiar(&matched, known.normal) {
         return Weighed::held(Hold::Familiar);
     }
@@ -78,7 +87,13 @@ pub(crate) fn hold(m: &Match, known: &Knowledge<'_>) -> Weighed {
         // Of a crowd's exchanges half are told of by their answers first: only of a few may one direction
         // still be on its way.
         (sign, known) if known.answers.visible => {
-            undecided(account, sign, known.settling && networks < TUNNELS)
+            let forged = sign == Some(Sign::Forged)
+                && known.answers.are_strangers(
+                    known.now,
+                    whole.as_ref().unwrap_or(m),
+                    known.normal,
+                );
+            undecided(account, sign, forged, known.settling && networks < TUNNELS)
         }
         (None, _) => Some(Hold::OneWay),
         (Some(_), _) => None,
@@ -88,31 +103,69 @@ pub(crate) fn hold(m: &Match, known: &Knowledge<'_>) -> Weighed {
 }
 
 /// Highest probability of an attack that may be told of an excess for which these rules were found, each with
-/// the share that it covers, 0-1: what is wanted for all that is known is no attack, and no incident is opened
-/// for what could not be normal because nothing is known yet.
-pub(crate) fn held_cap(rules: &[(Weighed, f64)], learning: bool, visible: bool) -> f64 {
+/// the share that it covers, 0-1: what is wanted for all that is known is no attack, and of a target of which
+/// nothing is known yet (`learning`) it is nothing to tell.
+pub(crate) fn held_cap(rules: &[(Weighed, f64)], learning: bool) -> f64 {
     let total: f64 = rules.iter().map(|(_, coverage)| coverage).sum();
     let share = |of: &dyn Fn(&Weighed) -> bool| {
         rules.iter().filter(|(rule, _)| of(rule)).map(|(_, coverage)| coverage).sum::<f64>()
     };
+    // What shows a sign of attack beside what is wanted is no less of an attack.
+    if share(&is_telling) >= TELLING * total {
+        return 1.0;
+    }
     let most = |of: &dyn Fn(&Weighed) -> bool| total > 0.0 && share(of) >= MOST * total;
     if most(&|rule| rule.hold == Some(Hold::Tunnel)) {
         return if learning { NO_INCIDENT } else { ALERT };
     }
     if most(&|rule| matches!(rule.hold, Some(Hold::Familiar | Hold::Answered))) {
-        return ALERT;
+        return if learning { NO_INCIDENT } else { ALERT };
     }
-    let new = |rule: &Weighed| rule.hold == Some(Hold::Learning) && !rule.unanswered;
-    if visible && most(&new) { NO_INCIDENT } else { 1.0 }
+    1.0
+}
+
+/// Whether what a rule matches speaks for an attack.
+const fn is_telling(rule: &Weighed) -> bool {
+    rule.sign || rule.unanswered
+}
+
+/// Whether one may soon know more of an excess: nothing is known of the target yet, nor whether it answers,
+/// and no rule shows a sign of attack.
+pub(crate) fn is_unsettled(rules: &[(Weighed, f64)]) -> bool {
+    let sum = |of: &dyn Fn(&Weighed) -> bool| {
+        rules.iter().filter(|(rule, _)| of(rule)).map(|(_, coverage)| coverage).sum::<f64>()
+    };
+    sum(&is_telling) < MOST * sum(&|_| true).max(MOST)
+}
+
+/// The flood of forged senders on a port of which a match holds for a part, if that alone has two of one
+/// network no more often.
+fn part_of_forged(m: &Match, matched: &[&Packet], known: &Knowledge<'_>) -> Option<Match> {
+    let udp = m.protocols == [17] && !m.dst_ports.is_empty();
+    if !udp || !known.single || networks(matched) + 1 < matched.len() {
+        return None;
+    }
+    let whole = Match {
+        protocols: m.protocols.clone(),
+        dst_ports: m.dst_ports.clone(),
+        ..Match::to(m.dst)
+    };
+    let all: Vec<&Packet> = known.now.iter().filter(|p| hits(&whole, p)).collect();
+    (matched.len() >= PART_MIN && forged(&all)).then_some(whole)
 }
 
 /// Whether it must still be seen that nobody is answered.
-fn undecided(account: Account, sign: Option<Sign>, settling: bool) -> Option<Hold> {
+fn undecided(
+    account: Account,
+    sign: Option<Sign>,
+    strangers: bool,
+    settling: bool,
+) -> Option<Hold> {
     match (account.standing, sign) {
         // Of reflections the sign says itself that nobody asked.
         (_, Some(Sign::Malformed | Sign::ForgedTtl | Sign::Unasked | Sign::Reflection)) => None,
         // A forged query may be answered; but whoever received the answer would go on.
-        (_, Some(Sign::Forged)) if account.strangers => None,
+        (_, Some(Sign::Forged)) if strangers => None,
         // Nothing asked for it, and nothing takes it.
         (_, Some(sign)) if account.silent && sign != Sign::Forged => None,
         (Standing::Unanswered, Some(_)) => None,
@@ -128,4 +181,25 @@ fn familiar(matched: &[&Packet], normal: &[(Packet, f64)]) -> bool {
     }
     let normal: Vec<&Packet> = normal.iter().map(|(p, _)| p).collect();
     Pairs::count(matched, &normal).collisions().is_some_and(|a| a >= SAME)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_excess_is_no_surer_than_its_rules_are_unwanted() {
+        let held = |hold| Weighed::held(hold);
+        let free = Weighed { hold: None, sign: true, unanswered: true };
+        assert_eq!(held_cap(&[(held(Hold::Tunnel), 1.0)], false), ALERT);
+        assert_eq!(held_cap(&[(held(Hold::Tunnel), 1.0)], true), NO_INCIDENT);
+        assert_eq!(held_cap(&[(held(Hold::Answered), 0.8), (free, 0.1)], false), ALERT);
+        // A part that is wanted makes the rest no less an attack.
+        assert_eq!(held_cap(&[(held(Hold::Familiar), 0.3), (free, 0.6)], false), 1.0);
+        assert_eq!(held_cap(&[(held(Hold::Undecided), 1.0)], true), 1.0);
+        assert_eq!(held_cap(&[], true), 1.0);
+        assert!(is_unsettled(&[(held(Hold::Learning), 1.0)]));
+        assert!(is_unsettled(&[]));
+        assert!(!is_unsettled(&[(free, 0.6), (held(Hold::Learning), 0.4)]));
+    }
 }

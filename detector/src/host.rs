@@ -79,6 +79,8 @@ pub(crate) struct Warm {
     pub(crate) told: u64,
     /// No alarm is judged before this instant.
     pub(crate) look_after: Millis,
+    /// Since when, and when last, it was too early to tell: nothing was known of it yet.
+    pub(crate) unsettled: Option<(Millis, Millis)>,
     /// Of a /24 or /48, its place among the wider prefixes.
     pub(crate) wide: u32,
     /// Of a prefix: until this second its hosts' traffic is part of an attack on it.
@@ -101,6 +103,7 @@ impl Warm {
             compared: 0,
             told: 0,
             look_after: Millis(0),
+            unsettled: None,
             wide: NONE,
             carpet_until: 0,
             carriers: Vec::new(),

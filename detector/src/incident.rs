@@ -17,6 +17,9 @@ const SHAPE_BEGIN: f64 = 1.5;
 
 /// Confidence from which an attack is sure, and below which what is left of it is doubtful.
 const SURE: u8 = 70;
+/// How long an incident has been an alert when what follows is another, milliseconds: at its onset an attack is
+/// not sure at once.
+const ALERT_MS: u64 = 10_000;
 const DOUBTFUL: u8 = 40;
 
 /// How long traffic that was answered counts as such, milliseconds.
@@ -126,13 +129,14 @@ impl Active {
         self.doubted = doubtful.then(|| self.doubted.unwrap_or(verdict.at));
     }
 
-    /// Whether a verdict tells of an attack where so far there was only something to be told: that is another
-    /// incident, and whoever was told of the first must hear of it.
+    /// Whether a verdict tells of an attack where so far there was only something to be told, of another kind or
+    /// for a while: that is another incident, and whoever was told of the first must hear of it.
     pub(crate) fn gives_way(&self, verdict: &Verdict) -> bool {
         let subtype = |v: &Verdict| v.vectors.first().map(|v| v.subtype.clone());
         self.surest < DOUBTFUL
             && verdict.confidence >= SURE
-            && self.last.as_ref().is_some_and(|last| subtype(last) != subtype(verdict))
+            && (verdict.at.since(self.begun) >= ALERT_MS
+                || self.last.as_ref().is_some_and(|last| subtype(last) != subtype(verdict)))
     }
 
     /// The incident of such an attack.

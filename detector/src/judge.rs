@@ -27,6 +27,8 @@ const EFFECTIVE_HOSTS_MIN: f64 = 8.0;
 const EFFECTIVE_PARTS_MIN: f64 = 2.5;
 /// Share of what a target sends that leaves from ports on which something comes in, from which it replies.
 const REPLIES_MIN: f64 = 0.8;
+/// How long one waits for answers of a target of which nothing is known yet, milliseconds.
+const UNSETTLED_MS: u64 = 5000;
 /// Share of a growth that no volume threshold backs which the excess must make up.
 const GROWN_MIN: f64 = 0.5;
 
@@ -112,6 +114,7 @@ impl Detector {
             || reply
             || !self.plausible(target, &findings)
             || alarm.bare && !findings.stands_alone(&alarm)
+            || findings.unsettled && self.waits(at)
         {
             self.unconvinced(at);
             return true;
@@ -212,6 +215,16 @@ impl Detector {
                 cap: active.cap,
             });
         }
+    }
+
+    /// Whether it is too early to tell of a target of which nothing is known yet.
+    fn waits(&mut self, at: u32) -> bool {
+        let now = self.clock;
+        let Some(warm) = self.warm[at as usize].as_deref_mut() else { return false };
+        let going_on = warm.unsettled.filter(|(_, last)| now.since(*last) < UNSETTLED_MS);
+        let first = going_on.map_or(now, |(first, _)| first);
+        warm.unsettled = Some((first, now));
+        now.since(first) < UNSETTLED_MS
     }
 
     fn unconvinced(&mut self, at: u32) {

@@ -8,9 +8,9 @@ use weir_model::{
 };
 
 use crate::answers::Answers;
-use crate::confidence::{cap, confidence, groups};
+use crate::confidence::{ANSWERED_MOST, cap, confidence, groups};
 use crate::evidence::{NOW_SLOTS, NOW_SLOTS_MAX, Packet};
-use crate::hold::{Knowledge, Weighed, held_cap, hold};
+use crate::hold::{Knowledge, NO_INCIDENT, Weighed, held_cap, hold, is_unsettled};
 use crate::host::Warm;
 use crate::incident::Active;
 use crate::metric::{BITS, OUTBOUND, PACKETS, is_bits};
@@ -58,6 +58,8 @@ pub(crate) struct Findings {
     holds: Vec<Weighed>,
     /// Highest probability of an attack that these allow, 0-1.
     held_cap: f64,
+    /// Whether one may soon know more of it.
+    pub(crate) unsettled: bool,
     /// Of what a target sends: share that leaves from ports on which something comes in, 0-1.
     pub(crate) replies: f64,
     /// Share of the excess that the target answers; `None` when too little was seen.
@@ -177,7 +179,12 @@ impl Detector {
         };
         let rules: Vec<(Weighed, f64)> =
             holds.iter().copied().zip(found.rules.iter().map(|rule| rule.coverage)).collect();
-        let held_cap = held_cap(&rules, learning, visible);
+        let new = learning && !warm.known();
+        let mut held_cap = held_cap(&rules, new);
+        if new && answered.is_some_and(|share| share >= ANSWERED_MOST) {
+            held_cap = held_cap.min(NO_INCIDENT);
+        }
+        let unsettled = new && visible && answered.is_none() && is_unsettled(&rules);
         let replies = match way {
             Direction::Inbound => 0.0,
             Direction::Outbound => answers.on_same_ports(&excess.packets),
@@ -191,6 +198,7 @@ impl Detector {
             found,
             holds,
             held_cap,
+            unsettled,
             replies,
             answered,
             rate,

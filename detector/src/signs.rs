@@ -154,7 +154,7 @@ fn network_estimate(packets: &[&Packet]) -> f64 {
 }
 
 /// Whether the packets must come from thousands of networks: so few pairs of one network among them.
-fn forged(packets: &[&Packet]) -> bool {
+pub(crate) fn forged(packets: &[&Packet]) -> bool {
     let mut by: FastMap<u128, f64> = FastMap::default();
     for p in packets {
         *by.entry(p.src_prefix()).or_default() += 1.0;

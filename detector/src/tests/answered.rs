@@ -1,6 +1,6 @@
 //! What is answered is wanted, whatever its protocol, port and size; what is not must show it.
 
-use weir_model::Hold;
+use weir_model::{Direction, Hold};
 
 use super::*;
 
@@ -132,4 +132,61 @@ fn a_tunnel_of_two_peers_is_no_flood_by_its_protocol() {
     }
     assert!(!world.said.is_empty());
     assert_eq!(world.announced(), 0, "{:?}", world.said.last());
+}
+
+/// One of two peers of a GRE tunnel.
+fn gre(i: u32) -> Sample {
+    let mut s = sample(0x5000_0000 + i % 2 * 256, 0, 47, 0, 1_400);
+    s.record.src_port = 0;
+    s
+}
+
+#[test]
+fn an_alert_gives_way_to_the_attack_that_comes_after_it() {
+    let mut world = World::new(1);
+    world.talk(400);
+    for t in 0..600_u32 {
+        world.exchange();
+        world.send(30, |i| gre(t + i));
+        if t >= 300 {
+            world.send(90, |i| syn(t * 90 + i));
+        }
+        world.tick();
+    }
+    let opened = world.opened();
+    let subtypes: Vec<(&str, u8)> =
+        opened.iter().map(|v| (v.vectors[0].subtype.as_str(), v.confidence)).collect();
+    let [("gre-flood", tunnel), (_, flood)] = subtypes[..] else { panic!("{subtypes:?}") };
+    assert!(tunnel < 40 && flood >= 70, "{subtypes:?}");
+    let (first, second) = (opened[0].incident, opened[1].incident);
+    let ended = world.said.iter().position(|v| v.incident == first && v.phase == Phase::Ended);
+    let begun = world.said.iter().position(|v| v.incident == second);
+    assert!(ended.is_some() && ended < begun, "{ended:?} {begun:?}");
+}
+
+#[test]
+fn what_a_target_replies_to_those_who_attack_it_is_the_same_attack() {
+    let query = |i: u32| {
+        let mut s = forged(i);
+        s.record.dst_port = 28_015;
+        s
+    };
+    let played = |answered: bool| {
+        let mut world = World::new(1);
+        world.talk(400);
+        for t in 0..100_u32 {
+            world.exchange();
+            world.send(60, |i| query(t * 60 + i));
+            world.send(40, |i| {
+                let mut s = answer(query(t * 7_001 + i * 3));
+                s.record.src_port = if answered { 28_015 } else { (i * 1_009) as u16 | 1024 };
+                s
+            });
+            world.tick();
+        }
+        world.opened().iter().filter(|v| v.direction == Direction::Outbound).count()
+    };
+    assert_eq!(played(true), 0);
+    // A host that floods others while it is attacked is another matter.
+    assert_eq!(played(false), 1);
 }

@@ -484,3 +484,16 @@ fn status(name: &str) -> weir_model::ExporterStatus {
         interfaces: Vec::new(),
     }
 }
+
+#[test]
+fn a_rule_is_useless_only_against_what_it_promised() {
+    // One vector of several: a quarter of the excess was promised, and the rest is still there.
+    let part = |_: &[String], mut v: Verdict| {
+        v.candidates = vec![candidate(123, 0.25, 0.001)];
+        v
+    };
+    let mut world = World::seeing_with(|c| c.ladder.truncate(1));
+    run(&mut world, 30, part);
+    assert_eq!(world.desired().len(), 1, "{:?}", world.actions());
+    assert!(!world.actions().iter().any(|a| a == "roll-back"));
+}
