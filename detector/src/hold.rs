@@ -21,6 +21,9 @@ const NORMAL_MIN: usize = 40;
 const PART_MIN: usize = 50;
 /// Share of what rules cover from which a reason to hold them back speaks for the whole.
 const MOST: f64 = 0.5;
+/// Packets that go back for each one in excess, below which none of the excess is answered: the thinnest wanted
+/// traffic has one answer in fifty.
+const IGNORED: f64 = 0.02;
 /// Share of what rules cover which a sign of attack must back to count.
 const TELLING: f64 = 0.2;
 /// Highest probability of what is told and not acted on, and of what is not even told (below
@@ -42,6 +45,15 @@ pub(crate) struct Knowledge<'a> {
     pub(crate) single: bool,
     /// Flow caches may still hold the other direction.
     pub(crate) settling: bool,
+    /// Packets that go back for each one in excess; `None` when it is not known.
+    pub(crate) response: Option<f64>,
+}
+
+impl Knowledge<'_> {
+    /// Whether the target sends no more than it did before: whatever the excess is, it is not answered.
+    fn is_ignored(&self) -> bool {
+        self.response.is_some_and(|response| response < IGNORED)
+    }
 }
 
 /// What speaks against a rule, and for it.
@@ -87,13 +99,14 @@ pub(crate) fn hold(m: &Match, known: &Knowledge<'_>) -> Weighed {
         // Of a crowd's exchanges half are told of by their answers first: only of a few may one direction
         // still be on its way.
         (sign, known) if known.answers.visible => {
-            let forged = sign == Some(Sign::Forged)
-                && known.answers.are_strangers(
-                    known.now,
-                    whole.as_ref().unwrap_or(m),
-                    known.normal,
-                );
-            undecided(account, sign, forged, known.settling && networks < TUNNELS)
+            let strangers = sign == Some(Sign::Forged)
+                && (known.is_ignored() && !familiar(&matched, known.normal)
+                    || known.answers.are_strangers(
+                        known.now,
+                        whole.as_ref().unwrap_or(m),
+                        known.normal,
+                    ));
+            undecided(account, sign, strangers, known.settling && networks < TUNNELS)
         }
         (None, _) => Some(Hold::OneWay),
         (Some(_), _) => None,

@@ -157,6 +157,7 @@ impl Detector {
             normal: &normal,
             learning,
             single: warm.target.prefix_len() == warm.target.max_prefix_len(),
+            response,
             settling: back > 2 && self.clock.since(begun) < back.min(SETTLING_SECS_MAX) * 1000,
         };
         let present: Vec<(Packet, f64)> =
