@@ -298,7 +298,7 @@ fn a_harmful_rule_by_hand_is_rolled_back() {
     world.seconds(1);
     let add = ["mitigate", "add", "10.10.10.10/32", "--protocol", "17"];
     let dry = world.weir(&[&add[..], &["--dry-run"]].concat());
-    assert!(dry.contains("may touch city"), "{dry}");
+    assert!(dry.contains("may affect city"), "{dry}");
     world.weir(&add);
     world.wait_for_rules(true, 10);
     world.wait_for_rules(false, 30);
