@@ -100,13 +100,14 @@ pub(crate) fn plan(verdict: &Verdict, situation: &Situation<'_>) -> Plan {
         let why = "the target itself attacks: nothing is announced against one's own host";
         return Plan::alert(verdict, why.into());
     }
+    // First, for it says more than the confidence that follows from it.
+    if let Some(hold) = all_held(verdict) {
+        return Plan::alert(verdict, hold.why().into());
+    }
     if verdict.confidence < config.rate_limit_confidence {
         let why =
             format!("confidence {} is below {}", verdict.confidence, config.rate_limit_confidence);
         return Plan::alert(verdict, why);
-    }
-    if let Some(hold) = all_held(verdict) {
-        return Plan::alert(verdict, hold.why().into());
     }
     let mut best: Option<Plan> = None;
     let mut reasons: Vec<String> = Vec::new();
