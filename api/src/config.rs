@@ -10,25 +10,26 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// TCP address. Port 0 picks a free one. Beyond loopback weir speaks TLS, unless proxies are named.
+    /// TCP address. Beyond loopback weir uses TLS, unless proxies are configured. Port 0 picks a
+    /// free port.
     pub listen: SocketAddr,
-    /// Unix socket for the command line; who may use it is decided by the peer's user and group. Empty
-    /// for none.
+    /// Unix socket of the command line; access depends on the user and group of the caller. Empty:
+    /// none.
     pub socket: PathBuf,
-    /// Whether programs on this machine may read without an account, through 127.0.0.1 or ::1. Off by
-    /// default: a reverse proxy on the same machine would pass this on to everybody.
+    /// Whether programs on this machine may read without an account, through 127.0.0.1 or ::1. Off
+    /// by default: through a reverse proxy on the same machine, everybody could.
     pub loopback_readonly: bool,
-    /// Reverse proxies that speak plain HTTP to weir and say in `X-Forwarded-For` who asks.
+    /// Reverse proxies that connect over plain HTTP and name the client in `X-Forwarded-For`.
     pub trusted_proxies: Vec<IpAddr>,
-    /// From where `/metrics` may be read without an account.
+    /// Addresses that may read `/metrics` without an account.
     pub metrics_from: Vec<IpNet>,
-    /// A session ends when not used for so long, seconds.
+    /// Seconds without use after which a session ends.
     pub session_idle_secs: u64,
-    /// A session ends so long after signing in, seconds.
+    /// Seconds after sign-in after which a session ends.
     pub session_max_secs: u64,
     /// TLS.
     pub tls: Tls,
-    /// What everybody may see.
+    /// Public status page.
     pub status_page: StatusPage,
 }
 
@@ -36,15 +37,16 @@ pub struct Config {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tls {
-    /// Speak TLS on loopback too.
+    /// Use TLS on loopback too.
     pub always: bool,
-    /// Certificate chain, PEM. Without it weir makes its own on the first run and says its fingerprint.
+    /// Certificate chain, PEM. Without it weir creates its own on first start and logs its
+    /// fingerprint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cert: Option<PathBuf>,
     /// Its private key, PEM.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<PathBuf>,
-    /// Names and addresses that weir's own certificate is for, beside this machine's loopback.
+    /// Names and addresses that weir's own certificate is valid for, beside loopback.
     pub names: Vec<String>,
 }
 
@@ -52,11 +54,11 @@ pub struct Tls {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StatusPage {
-    /// Whether there is one, at `/status`.
+    /// Whether the page exists, at `/status`.
     pub enabled: bool,
-    /// Its heading.
+    /// Heading of the page.
     pub title: String,
-    /// Whether it names the addresses under attack.
+    /// Whether it shows the addresses under attack.
     pub addresses: bool,
 }
 

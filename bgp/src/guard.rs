@@ -44,29 +44,30 @@ const MINUTE_MS: u64 = 60_000;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Shortest IPv4 prefix any measure may name, 8-32: nothing wider than this.
+    /// Shortest IPv4 prefix that a mitigation may name, 8-32.
     pub max_width4: u8,
-    /// Shortest IPv6 prefix any measure may name, 16-128.
+    /// Shortest IPv6 prefix that a mitigation may name, 16-128.
     pub max_width6: u8,
-    /// Shortest IPv4 prefix of a FlowSpec rule that says of a protocol which source ports (at most 1,024),
-    /// flags or fragments it means, 8-32: a carpet over a /20 is met by one rule on its reflectors' port.
+    /// Shortest IPv4 prefix of a FlowSpec rule that also names a protocol with source ports (at
+    /// most 1,024), flags or fragments, 8-32: one rule on the reflectors' port can then meet a
+    /// carpet over a /20.
     pub max_width4_narrow: u8,
-    /// The same of IPv6, 16-128.
+    /// The same for IPv6, 16-128.
     pub max_width6_narrow: u8,
     /// Shortest IPv4 prefix that may be black-holed, 8-32.
     pub rtbh_min_len4: u8,
     /// Shortest IPv6 prefix that may be black-holed, 16-128.
     pub rtbh_min_len6: u8,
-    /// Measures in force for one incident.
+    /// Maximum number of active mitigations of one incident.
     pub max_per_incident: u32,
-    /// Measures in force in all.
+    /// Maximum number of active mitigations.
     pub max_total: u32,
-    /// Black holes in force in all.
+    /// Maximum number of active black holes.
     pub max_rtbh_total: u32,
-    /// New measures in any 60 seconds. The first state after a start does not count: it resumes
-    /// what was in force.
+    /// Maximum number of new mitigations in any 60 seconds. The first state after a start does not
+    /// count: it resumes what was active.
     pub max_changes_per_min: u32,
-    /// Longest time a measure may still have to run, seconds.
+    /// Maximum time until a mitigation expires, seconds.
     pub max_ttl_secs: u64,
     /// Whether FlowSpec may redirect traffic, which can leak it into another routing table.
     pub allow_redirect: bool,

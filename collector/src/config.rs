@@ -26,27 +26,29 @@ pub struct Config {
     /// Receive buffer to ask the kernel for, octets a socket. The kernel caps it at
     /// `net.core.rmem_max` unless weir may exceed it (`CAP_NET_ADMIN`).
     pub receive_buffer_bytes: u64,
-    /// Sockets, and so receive threads, for each listener; the kernel spreads senders over them.
+    /// Sockets for each listener, with a receive thread each; the kernel spreads senders over them.
     pub sockets_per_listener: usize,
-    /// Threads that add up what one socket receives; 0 has the receive thread do it. For an exporter
-    /// that sends more than one core can take (millions of records a second): the kernel keeps a
-    /// sender on one socket, so more sockets do not help there.
+    /// Threads that process what one socket receives; 0: the receive thread does it. For an
+    /// exporter that sends more than one core can process (millions of records a second): the
+    /// kernel keeps a sender on one socket, so more sockets do not help there.
     pub workers_per_socket: u32,
-    /// Which addresses of a tunnelled packet count, in samples that show packet headers.
+    /// Addresses of tunnelled packets that count, in samples with packet headers: of the outer or
+    /// the inner header.
     pub tunnel: Tunnel,
-    /// Most exporters remembered; later ones are refused and counted.
+    /// Maximum number of exporters; more are refused and counted.
     pub max_exporters: usize,
-    /// Most observation domains (source ids, sFlow sub-agents) remembered for one exporter. Those that
-    /// never brought a record give way first.
+    /// Maximum number of observation domains (source ids, sFlow sub-agents) of one exporter. Those
+    /// that never brought a record are dropped first.
     pub max_domains: usize,
-    /// Most templates remembered for one exporter. Those that were never used give way first.
+    /// Maximum number of templates of one exporter. Those that were never used are dropped first.
     pub max_templates: usize,
-    /// Seconds after which a template is forgotten that its exporter used to repeat and repeats no
-    /// longer, if that is also three times as long as it ever took; 0 never forgets. One that is sent
-    /// only once, when a line card starts, is kept until its exporter restarts.
+    /// Seconds after which weir forgets a template that its exporter used to repeat and no longer
+    /// repeats, at least three times its longest interval; 0: never. A template that is sent only
+    /// once, when a line card starts, is kept until its exporter restarts.
     pub template_lifetime_secs: u64,
-    /// Bits a second that the fastest interface of any exporter carries: a record of more is counted as
-    /// `implausible` and nothing is judged by it. Where an interface's speed is known, that holds.
+    /// Speed of the fastest interface of any exporter, bits a second: records of more count as
+    /// `implausible` and are not used for detection. If the speed of an interface is known, that
+    /// applies.
     pub line_rate_bits_per_sec: u64,
     /// Most protected hosts (times slots of event time) in one slice of one shard.
     pub max_hosts_per_slice: usize,
@@ -134,7 +136,7 @@ impl Config {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReplicateConfig {
-    /// Where it takes datagrams.
+    /// Address and port of the other collector.
     pub to: SocketAddr,
 }
 
@@ -157,24 +159,25 @@ pub struct TlsConfig {
 pub struct ExporterConfig {
     /// Source address of its datagrams, or a prefix of such addresses.
     pub address: IpNet,
-    /// What people call it; its address when absent.
+    /// Name of the exporter; its address if not set.
     #[serde(default)]
     pub name: Option<String>,
-    /// Sampling rate that holds whatever the router says: one in so many packets.
+    /// Sampling rate 1:N that overrides what the router reports.
     #[serde(default)]
     pub sampling: Option<u32>,
-    /// Sampling rate used when the router says nothing.
+    /// Sampling rate 1:N if the router reports none.
     #[serde(default)]
     pub default_sampling: Option<u32>,
-    /// Whether its NetFlow and IPFIX records count the octets of frames, Ethernet header included, in
-    /// fields that are for layer-3 octets, as Open vSwitch's NetFlow does.
+    /// Whether its NetFlow and IPFIX records count octets of whole frames, Ethernet header
+    /// included, in fields for layer-3 octets, as Open vSwitch does.
     #[serde(default)]
     pub counts_frames: bool,
-    /// Bits a second that its fastest interface carries; `collector.line_rate_bits_per_sec` when absent.
+    /// Speed of its fastest interface, bits a second; `collector.line_rate_bits_per_sec` if not
+    /// set.
     #[serde(default)]
     pub line_rate_bits_per_sec: Option<u64>,
-    /// Interface indexes by which traffic enters and leaves the network. When given, only records
-    /// that touch one of them count, so that a packet which several routers saw counts once.
+    /// Indexes of the interfaces that lead out of the network. If set, only records that touch one
+    /// of them count, so that a packet seen by several routers counts once.
     #[serde(default)]
     pub external_interfaces: Vec<u32>,
 }

@@ -69,80 +69,82 @@ pub enum Visibility {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// How far weir acts by itself.
+    /// Mitigation mode: report only, ask for approval, or announce by itself.
     pub mode: Mode,
     /// The steps in the order in which they are tried. Thresholds are the *highest* step allowed
     /// at a volume; the first step whose predicted residual fits is taken.
     pub ladder: Vec<RungConfig>,
-    /// A measure lapses so many seconds after the last sign of the attack; renewed while it lives.
+    /// A mitigation expires this many seconds after the last sign of the attack; it is renewed
+    /// while the attack lasts.
     pub ttl_secs: u64,
-    /// Least time between two generations of rules for one incident, seconds.
+    /// Minimum time between two changes of the rules of one incident, seconds.
     pub step_secs: u64,
-    /// Below this confidence nothing is done but an alert, 0-100.
+    /// Below this confidence weir only alerts, 0-100.
     pub rate_limit_confidence: u8,
-    /// From this confidence on the whole ladder is open, 0-100.
+    /// From this confidence on all steps of the ladder are allowed, 0-100.
     pub full_confidence: u8,
-    /// Independent groups of evidence that anything harder than a rate limit needs.
+    /// Independent groups of evidence that steps harder than a rate limit need.
     pub drop_evidence_groups: u8,
     /// Largest share of the target's normal traffic that a drop may hit, 0-1; also that of a rate
     /// limit below `full_confidence`.
     pub drop_collateral_max: f64,
     /// Largest share of the target's normal traffic that a rate limit may hit, 0-1.
     pub rate_limit_collateral_max: f64,
-    /// Rate limits pass this many times what the match carries in normal times.
+    /// Rate limits pass this multiple of the normal traffic of the match.
     pub rate_limit_factor: f64,
-    /// Least rate limit, octets a second; ten times as much below `full_confidence`, so that a verdict
-    /// that is wrong leaves a service alive.
+    /// Lowest rate limit, octets a second; ten times as much below `full_confidence`, so that a
+    /// wrong verdict leaves a service usable.
     pub rate_limit_floor_bytes_per_sec: u64,
     /// Where packets are small, an octet limit is a generous one: one that would pass more than so many
     /// packets a second of a flood becomes a drop where a drop is allowed, else a limit of so many
     /// packets of the flood's average length. More is passed only where more is normal.
     pub rate_limit_packets_max: u64,
-    /// What a host can take, layer-3 bits a second: a step fits when it leaves no more.
+    /// Traffic that a host can take, layer-3 bits a second: a step suffices if it leaves no more.
     pub host_limit_bits_per_sec: u64,
-    /// What the protected links can take in all, layer-3 bits a second; unknown when absent.
+    /// Traffic that the protected links can take together, layer-3 bits a second; unknown if not
+    /// set.
     pub link_limit_bits_per_sec: Option<u64>,
-    /// Whether a flood that cannot be told from normal traffic may be black-holed where the ladder
-    /// allows it. It completes the attack for the victim: off by default.
+    /// Whether a flood that no filter can separate from normal traffic may be black-holed where the
+    /// ladder allows it. This takes the target offline: off by default.
     pub rtbh_when_inseparable: bool,
     /// Whether a black hole needs the approval of two people, in every mode; so does a rule that comes to the
     /// same, such as a drop of all that a host gets.
     pub two_person_rtbh: bool,
-    /// Traffic must have fallen so many seconds after the first peer has a measure, or the next
-    /// step is taken.
+    /// Seconds after the first peer has a mitigation within which traffic must have fallen;
+    /// otherwise the next step is taken.
     pub feedback_secs: u64,
-    /// How long a BGP peer that does not have a measure, because its session is down, is waited for
-    /// before the ladder goes on without it, seconds; as long as the attack lasts when absent.
+    /// Seconds to wait for a BGP peer whose session is down before the ladder continues without it;
+    /// not set: as long as the attack lasts.
     pub peer_wait_secs: Option<u64>,
-    /// Within so many seconds after the first peer has a rule, a collapse of legitimate traffic
-    /// is laid at its door; after them, a rule that cuts next to nothing is withdrawn.
+    /// Seconds after the first peer has a rule during which a collapse of legitimate traffic is
+    /// attributed to it; after them, a rule that cuts almost nothing is withdrawn.
     pub rollback_secs: u64,
-    /// How long a rule that did harm is not used again, seconds.
+    /// Seconds for which a rule that did harm is not used again.
     pub harmful_secs: u64,
-    /// What exporters see of filtered traffic, by name; learned for those not named here.
+    /// What exporters see of filtered traffic, by name; learned for those not listed.
     pub exporter_visibility: BTreeMap<String, Visibility>,
-    /// After the last measure of an incident is withdrawn, weir stays ready to put it back at
-    /// once for so many seconds.
+    /// Seconds after the last mitigation of an incident was withdrawn during which weir can
+    /// announce it again at once.
     pub probe_secs: u64,
-    /// An attack within so many seconds of the last withdrawal makes a repeat victim.
+    /// An attack within this many seconds of the last withdrawal makes a repeat victim.
     pub repeat_secs: u64,
     /// How long rules are kept after the end of the first, second, ... attack on a repeat victim,
     /// seconds; the last holds for all that follow. Black holes and scrubbing keep their own.
     pub repeat_holds_secs: Vec<u64>,
-    /// Longest time for which an operator's hold keeps an incident where it stands, seconds.
+    /// Maximum duration of an operator's hold, seconds.
     pub hold_max_secs: u64,
     /// Scrubbing services; without one the ladder's scrub step is passed over.
     #[serde(rename = "scrubber")]
     pub scrubbers: Vec<ScrubberConfig>,
-    /// Diverting takes minutes: the effect of scrubbing is judged so many seconds after a service
-    /// has agreed.
+    /// Seconds after a scrubbing service has accepted before its effect is judged: diverting takes
+    /// minutes.
     pub scrub_feedback_secs: u64,
     /// Receivers of signed messages about decisions.
     #[serde(rename = "webhook")]
     pub webhooks: Vec<WebhookConfig>,
     /// FlowSpec rules for one incident at a time.
     pub max_rules_per_incident: usize,
-    /// Incidents remembered, open and closed.
+    /// Maximum number of incidents in memory, open and closed.
     pub max_incidents: usize,
 }
 

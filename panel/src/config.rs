@@ -83,7 +83,7 @@ pub enum Mode {
     Central,
 }
 
-/// Where the allocations of a node, or of one address of it, are on the wire.
+/// Public address of allocations, if the panel does not have it; the first match applies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Override {
@@ -92,11 +92,11 @@ pub struct Override {
     /// Only allocations with this address in the panel.
     #[serde(default)]
     pub ip: Option<IpAddr>,
-    /// Addresses on the wire. Empty: not on the wire at all.
+    /// Public addresses; empty: none.
     pub addresses: Vec<IpAddr>,
 }
 
-/// What the operator knows about roles. Every given selector must fit.
+/// Purpose of an allocation, if weir concludes the wrong one; the first match applies.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RoleRule {

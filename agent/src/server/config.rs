@@ -11,11 +11,12 @@ use crate::controller::{Common, HandOver, Policy};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// TCP address on which nodes are awaited.
+    /// TCP address on which node agents connect.
     pub listen: SocketAddr,
-    /// Sources that no node's rule ever touches, such as the operator's own networks.
+    /// Sources that no rule on a node ever matches, such as your own networks.
     pub allow: Vec<IpNet>,
-    /// One in how many packets each node samples and sends as sFlow; 0: none, because routers export already.
+    /// Sampling rate 1:N of the sFlow that each node sends; 0: none, because routers export
+    /// already.
     pub sampling: u32,
     /// API keys with which programs such as CrowdSec's bouncers read `/v1/decisions/stream`, as SHA-256 in
     /// hexadecimal: `printf %s KEY | sha256sum`.
@@ -24,9 +25,10 @@ pub struct Config {
     /// `beside` (both at once) or `instead` (the node alone). Black holes, scrubbing and what operators put in
     /// force by hand go to routers at once in any case.
     pub hand_over: HandOver,
-    /// How long routers wait with `before`, seconds, 1-600.
+    /// Seconds that routers wait with `before`, 1-600.
     pub wait_secs: u64,
-    /// Above this many bits a second towards a host routers get its rules at once: more than its link bears.
+    /// Above this rate of inbound traffic to a host, bits a second, routers get its rules at once:
+    /// more than its link can take.
     pub link_bits_per_sec: u64,
 }
 

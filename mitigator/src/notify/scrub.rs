@@ -91,11 +91,11 @@ pub const SCRUB_TEMPLATES: [ScrubTemplate; 5] = [
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScrubberConfig {
-    /// Its name in logs and among the peers that have a measure.
+    /// Name in logs and among the peers that have a mitigation.
     pub name: String,
-    /// Its address, `http://` or `https://`, without a slash at the end.
+    /// Address of the service, `http://` or `https://`, without a slash at the end.
     pub url: Address,
-    /// One of the shipped forms; `generic` when absent.
+    /// Template of its requests.
     #[serde(default = "ScrubberConfig::default_template")]
     pub template: String,
     /// Takes the place of the form's request to start.
@@ -104,17 +104,17 @@ pub struct ScrubberConfig {
     /// Takes the place of the form's request to stop.
     #[serde(default)]
     pub stop: Option<RequestTemplate>,
-    /// Values for the holes of the form beside `prefix`, `address`, `len`, `incident`,
+    /// Values for the placeholders of the template, beside `prefix`, `address`, `len`, `incident`,
     /// `mitigation` and `delivery`.
     #[serde(default)]
     pub values: Hidden,
-    /// Headers sent along, such as credentials.
+    /// HTTP headers, such as credentials.
     #[serde(default, skip_serializing)]
     pub headers: Hidden,
-    /// Key of the signature.
+    /// Signing key.
     #[serde(default, skip_serializing)]
     pub secret: Option<Secret>,
-    /// File that holds the key of the signature; surrounding white space is left out.
+    /// File with the signing key; surrounding white space is ignored.
     #[serde(default)]
     pub secret_file: Option<PathBuf>,
 }

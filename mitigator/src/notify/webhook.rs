@@ -37,23 +37,23 @@ pub const ACTIONS: [&str; 21] = [
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WebhookConfig {
-    /// Its name in logs and on the page that shows deliveries.
+    /// Name in logs and in the delivery log.
     pub name: String,
     /// Where messages are posted, `http://` or `https://`.
     pub url: Address,
-    /// Whether it is told anything; a test message reaches it all the same.
+    /// Whether notifications are sent; test messages are always sent.
     #[serde(default = "enabled")]
     pub enabled: bool,
-    /// Key of the signature.
+    /// Signing key.
     #[serde(default, skip_serializing)]
     pub secret: Option<Secret>,
-    /// File that holds the key of the signature; surrounding white space is left out.
+    /// File with the signing key; surrounding white space is ignored.
     #[serde(default)]
     pub secret_file: Option<PathBuf>,
-    /// Kinds of decisions it is told; all when empty.
+    /// Events to send; empty: all.
     #[serde(default)]
     pub events: Vec<String>,
-    /// Headers sent along, such as credentials.
+    /// HTTP headers, such as credentials.
     #[serde(default, skip_serializing)]
     pub headers: Hidden,
 }
