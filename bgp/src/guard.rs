@@ -67,7 +67,7 @@ pub struct Config {
     /// Maximum number of new mitigations in any 60 seconds. The first state after a start does not
     /// count: it resumes what was active.
     pub max_changes_per_min: u32,
-    /// Maximum time until a mitigation expires, seconds.
+    /// Longest time a measure may still have to run, seconds.
     pub max_ttl_secs: u64,
     /// Whether FlowSpec may redirect traffic, which can leak it into another routing table.
     pub allow_redirect: bool,

@@ -57,6 +57,8 @@ fn protect(text: &mut String, answers: &Answers) {
         "[protect]\n\
          # weir watches these prefixes and never announces anything outside them.\n\
          prefixes = {}\n\
+         # Prefixes set at run time (dashboard, API) must lie in these; not set: any network no wider than a /8.\n\
+         #ceiling = {}\n\
          # weir never announces anything for these: routers, resolvers, monitoring, weir itself.\n\
          never_touch = {}\n\n\
          # A declared service has a baseline of its own, and rules spare it.\n\
@@ -66,6 +68,7 @@ fn protect(text: &mut String, answers: &Answers) {
          #protocol = \"tcp\"        # tcp, udp or both\n\
          #name = \"lobby\"\n\
          #game = \"Minecraft\"\n\n",
+        quoted(&answers.prefixes),
         quoted(&answers.prefixes),
         quoted(&spared)
     );
