@@ -109,13 +109,94 @@ pub enum Ask {
         /// Receives whether there was anything; `None` when there is no such peer.
         reply: oneshot::Sender<Option<bool>>,
     },
-    /// A test message to a webhook.
+    /// A test message to a webhook or channel.
     TestHook {
         /// Its name.
         name: String,
         /// Receives the delivery's number; `None` when there is no such webhook.
         reply: oneshot::Sender<Option<u64>>,
     },
+    /// How it goes with everybody who is told something.
+    Channels {
+        /// Receives the answer.
+        reply: oneshot::Sender<Channels>,
+    },
+    /// Puts a dead letter back into the queue.
+    Resend {
+        /// Its number.
+        delivery: u64,
+        /// Receives whether there is one, and somebody to tell.
+        reply: oneshot::Sender<bool>,
+    },
+    /// Keeps channels quiet for a while.
+    Mute {
+        /// What and how long.
+        mute: Muted,
+        /// Receives whether there is such a channel, and room for another mute.
+        reply: oneshot::Sender<bool>,
+    },
+}
+
+/// Everybody who is told something.
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
+pub struct Channels {
+    /// Webhooks and channels, by name.
+    pub channels: Vec<Channel>,
+    /// Messages that nobody took, newest first.
+    pub dead: Vec<Dead>,
+    /// What is muted.
+    pub mutes: Vec<Muted>,
+}
+
+/// A webhook or channel.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Channel {
+    /// Its name.
+    pub name: String,
+    /// What it is: `webhook`, `discord`, `mail`, ...
+    pub service: String,
+    /// Whether it is told anything beside tests.
+    pub enabled: bool,
+    /// Messages that wait or are under way.
+    pub waiting: usize,
+    /// Conversations that are not over.
+    pub conversations: usize,
+    /// Failures in a row.
+    pub failures: u32,
+    /// Why the last message was not taken; empty when it was.
+    pub trouble: String,
+    /// Nothing is sent before this.
+    pub until: Option<Millis>,
+}
+
+/// A message that nobody took.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Dead {
+    /// Its number.
+    pub id: u64,
+    /// To whom it was to go.
+    pub to: String,
+    /// What about.
+    pub event: String,
+    /// When it was given up.
+    pub at: Millis,
+    /// Tries made.
+    pub tries: u32,
+    /// Why.
+    pub why: String,
+}
+
+/// Channels that are quiet for a while.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Muted {
+    /// Which channel; all when absent.
+    pub channel: Option<String>,
+    /// Attacks on which group; all when absent.
+    pub group: Option<String>,
+    /// Until when.
+    pub until: Millis,
+    /// Who said so.
+    pub by: String,
 }
 
 /// What webhooks were told, newest first.
@@ -150,6 +231,8 @@ pub struct Delivery {
     pub taken: bool,
     /// How the last try ended.
     pub outcome: String,
+    /// The beginning of what the receiver said.
+    pub said: String,
 }
 
 /// One second of traffic towards everything protected.

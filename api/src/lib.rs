@@ -39,7 +39,8 @@ pub use access::{Permission, Requirement};
 pub use app::{App, Clock};
 pub use config::{Config, StatusPage, Tls};
 pub use handles::{
-    Ask, Deliveries, Delivery, Facts, Handles, Question, Request, Traffic, TrafficSecond,
+    Ask, Channel, Channels, Dead, Deliveries, Delivery, Facts, Handles, Muted, Question, Request,
+    Traffic, TrafficSecond,
 };
 pub use metrics::{IntGaugeVec, Metrics};
 pub use nodes::JoinToken;

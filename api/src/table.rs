@@ -69,6 +69,8 @@ impl Table {
             routes::mitigations::withdraw, routes::mitigations::panic,
             routes::mitigations::dry_run,
             routes::deliveries::list, routes::deliveries::test,
+            routes::deliveries::channels, routes::deliveries::test_channel,
+            routes::deliveries::resend, routes::deliveries::mute,
             routes::hosts::list, routes::hosts::one, routes::hosts::series,
             routes::hosts::prefix_series, routes::hosts::baseline,
             routes::traffic::traffic, routes::about::services,

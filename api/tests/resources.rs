@@ -652,3 +652,38 @@ async fn a_change_of_baselines_goes_to_the_core_under_the_name_of_who_asked() {
     let frozen = entries.iter().find(|entry| entry["action"] == "baseline.freeze").unwrap();
     assert_eq!(frozen["target"], "203.0.113.7");
 }
+
+#[tokio::test]
+async fn channels_are_shown_tested_resent_and_muted_by_who_may() {
+    let world = world();
+    let (owner, analyst) = (world.token(Role::Admin).await, world.token(Role::Analyst).await);
+    let post = |path: &str, token: &str, body: Value| {
+        ask("POST", &format!("/api/v1/notify/{path}")).token(token).json(&body)
+    };
+    let list = ask("GET", "/api/v1/notify").token(&analyst).send(&world).await;
+    assert_eq!(list.json(), json!({"channels": [], "dead": [], "mutes": []}));
+    for (path, body) in [
+        ("channels/ops/test", json!({})),
+        ("dead/7/resend", json!({})),
+        ("mute", json!({"channel": "ops", "secs": 60})),
+    ] {
+        let refused = post(path, &analyst, body.clone()).send(&world).await;
+        assert_eq!(refused.status, StatusCode::FORBIDDEN, "{path}");
+        let done = post(path, &owner, body).send(&world).await;
+        assert_eq!(done.status, StatusCode::OK, "{path}: {}", done.text);
+    }
+    for (path, body) in [
+        ("channels/nobody/test", json!({})),
+        ("dead/8/resend", json!({})),
+        ("mute", json!({"channel": "nobody", "secs": 60})),
+    ] {
+        let missing = post(path, &owner, body).send(&world).await;
+        assert_eq!(missing.status, StatusCode::NOT_FOUND, "{path}");
+    }
+    let long = post("mute", &owner, json!({"secs": 100_000_000})).send(&world).await;
+    assert_eq!(long.status, StatusCode::UNPROCESSABLE_ENTITY);
+    let audit = ask("GET", "/api/v1/audit").token(&owner).send(&world).await;
+    for action in ["notify.test", "notify.resend", "notify.mute"] {
+        assert!(audit.text.contains(action), "{action}");
+    }
+}

@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use weir_model::Secret;
+
 use crate::adapter::AdapterConfig;
 use crate::profile::{Capabilities, Profile};
 use crate::reach::{KnownPeer, Reach};
@@ -490,35 +492,6 @@ impl<'de> Deserialize<'de> for Community {
     }
 }
 
-/// A text that is never shown: neither in logs nor in a dump of the configuration.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a text.
-    pub const fn new(text: String) -> Self {
-        Self(text)
-    }
-
-    /// The text itself.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(***)")
-    }
-}
-
-impl Serialize for Secret {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str("***")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -562,7 +535,7 @@ mod tests {
         );
         check(
             |c| {
-                c.peers[0].password = Some(Secret::new("a".into()));
+                c.peers[0].password = Some(Secret::new("a"));
                 c.peers[0].password_file = Some("/run/key".into());
             },
             "peer \"edge\": password: password_file is set too",
@@ -615,7 +588,7 @@ mod tests {
     #[test]
     fn a_password_is_never_shown() {
         let mut peer = PeerConfig::new("edge", "192.0.2.9".parse().unwrap(), 65010);
-        peer.password = Some(Secret::new("hunter2".into()));
+        peer.password = Some(Secret::new("hunter2"));
         assert!(!format!("{peer:?}").contains("hunter2"));
         assert!(!serde_json::to_string(&peer).unwrap().contains("hunter2"));
     }

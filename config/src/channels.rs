@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use weir_mitigator::notify::WebhookConfig;
+use weir_model::WebhookConfig;
 
 /// Longest name, octets: it stands in addresses of the API and in metrics.
 const NAME_MAX: usize = 64;

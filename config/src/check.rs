@@ -41,6 +41,7 @@ pub(crate) fn check(config: &Config) -> Result<Vec<Warning>, Vec<String>> {
     if let Err(error) = config.mitigator.check() {
         errors.push(format!("mitigator.{error}"));
     }
+    told(config, &mut errors);
     if let Err(error) = config.guard.check() {
         errors.push(format!("guard.{error}"));
     }
@@ -109,6 +110,21 @@ fn protected(config: &Config, errors: &mut Vec<String>, warnings: &mut Vec<Warni
         warnings.push(Warning(format!(
             "protect.never_touch {net} lies in none of protect.prefixes and changes nothing"
         )));
+    }
+}
+
+fn told(config: &Config, errors: &mut Vec<String>) {
+    if let Err(error) = config.notify.check() {
+        errors.push(format!("notify.{error}"));
+    }
+    let hooks = config.mitigator.webhooks.iter().map(|hook| &hook.name);
+    let others: BTreeSet<&String> =
+        hooks.chain(config.mitigator.scrubbers.iter().map(|scrubber| &scrubber.name)).collect();
+    for channel in config.notify.channels.iter().filter(|c| others.contains(&c.name)) {
+        errors.push(format!(
+            "notify.channel \"{}\": a webhook or a scrubber has the same name",
+            channel.name
+        ));
     }
 }
 

@@ -28,6 +28,9 @@ pub(crate) fn check(config: &Config) -> Vec<String> {
             errors.push(format!("mitigator.{kind} \"{name}\": secret_file: {why}"));
         }
     }
+    if let Err(why) = config.notify.open() {
+        errors.push(format!("notify.{why}"));
+    }
     for panel in &config.panels {
         if let (Some(_), Err(why)) = (&panel.key_file, panel.read_key()) {
             errors.push(format!("panel \"{}\": key_file: {why}", panel.name));

@@ -56,6 +56,8 @@ pub struct Config {
     pub detector: weir_detector::Config,
     /// What is done about it.
     pub mitigator: weir_mitigator::Config,
+    /// Whom to tell of attacks.
+    pub notify: weir_notify::Config,
     /// What may ever be announced.
     pub guard: weir_bgp::guard::Config,
     /// To whom; without it weir announces nothing to anybody.

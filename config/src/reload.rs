@@ -53,8 +53,8 @@ pub fn plan(running: &Config, file: &Config) -> Result<Plan, ConfigError> {
 }
 
 /// Keys of what [`take`] takes, with everything below them, and what of it stays.
-const LIVE: [&str; 6] =
-    ["collector.exporters", "detector", "guard", "log.level", "mitigator", "protect"];
+const LIVE: [&str; 7] =
+    ["collector.exporters", "detector", "guard", "log.level", "mitigator", "notify", "protect"];
 const NOT_LIVE: [&str; 2] = ["detector.quarantine_secs", "mitigator.scrubber"];
 
 /// Whether a setting is put in force by a reload, by its dotted key.
@@ -83,6 +83,7 @@ fn take(running: &Config, file: &Config) -> Config {
         ..file.mitigator.clone()
     };
     next.guard = file.guard.clone();
+    next.notify = file.notify.clone();
     next
 }
 
@@ -167,6 +168,14 @@ fn credentials(config: &Config) -> BTreeMap<String, String> {
         all.insert(format!("{at}.headers"), format!("{headers:?}"));
         all.insert(format!("{at}.secret"), format!("{:?}", secret.as_ref().map(|s| s.expose())));
     }
+    for channel in &config.notify.channels {
+        for (name, source) in &channel.secrets {
+            if let weir_notify::SecretSource::Text(secret) = source {
+                let key = format!("notify.channel \"{}\".secrets.{name}", channel.name);
+                all.insert(key, secret.expose().to_owned());
+            }
+        }
+    }
     for panel in &config.panels {
         for (name, secret) in [
             ("key", &panel.key),
@@ -174,7 +183,7 @@ fn credentials(config: &Config) -> BTreeMap<String, String> {
             ("embed_key", &panel.embed_key),
         ] {
             let key = format!("panel \"{}\".{name}", panel.name);
-            all.insert(key, format!("{:?}", secret.as_ref().map(|s| &s.0)));
+            all.insert(key, format!("{:?}", secret.as_ref().map(|s| s.expose())));
         }
     }
     all

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_mitigator::RungConfig;
-use weir_mitigator::notify::WebhookConfig;
+use weir_model::WebhookConfig;
 use weir_model::{Inventory, IpNet, Millis, PrefixSet};
 
 use crate::{Config, GroupConfig, Protect, Warning, channels};

@@ -88,7 +88,7 @@ fn every_bgp_setting_is_documented_with_its_default() {
     let peer = &mut bgp.peers[0];
     (peer.local_as, peer.max_rules) = (Some(65011), Some(100));
     peer.local_address = "192.0.2.10".parse().ok();
-    peer.password = Some(weir_bgp::config::Secret::new("secret".into()));
+    peer.password = Some(weir_model::Secret::new("secret"));
     let adapter = &mut bgp.adapters[0];
     adapter.control = Some("/run/bird/bird.ctl".into());
     bgp.rpki.as_mut().unwrap().origin_as = Some(65010);
@@ -101,6 +101,38 @@ fn every_bgp_setting_is_documented_with_its_default() {
             "{key}"
         );
     }
+}
+
+#[test]
+fn every_channel_of_the_documentation_can_be_pasted() {
+    let document = include_str!("../../docs/notifications.md");
+    let blocks = document.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let mut named = std::collections::BTreeSet::new();
+    for block in blocks.filter(|block| block.contains("[[notify.channel]]")) {
+        let text = format!("[protect]\nprefixes = [\"203.0.113.0/24\"]\n{block}");
+        let (config, _) = parse(&text).unwrap_or_else(|error| panic!("{block}: {error}"));
+        named.extend(config.notify.channels.into_iter().map(|channel| channel.service));
+    }
+    for service in weir_notify::services(None).unwrap().keys() {
+        // Rocket.Chat's differs from Mattermost's in its name alone.
+        assert!(named.contains(service) || service == "rocketchat", "{service} has no block");
+        assert!(document.contains(&format!("`{service}`")), "{service} is not in the table");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_channel_is_said_at_its_place() {
+    let text = errors(
+        "[protect]\nprefixes = [\"203.0.113.0/24\"]\n[[notify.channel]]\nname = \"noc\"\nservice = \"ntfy\"\n",
+    );
+    assert!(text.contains("line 3"), "{text}");
+    assert!(text.contains("notify.channel \"noc\": secrets.topic is missing"), "{text}");
+    let twice = errors(
+        "[protect]\nprefixes = [\"203.0.113.0/24\"]\n[[mitigator.webhook]]\nname = \"noc\"\n\
+         url = \"https://example.net\"\n[[notify.channel]]\nname = \"noc\"\nservice = \"ntfy\"\n\
+         secrets = { topic = \"x\" }\n",
+    );
+    assert!(twice.contains("a webhook or a scrubber has the same name"), "{twice}");
 }
 
 const PEER: &str = "[bgp]\nlocal_as = 65010\nrouter_id = \"192.0.2.10\"\n[[bgp.peer]]\nname = \"edge1\"\n\

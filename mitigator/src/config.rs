@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use weir_model::{LadderStep, Mode, Rung, Verdict};
+use weir_model::{LadderStep, Mode, Rung, Verdict, WebhookConfig, WebhookError};
 
-use crate::notify::{ScrubberConfig, WebhookConfig, WebhookError};
+use crate::scrub::ScrubberConfig;
 
 /// 26 hours, the longest hold: attacks on a victim tend to come back at the same time of day.
 const DAY_AND_SOME: f64 = 93_600.0;

@@ -287,7 +287,7 @@ fn scrubbing_may_stand_before_the_black_hole() {
     assert_eq!(world.desired(), [limit_from(123, 300_000)]);
 }
 
-fn scrubber() -> crate::notify::ScrubberConfig {
+fn scrubber() -> crate::scrub::ScrubberConfig {
     serde_json::from_str(r#"{"name":"clean","url":"https://scrub.example"}"#).unwrap()
 }
 

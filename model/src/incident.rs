@@ -67,7 +67,7 @@ impl Incident {
 
     /// What is in force, what waits for people, what would be done; none when the attack is over and
     /// nothing is left.
-    fn done(&self) -> Option<String> {
+    pub fn done(&self) -> Option<String> {
         let in_force = self.steps(Mitigation::is_in_force);
         let sought = self.steps(|m| m.state == MitigationState::Active && !m.is_in_force());
         let simulated = self.steps(|m| m.state == MitigationState::Simulated);

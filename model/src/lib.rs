@@ -19,12 +19,16 @@ mod places;
 mod prefetch;
 mod prefix_set;
 mod probe;
+mod request;
 #[cfg(feature = "schema")]
 mod schema;
+mod secret;
+mod sign;
 mod slice;
 mod snapshot;
 mod time;
 mod verdict;
+mod webhook;
 
 pub use account::{Role, UnknownRole};
 pub use evidence::{Bin, Evidence, Histogram};
@@ -47,6 +51,11 @@ pub use places::{Place, Places, client_of};
 pub use prefetch::prefetch;
 pub use prefix_set::PrefixSet;
 pub use probe::{PeerProbe, ProbeOpen, ProbeStage};
+pub use request::{
+    DeliveryId, Outcome, Request, TRIES_MAX, TRY_TIMEOUT_MS, back_off_ms, is_header, is_url,
+};
+pub use secret::{Address, Hidden, Secret, origin};
+pub use sign::{SIGNATURE_HEADER, signature};
 pub use slice::{
     Class, ClassVolume, Expectation, FINE_SLOTS, HostSlice, LongFlow, Sample, ServiceSlice, Slice,
 };
@@ -60,6 +69,7 @@ pub use verdict::{
     Candidate, Family, Goodput, Hold, IncidentId, Metric, Phase, Rate, Reason, TopEntry, Vector,
     Verdict,
 };
+pub use webhook::{ACTIONS, WebhookConfig, WebhookError};
 
 /// Re-exported so that every crate speaks of the same prefix type.
 pub use ipnet::{IpNet, Ipv4Net, Ipv6Net};

@@ -4,13 +4,16 @@
 //! Certificates are checked against what the host trusts, which is where an operator puts the
 //! authority of a private panel.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 
-use crate::config::Secret;
 use crate::sync::{Failure, Reply};
+use weir_model::Secret;
 
 /// Largest body read, octets. 500 servers are about 2 MiB, all public eggs about 5 MiB.
 pub const BODY_MAX: u64 = 16 << 20;
@@ -54,7 +57,7 @@ impl Client {
             .agent
             .get(format!("{}{path}", self.base))
             .header("Accept", "application/json")
-            .header("Authorization", format!("Bearer {}", self.key.0));
+            .header("Authorization", format!("Bearer {}", self.key.expose()));
         read(request.call())
     }
 
@@ -69,7 +72,7 @@ impl Client {
             .post(format!("{}{path}", self.base))
             .header("Accept", "application/json")
             .header("Content-Type", "application/json")
-            .header("Authorization", format!("Bearer {}", self.key.0));
+            .header("Authorization", format!("Bearer {}", self.key.expose()));
         read(request.send("{}"))
     }
 }
@@ -94,22 +97,102 @@ fn agent(timeouts: Timeouts) -> ureq::Agent {
         .new_agent()
 }
 
-/// Sends requests to whoever is to be told something: webhooks and scrubbing services.
+/// Where a [`Sender`] may connect to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Everywhere but where only the machine's own surroundings answer: what the configuration file names.
+    File,
+    /// Not to this machine either: what was set while weir runs.
+    Away,
+}
+
+impl Reach {
+    /// Whether a connection to this address may be opened. Link-local addresses never: clouds answer there with
+    /// the machine's credentials, and so do the few addresses beside them.
+    pub fn allows(self, address: IpAddr) -> bool {
+        let address = match address {
+            IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(address, IpAddr::V4),
+            IpAddr::V4(_) => address,
+        };
+        let never = match address {
+            IpAddr::V4(v4) => {
+                let metadata = [[100, 100, 100, 200], [168, 63, 129, 16], [192, 0, 0, 192]];
+                v4.is_link_local()
+                    || v4.is_multicast()
+                    || v4.is_broadcast()
+                    || v4.octets()[0] == 0
+                    || metadata.contains(&v4.octets())
+            }
+            IpAddr::V6(v6) => {
+                // EC2 answers at a unique local address too.
+                let metadata = [0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x0254];
+                v6.is_unicast_link_local()
+                    || v6.is_multicast()
+                    || v6.is_unspecified()
+                    || v6.segments() == metadata
+            }
+        };
+        !never && (self == Self::File || !address.is_loopback())
+    }
+}
+
+/// Looks names up as always, and lets only through what may be reached: the addresses checked are the ones
+/// connected to, so that a name cannot say one thing first and another afterwards.
+#[derive(Debug)]
+struct Guarded {
+    reach: Reach,
+    inner: DefaultResolver,
+}
+
+impl Resolver for Guarded {
+    fn resolve(
+        &self,
+        uri: &ureq::http::Uri,
+        config: &ureq::config::Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let found = self.inner.resolve(uri, config, timeout)?;
+        let mut allowed = self.empty();
+        for address in found.iter().filter(|address| self.reach.allows(address.ip())) {
+            allowed.push(*address);
+        }
+        if allowed.is_empty() {
+            let why = std::io::Error::other("its address may not be connected to");
+            return Err(ureq::Error::Io(why));
+        }
+        Ok(allowed)
+    }
+}
+
+/// Sends requests to whoever is to be told something: channels and scrubbing services.
 #[derive(Clone, Debug)]
 pub struct Sender {
     agent: ureq::Agent,
 }
 
-/// Octets of an answer that are read, and thrown away, so that its connection can be used again.
+/// What came back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answered {
+    /// Its status.
+    pub status: u16,
+    /// Its header Retry-After, as it stands.
+    pub retry_after: Option<String>,
+    /// Its body, at most 64 KiB of it.
+    pub body: Vec<u8>,
+}
+
+/// Octets of an answer that are read; a longer one costs its connection.
 const ANSWER_MAX: u64 = 64 << 10;
 
 impl Sender {
     /// A sender that waits so long for each answer.
-    pub fn new(timeouts: Timeouts) -> Self {
-        Self { agent: agent(timeouts) }
+    pub fn new(timeouts: Timeouts, reach: Reach) -> Self {
+        let guarded = Guarded { reach, inner: DefaultResolver::default() };
+        let config = agent(timeouts).config().clone();
+        Self { agent: ureq::Agent::with_parts(config, DefaultConnector::default(), guarded) }
     }
 
-    /// Sends one request; the answer's status.
+    /// Sends one request.
     ///
     /// # Errors
     /// Why no answer came, for people.
@@ -119,7 +202,7 @@ impl Sender {
         url: &str,
         headers: &[(String, String)],
         body: &[u8],
-    ) -> Result<u16, String> {
+    ) -> Result<Answered, String> {
         let mut request = ureq::http::Request::builder().method(method).uri(url);
         for (name, value) in headers {
             request = request.header(name, value);
@@ -136,9 +219,12 @@ impl Sender {
             Failure::Connect(why) => why,
             other => format!("{other:?}"),
         })?;
-        // The status is all that matters; a body that is too long costs its connection.
-        let _ = response.body_mut().with_config().limit(ANSWER_MAX).read_to_vec();
-        Ok(response.status().as_u16())
+        let retry_after = response.headers().get("retry-after");
+        let retry_after = retry_after.and_then(|value| value.to_str().ok()).map(str::to_owned);
+        // Without a body that can be read, the status still counts.
+        let body = response.body_mut().with_config().limit(ANSWER_MAX).read_to_vec();
+        let status = response.status().as_u16();
+        Ok(Answered { status, retry_after, body: body.unwrap_or_default() })
     }
 }
 
@@ -169,5 +255,49 @@ fn failure(error: ureq::Error) -> Failure {
         ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => Failure::Timeout,
         ureq::Error::Io(error) => Failure::Connect(error.to_string()),
         error => Failure::Connect(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_sent_to_where_clouds_keep_credentials() {
+        let check = |address: &str, file: bool, away: bool| {
+            let ip = address.parse().unwrap();
+            assert_eq!((Reach::File.allows(ip), Reach::Away.allows(ip)), (file, away), "{address}");
+        };
+        check("192.0.2.1", true, true);
+        check("10.0.0.1", true, true);
+        check("2001:db8::1", true, true);
+        check("127.0.0.1", true, false);
+        check("::1", true, false);
+        check("::ffff:127.0.0.1", true, false);
+        for never in [
+            "169.254.169.254",
+            "::ffff:169.254.169.254",
+            "100.100.100.200",
+            "168.63.129.16",
+            "192.0.0.192",
+            "fd00:ec2::254",
+            "fe80::1",
+            "0.0.0.0",
+            "::",
+            "224.0.0.1",
+            "255.255.255.255",
+        ] {
+            check(never, false, false);
+        }
+    }
+
+    #[test]
+    fn an_address_is_checked_after_the_name_was_looked_up() {
+        let sender = Sender::new(Timeouts::default(), Reach::Away);
+        let why = sender.send("POST", "http://localhost:9/", &[], b"x").unwrap_err();
+        assert!(why.contains("may not be connected to"), "{why}");
+        let file = Sender::new(Timeouts::default(), Reach::File);
+        let why = file.send("POST", "http://169.254.169.254/latest", &[], b"x").unwrap_err();
+        assert!(why.contains("may not be connected to"), "{why}");
     }
 }

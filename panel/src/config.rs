@@ -1,10 +1,11 @@
 //! `[[panel]]` and `[[game]]` of the configuration.
 
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use weir_model::Secret;
 
 use crate::games::{GameConfig, Games, TableError};
 use crate::listing::Allocation;
@@ -235,7 +236,7 @@ impl PanelConfig {
         Self {
             name: name.to_owned(),
             url: url.to_owned(),
-            key: Some(Secret(key.to_owned())),
+            key: Some(Secret::new(key)),
             key_file: None,
             interval: default_interval(),
             mode: Mode::default(),
@@ -257,7 +258,7 @@ impl PanelConfig {
         }
         check_url(&self.url)?;
         match (&self.key, &self.key_file) {
-            (Some(key), None) => check_key(&key.0)?,
+            (Some(key), None) => check_key(key.expose())?,
             (None, Some(_)) => {}
             _ => return Err("exactly one of key and key_file is needed".into()),
         }
@@ -271,7 +272,7 @@ impl PanelConfig {
             return Err("hold_shrink is 0-1".into());
         }
         for (what, secret) in [("hook_token", &self.hook_token), ("embed_key", &self.embed_key)] {
-            if secret.as_ref().is_some_and(|s| s.0.len() < 20) {
+            if secret.as_ref().is_some_and(|s| s.expose().len() < 20) {
                 return Err(format!("{what} is at least 20 characters"));
             }
         }
@@ -299,10 +300,10 @@ impl PanelConfig {
     pub fn read_key(&self) -> Result<Secret, String> {
         let key = match (&self.key, &self.key_file) {
             (Some(key), _) => key.clone(),
-            (None, Some(path)) => Secret(read_secret(path)?),
+            (None, Some(path)) => Secret::new(read_secret(path)?),
             (None, None) => return Err("no key is set".into()),
         };
-        check_key(&key.0)?;
+        check_key(key.expose())?;
         Ok(key)
     }
 }
@@ -394,23 +395,6 @@ impl Expectation {
 pub(crate) fn is_server(text: &str, uuid: &str) -> bool {
     uuid.eq_ignore_ascii_case(text)
         || (text.len() == 8 && uuid.get(..8).is_some_and(|short| short.eq_ignore_ascii_case(text)))
-}
-
-/// A key or token: never printed, never written.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(pub String);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(secret)")
-    }
-}
-
-impl Serialize for Secret {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str("(secret)")
-    }
 }
 
 /// A span of time written with its unit: `"60s"`, `"5m"`, `"1h"`.

@@ -277,7 +277,7 @@ impl Worker {
         let seed = clock.wall.0 ^ (index as u64) << 48;
         Ok(Self {
             index,
-            sync: Sync::new(panel, &key.0, seed),
+            sync: Sync::new(panel, key.expose(), seed),
             client: Client::new(&panel.url, key, setup.timeouts),
             wake: clock.wall,
             panel: panel.clone(),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use weir_model::Millis;
-use weir_panel::config::Secret;
+use weir_model::Secret;
 use weir_panel::owner::{Grant, embed};
 
 fn integrations() -> PathBuf {
@@ -51,9 +51,9 @@ fn weir_believes_what_an_extension_signs() {
     let address = String::from_utf8(out.stdout).unwrap();
     let (base, token) = address.split_once("?t=").unwrap();
     assert_eq!(base, "https://shield.example.net/embed/main");
-    let grant = embed::verify(token, "main", &Secret(key.into()), now);
+    let grant = embed::verify(token, "main", &Secret::new(key), now);
     assert_eq!(grant, Ok(Grant::Server { panel: "main".into(), server: "uuid".into() }));
-    assert!(embed::verify(token, "main", &Secret(key.into()), now + 300_000).is_err());
+    assert!(embed::verify(token, "main", &Secret::new(key), now + 300_000).is_err());
 }
 
 #[test]

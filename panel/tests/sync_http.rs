@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stub::{Fault, KEY, Stub, StubServer};
+use weir_model::Secret;
 use weir_model::{Millis, PrefixSet};
 use weir_panel::client::{Client, Timeouts};
-use weir_panel::config::{PanelConfig, Secret};
+use weir_panel::config::PanelConfig;
 use weir_panel::{
     Action, Connection, Event, Flavour, Games, Listing, Names, PanelSnapshot, ServerState, Sync,
 };
@@ -36,7 +37,7 @@ impl Driven {
         change(&mut config);
         let short =
             Timeouts { connect: Duration::from_secs(2), total: Duration::from_millis(1500) };
-        let client = Client::new(&stub.url(), Secret(KEY.to_owned()), short);
+        let client = Client::new(&stub.url(), Secret::new(KEY), short);
         let sync = Sync::new(&config, KEY, 7);
         let now = Millis::from_secs(1_795_168_965);
         let mut driven = Self { stub, client, config, sync, now, wake: now };
@@ -213,8 +214,7 @@ fn a_key_without_eggs_still_maps_and_a_wrong_one_is_named() {
     assert_eq!(driven.ports(), ["203.0.113.10:25565/6 Minecraft Java a"]);
 
     let mut driven = Driven::new(true);
-    driven.client =
-        Client::new(&driven.stub.url(), Secret("papp_wrong".into()), Timeouts::default());
+    driven.client = Client::new(&driven.stub.url(), Secret::new("papp_wrong"), Timeouts::default());
     driven.poll();
     assert!(driven.alarms()[0].contains("does not know the key"));
 }
@@ -225,7 +225,7 @@ fn a_panel_of_100_000_servers_is_refused_after_one_request() {
     driven.stub.world().servers =
         (1..=100_000).map(|i| StubServer::new(i, "s", 1, "203.0.113.10", 1)).collect();
     driven.stub.world().fault = Fault::None;
-    driven.client = Client::new(&driven.stub.url(), Secret(KEY.into()), Timeouts::default());
+    driven.client = Client::new(&driven.stub.url(), Secret::new(KEY), Timeouts::default());
     driven.pass(5);
     assert_eq!(driven.stub.world().requests.len(), 1);
     assert!(driven.alarms()[0].contains("more servers than weir takes"));
@@ -312,7 +312,7 @@ fn five_thousand_servers_are_listed_quickly_with_few_requests() {
             s
         })
         .collect();
-    driven.client = Client::new(&driven.stub.url(), Secret(KEY.into()), Timeouts::default());
+    driven.client = Client::new(&driven.stub.url(), Secret::new(KEY), Timeouts::default());
     let begin = std::time::Instant::now();
     driven.pass(10);
     let snapshot = driven.snapshot();

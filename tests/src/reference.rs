@@ -30,6 +30,11 @@ url = "https://example.net"
 [[mitigator.scrubber]]
 name = "transit"
 url = "https://example.net"
+[notify]
+services = "/etc/weir/services"
+[[notify.channel]]
+name = "noc"
+service = "ntfy"
 [bgp]
 local_as = 65010
 router_id = "192.0.2.10"
@@ -109,6 +114,7 @@ impl Types {
             "collector",
             "detector",
             "mitigator",
+            "notify",
             "bgp",
             "agent",
             "api",

@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
-use weir_mitigator::notify::signature;
+use weir_model::signature;
 use weir_tests::process::{Weir, text};
 
 /// A request as it came.
@@ -25,12 +25,17 @@ struct Heard {
 struct Stub {
     address: SocketAddr,
     heard: Arc<Mutex<Vec<Heard>>>,
+    refuses: Arc<std::sync::atomic::AtomicBool>,
 }
 
 impl Stub {
     fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let stub = Self { address: listener.local_addr().unwrap(), heard: Arc::default() };
+        let stub = Self {
+            address: listener.local_addr().unwrap(),
+            heard: Arc::default(),
+            refuses: Arc::default(),
+        };
         let own = stub.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -66,10 +71,22 @@ impl Stub {
             list.push(heard);
             list.iter().filter(|h| h.line == "POST /flaky").count()
         };
-        let status = if flaky && earlier <= 2 { "503 Busy" } else { "200 OK" };
+        let refuses = self.refuses.load(std::sync::atomic::Ordering::SeqCst);
+        let status = if refuses || flaky && earlier <= 2 { "503 Busy" } else { "200 OK" };
         let answer =
             format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}");
         let _ = reader.into_inner().write_all(answer.as_bytes());
+    }
+
+    /// Whether everything is refused for now.
+    fn refuse(&self, on: bool) {
+        self.refuses.store(on, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// Numbers of all deliveries so far.
+    fn numbers(&self) -> Vec<String> {
+        let list = self.heard.lock().unwrap();
+        list.iter().filter_map(|h| h.headers.get("x-weir-delivery").cloned()).collect()
     }
 
     /// Requests to a path so far, beginning with this.
@@ -83,6 +100,8 @@ fn configuration(stub: &Stub, secret: &str) -> String {
     let base = format!("http://{}", stub.address);
     format!(
         r#"
+[notify]
+allow_loopback = true
 [mitigator]
 mode = "approve"
 [[mitigator.webhook]]
@@ -165,6 +184,29 @@ fn webhooks_are_signed_tried_again_and_logged() {
     assert_eq!(stub.to("POST /flaky").len(), 3, "two refusals, then taken");
     // One that nobody answers at has its tries still to come, and holds up nobody.
     assert!(log.0["to"] != "dead");
+
+    // What was still to be told is told after a crash, under the same number; new ones get new numbers.
+    let before = stub.to("POST /ops").len();
+    let known: Vec<String> = stub.numbers();
+    let config = configuration(&stub, secret.to_str().unwrap());
+    stub.refuse(true);
+    assert!(weir.ask(&["webhooks", "test", "ops"]).status.success());
+    let refused = weir.wait_for("a refusal", |_| stub.to("POST /ops").into_iter().nth(before));
+    weir.wait_for("the state file", |weir| {
+        let store = weir_store::Store::open(&weir.folder().join("state.db")).unwrap();
+        let body = String::from_utf8(store.blob("notify-1").unwrap()?.1).unwrap();
+        body.contains("\"tries\":1").then_some(())
+    });
+    let folder = weir.kill();
+    stub.refuse(false);
+    let weir = Weir::start_in(folder, &config);
+    let again =
+        weir.wait_for("the same message", |_| stub.to("POST /ops").into_iter().nth(before + 1));
+    assert_eq!(again.headers["x-weir-delivery"], refused.headers["x-weir-delivery"]);
+    assert_eq!(again.body, refused.body);
+    assert!(weir.ask(&["webhooks", "test", "ops"]).status.success());
+    let new = weir.wait_for("a new message", |_| stub.to("POST /ops").into_iter().nth(before + 2));
+    assert!(!known.contains(&new.headers["x-weir-delivery"]), "numbers go on over restarts");
 }
 
 #[test]

@@ -13,9 +13,10 @@ use stub::{KEY, Stub, StubServer};
 use weir::replay::Player;
 use weir_collector::ExporterConfig;
 use weir_config::Config;
+use weir_model::Secret;
 use weir_model::{Inventory, Match, Measure, Millis};
 use weir_panel::client::{Client, Timeouts};
-use weir_panel::config::{PanelConfig, Secret};
+use weir_panel::config::PanelConfig;
 use weir_panel::{Action, Event, Games, Names, PanelSnapshot, Sync};
 use weir_traffic::Scene;
 
@@ -40,7 +41,7 @@ impl Panel {
         let stub = Stub::start(true);
         stub.world().eggs.push((30, "FiveM".into()));
         let config = PanelConfig::new("main", &stub.url(), KEY);
-        let client = Client::new(&stub.url(), Secret(KEY.into()), Timeouts::default());
+        let client = Client::new(&stub.url(), Secret::new(KEY), Timeouts::default());
         let sync = Sync::new(&config, KEY, 1);
         let mut panel = Self { stub, client, config, sync, wake: EPOCH, changed: false };
         panel.event(Event::Start(None), EPOCH);

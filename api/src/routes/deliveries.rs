@@ -1,15 +1,15 @@
-//! `/api/v1/deliveries` and `/api/v1/webhooks`: what others were told.
+//! `/api/v1/deliveries`, `/api/v1/webhooks` and `/api/v1/notify`: what others were told, and who.
 
 use axum::Json;
 use axum::extract::State;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::ask;
 use crate::access::permission::{Allowed, needs};
 use crate::app::App;
 use crate::problem::{Problem, Segment};
-use crate::{Ask, Deliveries};
+use crate::{Ask, Channels, Deliveries, Muted};
 
 /// Lists what webhooks were told and what became of it: the last 256, newest first.
 #[utoipa::path(get, path = "/api/v1/deliveries", tag = "webhooks",
@@ -42,4 +42,88 @@ pub(crate) async fn test(
     let delivery = ask(&app, |reply| Ask::TestHook { name, reply }).await?;
     let delivery = delivery.ok_or_else(|| Problem::missing("webhook"))?;
     Ok(Json(Queued { delivery }))
+}
+
+/// Longest mute, seconds: a month.
+const MUTE_MAX_SECS: u64 = 31 * 86_400;
+
+/// Lists webhooks and channels and how it goes with each, messages that nobody took, and what is muted.
+#[utoipa::path(get, path = "/api/v1/notify", tag = "notify",
+    responses((status = 200, description = "Everybody who is told something", body = Channels)))]
+pub(crate) async fn channels(
+    _who: Allowed<needs::ReadSettings>,
+    State(app): State<App>,
+) -> Result<Json<Channels>, Problem> {
+    Ok(Json(ask(&app, |reply| Ask::Channels { reply }).await?))
+}
+
+/// Sends a test message to one webhook or channel; the log says what became of it and what was answered.
+#[utoipa::path(post, path = "/api/v1/notify/channels/{name}/test", tag = "notify",
+    params(("name" = String, Path, description = "The channel's name")),
+    responses((status = 200, description = "It is on its way", body = Queued)))]
+pub(crate) async fn test_channel(
+    who: Allowed<needs::WriteSettings>,
+    State(app): State<App>,
+    Segment(name): Segment<String>,
+) -> Result<Json<Queued>, Problem> {
+    let entry = app.entry(&who.principal, "notify.test", name.clone());
+    app.audit(entry).await?;
+    let delivery = ask(&app, |reply| Ask::TestHook { name, reply }).await?;
+    let delivery = delivery.ok_or_else(|| Problem::missing("channel"))?;
+    Ok(Json(Queued { delivery }))
+}
+
+/// Sends a message again that nobody took, under its old number.
+#[utoipa::path(post, path = "/api/v1/notify/dead/{delivery}/resend", tag = "notify",
+    params(("delivery" = u64, Path, description = "The message's number")),
+    responses((status = 200, description = "It is on its way", body = Queued)))]
+pub(crate) async fn resend(
+    who: Allowed<needs::WriteSettings>,
+    State(app): State<App>,
+    Segment(delivery): Segment<u64>,
+) -> Result<Json<Queued>, Problem> {
+    let entry = app.entry(&who.principal, "notify.resend", delivery.to_string());
+    app.audit(entry).await?;
+    let done = ask(&app, |reply| Ask::Resend { delivery, reply }).await?;
+    if done { Ok(Json(Queued { delivery })) } else { Err(Problem::missing("message")) }
+}
+
+/// What is to be quiet.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Mute {
+    /// Which channel; all when absent.
+    #[serde(default)]
+    channel: Option<String>,
+    /// Attacks on which group; all when absent.
+    #[serde(default)]
+    group: Option<String>,
+    /// For how long, seconds, at most 31 days; 0 lifts the mute.
+    secs: u64,
+}
+
+/// Keeps channels quiet for a while: nothing about new attacks, nothing new about known ones.
+#[utoipa::path(post, path = "/api/v1/notify/mute", tag = "notify", request_body = Mute,
+    responses((status = 200, description = "What is muted now", body = Channels)))]
+pub(crate) async fn mute(
+    who: Allowed<needs::WriteSettings>,
+    State(app): State<App>,
+    Json(Mute { channel, group, secs }): Json<Mute>,
+) -> Result<Json<Channels>, Problem> {
+    if secs > MUTE_MAX_SECS {
+        return Err(Problem::invalid(format!("secs: at most {MUTE_MAX_SECS}")));
+    }
+    let what = format!(
+        "{} {} {secs} s",
+        channel.as_deref().unwrap_or("all channels"),
+        group.as_deref().unwrap_or("all groups")
+    );
+    let entry = app.entry(&who.principal, "notify.mute", what);
+    app.audit(entry).await?;
+    let until = app.now() + secs * 1000;
+    let mute = Muted { channel, group, until, by: who.principal.name.clone() };
+    if !ask(&app, |reply| Ask::Mute { mute, reply }).await? {
+        return Err(Problem::missing("channel"));
+    }
+    Ok(Json(ask(&app, |reply| Ask::Channels { reply }).await?))
 }

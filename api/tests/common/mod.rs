@@ -347,6 +347,11 @@ fn asks() -> mpsc::Sender<Question> {
                     let _ = reply.send((name == "edge").then_some(known));
                 }
                 Question::Deliveries { reply } => drop(reply.send(Deliveries::default())),
+                Question::Channels { reply } => drop(reply.send(weir_api::Channels::default())),
+                Question::Resend { delivery, reply } => drop(reply.send(delivery == 7)),
+                Question::Mute { mute, reply } => {
+                    let _ = reply.send(mute.channel.is_none_or(|name| name == "ops"));
+                }
                 Question::TestHook { name, reply } => {
                     let _ = reply.send((name == "ops").then_some(7));
                 }

@@ -8,7 +8,9 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 
 use super::{SpeakerError, sockopt};
-use crate::config::{Config, PeerConfig, Secret};
+use weir_model::Secret;
+
+use crate::config::{Config, PeerConfig};
 
 /// Calls that the kernel holds for us.
 const BACKLOG: u32 = 64;

@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use libc::{c_int, socklen_t};
 
-use crate::config::Secret;
+use weir_model::Secret;
 
 /// Longest key that the kernel takes, octets.
 const KEY_MAX: usize = 80;

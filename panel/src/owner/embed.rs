@@ -13,7 +13,7 @@ use weir_model::Millis;
 
 use super::Grant;
 use super::token::{hex, unhex};
-use crate::config::Secret;
+use weir_model::Secret;
 
 /// Longest life of an embed, seconds.
 pub const LIFE_SECS: u64 = 300;
@@ -80,8 +80,8 @@ pub fn sign(panel: &str, server: &str, user: u64, exp_secs: u64, key: &Secret) -
 }
 
 fn mac(key: &Secret, payload: &str) -> Hmac<Sha256> {
-    let mut mac =
-        Hmac::<Sha256>::new_from_slice(key.0.as_bytes()).expect("HMAC takes keys of any length");
+    let mut mac = Hmac::<Sha256>::new_from_slice(key.expose().as_bytes())
+        .expect("HMAC takes keys of any length");
     mac.update(payload.as_bytes());
     mac
 }

@@ -6,7 +6,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use crate::config::Secret;
+use weir_model::Secret;
 
 /// Largest body taken, octets.
 pub const BODY_MAX: usize = 256 * 1024;
@@ -15,7 +15,7 @@ pub const BODY_MAX: usize = 256 * 1024;
 /// are hashed, and the hashes are compared without an early end.
 pub fn authorized(header: Option<&str>, token: Option<&Secret>) -> bool {
     let presented = header.and_then(|h| h.strip_prefix("Bearer ")).unwrap_or_default().trim();
-    let expected = token.map_or("", |t| t.0.as_str());
+    let expected = token.map_or("", |t| t.expose());
     let (a, b) = (Sha256::digest(presented.as_bytes()), Sha256::digest(expected.as_bytes()));
     let differing = a.iter().zip(b.iter()).fold(0_u8, |all, (x, y)| all | (x ^ y));
     differing == 0 && !expected.is_empty()

@@ -20,8 +20,8 @@ use weir_model::{Incident, Millis};
 use super::links::Links;
 use super::view::OwnerView;
 use super::{Grant, embed, hook, page};
-use crate::config::Secret;
 use crate::snapshot::PanelSnapshot;
+use weir_model::Secret;
 
 const COOKIE: &str = "__Host-weir-owner";
 

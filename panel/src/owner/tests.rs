@@ -3,8 +3,8 @@ use std::net::IpAddr;
 use weir_model::Millis;
 
 use super::*;
-use crate::config::Secret;
 use crate::listing::{Flavour, ServerState};
+use weir_model::Secret;
 
 const NOW: Millis = Millis::from_secs(1_795_168_965);
 
@@ -123,7 +123,7 @@ fn a_shared_link_opens_one_server_until_it_is_revoked() {
 
 #[test]
 fn an_embed_is_believed_only_as_signed_and_only_now() {
-    let key = Secret("an embed key of some length".into());
+    let key = Secret::new("an embed key of some length");
     let check = |token: &str| embed::verify(token, "main", &key, NOW);
     let good = embed::sign("main", "uuid", 11, NOW.secs() + 300, &key);
     assert_eq!(check(&good), Ok(Grant::Server { panel: "main".into(), server: "uuid".into() }));
@@ -133,7 +133,7 @@ fn an_embed_is_believed_only_as_signed_and_only_now() {
     assert_eq!(check(&long), Err(embed::Refused::Expired));
     let other = embed::sign("other", "uuid", 11, NOW.secs() + 60, &key);
     assert_eq!(check(&other), Err(embed::Refused::Panel));
-    let forged = embed::sign("main", "uuid", 11, NOW.secs() + 60, &Secret("another key".into()));
+    let forged = embed::sign("main", "uuid", 11, NOW.secs() + 60, &Secret::new("another key"));
     assert_eq!(check(&forged), Err(embed::Refused::Signature));
     let (payload, signature) = good.split_once('.').unwrap();
     assert_eq!(check(&format!("{payload}00.{signature}")), Err(embed::Refused::Signature));
@@ -145,7 +145,7 @@ fn an_embed_is_believed_only_as_signed_and_only_now() {
 
 #[test]
 fn a_hook_needs_the_whole_token() {
-    let token = Secret("0123456789abcdefghij".into());
+    let token = Secret::new("0123456789abcdefghij");
     let check = |header: Option<&str>, token| hook::authorized(header, token);
     assert!(check(Some("Bearer 0123456789abcdefghij"), Some(&token)));
     assert!(!check(Some("Bearer 0123456789abcdefghi"), Some(&token)));
@@ -166,8 +166,8 @@ impl Site {
         let door = Door {
             panel: "main".into(),
             url: "https://panel.example.net/sub".into(),
-            hook_token: Some(Secret("0123456789abcdefghij".into())),
-            embed_key: Some(Secret("an embed key of some length".into())),
+            hook_token: Some(Secret::new("0123456789abcdefghij")),
+            embed_key: Some(Secret::new("an embed key of some length")),
         };
         let world = World { panels: vec![snapshot("main").into()], incidents: vec![] };
         let portal = Portal::new(vec![door], "https://shield.example.net/", Links::default());
@@ -234,7 +234,7 @@ fn owner_a_gets_404_for_the_server_of_owner_b_in_every_route() {
     // A session is no shared link, and an embed for one server opens no other.
     let token = a.split_once('=').unwrap().1;
     assert_eq!(site.ask("GET", &format!("/share/{token}"), |_| {}).status, 404);
-    let key = Secret("an embed key of some length".into());
+    let key = Secret::new("an embed key of some length");
     let embed = embed::sign("main", &theirs, 12, NOW.secs() + 60, &key);
     let framed = site.ask("GET", &format!("/embed/main?t={embed}"), |_| {});
     assert_eq!(framed.status, 200);

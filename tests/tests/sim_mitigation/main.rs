@@ -31,8 +31,8 @@ use std::sync::Arc;
 use routers::{Nature, Peer};
 
 use weir_bgp::guard::Admitted;
-use weir_mitigator::notify::ACTIONS;
 use weir_mitigator::{Checkpoint, Config, GuardConfig, Mitigator, Visibility};
+use weir_model::ACTIONS;
 use weir_model::{
     Incident, IncidentId, IncidentState, Inventory, IpNet, Measure, Millis, Mitigation, Mode, Rate,
 };

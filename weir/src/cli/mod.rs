@@ -8,6 +8,7 @@ pub mod accounts;
 mod adopt;
 pub mod baseline;
 mod client;
+pub mod notify;
 mod output;
 pub mod overview;
 pub mod panel;
@@ -98,6 +99,12 @@ pub enum Ask {
         #[command(subcommand)]
         action: Option<respond::Webhooks>,
     },
+    /// List notification channels and their state, send tests, send again, mute
+    Notify {
+        /// Subcommand [default: list]
+        #[command(subcommand)]
+        action: Option<notify::Notify>,
+    },
     /// Show or change runtime settings: channels, exclusions, groups, ladder, prefixes
     Settings {
         /// Subcommand [default: list]
@@ -186,6 +193,7 @@ pub fn run(ask: &Ask, common: &Common) -> anyhow::Result<ExitCode> {
         Ask::Incidents { action } => respond::incidents(&client, &output, action.as_ref())?,
         Ask::Mitigate { action } => respond::mitigate(&client, &output, action.as_ref())?,
         Ask::Webhooks { action } => respond::webhooks(&client, &output, action.as_ref())?,
+        Ask::Notify { action } => return notify::notify(&client, &output, action.as_ref()),
         Ask::Settings { action } => settings::settings(&client, &output, action.as_ref())?,
         Ask::Reload { check } => settings::reload(&client, &output, *check)?,
         Ask::Mode { mode } => respond::mode(&client, &output, mode.as_deref())?,

@@ -116,7 +116,7 @@ pub(crate) fn begin(metrics: &Metrics, started: Millis) {
     let none: [&str; 0] = [];
     metrics.reload_success.with_label_values(&none).set(1);
     metrics.reload_at.with_label_values(&none).set(seconds(started));
-    for action in weir_mitigator::notify::ACTIONS {
+    for action in weir_model::ACTIONS {
         let _ = metrics.decisions.with_label_values(&[action]);
     }
     for family in Family::ALL {

@@ -216,13 +216,16 @@ impl Daemon {
             .then(|| Arc::new(panel_desk::Desk::new(config, store_tx.clone())));
         let diverted = core.mitigator().mitigations().cloned().collect();
         let (tell, notify) = notify::spawn(
-            &config.mitigator,
+            config,
             &settings.channels,
             notify::Parts {
                 desired: desired_rx.clone(),
                 control: control.clone(),
                 metrics: Arc::clone(&metrics),
                 diverted,
+                letters: learned.letters,
+                store: store_tx.clone(),
+                snapshot: Arc::clone(&snapshot),
             },
             &failed_tx,
         )?;

@@ -1,6 +1,6 @@
 //! Tells others: webhooks hear of decisions, scrubbing services of what to divert.
 //!
-//! [`Outbox`] and [`Scrubbers`] say what is due; this thread keeps their time, and a few threads a
+//! [`Letters`] and [`Scrubbers`] say what is due; this thread keeps their time, and a few threads a
 //! receiver send, so that a receiver that does not answer holds up nobody else.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,19 +10,25 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 use tokio::sync::{oneshot, watch};
 use tracing::{error, info, warn};
-use weir_api::{Deliveries, Delivery, Metrics};
-use weir_bgp::config::Secret;
+use weir_api::{Channel as Shown, Channels, Dead, Deliveries, Delivery, Metrics, Muted};
 use weir_bgp::guard::Admitted;
-use weir_mitigator::Config;
-use weir_mitigator::notify::{DeliveryId, Outbox, Outcome, Request, Scrubbers, WebhookConfig};
-use weir_model::{Decision, Incident, Measure, Millis, Mitigation};
-use weir_panel::client::{Sender as HttpSender, Timeouts};
+use weir_config::Config;
+use weir_mitigator::scrub::Scrubbers;
+use weir_model::{
+    Decision, DeliveryId, Incident, IncidentState, Measure, Millis, Mitigation, Outcome, Secret,
+    Snapshot, WebhookConfig,
+};
+use weir_notify::{Channel, Desk as Letters, Job, KeptDesk, Mute, Reply, Seen};
+use weir_panel::client::{Reach, Sender as HttpSender, Timeouts};
 
 use super::channels::Control;
+use super::store_thread::Work;
 use super::{now, spawn as spawn_thread};
+use crate::core::SNAPSHOT_INCIDENTS_MAX;
 
 /// How long a stop waits for messages that are on their way.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -36,6 +42,9 @@ const SENDERS: usize = 4;
 /// How long one try may take: below the time after which it counts as failed.
 const TIMEOUTS: Timeouts =
     Timeouts { connect: Duration::from_secs(5), total: Duration::from_secs(20) };
+
+/// How often what is still to be told is written down at most, milliseconds.
+const KEEP_MS: u64 = 250;
 
 /// Longest sleep when nothing is due.
 const IDLE: Duration = Duration::from_secs(1);
@@ -54,10 +63,19 @@ pub(crate) enum Notice {
     /// Other channels are set beside the configuration file's.
     Channels(Vec<WebhookConfig>),
     /// The configuration file names others.
-    Own(Vec<WebhookConfig>),
+    Own(Box<Told>),
     /// Look at the desired state.
     Nudge,
     Log(oneshot::Sender<Deliveries>),
+    Who(oneshot::Sender<Channels>),
+    Resend {
+        delivery: u64,
+        reply: oneshot::Sender<bool>,
+    },
+    Mute {
+        mute: Muted,
+        reply: oneshot::Sender<bool>,
+    },
     Test {
         hook: String,
         reply: oneshot::Sender<Option<u64>>,
@@ -66,6 +84,16 @@ pub(crate) enum Notice {
     Stop {
         withdraw: bool,
     },
+}
+
+/// Whom the configuration file names, with what it needs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Told {
+    hooks: Vec<WebhookConfig>,
+    channels: Vec<Channel>,
+    node: String,
+    dashboard: String,
+    allow_loopback: bool,
 }
 
 /// The core's end.
@@ -93,10 +121,10 @@ impl Notify {
         }
     }
 
-    /// Puts other webhooks of the configuration file in force, keys and all.
-    pub(crate) fn own(&self, hooks: Vec<WebhookConfig>) {
-        self.hooks.store(!hooks.is_empty(), Ordering::Relaxed);
-        if self.out.send_timeout(Notice::Own(hooks), FAREWELL).is_err() {
+    /// Puts others of the configuration file in force, keys and all.
+    pub(crate) fn own(&self, told: Told) {
+        self.hooks.store(!told.hooks.is_empty(), Ordering::Relaxed);
+        if self.out.send_timeout(Notice::Own(Box::new(told)), FAREWELL).is_err() {
             warn!("who tells others does not take the webhooks; a restart does");
         }
     }
@@ -123,32 +151,43 @@ impl Notify {
     }
 }
 
-/// Reads the keys that stand in files.
-pub(crate) fn with_secrets(config: &Config) -> anyhow::Result<Config> {
-    let mut config = config.clone();
+/// Reads the keys that stand in files: whom the file names, and the scrubbing services.
+pub(crate) fn with_secrets(config: &Config) -> anyhow::Result<(Told, weir_mitigator::Config)> {
+    let notify = &config.notify;
+    let channels = notify.open().map_err(|why| anyhow::anyhow!("notify.{why}"))?;
+    let mut config = config.mitigator.clone();
     let hooks = config.webhooks.iter_mut().map(|h| (&h.name, &mut h.secret, &h.secret_file));
     let services = config.scrubbers.iter_mut().map(|s| (&s.name, &mut s.secret, &s.secret_file));
     for (name, secret, file) in hooks.chain(services) {
         if let Some(path) = file {
             let text = std::fs::read_to_string(path)
                 .with_context(|| format!("{name}: secret_file {}", path.display()))?;
-            *secret = Some(Secret::new(text.trim().to_owned()));
+            *secret = Some(Secret::new(text.trim()));
         }
     }
-    Ok(config)
+    let told = Told {
+        hooks: std::mem::take(&mut config.webhooks),
+        channels,
+        node: notify.node.clone(),
+        dashboard: notify.dashboard.clone(),
+        allow_loopback: notify.allow_loopback,
+    };
+    Ok((told, config))
 }
 
 /// A request on its way back.
 struct Done {
     to: String,
     id: DeliveryId,
-    outcome: Outcome,
+    reply: Reply,
 }
 
 /// The threads that send, by receiver.
 struct Senders {
     client: HttpSender,
-    queues: BTreeMap<String, Sender<Request>>,
+    /// For what was set while weir runs.
+    away: HttpSender,
+    queues: BTreeMap<String, Sender<Job>>,
     threads: Vec<JoinHandle<()>>,
     answered: Sender<Done>,
     done: Receiver<Done>,
@@ -161,7 +200,8 @@ impl Senders {
     fn new(failed: &Sender<String>) -> Self {
         let (answered, done) = unbounded();
         Self {
-            client: HttpSender::new(TIMEOUTS),
+            client: HttpSender::new(TIMEOUTS, Reach::File),
+            away: HttpSender::new(TIMEOUTS, Reach::Away),
             queues: BTreeMap::new(),
             threads: Vec::new(),
             answered,
@@ -172,9 +212,9 @@ impl Senders {
     }
 
     /// Starts what sends to those new here, and ends what sends to others once it has.
-    fn follow<'a>(&mut self, names: impl Iterator<Item = &'a str>) -> anyhow::Result<()> {
-        let names: BTreeSet<&str> = names.collect();
-        self.queues.retain(|name, _| names.contains(name.as_str()));
+    /// `away` are those that must not lie on this machine.
+    fn follow(&mut self, names: &BTreeSet<String>, away: &BTreeSet<String>) -> anyhow::Result<()> {
+        self.queues.retain(|name, _| names.contains(name));
         self.threads.retain(|thread| !thread.is_finished());
         for name in names {
             if self.queues.contains_key(name) {
@@ -184,7 +224,8 @@ impl Senders {
             let (queue, requests) = unbounded();
             for number in 0..SENDERS {
                 let (requests, answered) = (Receiver::clone(&requests), self.answered.clone());
-                let client = self.client.clone();
+                let client = if away.contains(name) { &self.away } else { &self.client };
+                let client = client.clone();
                 let label = format!("notify/{number}");
                 self.threads.push(spawn_thread(&label, &self.failed, move || {
                     send_all(&client, &requests, &answered);
@@ -195,22 +236,32 @@ impl Senders {
         Ok(())
     }
 
-    fn send(&mut self, request: Request) {
-        if let Some(queue) = self.queues.get(&request.to)
-            && queue.send(request).is_ok()
+    fn send(&mut self, job: Job) {
+        if let Some(queue) = self.queues.get(job.to())
+            && queue.send(job).is_ok()
         {
             self.out += 1;
         }
     }
 }
 
-fn send_all(client: &HttpSender, requests: &Receiver<Request>, answered: &Sender<Done>) {
-    for Request { id, to, method, url, headers, body } in requests {
-        let outcome = match client.send(method, &url, &headers, &body) {
-            Ok(status) => Outcome::Status(status),
-            Err(why) => Outcome::Failed(why),
+fn send_all(client: &HttpSender, jobs: &Receiver<Job>, answered: &Sender<Done>) {
+    for job in jobs {
+        let reply = match &job {
+            Job::Http(r) => match client.send(r.method, &r.url, &r.headers, &r.body) {
+                Ok(answer) => Reply {
+                    outcome: Outcome::Status(answer.status),
+                    passing: None,
+                    retry_after: answer.retry_after,
+                    body: answer.body,
+                },
+                Err(why) => Outcome::Failed(why).into(),
+            },
+            Job::Mail(mail) => mail.send(),
+            Job::Syslog(line) => line.send(),
         };
-        if answered.send(Done { to, id, outcome }).is_err() {
+        let (to, id) = (job.to().to_owned(), job.id());
+        if answered.send(Done { to, id, reply }).is_err() {
             return;
         }
     }
@@ -218,10 +269,17 @@ fn send_all(client: &HttpSender, requests: &Receiver<Request>, answered: &Sender
 
 struct Thread {
     /// The configuration file's.
-    own: Vec<WebhookConfig>,
+    own: Told,
     /// Those set beside them.
     set: Vec<WebhookConfig>,
-    outbox: Outbox,
+    letters: Letters,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    /// The snapshot that was last looked at.
+    looked: Millis,
+    /// When the state file was last given what is still to be told.
+    kept: Millis,
+    /// Where it is kept.
+    store: Sender<Work>,
     scrubbers: Scrubbers,
     /// Names of the scrubbing services: all other receivers are webhooks.
     services: Vec<String>,
@@ -239,6 +297,12 @@ pub(crate) struct Parts {
     pub(crate) metrics: Arc<Metrics>,
     /// Prefixes that the last run may have left diverted.
     pub(crate) diverted: Vec<Mitigation>,
+    /// What the last run had still to tell.
+    pub(crate) letters: KeptDesk,
+    /// Where this is kept.
+    pub(crate) store: Sender<Work>,
+    /// Which incidents there are.
+    pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
 }
 
 /// Starts the thread; without receivers it only answers that there are none.
@@ -248,22 +312,28 @@ pub(crate) fn spawn(
     parts: Parts,
     failed: &Sender<String>,
 ) -> anyhow::Result<(Notify, JoinHandle<()>)> {
-    let config = with_secrets(config)?;
+    let (told, config) = with_secrets(config)?;
     let services: Vec<String> = config.scrubbers.iter().map(|s| s.name.clone()).collect();
     let (out, notices) = bounded(WAITING_MAX);
     let notify = Notify {
         out,
-        hooks: Arc::new(AtomicBool::new(!config.webhooks.is_empty())),
+        hooks: Arc::new(AtomicBool::new(!told.hooks.is_empty())),
         channels: Arc::new(AtomicBool::new(!channels.is_empty())),
         metrics: Arc::clone(&parts.metrics),
     };
     let mut scrubbers = Scrubbers::new(config.scrubbers);
     let is_scrub = |m: &&Mitigation| matches!(m.measure, Measure::Scrub(_));
     scrubbers.resume(parts.diverted.iter().filter(is_scrub), now());
+    let mut letters = Letters::default();
+    letters.restore(parts.letters);
     let mut thread = Thread {
-        own: config.webhooks,
+        own: told,
         set: channels.to_vec(),
-        outbox: Outbox::default(),
+        letters,
+        snapshot: parts.snapshot,
+        looked: Millis(0),
+        kept: Millis(0),
+        store: parts.store,
         scrubbers,
         services,
         senders: Senders::new(failed),
@@ -302,32 +372,75 @@ impl Thread {
             let desired = self.desired.borrow_and_update().clone();
             self.scrubbers.desired(&desired, at);
         }
-        let due = self.outbox.due(at).into_iter().chain(self.scrubbers.due(at));
-        due.for_each(|request| self.senders.send(request));
+        self.observe(at);
+        self.send_due(at);
+        if at.since(self.kept) >= KEEP_MS {
+            self.keep(at);
+        }
+    }
+
+    fn send_due(&mut self, at: Millis) {
+        let scrub = self.scrubbers.due(at).into_iter().map(Job::Http);
+        let due = self.letters.due(at).into_iter().chain(scrub);
+        due.for_each(|job| self.senders.send(job));
+    }
+
+    /// Looks at which incidents there are, where that is new. What was missed while weir did not run is seen
+    /// here, too: conversations end when their incidents have.
+    fn observe(&mut self, at: Millis) {
+        let snapshot = self.snapshot.load();
+        if snapshot.at <= self.looked {
+            return;
+        }
+        self.looked = snapshot.at;
+        let open = snapshot.incidents.iter().filter(|i| i.state == IncidentState::Open).count();
+        let seen = Seen {
+            incidents: &snapshot.incidents,
+            whole: snapshot.incidents.len() < SNAPSHOT_INCIDENTS_MAX || open == 0,
+            at: snapshot.at,
+            inventory: &snapshot.inventory,
+        };
+        self.letters.observe(&seen, at);
+    }
+
+    /// Gives the state file what is still to be told, if that has changed. A store that is slow is asked again.
+    fn keep(&mut self, at: Millis) {
+        let Some(letters) = self.letters.changed() else { return };
+        self.kept = at;
+        let body = serde_json::to_vec(&letters).unwrap_or_default();
+        if self.store.try_send(Work::Letters(at, body)).is_err() {
+            self.letters.keep_again();
+        }
     }
 
     /// Tells the configuration file's and those set beside them from now on.
     fn receivers(&mut self) -> anyhow::Result<()> {
-        let hooks: Vec<WebhookConfig> = self.own.iter().chain(&self.set).cloned().collect();
+        let hooks: Vec<WebhookConfig> = self.own.hooks.iter().chain(&self.set).cloned().collect();
+        let channels = self.own.channels.clone();
         let names = hooks.iter().map(|hook| &hook.name).chain(&self.services);
-        for gone in self.senders.queues.keys().filter(|known| !names.clone().any(|n| n == *known)) {
+        let names = names.chain(channels.iter().map(|channel| &channel.config.name));
+        let names: BTreeSet<String> = names.cloned().collect();
+        for gone in self.senders.queues.keys().filter(|known| !names.contains(*known)) {
             for outcome in ["taken", "failed"] {
                 // Names come and go; what is counted of one that is gone would stay for ever.
                 let _ = self.metrics.notify_requests.remove_label_values(&[gone, outcome]);
             }
         }
-        for name in names.clone() {
+        for name in &names {
             for outcome in ["taken", "failed"] {
                 let _ = self.metrics.notify_requests.with_label_values(&[name.as_str(), outcome]);
             }
         }
-        self.senders.follow(names.map(String::as_str))?;
-        self.outbox.set_hooks(hooks, now());
+        let set = self.set.iter().map(|hook| hook.name.clone());
+        let away = set.filter(|_| !self.own.allow_loopback).collect();
+        self.senders.follow(&names, &away)?;
+        self.letters.introduce(&self.own.node, &self.own.dashboard);
+        self.letters.set_receivers(hooks, channels, now());
         Ok(())
     }
 
     fn wait(&self, at: Millis) -> Duration {
-        let next = self.outbox.next_due().into_iter().chain(self.scrubbers.next_due()).min();
+        let next = self.letters.next_due().into_iter().chain(self.scrubbers.next_due()).min();
         let wait = next.map_or(IDLE, |next| Duration::from_millis(next.since(at)));
         wait.clamp(Duration::from_millis(5), IDLE)
     }
@@ -336,19 +449,32 @@ impl Thread {
         match notice {
             Notice::Decisions(list) => {
                 for News { decision, incident } in list {
-                    self.outbox.decision(&decision, incident.as_deref(), now());
+                    self.letters.decision(&decision, incident.as_deref(), now());
                 }
             }
             Notice::Channels(channels) => {
                 self.set = channels;
                 self.renew();
             }
-            Notice::Own(hooks) => {
-                self.own = hooks;
+            Notice::Own(told) => {
+                // Who may reach what may have changed: those set while weir runs start anew.
+                if told.allow_loopback != self.own.allow_loopback {
+                    self.set.iter().for_each(|h| drop(self.senders.queues.remove(&h.name)));
+                }
+                self.own = *told;
                 self.renew();
             }
+            Notice::Who(reply) => {
+                let _ = reply.send(self.who());
+            }
+            Notice::Resend { delivery, reply } => {
+                let _ = reply.send(self.letters.resend(DeliveryId(delivery), now()));
+            }
+            Notice::Mute { mute: Muted { channel, group, until, by }, reply } => {
+                let _ = reply.send(self.letters.mute(Mute { channel, group, until, by }, now()));
+            }
             Notice::Test { hook, reply } => {
-                let id = self.outbox.test(&hook, now());
+                let id = self.letters.test(&hook, now());
                 // The asker may have hung up.
                 let _ = reply.send(id.map(|id| id.0));
             }
@@ -366,39 +492,82 @@ impl Thread {
     }
 
     fn log(&self) -> Deliveries {
-        let deliveries = self.outbox.log().rev().map(|record| Delivery {
+        let deliveries = self.letters.outbox().log().rev().map(|record| Delivery {
             id: record.id.0,
             to: record.to.clone(),
             event: record.event.clone(),
             queued: record.queued,
             ended: record.ended,
             tries: record.tries,
-            taken: record.outcome.is_success(),
+            taken: record.taken,
             outcome: record.outcome.to_string(),
+            said: record.said.clone(),
         });
         Deliveries {
             deliveries: deliveries.collect(),
-            waiting: self.outbox.waiting(),
-            dropped: self.outbox.dropped(),
+            waiting: self.letters.outbox().waiting(None),
+            dropped: self.letters.outbox().dropped(),
             stuck: self.scrubbers.stuck().map(|(name, net)| format!("{name}: {net}")).collect(),
         }
     }
 
-    fn done(&mut self, Done { to, id, outcome }: &Done) {
-        self.senders.out = self.senders.out.saturating_sub(1);
-        let label = if outcome.is_success() { "taken" } else { "failed" };
-        self.metrics.notify_requests.with_label_values(&[to.as_str(), label]).inc();
-        if !outcome.is_success() {
-            warn!(to, %outcome, "a request was not taken");
-        }
-        if self.services.contains(to) {
-            if let Some(observed) = self.scrubbers.done(*id, outcome, now()) {
-                info!(to, ?observed, "scrubbing");
-                // Fails only when the core is gone, which ends the process, or stopping.
-                let _ = self.control.send_timeout(Control::Observed(Box::new(observed)), IDLE);
+    fn who(&self) -> Channels {
+        let hooks = self.letters.hooks().map(|h| (&h.name, "webhook", h.enabled));
+        let channels = self.letters.channels().map(|channel| {
+            (&channel.config.name, channel.service.name.as_str(), channel.config.enabled)
+        });
+        let outbox = self.letters.outbox();
+        let shown = hooks.chain(channels).map(|(name, service, enabled)| {
+            let line = outbox.line(name);
+            Shown {
+                name: name.clone(),
+                service: service.to_owned(),
+                enabled,
+                waiting: outbox.waiting(Some(name)),
+                conversations: self.letters.talks(name),
+                failures: line.failures,
+                until: Some(line.until).filter(|until| *until > now()),
+                trouble: line.trouble,
             }
-        } else {
-            self.outbox.done(*id, outcome.clone(), now());
+        });
+        let mut channels: Vec<Shown> = shown.collect();
+        channels.sort_by(|a, b| a.name.cmp(&b.name));
+        let dead = outbox.dead().rev().map(|dead| Dead {
+            id: dead.letter.id.0,
+            to: dead.letter.to.clone(),
+            event: dead.letter.event.clone(),
+            at: dead.at,
+            tries: dead.letter.tries,
+            why: dead.why.clone(),
+        });
+        let mutes = self.letters.mutes().iter().map(|mute| Muted {
+            channel: mute.channel.clone(),
+            group: mute.group.clone(),
+            until: mute.until,
+            by: mute.by.clone(),
+        });
+        Channels { channels, dead: dead.collect(), mutes: mutes.collect() }
+    }
+
+    fn done(&mut self, Done { to, id, reply }: &Done) {
+        let outcome = &reply.outcome;
+        self.senders.out = self.senders.out.saturating_sub(1);
+        let answer =
+            if self.services.contains(to) { None } else { self.letters.done(*id, reply, now()) };
+        // A service may say with status 200 that it did not take something.
+        let taken = outcome.is_success() && answer.as_ref().is_none_or(|a| a.passing.is_none());
+        let label = if taken { "taken" } else { "failed" };
+        self.metrics.notify_requests.with_label_values(&[to.as_str(), label]).inc();
+        if !taken {
+            let said = answer.map(|answer| answer.said.chars().take(200).collect::<String>());
+            warn!(to, %outcome, said, "a request was not taken");
+        }
+        if self.services.contains(to)
+            && let Some(observed) = self.scrubbers.done(*id, outcome, now())
+        {
+            info!(to, ?observed, "scrubbing");
+            // Fails only when the core is gone, which ends the process, or stopping.
+            let _ = self.control.send_timeout(Control::Observed(Box::new(observed)), IDLE);
         }
     }
 
@@ -410,8 +579,7 @@ impl Thread {
             self.scrubbers.desired(&Admitted::default(), now());
         }
         loop {
-            let due = self.outbox.due(now()).into_iter().chain(self.scrubbers.due(now()));
-            due.for_each(|request| self.senders.send(request));
+            self.send_due(now());
             let settled = !withdraw || self.scrubbers.next_due().is_none();
             if (self.senders.out == 0 && settled) || now() >= end {
                 break;
@@ -420,6 +588,8 @@ impl Thread {
                 self.done(&done);
             }
         }
+        // What has not gone out is told after the next start.
+        self.keep(now());
         if self.senders.out > 0 || self.scrubbers.next_due().is_some() && withdraw {
             warn!(requests = self.senders.out, "not everybody has answered");
             return;

@@ -68,8 +68,7 @@ impl Desk {
         state.settings.check(&config).map_err(|why| {
             format!("it does not go with what was set at run time (`weir settings`): {why}")
         })?;
-        let hooks =
-            notify::with_secrets(&config.mitigator).map_err(|error| format!("{error:#}"))?;
+        let (told, _) = notify::with_secrets(&config).map_err(|error| format!("{error:#}"))?;
         let reload = Reload {
             check,
             changed: live.into_iter().map(changed).collect(),
@@ -80,7 +79,7 @@ impl Desk {
         };
         if !check {
             warn_of_hidden(&state.settings, &config);
-            self.put_in_force(&mut state, config, hooks);
+            self.put_in_force(&mut state, config, told);
         }
         Ok(reload)
     }
@@ -114,7 +113,7 @@ impl Desk {
         all
     }
 
-    fn put_in_force(&self, state: &mut State, next: Config, hooks: weir_mitigator::Config) {
+    fn put_in_force(&self, state: &mut State, next: Config, told: notify::Told) {
         let before = std::mem::replace(&mut state.file, next);
         let next = &state.file;
         if before.log.level != next.log.level
@@ -139,7 +138,7 @@ impl Desk {
             self.ladder(&next.mitigator.ladder);
         }
         // Also when only a file that holds a key has changed.
-        self.notify.own(hooks.webhooks);
+        self.notify.own(told);
         self.renew(state);
     }
 

@@ -57,6 +57,8 @@ pub(crate) enum Work {
     Shares(Millis, Box<Shares>),
     /// What the mitigator keeps beside incidents; who waits for the commit is told of it.
     Memory(Millis, Box<weir_mitigator::Checkpoint>, Option<Sender<()>>),
+    /// What others are still to be told.
+    Letters(Millis, Vec<u8>),
 }
 
 /// Links to servers' pages that staff shared, by the hash of each.
@@ -65,6 +67,8 @@ pub(crate) type Shares = BTreeMap<Hash, Share>;
 /// Names of the blobs in the state file; a new form gets a new name, and the old one is not read.
 const TEMPLATES: &str = "collector-1";
 const SHARES: &str = "shares-1";
+/// JSON, for people who look into it; holds no credentials.
+const LETTERS: &str = "notify-1";
 const HEARTBEAT: &str = "heartbeat";
 /// JSON, unlike the others: rules leave out what is empty, which only a form that names its fields
 /// can read back.
@@ -79,6 +83,7 @@ pub(crate) struct Learned {
     pub(crate) templates: weir_collector::Checkpoint,
     pub(crate) shares: Shares,
     pub(crate) memory: Option<weir_mitigator::Checkpoint>,
+    pub(crate) letters: weir_notify::KeptDesk,
 }
 
 impl Learned {
@@ -100,7 +105,14 @@ pub(crate) fn learned(store: &mut Store) -> Learned {
         templates: blob(store, TEMPLATES).unwrap_or_default(),
         shares: blob(store, SHARES).unwrap_or_default(),
         memory: memory(store),
+        letters: letters(store),
     }
+}
+
+/// What others are still to be told. What cannot be understood is not told.
+fn letters(store: &Store) -> weir_notify::KeptDesk {
+    let read = |body: Vec<u8>| known(serde_json::from_slice(&body), LETTERS);
+    body(store, LETTERS).and_then(read).unwrap_or_default()
 }
 
 /// What the mitigator kept. When it cannot be understood it is set aside, for it holds measures by hand.
@@ -195,6 +207,7 @@ struct Owed {
     evidence: BTreeMap<IncidentId, Evidence>,
     memory: Option<(Millis, Box<weir_mitigator::Checkpoint>)>,
     shares: Option<(Millis, Box<Shares>)>,
+    letters: Option<(Millis, Vec<u8>)>,
     /// Incidents and evidence for which there was no room.
     lost: u64,
 }
@@ -205,6 +218,7 @@ impl Owed {
             + self.evidence.len()
             + usize::from(self.memory.is_some())
             + usize::from(self.shares.is_some())
+            + usize::from(self.letters.is_some())
     }
 
     /// The oldest give way.
@@ -238,6 +252,10 @@ impl Owed {
         if let Some((at, shares)) = &self.shares {
             put(store, SHARES, *at, shares.as_ref())?;
             self.shares = None;
+        }
+        if let Some((at, letters)) = &self.letters {
+            store.put_blob(LETTERS, *at, letters)?;
+            self.letters = None;
         }
         Ok(())
     }
@@ -293,6 +311,10 @@ impl Writer {
             }
             Work::Shares(at, shares) => {
                 self.owed.shares = Some((at, shares));
+                self.settle();
+            }
+            Work::Letters(at, letters) => {
+                self.owed.letters = Some((at, letters));
                 self.settle();
             }
             // Written anew within minutes: what is refused is not kept in memory.

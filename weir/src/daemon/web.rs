@@ -217,6 +217,9 @@ async fn pass_on(
             Ask::ShowPeer { name, reply } => probes.show(name, reply),
             Ask::LiftPeer { name, route, reply } => probes.lift(name, route, reply),
             Ask::Deliveries { reply } => notify.ask(Notice::Log(reply)),
+            Ask::Channels { reply } => notify.ask(Notice::Who(reply)),
+            Ask::Resend { delivery, reply } => notify.ask(Notice::Resend { delivery, reply }),
+            Ask::Mute { mute, reply } => notify.ask(Notice::Mute { mute, reply }),
             Ask::TestHook { name, reply } => notify.ask(Notice::Test { hook: name, reply }),
         }
     }

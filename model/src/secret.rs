@@ -1,11 +1,40 @@
-//! What the configuration holds and nobody is shown: addresses whose path or user is a credential, and values
-//! that services want.
+//! What the configuration holds and nobody is shown: keys, addresses whose path or user is a credential, and
+//! values that services want. None of these types can be written out by serde or `{:?}`.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
 use serde::{Deserialize, Serialize, Serializer};
+
+/// A text that is never shown: neither in logs nor in a dump of the configuration.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(***)")
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("***")
+    }
+}
 
 /// An address of which only scheme, host and port are ever shown: many services hide a token in the path.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
@@ -55,7 +84,7 @@ impl Serialize for Address {
 }
 
 /// Scheme, host and port of an address; only the scheme where they cannot be told from a password.
-pub(crate) fn origin(url: &str) -> String {
+pub fn origin(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return String::new() };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let (_, place) = authority.rsplit_once('@').unwrap_or(("", authority));
@@ -127,6 +156,13 @@ mod tests {
             assert_eq!((format!("{address:?}"), address.to_string()), (shown.into(), shown.into()));
             assert_eq!(address.expose(), url);
         }
+    }
+
+    #[test]
+    fn of_a_secret_nothing_is_shown() {
+        let secret = Secret::new("hunter2");
+        assert_eq!(format!("{secret:?}"), "Secret(***)");
+        assert_eq!(serde_json::to_string(&secret).unwrap(), "\"***\"");
     }
 
     #[test]

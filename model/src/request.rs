@@ -1,24 +1,12 @@
-//! Telling others: signed webhooks about decisions, and requests to scrubbing services.
-//!
-//! Nothing here sends anything. [`Outbox`] and [`Scrubbers`] are state machines that say which
-//! [`Request`] is due and are told the [`Outcome`]; retries, back-off, limits and the log of
-//! deliveries are theirs. The sender needs an HTTP client and nothing else.
-
-mod hidden;
-mod outbox;
-mod scrub;
-mod sign;
-mod template;
-mod webhook;
-
-pub use hidden::{Address, Hidden};
-pub use outbox::{DELIVERIES_MAX, DeliveryRecord, LOG_MAX, Outbox};
-pub use scrub::{SCRUB_TEMPLATES, ScrubTemplate, ScrubberConfig, Scrubbers};
-pub use sign::{SIGNATURE_HEADER, signature};
-pub use template::{RequestTemplate, TemplateError};
-pub use webhook::{ACTIONS, WebhookConfig, WebhookError};
+//! Requests that weir makes of others, and what became of them. Nothing here sends anything: state machines
+//! say which [`Request`] is due and are told its [`Outcome`].
 
 use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Millis;
+use crate::secret::origin;
 
 /// Tries of one request: the first and three retries.
 pub const TRIES_MAX: u32 = 4;
@@ -27,7 +15,7 @@ pub const TRIES_MAX: u32 = 4;
 pub const TRY_TIMEOUT_MS: u64 = 30_000;
 
 /// Wait before the retry that follows so many tries: 2, 8, 32 seconds.
-pub(crate) const fn back_off_ms(tries: u32) -> u64 {
+pub const fn back_off_ms(tries: u32) -> u64 {
     match tries {
         0 | 1 => 2000,
         2 => 8000,
@@ -35,9 +23,20 @@ pub(crate) const fn back_off_ms(tries: u32) -> u64 {
     }
 }
 
-/// Number of a delivery, unique for the life of the process and rising.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Number of a delivery, unique for the life of an installation and rising.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
 pub struct DeliveryId(pub u64);
+
+impl DeliveryId {
+    /// The number after `last` for a delivery made at `now`. It begins at the clock, as the numbers of incidents
+    /// do: what a restart forgets is not given out again.
+    pub fn next(now: Millis, last: Self) -> Self {
+        Self(now.0.max(last.0.saturating_add(1)))
+    }
+}
 
 impl fmt::Display for DeliveryId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -70,7 +69,7 @@ impl fmt::Debug for Request {
             .field("id", &self.id)
             .field("to", &self.to)
             .field("method", &self.method)
-            .field("url", &hidden::origin(&self.url))
+            .field("url", &origin(&self.url))
             .field("headers", &headers)
             .field("body", &self.body.len())
             .finish()
@@ -78,7 +77,8 @@ impl fmt::Debug for Request {
 }
 
 /// What became of a try.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// An answer came, with this status.
     Status(u16),
@@ -113,14 +113,15 @@ impl fmt::Display for Outcome {
 
 /// Whether a header may be sent: visible names and values, so that nothing can be smuggled in
 /// behind a line end.
-pub(crate) fn is_header(name: &str, value: &str) -> bool {
+pub fn is_header(name: &str, value: &str) -> bool {
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     !name.is_empty()
         && name.bytes().all(token)
         && value.bytes().all(|b| b == b'\t' || (0x20..0x7f).contains(&b))
 }
 
-pub(crate) fn is_url(url: &str) -> bool {
+/// Whether a text is an `http://` or `https://` address without anything that is no part of one.
+pub fn is_url(url: &str) -> bool {
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
     rest.is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| (0x21..0x7f).contains(&b)))
 }

@@ -10,15 +10,17 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use weir_bgp::config::Secret;
 use weir_bgp::guard::Admitted;
-use weir_model::{Measure, Millis, Mitigation, Observed, Originator};
-
-use super::template::{Place, RequestTemplate, Values, fill};
-use super::{
-    Address, DeliveryId, Hidden, Outcome, Request, SIGNATURE_HEADER, TRIES_MAX, TRY_TIMEOUT_MS,
-    WebhookError, back_off_ms, is_header, is_url, signature,
+use weir_model::{
+    Address, DeliveryId, Hidden, Measure, Millis, Mitigation, Observed, Originator, Outcome,
+    Request, SIGNATURE_HEADER, Secret, TRIES_MAX, TRY_TIMEOUT_MS, WebhookError, back_off_ms,
+    is_header, is_url, signature,
 };
+
+mod template;
+
+use template::{Place, Values, fill};
+pub use template::{RequestTemplate, TemplateError};
 
 /// After all retries have failed, the request is repeated this often, milliseconds.
 const KEEP_TRYING_MS: u64 = 60_000;
@@ -158,7 +160,7 @@ impl ScrubberConfig {
                 .request_template(wanted)
                 .ok_or_else(|| WebhookError::Event(name(), self.template.clone()))?;
             let values = self.values_for(IpNet::V4(weir_model::Ipv4Net::default()), None, 0);
-            template.fill(&values).map_err(|e| WebhookError::Template(name(), e))?;
+            template.fill(&values).map_err(|e| WebhookError::Template(name(), e.to_string()))?;
         }
         Ok(())
     }
@@ -496,7 +498,7 @@ mod tests {
     fn every_shipped_form_makes_a_request() {
         for form in SCRUB_TEMPLATES {
             let mut service = service(form.name);
-            service.secret = Some(Secret::new("hunter2".into()));
+            service.secret = Some(Secret::new("hunter2"));
             for hole in ["account", "prefix_id"] {
                 service.values.insert(hole.into(), format!("{hole}/1"));
             }

@@ -1,12 +1,11 @@
-//! One webhook: whom it tells what, and what it says.
+//! Generic webhooks: whom they tell what.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use weir_bgp::config::Secret;
-use weir_model::{Decision, Family, Incident, IncidentId, Millis, Rate, Reason, Rung};
 
-use super::{Address, DeliveryId, Hidden, Request, SIGNATURE_HEADER, is_header, is_url, signature};
+use crate::request::{is_header, is_url};
+use crate::{Address, Hidden, Secret};
 
 /// Every kind of decision there is: what a webhook can ask for, and the `action` of the log.
 pub const ACTIONS: [&str; 21] = [
@@ -79,7 +78,7 @@ pub enum WebhookError {
     Header(String, String),
     /// A request template does not work.
     #[error("{0}: {1}")]
-    Template(String, super::TemplateError),
+    Template(String, String),
 }
 
 impl WebhookConfig {
@@ -105,77 +104,9 @@ impl WebhookConfig {
         bad.map_or(Ok(()), |(header, _)| Err(WebhookError::Header(name(), header.clone())))
     }
 
-    pub(crate) fn wants(&self, action: &str) -> bool {
+    /// Whether it is told of such a decision.
+    pub fn wants(&self, action: &str) -> bool {
         let wanted = self.events.is_empty() || self.events.iter().any(|e| e == action);
         self.enabled && wanted
     }
-
-    /// The request that carries a body to this receiver.
-    pub(crate) fn request(&self, id: DeliveryId, event: &str, body: Vec<u8>) -> Request {
-        let mut headers = vec![
-            ("Content-Type".to_owned(), "application/json".to_owned()),
-            ("X-Weir-Event".to_owned(), event.to_owned()),
-            ("X-Weir-Delivery".to_owned(), id.to_string()),
-        ];
-        if let Some(secret) = &self.secret {
-            let signed = signature(secret.expose().as_bytes(), &body);
-            headers.push((SIGNATURE_HEADER.to_owned(), signed));
-        }
-        headers.extend(self.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
-        let (to, url) = (self.name.clone(), self.url.expose().to_owned());
-        Request { id, to, method: "POST", url, headers, body }
-    }
-}
-
-/// The message: version 1 of its form.
-#[derive(Debug, Serialize)]
-struct Payload<'a> {
-    version: u8,
-    delivery: u64,
-    event: &'a str,
-    at: String,
-    at_ms: Millis,
-    target: String,
-    detail: &'a str,
-    incident: Option<About>,
-    reason: Option<&'a Reason>,
-}
-
-#[derive(Debug, Serialize)]
-struct About {
-    id: IncidentId,
-    opened: Millis,
-    closed: Option<Millis>,
-    family: Family,
-    confidence: u8,
-    rate: Rate,
-    peak: Rate,
-    rung: Option<Rung>,
-    summary: String,
-}
-
-pub(crate) fn payload(id: DeliveryId, decision: &Decision, incident: Option<&Incident>) -> Vec<u8> {
-    let payload = Payload {
-        version: 1,
-        delivery: id.0,
-        event: &decision.action,
-        at: decision.at.to_string(),
-        at_ms: decision.at,
-        target: decision.target.to_string(),
-        detail: &decision.detail,
-        incident: incident.map(|incident| About {
-            id: incident.id,
-            opened: incident.opened,
-            closed: incident.closed,
-            family: incident.verdict.family,
-            confidence: incident.verdict.confidence,
-            rate: incident.verdict.rate,
-            peak: incident.verdict.peak,
-            rung: incident.rung,
-            summary: incident.told(),
-        }),
-        reason: decision.reason.as_ref(),
-    };
-    // Only maps with keys that are no strings fail to serialise, and there are none.
-    serde_json::to_vec(&payload).unwrap_or_default()
 }
