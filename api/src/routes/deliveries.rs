@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use super::ask;
 use crate::access::permission::{Allowed, needs};
 use crate::app::App;
-use crate::problem::{Problem, Segment};
+use crate::problem::{Form, Problem, Segment};
 use crate::{Ask, Channels, Deliveries, Muted};
 
 /// Lists what webhooks were told and what became of it: the last 256, newest first.
@@ -46,6 +46,9 @@ pub(crate) async fn test(
 
 /// Longest mute, seconds: a month.
 const MUTE_MAX_SECS: u64 = 31 * 86_400;
+
+/// Longest name of a channel or group, octets.
+const NAME_MAX: usize = 256;
 
 /// Lists webhooks and channels and how it goes with each, messages that nobody took, and what is muted.
 #[utoipa::path(get, path = "/api/v1/notify", tag = "notify",
@@ -108,8 +111,12 @@ pub(crate) struct Mute {
 pub(crate) async fn mute(
     who: Allowed<needs::WriteSettings>,
     State(app): State<App>,
-    Json(Mute { channel, group, secs }): Json<Mute>,
+    Form(Mute { channel, group, secs }): Form<Mute>,
 ) -> Result<Json<Channels>, Problem> {
+    let long = |text: &Option<String>| text.as_ref().is_some_and(|text| text.len() > NAME_MAX);
+    if long(&channel) || long(&group) {
+        return Err(Problem::invalid(format!("channel, group: at most {NAME_MAX} octets")));
+    }
     if secs > MUTE_MAX_SECS {
         return Err(Problem::invalid(format!("secs: at most {MUTE_MAX_SECS}")));
     }
