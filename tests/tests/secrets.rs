@@ -139,7 +139,8 @@ fn no_setting_that_is_a_credential_is_told_again() {
         assert!(checked.status.success(), "{checked:?}");
         assert_silent("check", &both(&checked));
     }
-    let recording = folder.path().join("recording.jsonl");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let recording = elsewhere.path().join("recording.jsonl");
     let weir = Weir::start_with(folder, &["--record", recording.to_str().unwrap()]);
 
     let channel = format!(
@@ -199,7 +200,7 @@ fn no_setting_that_is_a_credential_is_told_again() {
     assert_silent("backup", &both(&weir.ask(&["backup", backup.to_str().unwrap()])));
     assert_silent("the log", &weir.log());
     assert!(!weir.log().contains(token.trim()), "{}", weir.log());
-    let folder = weir.kill();
-    let recorded = std::fs::read_to_string(folder.path().join("recording.jsonl")).unwrap();
-    assert_silent("the recording", &recorded);
+    // What it has recorded is all there once it has stopped.
+    weir.stop();
+    assert_silent("the recording", &std::fs::read_to_string(recording).unwrap());
 }
