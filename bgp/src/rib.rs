@@ -6,91 +6,26 @@
 //! What the peer has no room for, by its profile or by what it said itself, is what is worth least.
 
 mod limit;
+mod room;
+mod route;
+mod standing;
 mod trial;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use weir_model::{Action, IpNet, Measure, Millis, Mitigation, Originator, Redirect};
+use weir_model::{Measure, Millis, Mitigation};
 
 pub use limit::Limit;
+pub use route::{Change, Route, RouteKey};
+pub use standing::{Doubt, Standing};
 pub use trial::{Blame, Sentence};
 
-use crate::flowspec::{self, Afi};
 use crate::reach::Reach;
 use crate::wire::{Families, Family};
 use limit::Limits;
+use room::Worth;
+use route::{incident_mark, strictness};
 use trial::{Class, Trials};
-
-/// What tells one route from another on the wire.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum RouteKey {
-    /// A black-hole route.
-    Unicast(IpNet),
-    /// A FlowSpec rule by its NLRI, with its length.
-    Flow(Afi, Vec<u8>),
-}
-
-impl RouteKey {
-    /// The family that carries it.
-    pub const fn family(&self) -> Family {
-        match self {
-            Self::Unicast(IpNet::V4(_)) => Family::Ipv4Unicast,
-            Self::Unicast(IpNet::V6(_)) => Family::Ipv6Unicast,
-            Self::Flow(afi, _) => Family::flowspec(*afi),
-        }
-    }
-
-    /// The key of a measure; `None` for those that BGP does not carry.
-    ///
-    /// # Errors
-    /// When FlowSpec cannot say it.
-    pub fn of(measure: &Measure) -> Result<Option<Self>, flowspec::EncodeError> {
-        Ok(match measure {
-            Measure::Blackhole(net) => Some(Self::Unicast(net.trunc())),
-            Measure::FlowSpec(filter) => {
-                let afi = match filter.packets.dst {
-                    IpNet::V4(_) => Afi::Ipv4,
-                    IpNet::V6(_) => Afi::Ipv6,
-                };
-                Some(Self::Flow(afi, flowspec::encode(&filter.packets)?))
-            }
-            Measure::Scrub(_) => None,
-        })
-    }
-}
-
-/// A route's content.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route {
-    /// What it puts in force.
-    pub measure: Measure,
-    /// Low 32 bits of the incident's number, 0 for an operator's.
-    pub incident: u32,
-}
-
-/// What is to be written next.
-#[expect(clippy::large_enum_variant, reason = "made and consumed at once, never stored")]
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// Announce, or announce with other content.
-    Announce {
-        /// Which.
-        key: RouteKey,
-        /// What.
-        route: Route,
-        /// The measure that this one takes the place of.
-        replaces: Option<Measure>,
-    },
-    /// Withdraw.
-    Withdraw {
-        /// Which.
-        key: RouteKey,
-        /// What it was.
-        route: Route,
-    },
-    /// Everything of the family has been written.
-    EndOfRib(Family),
-}
 
 /// A measure that the peer does not get.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,26 +47,6 @@ pub struct Ended {
     pub left_out: Vec<Refusal>,
     /// Why the session ended is known, and will not end the next one.
     pub understood: bool,
-}
-
-/// What was concluded of one route.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Doubt {
-    /// What it puts in force; the last form of it that was wanted.
-    pub measure: Measure,
-    /// Why, since when, until when.
-    pub sentence: Sentence,
-}
-
-/// What was concluded about a peer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
-    /// Routes tried apart or held back.
-    pub suspected: Vec<Doubt>,
-    /// Routes not sent.
-    pub banned: Vec<Doubt>,
-    /// Limits that it stated or showed.
-    pub limits: Vec<Limit>,
 }
 
 /// One peer's routes.
@@ -170,25 +85,6 @@ struct Wanted {
     worth: Worth,
     /// Why the peer can never have it.
     unsupported: Option<String>,
-}
-
-/// What a route is worth where there is no room for all: an operator's before an incident's, what
-/// cuts more before what cuts less, older before younger.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Worth {
-    by_hand: bool,
-    bits_per_sec: u64,
-    since: std::cmp::Reverse<Millis>,
-}
-
-impl Worth {
-    const fn of(m: &Mitigation) -> Self {
-        Self {
-            by_hand: matches!(m.originator, Originator::Operator(_)),
-            bits_per_sec: m.worth,
-            since: std::cmp::Reverse(m.since),
-        }
-    }
 }
 
 impl AdjRibOut {
@@ -284,11 +180,6 @@ impl AdjRibOut {
         refusal
     }
 
-    fn why_banned(&self, key: &RouteKey) -> String {
-        let ban = self.trials.banned().find(|(banned, _)| *banned == key);
-        ban.map_or_else(String::new, |(_, sentence)| format!("not sent for now: {}", sentence.why))
-    }
-
     fn unwant(&mut self, measure: &Measure) {
         let Some(Wanted { key: Some(key), .. }) = self.measures.remove(measure) else { return };
         if let Some(same) = self.wanted.get_mut(&key) {
@@ -301,67 +192,6 @@ impl AdjRibOut {
             }
         }
         self.compare(&key);
-    }
-
-    /// Leaves out what is worth least where there is no room for all. Returns what is newly left
-    /// out.
-    fn make_room(&mut self) -> Vec<Refusal> {
-        if !std::mem::take(&mut self.crowded) {
-            return Vec::new();
-        }
-        let mut left_out = BTreeMap::new();
-        for family in Family::ALL {
-            let allowed = self.limits.allowed(family);
-            if allowed < usize::MAX {
-                let why = format!("the peer takes {allowed} routes of {family} at most");
-                self.rank(|key| key.family() == family, allowed, &why, &mut left_out);
-            }
-        }
-        let rules = self.reach.capabilities.max_rules;
-        let why = format!("the peer holds {rules} rules at most");
-        self.rank(|key| matches!(key, RouteKey::Flow(..)), rules, &why, &mut left_out);
-        let before = std::mem::replace(&mut self.left_out, left_out);
-        let mut refusals = Vec::new();
-        let now_out = self.left_out.keys().filter(|key| !before.contains_key(key));
-        let again = before.keys().filter(|key| !self.left_out.contains_key(key));
-        let changed: Vec<RouteKey> = now_out.clone().chain(again).cloned().collect();
-        for key in now_out {
-            let why = &self.left_out[key];
-            let measures = self.wanted.get(key).into_iter().flatten();
-            refusals.extend(measures.map(|m| Refusal { measure: m.clone(), why: why.clone() }));
-        }
-        for key in changed {
-            self.compare(&key);
-        }
-        refusals
-    }
-
-    /// Keeps the `room` most useful of the routes that `which` names. Of equals, what is on the
-    /// wire stays there.
-    fn rank(
-        &self,
-        which: impl Fn(&RouteKey) -> bool,
-        room: usize,
-        why: &str,
-        left_out: &mut BTreeMap<RouteKey, String>,
-    ) {
-        let rivals = self.wanted.keys().filter(|key| {
-            let spoken = self.session.is_none_or(|s| s.contains(key.family()));
-            spoken && which(key) && !left_out.contains_key(*key) && !self.trials.is_withheld(key)
-        });
-        let mut rivals: Vec<&RouteKey> = rivals.collect();
-        if rivals.len() <= room {
-            return;
-        }
-        rivals.sort_by_cached_key(|key| {
-            let measures = self.wanted.get(*key).into_iter().flatten();
-            let worth = measures.filter_map(|m| Some(self.measures.get(m)?.worth)).max();
-            let rough = worth.map(|w| (w.by_hand, w.bits_per_sec.checked_ilog2()));
-            let sent = self.sent.contains_key(*key);
-            // Who is worth about as much as what is on the wire does not drive it out.
-            std::cmp::Reverse((rough, sent, worth))
-        });
-        left_out.extend(rivals.drain(room..).map(|key| (key.clone(), why.to_owned())));
     }
 
     /// The route wanted under a key. Of two measures for the same packets, which overlap while
@@ -453,16 +283,6 @@ impl AdjRibOut {
         ended
     }
 
-    fn sentenced(&mut self, key: &RouteKey) -> Vec<Refusal> {
-        let why = self.why_banned(key);
-        let measures = self.wanted.get(key).cloned().unwrap_or_default();
-        if let Some(measure) = measures.first() {
-            self.doubted.insert(key.clone(), measure.clone());
-        }
-        self.crowded = true;
-        measures.into_iter().map(|measure| Refusal { measure, why: why.clone() }).collect()
-    }
-
     fn reset(&mut self) -> Vec<Measure> {
         self.session = None;
         for class in &mut self.announce {
@@ -518,69 +338,6 @@ impl AdjRibOut {
         self.version
     }
 
-    /// What was concluded about the peer.
-    pub fn standing(&self) -> Standing {
-        let measure = |key: &RouteKey| {
-            let wanted = self.wanted.get(key).and_then(|list| list.first());
-            wanted.or_else(|| self.doubted.get(key)).cloned()
-        };
-        let doubt =
-            |key: &RouteKey, sentence: Sentence| Some(Doubt { measure: measure(key)?, sentence });
-        Standing {
-            suspected: self.trials.suspected().filter_map(|(k, s)| doubt(k, s)).collect(),
-            banned: self.trials.banned().filter_map(|(k, s)| doubt(k, s.clone())).collect(),
-            limits: self.limits.in_force().collect(),
-        }
-    }
-
-    /// Takes back what an earlier run had concluded, and what the peer is known to have taken.
-    pub fn restore(&mut self, now: Millis, standing: Standing, proven: &[Measure]) {
-        for measure in proven {
-            if let Ok(Some(key)) = RouteKey::of(measure) {
-                self.trials.remember(now, key, measure);
-            }
-        }
-        for Doubt { measure, sentence } in standing.banned {
-            if let Ok(Some(key)) = RouteKey::of(&measure) {
-                self.doubted.insert(key.clone(), measure);
-                self.trials.restore_ban(key, sentence);
-            }
-        }
-        for Doubt { measure, sentence } in standing.suspected {
-            if let Ok(Some(key)) = RouteKey::of(&measure) {
-                self.doubted.insert(key.clone(), measure);
-                self.trials.restore_suspicion(key, sentence.since);
-            }
-        }
-        for limit in standing.limits {
-            self.limits.restore(limit.family, limit.routes, limit.said, limit.since);
-        }
-        self.crowded = true;
-    }
-
-    /// An operator wants a route sent again, whatever was concluded; all routes and limits where
-    /// none is named. Says whether anything was.
-    pub fn lift(&mut self, measure: Option<&Measure>) -> bool {
-        let lifted = match measure {
-            Some(measure) => {
-                RouteKey::of(measure).ok().flatten().is_some_and(|key| self.trials.lift(&key))
-            }
-            None => {
-                let doubts = self.trials.banned().map(|(key, _)| key.clone());
-                let doubts: Vec<RouteKey> =
-                    doubts.chain(self.trials.suspected().map(|(key, _)| key.clone())).collect();
-                let limited = self.limits.in_force().next().is_some();
-                self.limits = Limits::new();
-                doubts.iter().filter(|key| self.trials.lift(key)).count() > 0 || limited
-            }
-        };
-        self.crowded = true;
-        self.version += 1;
-        self.make_room();
-        self.compare_all();
-        lifted
-    }
-
     /// The peer wants a family once more (RFC 2918).
     pub fn refresh(&mut self, family: Family) {
         let again = self.sent.iter().filter(|(k, _)| k.family() == family);
@@ -629,16 +386,6 @@ impl AdjRibOut {
         Some(Change::EndOfRib(family))
     }
 
-    /// Whether what is to be withdrawn keeps something else from the wire.
-    fn is_full(&self) -> bool {
-        let full = |f: Family| self.sent_of[f as usize] >= self.limits.allowed(f);
-        self.flows_sent() >= self.reach.capabilities.max_rules || Family::ALL.into_iter().any(full)
-    }
-
-    const fn flows_sent(&self) -> usize {
-        self.sent_of[Family::Ipv4FlowSpec as usize] + self.sent_of[Family::Ipv6FlowSpec as usize]
-    }
-
     /// The first route that may be announced now: what is sure first, what is accused last.
     fn announceable(&self, now: Millis) -> Option<(Class, RouteKey)> {
         [Class::Sure, Class::New, Class::Accused].into_iter().find_map(|class| {
@@ -649,15 +396,6 @@ impl AdjRibOut {
             let mut waiting = waiting.iter().filter(|key| self.trials.is_due(key));
             waiting.find(|key| self.fits(key)).map(|key| (class, key.clone()))
         })
-    }
-
-    /// Whether there is room for a route by now.
-    fn fits(&self, key: &RouteKey) -> bool {
-        let family = key.family();
-        let flows = matches!(key, RouteKey::Unicast(_))
-            || self.flows_sent() < self.reach.capabilities.max_rules;
-        let room = flows && self.sent_of[family as usize] < self.limits.allowed(family);
-        room || self.sent.contains_key(key)
     }
 
     fn announce_now(&mut self, now: Millis, class: Class, key: RouteKey) -> Option<Change> {
@@ -687,51 +425,9 @@ impl AdjRibOut {
         self.sent.values().map(|route| &route.measure)
     }
 
-    /// What is wanted and not on the wire, and why not; nothing when it is only on its way.
-    pub fn kept_back(&self) -> impl Iterator<Item = (&Measure, String)> {
-        self.measures.iter().filter_map(|(measure, wanted)| {
-            if let Some(why) = &wanted.unsupported {
-                return Some((measure, why.clone()));
-            }
-            let key = wanted.key.as_ref()?;
-            let family = key.family();
-            let why = if self.session.is_some_and(|s| !s.contains(family)) {
-                format!("the peer does not speak {family}")
-            } else if self.trials.is_banned(key) {
-                self.why_banned(key)
-            } else {
-                self.left_out.get(key)?.clone()
-            };
-            Some((measure, why))
-        })
-    }
-
     /// Whether nothing is left that can be written.
     pub fn is_settled(&self, now: Millis) -> bool {
         self.withdraw.is_empty() && self.announceable(now).is_none()
-    }
-}
-
-/// Low 32 bits of the incident's number.
-#[expect(clippy::cast_possible_truncation, reason = "the low bits are what is wanted")]
-const fn incident_mark(originator: &Originator) -> u32 {
-    match originator {
-        Originator::Incident(id) => id.0 as u32,
-        Originator::Operator(_) => 0,
-    }
-}
-
-/// Smaller is stricter: drop, then the lower limits, then diversions.
-const fn strictness(measure: &Measure) -> (u8, u64) {
-    match measure {
-        Measure::FlowSpec(filter) => match filter.action {
-            Action::Drop => (0, 0),
-            Action::RateLimit { bytes_per_sec } => (1, bytes_per_sec),
-            Action::RateLimitPackets { packets_per_sec } => (2, packets_per_sec),
-            Action::Redirect(Redirect::RouteTarget { .. }) => (3, 0),
-            Action::Redirect(Redirect::NextHop(_)) => (3, 1),
-        },
-        Measure::Blackhole(_) | Measure::Scrub(_) => (0, 0),
     }
 }
 

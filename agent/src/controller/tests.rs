@@ -1,13 +1,15 @@
 //! Which node gets what.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::reports::{EPOCH_AHEAD_SECS, TEST_MS};
 use super::*;
-use crate::protocol::{NodeStats, Verifier, read_rules};
+use crate::protocol::{Join, Joined, NodeStats, Report, RuleReport, Verifier, read_rules};
 use weir_model::{
-    Action, Family, Filter, FlagMatch, Incident, IncidentId, IncidentState, Measure, Metric,
-    MitigationId, MitigationState, Originator, Phase, Range, Rate, Reason, Rung, Service, TopEntry,
-    Vector, Verdict,
+    Action, Direction, Family, Filter, FlagMatch, Incident, IncidentId, IncidentState, Match,
+    Measure, Metric, MitigationId, MitigationState, Originator, Phase, Range, Rate, Reason, Rung,
+    Service, TopEntry, Vector, Verdict,
 };
 
 const NOW: Millis = Millis(1_795_000_000_000);

@@ -1,4 +1,6 @@
-use weir_model::{Filter, IncidentId, Match, Millis, MitigationId, MitigationState, Rung};
+use weir_model::{
+    Action, Filter, IncidentId, Match, Millis, MitigationId, MitigationState, Originator, Rung,
+};
 
 use super::*;
 use crate::profile::{Capabilities, Profile};
