@@ -154,6 +154,33 @@ async fn whoever_approves_is_a_person_also_behind_a_token() {
 }
 
 #[tokio::test]
+async fn a_mitigation_by_hand_is_changed() {
+    let world = world();
+    let token = world.token(Role::Admin).await;
+    let patch = |body: Value| {
+        let (world, token) = (&world, token.clone());
+        async move {
+            ask("PATCH", "/api/v1/mitigations/7").token(&token).json(&body).send(world).await.status
+        }
+    };
+    for nothing in [json!({}), json!({"ttl_secs": 0}), json!({"expires": 5})] {
+        assert!(patch(nothing.clone()).await.is_client_error(), "{nothing}");
+    }
+    assert!(world.asked.lock().unwrap().is_empty());
+    assert_eq!(patch(json!({"ttl_secs": 60})).await, StatusCode::OK);
+    assert_eq!(patch(json!({"measure": {"divert": "203.0.113.0/24"}})).await, StatusCode::OK);
+    let asked = world.asked.lock().unwrap();
+    let Command::Change { mitigation, measure: None, ttl_secs: Some(60), by } = &asked[0] else {
+        panic!("{asked:?}");
+    };
+    assert_eq!((mitigation.0, by.as_str()), (7, "token:admin"));
+    let Command::Change { measure: Some(measure), ttl_secs: None, .. } = &asked[1] else {
+        panic!("{asked:?}");
+    };
+    assert_eq!(measure.to_string(), "divert 203.0.113.0/24");
+}
+
+#[tokio::test]
 async fn commands_carry_the_name_of_who_asked_and_stand_in_the_audit_log() {
     let world = world();
     let token = world.token(Role::Admin).await;

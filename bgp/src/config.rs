@@ -11,7 +11,7 @@ use weir_model::Secret;
 
 use crate::adapter::AdapterConfig;
 use crate::profile::{Capabilities, Profile};
-use crate::reach::{KnownPeer, Reach};
+use crate::reach::{Hops, KnownPeer, Reach};
 use crate::rpki;
 use crate::wire::{Family, LargeCommunity};
 
@@ -119,6 +119,9 @@ pub struct PeerConfig {
     /// LOCAL_PREF of black-hole routes within one AS.
     #[serde(default = "default_local_pref")]
     pub local_pref: u32,
+    /// How traffic is diverted by this peer; without it the peer gets no diversions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub divert: Option<Divert>,
     /// What the peer's software can take.
     #[serde(default)]
     pub profile: Profile,
@@ -137,6 +140,44 @@ pub struct PeerConfig {
     /// leaves long-lived graceful restart out (RFC 9494).
     #[serde(default)]
     pub long_lived_restart_secs: u32,
+}
+
+/// Diverting routes to a peer, under `[bgp.peer.divert]`: the prefix with another next hop, or with
+/// communities by which the peer sends its traffic another way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Divert {
+    /// Next hop of diverted IPv4 prefixes: the filter, or a tunnel to it. Without it no IPv4 prefix
+    /// is diverted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_hop4: Option<Ipv4Addr>,
+    /// Next hop of diverted IPv6 prefixes. Without it no IPv6 prefix is diverted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_hop6: Option<Ipv6Addr>,
+    /// Communities of diverting routes, written as those of black holes. `blackhole` is refused.
+    #[serde(default)]
+    pub communities: Vec<Community>,
+    /// LOCAL_PREF of diverting routes within one AS.
+    #[serde(default = "default_local_pref")]
+    pub local_pref: u32,
+    /// Add NO_EXPORT: the diversion stays in the peer's AS.
+    #[serde(default)]
+    pub no_export: bool,
+}
+
+impl Divert {
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        if self.next_hop4.is_none() && self.next_hop6.is_none() {
+            return Err(("divert", "has neither next_hop4 nor next_hop6".into()));
+        }
+        if self.communities.contains(&Community::BLACKHOLE) {
+            let why = "communities has blackhole: what is to be diverted would be discarded";
+            return Err(("divert", why.into()));
+        }
+        let hop4 = self.next_hop4.unwrap_or_else(default_next_hop4);
+        let hop6 = self.next_hop6.unwrap_or_else(default_next_hop6);
+        check_next_hops(hop4, hop6).map_err(|(field, why)| ("divert", format!("{field}: {why}")))
+    }
 }
 
 const fn default_port() -> u16 {
@@ -221,6 +262,7 @@ impl PeerConfig {
             no_advertise: false,
             mark: true,
             local_pref: default_local_pref(),
+            divert: None,
             profile: Profile::default(),
             max_rules: None,
             rpki: rpki::Policy::Refuse,
@@ -239,7 +281,9 @@ impl PeerConfig {
     /// What it can be given at all.
     pub fn reach(&self) -> Reach {
         let families = self.families.iter().copied().collect();
-        Reach { families, capabilities: self.capabilities() }
+        let divert = self.divert.as_ref();
+        let divert = divert.map_or(Hops::NONE, |d| Hops { v4: d.next_hop4, v6: d.next_hop6 });
+        Reach { families, capabilities: self.capabilities(), divert }
     }
 
     fn check(&self) -> Result<(), (&'static str, String)> {
@@ -277,6 +321,7 @@ impl PeerConfig {
             return Err(("long_lived_restart_secs", "must be 0-16777215".into()));
         }
         check_next_hops(self.next_hop4, self.next_hop6)?;
+        self.divert.as_ref().map_or(Ok(()), Divert::check)?;
         if self.local_address.is_some_and(|l| l.is_ipv4() != self.address.is_ipv4()) {
             return Err(("local_address", "is of another family than address".into()));
         }
@@ -567,6 +612,30 @@ mod tests {
         for hop in ["192.0.2.1", "10.0.0.1", "100::1", "2001:db8::1"] {
             assert!(!drops4(hop), "{hop}");
         }
+    }
+
+    #[test]
+    fn a_diversion_needs_a_next_hop_and_discards_nothing() {
+        let check = |divert: &str, expected: Result<(), &str>| {
+            let mut config = Config::new(65010, Ipv4Addr::new(10, 0, 0, 1));
+            let mut peer = PeerConfig::new("edge", "192.0.2.9".parse().unwrap(), 65010);
+            peer.divert = Some(serde_json::from_str(divert).unwrap());
+            config.peers.push(peer);
+            let found =
+                config.validate().map_err(|error| format!("{}: {}", error.field, error.why));
+            assert_eq!(found.as_ref().map_err(String::as_str), expected.as_ref().map_err(|e| *e));
+        };
+        check(r#"{"next_hop4": "192.0.2.9", "communities": ["65010:100"]}"#, Ok(()));
+        check(r#"{"next_hop6": "2001:db8::9"}"#, Ok(()));
+        check("{}", Err("divert: has neither next_hop4 nor next_hop6"));
+        check(
+            r#"{"next_hop4": "127.0.0.1"}"#,
+            Err("divert: next_hop4: receivers drop routes to 127.0.0.1"),
+        );
+        check(
+            r#"{"next_hop4": "192.0.2.9", "communities": ["blackhole"]}"#,
+            Err("divert: communities has blackhole: what is to be diverted would be discarded"),
+        );
     }
 
     #[test]

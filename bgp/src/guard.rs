@@ -19,7 +19,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use weir_model::{
     Action, DesiredState, Filter, FragmentMatch, IncidentId, Inventory, Match, Measure, Millis,
-    Mitigation, MitigationId, MitigationState, Originator,
+    Mitigation, MitigationId, MitigationState, Originator, Redirect,
 };
 
 mod everything;
@@ -71,6 +71,11 @@ pub struct Config {
     pub max_ttl_secs: u64,
     /// Whether FlowSpec may redirect traffic, which can leak it into another routing table.
     pub allow_redirect: bool,
+    /// Longest IPv4 prefix that may be diverted by a route, 8-32: what is longer than a /24 is carried
+    /// by nobody beyond the own network. Set it to 32 where the filter stands in it.
+    pub divert_max_len4: u8,
+    /// The same of IPv6, 16-128.
+    pub divert_max_len6: u8,
 }
 
 impl Default for Config {
@@ -88,6 +93,8 @@ impl Default for Config {
             max_changes_per_min: 120,
             max_ttl_secs: 86_400,
             allow_redirect: false,
+            divert_max_len4: 24,
+            divert_max_len6: 48,
         }
     }
 }
@@ -133,6 +140,8 @@ impl Config {
             ("max_width6_narrow", u64::from(self.max_width6_narrow), 16, 128),
             ("rtbh_min_len4", u64::from(self.rtbh_min_len4), 8, 32),
             ("rtbh_min_len6", u64::from(self.rtbh_min_len6), 16, 128),
+            ("divert_max_len4", u64::from(self.divert_max_len4), 8, 32),
+            ("divert_max_len6", u64::from(self.divert_max_len6), 16, 128),
             (
                 "max_changes_per_min",
                 u64::from(self.max_changes_per_min),
@@ -167,6 +176,14 @@ pub enum Refusal {
         net: IpNet,
         /// Shortest allowed length.
         min_len: u8,
+    },
+    /// A route for so few addresses would not be carried as far as it has to be.
+    #[error("{net} is longer than the /{max_len} that may be diverted")]
+    TooLong {
+        /// The destination asked for.
+        net: IpNet,
+        /// Longest allowed length.
+        max_len: u8,
     },
     /// No router could install it as meant.
     #[error("malformed: {0}")]
@@ -225,6 +242,7 @@ impl Refusal {
             Self::NotProtected(_) => "not-protected",
             Self::NeverTouch(_) => "never-touch",
             Self::TooWide { .. } => "too-wide",
+            Self::TooLong { .. } => "too-long",
             Self::Malformed(_) => "malformed",
             Self::Redirect => "redirect",
             Self::NoOriginator => "no-originator",
@@ -374,15 +392,27 @@ impl Guard {
                         Err(Refusal::Malformed("a rate of 0 is spelled drop"))
                     }
                     Action::Redirect(_) if !self.config.allow_redirect => Err(Refusal::Redirect),
+                    Action::Redirect(to) => leads_elsewhere(to, net),
+                    Action::Mark { dscp: 64.. } => Err(Refusal::Malformed("DSCP above 63")),
                     _ => Ok(()),
                 }
+            }
+            Measure::Divert(_) => {
+                let max_len = match net {
+                    IpNet::V4(_) => self.config.divert_max_len4,
+                    IpNet::V6(_) => self.config.divert_max_len6,
+                };
+                if net.prefix_len() > max_len {
+                    return Err(Refusal::TooLong { net, max_len });
+                }
+                Ok(())
             }
             Measure::Blackhole(_) | Measure::Scrub(_) => Ok(()),
         }
     }
 
     /// Whether one more mitigation would be let through beside those desired, in the place of one
-    /// with the same route. Changes nothing.
+    /// with the same route or number. Changes nothing.
     ///
     /// # Errors
     /// The rule it would break.
@@ -393,7 +423,8 @@ impl Guard {
         now: Millis,
     ) -> Result<(), Refusal> {
         let same = route(&extra.measure);
-        let others = desired.mitigations.iter().filter(|m| route(&m.measure) != same);
+        let apart = |m: &&Mitigation| m.id != extra.id && route(&m.measure) != same;
+        let others = desired.mitigations.iter().filter(apart);
         let wanted = Some(extra).into_iter().chain(others);
         let desired =
             DesiredState { generation: desired.generation, mitigations: wanted.cloned().collect() };
@@ -598,6 +629,7 @@ fn head(measure: &Measure) -> (u8, IpNet) {
         Measure::FlowSpec(_) => 0,
         Measure::Blackhole(_) => 1,
         Measure::Scrub(_) => 2,
+        Measure::Divert(_) => 3,
     };
     (kind, measure.target())
 }
@@ -618,7 +650,7 @@ pub fn sort_by_route<T>(list: Vec<T>, measure: impl Fn(&T) -> &Measure) -> Vec<T
 pub fn discards_everything(measure: &Measure) -> bool {
     match measure {
         Measure::Blackhole(_) => true,
-        Measure::Scrub(_) => false,
+        Measure::Scrub(_) | Measure::Divert(_) => false,
         Measure::FlowSpec(filter) => {
             let discards = match filter.action {
                 Action::Drop => true,
@@ -626,10 +658,31 @@ pub fn discards_everything(measure: &Measure) -> bool {
                 Action::RateLimitPackets { packets_per_sec } => {
                     packets_per_sec <= NEAR_DROP_PACKETS_PER_SEC
                 }
-                Action::Redirect(_) => false,
+                Action::Redirect(_) | Action::Mark { .. } => false,
             };
             discards && everything::matches(&filter.packets)
         }
+    }
+}
+
+/// Whether a redirection names a place, and one where its packets do not come from again.
+fn leads_elsewhere(to: Redirect, dst: IpNet) -> Result<(), Refusal> {
+    let hop = match to {
+        Redirect::RouteTarget { asn, value } => {
+            let fits = u16::try_from(asn).is_ok() || u16::try_from(value).is_ok();
+            let what = "the value of a route target with a 4-octet AS is above 65535";
+            return if fits { Ok(()) } else { Err(Refusal::Malformed(what)) };
+        }
+        Redirect::NextHop(hop) | Redirect::Copy(hop) => hop,
+    };
+    if hop.is_ipv4() != matches!(dst, IpNet::V4(_)) {
+        Err(Refusal::Malformed("next hop and destination are of different families"))
+    } else if hop.is_unspecified() || hop.is_multicast() || hop.is_loopback() {
+        Err(Refusal::Malformed("nobody has this next hop"))
+    } else if dst.contains(&hop) {
+        Err(Refusal::Malformed("the next hop lies in the destination: packets would go round"))
+    } else {
+        Ok(())
     }
 }
 

@@ -74,6 +74,10 @@ pub struct Capabilities {
     pub rate_packets: bool,
     /// Redirection to a next hop is taken.
     pub redirect_next_hop: bool,
+    /// Redirection to a route target with a 4-octet AS is taken.
+    pub redirect_as4: bool,
+    /// Marking with a DSCP is taken.
+    pub mark: bool,
     /// Smallest rate limit that is not rounded to a drop, octets a second.
     pub min_rate_bytes: u64,
     /// Where these claims come from.
@@ -147,6 +151,8 @@ const STANDARD: Capabilities = Capabilities {
     ipv6_lengths: true,
     rate_packets: true,
     redirect_next_hop: true,
+    redirect_as4: true,
+    mark: true,
     min_rate_bytes: 1,
     source: "RFC 8955, RFC 8956",
 };
@@ -164,6 +170,7 @@ const CONSERVATIVE: Capabilities = Capabilities {
     ipv6_lengths: false,
     rate_packets: false,
     redirect_next_hop: false,
+    mark: false,
     min_rate_bytes: 2_750,
     source: "the narrowest of all profiles here",
     ..STANDARD
@@ -241,7 +248,12 @@ impl Profile {
                 Capabilities { max_terms: 5, source: "measured with FRR 8.4.4", ..STANDARD }
             }
             Self::Gobgp => Capabilities { source: "measured with GoBGP 3.10", ..STANDARD },
-            Self::Exabgp => Capabilities { source: "measured with ExaBGP 4.2.21", ..STANDARD },
+            // A target with a 4-octet AS ends in its own endless recursion.
+            Self::Exabgp => Capabilities {
+                redirect_as4: false,
+                source: "measured with ExaBGP 4.2.21",
+                ..STANDARD
+            },
         }
     }
 }
@@ -326,14 +338,24 @@ impl Capabilities {
 
     fn check_action(&self, action: &Action) -> Result<(), Unsupported> {
         match action {
-            Action::Drop | Action::Redirect(Redirect::RouteTarget { .. }) => Ok(()),
+            Action::Drop => Ok(()),
+            Action::Redirect(Redirect::RouteTarget { asn, .. })
+                if self.redirect_as4 || u16::try_from(*asn).is_ok() =>
+            {
+                Ok(())
+            }
             Action::RateLimit { bytes_per_sec } if *bytes_per_sec < self.min_rate_bytes => {
                 Err(Unsupported::Rate(self.min_rate_bytes))
             }
             Action::RateLimit { .. } => Ok(()),
             Action::RateLimitPackets { .. } if self.rate_packets => Ok(()),
-            Action::Redirect(Redirect::NextHop(_)) if self.redirect_next_hop => Ok(()),
-            Action::RateLimitPackets { .. } | Action::Redirect(Redirect::NextHop(_)) => {
+            Action::Redirect(Redirect::NextHop(_) | Redirect::Copy(_))
+                if self.redirect_next_hop =>
+            {
+                Ok(())
+            }
+            Action::Mark { .. } if self.mark => Ok(()),
+            Action::RateLimitPackets { .. } | Action::Redirect(_) | Action::Mark { .. } => {
                 Err(Unsupported::Action)
             }
         }
@@ -443,6 +465,10 @@ mod tests {
         check(Profile::Extreme, with(slow), Unsupported::Rate(2_750));
         let packets = Action::RateLimitPackets { packets_per_sec: 10 };
         check(Profile::Juniper, with(packets), Unsupported::Action);
+        let target = |asn| with(Action::Redirect(Redirect::RouteTarget { asn, value: 7 }));
+        check(Profile::Exabgp, target(4_200_000_001), Unsupported::Action);
+        assert_eq!(Profile::Exabgp.capabilities().check(&target(65_010)), Ok(()));
+        check(Profile::Conservative, with(Action::Mark { dscp: 8 }), Unsupported::Action);
     }
 
     #[test]

@@ -3,7 +3,9 @@
 //! Known beforehand from the configuration, so that nobody has to try a measure to learn that it
 //! cannot be had.
 
-use weir_model::Measure;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use weir_model::{IpNet, Measure};
 
 use crate::profile::Capabilities;
 use crate::rib::RouteKey;
@@ -16,6 +18,30 @@ pub struct Reach {
     pub families: Families,
     /// What it takes of FlowSpec rules.
     pub capabilities: Capabilities,
+    /// Where it diverts to.
+    pub divert: Hops,
+}
+
+/// Next hops of diversions; a family without one is not diverted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hops {
+    /// Of IPv4.
+    pub v4: Option<Ipv4Addr>,
+    /// Of IPv6.
+    pub v6: Option<Ipv6Addr>,
+}
+
+impl Hops {
+    /// None: the peer diverts nothing.
+    pub const NONE: Self = Self { v4: None, v6: None };
+
+    /// The next hop of a prefix.
+    pub fn of(self, net: IpNet) -> Option<IpAddr> {
+        match net {
+            IpNet::V4(_) => self.v4.map(Into::into),
+            IpNet::V6(_) => self.v6.map(Into::into),
+        }
+    }
 }
 
 /// A peer, or a daemon that weir drives, by name.
@@ -35,6 +61,13 @@ impl Reach {
     pub fn route(&self, measure: &Measure) -> Result<Option<RouteKey>, String> {
         if let Measure::FlowSpec(filter) = measure {
             self.capabilities.check(filter).map_err(|error| format!("the peer {error}"))?;
+        }
+        if let Measure::Divert(net) = measure {
+            let hop = self.divert.of(*net).ok_or("the peer does not divert (bgp.peer.divert)")?;
+            if net.contains(&hop) {
+                // What comes back from there would be sent there again.
+                return Err(format!("its next hop {hop} lies in the prefix itself"));
+            }
         }
         let Some(key) = RouteKey::of(measure).map_err(|error| error.to_string())? else {
             return Ok(None);

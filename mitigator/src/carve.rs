@@ -60,6 +60,7 @@ fn towards(measure: &Measure, net: IpNet) -> Measure {
         }
         Measure::Blackhole(_) => Measure::Blackhole(net),
         Measure::Scrub(_) => Measure::Scrub(net),
+        Measure::Divert(_) => Measure::Divert(net),
     }
 }
 

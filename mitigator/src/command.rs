@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use weir_bgp::guard::route;
 use weir_model::{
-    Command, CommandError, Filter, IncidentId, Measure, Millis, Mitigation, MitigationId,
+    Action, Command, CommandError, Filter, IncidentId, Measure, Millis, Mitigation, MitigationId,
     MitigationState, Originator, Rung,
 };
 
@@ -36,6 +36,9 @@ impl Mitigator {
             Command::StepDown { incident, by } => self.step_back(*incident, by, now).map(|()| None),
             Command::Add { measure, ttl_secs, by } => {
                 self.add(measure, *ttl_secs, by, now).map(Some)
+            }
+            Command::Change { mitigation, measure, ttl_secs, by } => {
+                self.change(*mitigation, measure.as_ref(), *ttl_secs, by, now).map(Some)
             }
             Command::SetMode { mode, by } => {
                 self.set_mode(*mode, by, now);
@@ -209,12 +212,7 @@ impl Mitigator {
         now: Millis,
     ) -> Result<MitigationId, CommandError> {
         let measure = canonical(measure);
-        let rung = match &measure {
-            Measure::FlowSpec(Filter { action: weir_model::Action::Drop, .. }) => Rung::Drop,
-            Measure::FlowSpec(_) => Rung::RateLimit,
-            Measure::Blackhole(_) => Rung::Rtbh,
-            Measure::Scrub(_) => Rung::Scrub,
-        };
+        let rung = rung_of(&measure);
         let same = route(&measure);
         if self.manual.iter().any(|m| is_live(m) && route(&m.measure) == same) {
             return Err(CommandError::Conflict("an operator has this match in force".into()));
@@ -235,15 +233,7 @@ impl Mitigator {
             note: format!("by hand, for {ttl_secs} s"),
             worth: 0,
         };
-        if let Err(refusal) = self.guard.would_admit(&self.wished, &mitigation, now) {
-            let (target, text) = (mitigation.measure.target(), refusal.to_string());
-            let detail = format!("{} asked for by {by}: {text}", mitigation.measure);
-            self.ledger.record_outside(target, "refuse", detail, None, now);
-            return Err(CommandError::Refused(text));
-        }
-        if let Err(text) = self.peers.carry(&mitigation.measure) {
-            return Err(CommandError::Refused(text));
-        }
+        self.admissible(&mitigation, by, now)?;
         if self.manual.len() >= MANUAL_MAX {
             match self.manual.iter().position(|m| !is_live(m)) {
                 Some(oldest) => drop(self.manual.remove(oldest)),
@@ -262,6 +252,22 @@ impl Mitigator {
         self.watch_manual(&measure, None);
         self.ledger.dirty = true;
         Ok(id)
+    }
+
+    /// Whether the guard would let a measure by hand pass, and anybody could have it.
+    pub(crate) fn admissible(
+        &mut self,
+        mitigation: &Mitigation,
+        by: &str,
+        now: Millis,
+    ) -> Result<(), CommandError> {
+        if let Err(refusal) = self.guard.would_admit(&self.wished, mitigation, now) {
+            let (target, text) = (mitigation.measure.target(), refusal.to_string());
+            let detail = format!("{} asked for by {by}: {text}", mitigation.measure);
+            self.ledger.record_outside(target, "refuse", detail, None, now);
+            return Err(CommandError::Refused(text));
+        }
+        self.peers.carry(&mitigation.measure).map_err(CommandError::Refused)
     }
 
     /// One line for the whole appliance, and one in each open incident's timeline.
@@ -292,8 +298,23 @@ impl Mitigator {
     }
 }
 
+/// The step of the ladder that a measure by hand belongs to.
+pub(crate) const fn rung_of(measure: &Measure) -> Rung {
+    match measure {
+        Measure::FlowSpec(filter) => match filter.action {
+            Action::Drop => Rung::Drop,
+            Action::RateLimit { .. } | Action::RateLimitPackets { .. } | Action::Mark { .. } => {
+                Rung::RateLimit
+            }
+            Action::Redirect(_) => Rung::Scrub,
+        },
+        Measure::Blackhole(_) => Rung::Rtbh,
+        Measure::Scrub(_) | Measure::Divert(_) => Rung::Scrub,
+    }
+}
+
 /// A measure as it would be announced: lists sorted, host bits cleared.
-fn canonical(measure: &Measure) -> Measure {
+pub(crate) fn canonical(measure: &Measure) -> Measure {
     match measure {
         Measure::FlowSpec(filter) => Measure::FlowSpec(Filter {
             packets: filter.packets.clone().normalise(),
@@ -301,5 +322,6 @@ fn canonical(measure: &Measure) -> Measure {
         }),
         Measure::Blackhole(net) => Measure::Blackhole(net.trunc()),
         Measure::Scrub(net) => Measure::Scrub(net.trunc()),
+        Measure::Divert(net) => Measure::Divert(net.trunc()),
     }
 }

@@ -227,7 +227,7 @@ impl Entry {
         let is_met = |packets: &Match| {
             self.live().any(|m| match &m.measure {
                 Measure::FlowSpec(filter) => meets(&filter.packets, packets),
-                Measure::Blackhole(_) | Measure::Scrub(_) => true,
+                Measure::Blackhole(_) | Measure::Scrub(_) | Measure::Divert(_) => true,
             })
         };
         let met = verdict.candidates.iter().filter(|c| is_met(&c.packets));

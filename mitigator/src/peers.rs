@@ -167,8 +167,8 @@ impl Peer {
 const fn family_of(measure: &Measure) -> Option<Family> {
     use weir_model::IpNet::{V4, V6};
     Some(match measure {
-        Measure::Blackhole(V4(_)) => Family::Ipv4Unicast,
-        Measure::Blackhole(V6(_)) => Family::Ipv6Unicast,
+        Measure::Blackhole(V4(_)) | Measure::Divert(V4(_)) => Family::Ipv4Unicast,
+        Measure::Blackhole(V6(_)) | Measure::Divert(V6(_)) => Family::Ipv6Unicast,
         Measure::FlowSpec(filter) => match filter.packets.dst {
             V4(_) => Family::Ipv4FlowSpec,
             V6(_) => Family::Ipv6FlowSpec,

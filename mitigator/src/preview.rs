@@ -65,7 +65,7 @@ impl Mitigator {
     /// What the detector measured for this match, here or as a candidate of a living attack.
     fn share_hit(&self, measure: &Measure) -> Option<f64> {
         match measure {
-            Measure::Scrub(_) => return Some(0.0),
+            Measure::Scrub(_) | Measure::Divert(_) => return Some(0.0),
             measure if discards_everything(measure) => return Some(1.0),
             _ => {}
         }
@@ -107,7 +107,7 @@ fn may_touch(measure: &Measure, service: &Service) -> bool {
     let address = IpNet::from(service.address);
     match measure {
         Measure::Blackhole(net) => net.contains(&address),
-        Measure::Scrub(_) => false,
+        Measure::Scrub(_) | Measure::Divert(_) => false,
         Measure::FlowSpec(Filter { packets, .. }) => {
             let port = |ranges: &[Range]| {
                 ranges.is_empty() || ranges.iter().any(|r| r.contains(service.port))

@@ -2,6 +2,7 @@
 
 mod away;
 mod feedback;
+mod manual;
 mod people;
 mod policy;
 mod preview;

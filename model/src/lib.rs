@@ -42,7 +42,7 @@ pub use incident::{Decision, Incident, IncidentState, Outlook, OutlookKind, Time
 pub use inventory::{
     Expected, ExpectedTraffic, HostGroup, Inventory, Policy, PolicyGroup, Service,
 };
-pub use matches::{Action, Filter, FlagMatch, FragmentMatch, Match, Range, Redirect};
+pub use matches::{Action, Filter, FlagMatch, FlagsError, FragmentMatch, Match, Range, Redirect};
 pub use mitigation::{
     DesiredState, Measure, Mitigation, MitigationId, MitigationState, Originator, Rung,
 };

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -218,14 +219,48 @@ impl fmt::Display for Match {
     }
 }
 
+/// The TCP control bits, lowest first.
+const FLAGS: [&str; 8] = ["FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR"];
+
+/// TCP flags that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlagsError(String);
+
+impl std::error::Error for FlagsError {}
+
+impl fmt::Display for FlagsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let help = "such as SYN, SYN+ACK or SYN/SYN+ACK (flags that are on, of those looked at)";
+        write!(f, "{:?} is no match of TCP flags {help}", self.0)
+    }
+}
+
+impl FromStr for FlagMatch {
+    type Err = FlagsError;
+
+    /// As [`Display`](fmt::Display) writes it; without the bits looked at, those that are on.
+    fn from_str(text: &str) -> Result<Self, FlagsError> {
+        let bits = |names: &str| {
+            let named = |name: &str| FLAGS.iter().position(|own| own.eq_ignore_ascii_case(name));
+            match names {
+                "none" => Some(0),
+                names => names.split('+').try_fold(0, |bits, name| Some(bits | 1 << named(name)?)),
+            }
+        };
+        let (set, mask) = text.split_once('/').unwrap_or((text, text));
+        match (bits(set), bits(mask)) {
+            (Some(set), Some(mask)) if mask != 0 && set & !mask == 0 => Ok(Self { mask, set }),
+            _ => Err(FlagsError(text.to_owned())),
+        }
+    }
+}
+
 impl fmt::Display for FlagMatch {
     /// `SYN/SYN+ACK`: the bits set, of the bits looked at.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const NAMES: [&str; 8] = ["FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR"];
         let write = |f: &mut fmt::Formatter<'_>, bits: u8| {
             let mut first = true;
-            for (i, name) in NAMES.iter().enumerate().filter(|(i, _)| bits >> i & 1 == 1) {
-                let _ = i;
+            for (_, name) in FLAGS.iter().enumerate().filter(|(i, _)| bits >> i & 1 == 1) {
                 if !first {
                     f.write_str("+")?;
                 }
@@ -244,15 +279,28 @@ impl fmt::Display for FlagMatch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Redirect {
-    /// The routing table with this route target: 2-octet AS and value (RFC 8955 §7.4).
+    /// The routing table with this route target (RFC 8955 §7.4).
     RouteTarget {
-        /// 2-octet AS.
-        asn: u16,
-        /// Value.
+        /// AS; above 65535 it takes 4 octets.
+        asn: u32,
+        /// Value; at most 65535 after a 4-octet AS.
         value: u32,
     },
     /// The next hop (draft-ietf-idr-flowspec-redirect-ip).
     NextHop(IpAddr),
+    /// A copy to the next hop; the packets themselves go on (the draft's C bit).
+    Copy(IpAddr),
+}
+
+impl fmt::Display for Redirect {
+    /// `65010:666`, `192.0.2.9`, `copy 192.0.2.9`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RouteTarget { asn, value } => write!(f, "{asn}:{value}"),
+            Self::NextHop(ip) => write!(f, "{ip}"),
+            Self::Copy(ip) => write!(f, "copy {ip}"),
+        }
+    }
 }
 
 /// What is done with the packets.
@@ -274,6 +322,11 @@ pub enum Action {
     Drop,
     /// Send elsewhere.
     Redirect(Redirect),
+    /// Set the DSCP, and pass (RFC 8955 §7.5).
+    Mark {
+        /// DSCP, 0-63.
+        dscp: u8,
+    },
 }
 
 impl fmt::Display for Action {
@@ -284,10 +337,8 @@ impl fmt::Display for Action {
                 write!(f, "rate-limit {packets_per_sec} packets/s")
             }
             Self::Drop => f.write_str("drop"),
-            Self::Redirect(Redirect::RouteTarget { asn, value }) => {
-                write!(f, "redirect {asn}:{value}")
-            }
-            Self::Redirect(Redirect::NextHop(ip)) => write!(f, "redirect {ip}"),
+            Self::Redirect(to) => write!(f, "redirect {to}"),
+            Self::Mark { dscp } => write!(f, "mark dscp {dscp}"),
         }
     }
 }
@@ -323,6 +374,17 @@ mod tests {
             m.normalise().to_string(),
             "dst 203.0.113.0/24 proto 6,17 dport 7,20-40 tcp-flags SYN/SYN+ACK fragment"
         );
+    }
+
+    #[test]
+    fn flags_are_read_as_they_are_written() {
+        for text in ["SYN/SYN+ACK", "none/FIN+SYN+RST+PSH+ACK+URG", "SYN+ACK/SYN+ACK"] {
+            assert_eq!(text.parse::<FlagMatch>().unwrap().to_string(), text);
+        }
+        assert_eq!("syn".parse(), Ok(FlagMatch { mask: 0x02, set: 0x02 }));
+        for text in ["", "SIN", "SYN/ACK", "none", "none/none", "SYN/", "SYN/SYN/ACK"] {
+            assert!(text.parse::<FlagMatch>().is_err(), "{text}");
+        }
     }
 
     #[test]

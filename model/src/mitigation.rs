@@ -19,7 +19,7 @@ pub enum Rung {
     Drop,
     /// Remotely triggered black hole (RFC 5635, RFC 7999).
     Rtbh,
-    /// Diversion to a scrubbing service.
+    /// Diversion: to a scrubbing service, by a route, or by a redirecting rule.
     Scrub,
 }
 
@@ -52,6 +52,8 @@ pub enum Measure {
     Blackhole(IpNet),
     /// Traffic of a prefix sent through a scrubbing service.
     Scrub(IpNet),
+    /// Traffic of a prefix sent another way: a route to those peers that divert.
+    Divert(IpNet),
 }
 
 impl Measure {
@@ -59,7 +61,7 @@ impl Measure {
     pub const fn target(&self) -> IpNet {
         match self {
             Self::FlowSpec(filter) => filter.packets.dst,
-            Self::Blackhole(net) | Self::Scrub(net) => *net,
+            Self::Blackhole(net) | Self::Scrub(net) | Self::Divert(net) => *net,
         }
     }
 }
@@ -70,6 +72,7 @@ impl fmt::Display for Measure {
             Self::FlowSpec(filter) => write!(f, "flowspec {filter}"),
             Self::Blackhole(net) => write!(f, "blackhole {net}"),
             Self::Scrub(net) => write!(f, "scrub {net}"),
+            Self::Divert(net) => write!(f, "divert {net}"),
         }
     }
 }

@@ -20,6 +20,8 @@ enum MeasureShape {
     Blackhole(String),
     /// Traffic of this prefix sent through a scrubbing service.
     Scrub(String),
+    /// A route for this prefix to the peers that divert.
+    Divert(String),
 }
 
 /// Where redirected packets go.
@@ -29,13 +31,15 @@ enum MeasureShape {
 enum RedirectShape {
     /// The routing table with this route target.
     RouteTarget {
-        /// 2-octet AS.
-        asn: u16,
-        /// Value.
+        /// AS.
+        asn: u32,
+        /// Value; at most 65535 where the AS is above 65535.
         value: u32,
     },
     /// The address of the next hop.
     NextHop(String),
+    /// The address of the next hop that gets a copy.
+    Copy(String),
 }
 
 macro_rules! stands_for {

@@ -284,7 +284,6 @@ pub enum BaselineChange {
 }
 
 /// What an operator asks for.
-#[expect(clippy::large_enum_variant, reason = "a handful a day")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Command {
@@ -334,6 +333,17 @@ pub enum Command {
         /// Who asks.
         by: String,
     },
+    /// Give a measure that was put in force by hand more or less time, or put another in its place.
+    Change {
+        /// Which.
+        mitigation: MitigationId,
+        /// What takes its place; the number stays.
+        measure: Option<Measure>,
+        /// From now on for how long, seconds.
+        ttl_secs: Option<u64>,
+        /// Who asks.
+        by: String,
+    },
     /// Change how far weir acts by itself.
     SetMode {
         /// The new mode.
@@ -373,6 +383,7 @@ impl Command {
             Self::Approve { .. }
             | Self::Skip { .. }
             | Self::Add { .. }
+            | Self::Change { .. }
             | Self::FollowFile { .. }
             | Self::Baseline { .. } => false,
         }

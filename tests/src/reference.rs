@@ -44,6 +44,8 @@ cache = "192.0.2.20:323"
 name = "edge1"
 address = "192.0.2.1"
 remote_as = 65010
+[bgp.peer.divert]
+next_hop4 = "192.0.2.66"
 [[bgp.adapter]]
 name = "bird"
 kind = "bird"

@@ -295,7 +295,7 @@ impl Policy {
         now: Millis,
     ) -> bool {
         let Measure::FlowSpec(filter) = &m.measure else { return false };
-        let redirect = matches!(filter.action, Action::Redirect(_));
+        let redirect = matches!(filter.action, Action::Redirect(_) | Action::Mark { .. });
         // What a person asked for is done where it was asked for.
         let asked = matches!(m.originator, Originator::Operator(_));
         #[expect(clippy::cast_precision_loss, reason = "rates are far below 2^52")]
@@ -347,7 +347,7 @@ fn per_source(filter: &Filter, verdict: &Verdict) -> Option<NodeAction> {
             let length = verdict.rate.bits_per_sec / 8.0 / verdict.rate.packets_per_sec.max(1.0);
             bytes_per_sec / whole(length).clamp(40, 1500)
         }
-        Action::Drop | Action::Redirect(_) => return None,
+        Action::Drop | Action::Redirect(_) | Action::Mark { .. } => return None,
     };
     Some(NodeAction::PerSource {
         packets_per_sec: SOURCE_PACKETS_PER_SEC,

@@ -141,6 +141,7 @@ impl Rule {
                 (NodeAction::RatePackets { packets_per_sec }, true)
             }
             Action::Redirect(_) => return Err(RuleError::NotHere("redirect traffic")),
+            Action::Mark { .. } => return Err(RuleError::NotHere("mark packets")),
         };
         Ok(Self {
             id,

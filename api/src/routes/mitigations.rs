@@ -86,6 +86,51 @@ pub(crate) async fn add(
     once(&app, &who.principal, &headers, Keep::OnDisk, &[b"add", &request], work).await
 }
 
+/// A change of a mitigation that was put in force by hand.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[schema(as = MitigationChange)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Change {
+    /// What takes its place; the number stays.
+    #[serde(default)]
+    measure: Option<Measure>,
+    /// For how long from now on, seconds.
+    #[serde(default)]
+    #[schema(minimum = 1)]
+    ttl_secs: Option<u64>,
+}
+
+/// Gives a mitigation by hand more or less time, or puts another measure in its place. Where only the
+/// action differs, routers see one announcement and no gap.
+#[utoipa::path(patch, path = "/api/v1/mitigations/{id}", tag = "mitigations",
+    params(("id" = u64, Path, description = "Its number"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes a repetition harmless")),
+    request_body = Change, responses((status = 200, description = "Done", body = Done)))]
+pub(crate) async fn change(
+    who: Allowed<needs::Mitigate>,
+    State(app): State<App>,
+    Segment(id): Segment<u64>,
+    headers: HeaderMap,
+    Form(body): Form<Change>,
+) -> Result<Response, Problem> {
+    if body.ttl_secs == Some(0) {
+        return Err(Problem::invalid("ttl_secs: at least 1"));
+    }
+    if body.ttl_secs.is_none() && body.measure.is_none() {
+        return Err(Problem::invalid("neither measure nor ttl_secs: nothing would change"));
+    }
+    let request = serde_json::to_vec(&body).map_err(|_| Problem::internal("the request"))?;
+    let command = Command::Change {
+        mitigation: MitigationId(id),
+        measure: body.measure,
+        ttl_secs: body.ttl_secs,
+        by: who.principal.name.clone(),
+    };
+    let work = send(&app, &who.principal, "mitigation.change", id.to_string(), command);
+    let request: [&[u8]; 3] = [b"change", &id.to_be_bytes(), &request];
+    once(&app, &who.principal, &headers, Keep::OnDisk, &request, work).await
+}
+
 /// Puts a proposed mitigation in force.
 #[utoipa::path(post, path = "/api/v1/mitigations/{id}/approve", tag = "mitigations",
     params(("id" = u64, Path, description = "Its number"),
@@ -136,12 +181,22 @@ pub(crate) async fn panic(
 }
 
 /// What is to be tried: one of the things that can be asked for.
-#[expect(clippy::large_enum_variant, reason = "one lives for one request")]
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) enum Trial {
     /// Put a measure in force by hand.
     Add(Add),
+    /// Change a measure by hand.
+    Change {
+        /// Its number.
+        id: u64,
+        /// What takes its place.
+        #[serde(default)]
+        measure: Option<Measure>,
+        /// For how long from now on, seconds.
+        #[serde(default)]
+        ttl_secs: Option<u64>,
+    },
     /// Put this proposed mitigation in force.
     Approve(u64),
     /// Withdraw this mitigation.
@@ -160,6 +215,9 @@ impl Trial {
     fn command(self, by: String) -> Command {
         match self {
             Self::Add(Add { measure, ttl_secs }) => Command::Add { measure, ttl_secs, by },
+            Self::Change { id, measure, ttl_secs } => {
+                Command::Change { mitigation: MitigationId(id), measure, ttl_secs, by }
+            }
             Self::Approve(id) => Command::Approve { mitigation: MitigationId(id), by },
             Self::Withdraw(id) => Command::Withdraw { mitigation: MitigationId(id), by },
             Self::Skip(incident) => Command::Skip { incident, by },

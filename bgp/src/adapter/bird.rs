@@ -137,7 +137,7 @@ fn route(config: &AdapterConfig, channel: &str, route: &Route) -> String {
             }
             format!("{channel} {{ {}}}", packets(&filter.packets))
         }
-        Measure::Scrub(_) => return String::new(),
+        Measure::Scrub(_) | Measure::Divert(_) => return String::new(),
     };
     format!(
         "  route {head} {{{attributes} bgp_large_community.add(({}, {MARK}, {})); }};\n",

@@ -209,7 +209,7 @@ fn announce(config: &AdapterConfig, neighbor: IpAddr, route: &Route, number: u32
                 packets(&filter.packets)
             )
         }
-        Measure::Blackhole(net) | Measure::Scrub(net) => {
+        Measure::Blackhole(net) | Measure::Scrub(net) | Measure::Divert(net) => {
             let mut attributes = String::new();
             let texts = |f: fn(&Community) -> Option<String>| {
                 config.communities.iter().filter_map(f).collect::<Vec<_>>().join(" ")

@@ -30,7 +30,7 @@ use crate::config::{
 use crate::flowspec;
 use crate::guard::Admitted;
 use crate::profile::Profile;
-use crate::reach::Reach;
+use crate::reach::{Hops, Reach};
 use crate::rib::{AdjRibOut, Refusal, Route, RouteKey};
 use crate::speaker::{Stop, wall};
 use crate::wire::{Families, Family};
@@ -129,7 +129,10 @@ impl AdapterConfig {
 
     /// What the daemon can be given at all.
     pub fn reach(&self) -> Reach {
-        Reach { families: self.originates(), capabilities: self.profile.capabilities() }
+        let mut capabilities = self.profile.capabilities();
+        // Whatever the routers behind it take.
+        capabilities.redirect_as4 &= self.kind != Kind::Exabgp;
+        Reach { families: self.originates(), capabilities, divert: Hops::NONE }
     }
 
     fn control(&self) -> PathBuf {
@@ -180,7 +183,7 @@ pub enum AdapterError {
 fn action_community(route: &Route) -> (Option<[u8; 8]>, Option<[u8; 20]>) {
     match &route.measure {
         Measure::FlowSpec(filter) => flowspec::communities(&filter.action),
-        Measure::Blackhole(_) | Measure::Scrub(_) => (None, None),
+        Measure::Blackhole(_) | Measure::Scrub(_) | Measure::Divert(_) => (None, None),
     }
 }
 

@@ -26,6 +26,7 @@ fn wanted(measures: Vec<Measure>) -> Wanted {
     let mut rib = AdjRibOut::new(Reach {
         families: Families::ALL,
         capabilities: Profile::Generic.capabilities(),
+        divert: Hops::NONE,
     });
     let mut mitigations: Vec<Mitigation> = measures
         .into_iter()

@@ -9,8 +9,8 @@
 //! 0x81 08  rt-redirect           IPv4 (4)    | value (2)
 //! 0x82 08  rt-redirect           AS (4)      | value (2)
 //! 0x80 09  traffic-marking       0 (5)       | DSCP
-//! 0x01 0c  redirect-to-IPv4      IPv4 (4)    | 0 (2)     draft-ietf-idr-flowspec-redirect-ip
-//! 0x00 0c  redirect-to-IPv6      IPv6 (16)   | 0 (2)     in attribute 25
+//! 0x01 0c  redirect-to-IPv4      IPv4 (4)    | ... C (2) draft-ietf-idr-flowspec-redirect-ip
+//! 0x00 0c  redirect-to-IPv6      IPv6 (16)   | ... C (2) in attribute 25
 //! ```
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -81,6 +81,8 @@ pub enum TrafficAction {
     },
     /// To an IPv4 next hop.
     RedirectNextHop(Ipv4Addr),
+    /// A copy to an IPv4 next hop.
+    CopyNextHop(Ipv4Addr),
     /// Set the DSCP.
     Mark(
         /// DSCP, 0-63.
@@ -113,6 +115,10 @@ impl TrafficAction {
                 let a = address.octets();
                 [0x01, 0x0c, a[0], a[1], a[2], a[3], 0, 0]
             }
+            Self::CopyNextHop(address) => {
+                let a = address.octets();
+                [0x01, 0x0c, a[0], a[1], a[2], a[3], 0, COPY]
+            }
             Self::Mark(dscp) => [0x80, 0x09, 0, 0, 0, 0, 0, dscp & 63],
         }
     }
@@ -143,6 +149,7 @@ impl TrafficAction {
                 value: u16::from_be_bytes([e, f]),
             }),
             (0x80, 0x09) => Ok(Self::Mark(f & 63)),
+            (0x01, 0x0c) if f & COPY != 0 => Ok(Self::CopyNextHop(Ipv4Addr::new(a, b, c, d))),
             (0x01, 0x0c) => Ok(Self::RedirectNextHop(Ipv4Addr::new(a, b, c, d))),
             _ => Err(ActionError::Unknown),
         }
@@ -165,15 +172,17 @@ impl TrafficAction {
                 Some(Action::RateLimitPackets { packets_per_sec: whole(rate) })
             }
             Self::RedirectAs2 { asn, value } => {
-                Some(Action::Redirect(Redirect::RouteTarget { asn, value }))
+                Some(Action::Redirect(Redirect::RouteTarget { asn: asn.into(), value }))
+            }
+            Self::RedirectAs4 { asn, value } => {
+                Some(Action::Redirect(Redirect::RouteTarget { asn, value: value.into() }))
             }
             Self::RedirectNextHop(address) => {
                 Some(Action::Redirect(Redirect::NextHop(address.into())))
             }
-            Self::Control { .. }
-            | Self::RedirectIpv4 { .. }
-            | Self::RedirectAs4 { .. }
-            | Self::Mark(_) => None,
+            Self::CopyNextHop(address) => Some(Action::Redirect(Redirect::Copy(address.into()))),
+            Self::Mark(dscp) => Some(Action::Mark { dscp }),
+            Self::Control { .. } | Self::RedirectIpv4 { .. } => None,
         }
     }
 }
@@ -198,22 +207,41 @@ pub fn communities(action: &Action) -> (Option<ExtendedCommunity>, Option<Commun
         Action::RateLimitPackets { packets_per_sec } => {
             TrafficAction::RatePackets { asn: 0, rate: rate(packets_per_sec.max(1)) }
         }
-        Action::Redirect(Redirect::RouteTarget { asn, value }) => {
-            TrafficAction::RedirectAs2 { asn, value }
-        }
+        Action::Redirect(Redirect::RouteTarget { asn, value }) => route_target(asn, value),
         Action::Redirect(Redirect::NextHop(IpAddr::V4(address))) => {
             TrafficAction::RedirectNextHop(address)
         }
-        Action::Redirect(Redirect::NextHop(IpAddr::V6(address))) => {
-            return (None, Some(redirect6(address)));
+        Action::Redirect(Redirect::Copy(IpAddr::V4(address))) => {
+            TrafficAction::CopyNextHop(address)
         }
+        Action::Redirect(Redirect::NextHop(IpAddr::V6(address))) => {
+            return (None, Some(redirect6(address, 0)));
+        }
+        Action::Redirect(Redirect::Copy(IpAddr::V6(address))) => {
+            return (None, Some(redirect6(address, COPY)));
+        }
+        Action::Mark { dscp } => TrafficAction::Mark(dscp),
     };
     (Some(traffic.encode()), None)
 }
 
-fn redirect6(address: Ipv6Addr) -> Community6 {
+/// The draft's C bit: packets go on, a copy of them is sent.
+const COPY: u8 = 1;
+
+fn redirect6(address: Ipv6Addr, flags: u8) -> Community6 {
     let mut community = [0; 20];
     community[1] = 0x0c;
     community[2..18].copy_from_slice(&address.octets());
+    community[19] = flags;
     community
+}
+
+/// The 2-octet form where the AS fits. The guard lets no value pass that the form cannot hold.
+fn route_target(asn: u32, value: u32) -> TrafficAction {
+    match u16::try_from(asn) {
+        Ok(asn) => TrafficAction::RedirectAs2 { asn, value },
+        Err(_) => {
+            TrafficAction::RedirectAs4 { asn, value: u16::try_from(value).unwrap_or(u16::MAX) }
+        }
+    }
 }

@@ -148,6 +148,15 @@ fn actions_are_communities() {
         Action::Redirect(weir_model::Redirect::NextHop("192.0.2.1".parse().unwrap())),
         "010cc00002010000",
     );
+    check(
+        Action::Redirect(weir_model::Redirect::RouteTarget { asn: 4_200_000_001, value: 7 }),
+        "8208fa56ea010007",
+    );
+    check(
+        Action::Redirect(weir_model::Redirect::Copy("192.0.2.1".parse().unwrap())),
+        "010cc00002010001",
+    );
+    check(Action::Mark { dscp: 46 }, "800900000000002e");
     let nan = [0x80, 6, 0, 0, 0x7f, 0xc0, 0, 0];
     assert_eq!(TrafficAction::decode(nan), Err(ActionError::Rate));
     assert_eq!(TrafficAction::decode([0; 8]), Err(ActionError::Unknown));

@@ -43,6 +43,7 @@ fn any_measure() -> impl Strategy<Value = Measure> {
         1 => (0..30_000u64).prop_map(|bytes_per_sec| Action::RateLimit { bytes_per_sec }),
         1 => (0..300u64).prop_map(|packets_per_sec| Action::RateLimitPackets { packets_per_sec }),
         1 => Just(Action::Redirect(Redirect::RouteTarget { asn: 1, value: 1 })),
+        1 => Just(Action::Mark { dscp: 8 }),
     ];
     let lists = (
         prop::collection::vec(any_range(), 0..3),
@@ -64,6 +65,7 @@ fn any_measure() -> impl Strategy<Value = Measure> {
         3 => rule,
         2 => any_net().prop_map(Measure::Blackhole),
         1 => any_net().prop_map(Measure::Scrub),
+        1 => any_net().prop_map(Measure::Divert),
     ]
 }
 

@@ -76,8 +76,39 @@ fn each_measure_is_judged_by_where_it_points_and_what_it_does() {
     check(everything("198.51.2.0/24", Action::RateLimit { bytes_per_sec: 1000 }), Err("too-wide"));
     check(everything("198.51.2.0/24", Action::RateLimit { bytes_per_sec: 1_000_000 }), Ok(()));
     check(udp("198.51.2.7/32", Action::RateLimit { bytes_per_sec: 0 }), Err("malformed"));
-    let elsewhere = weir_model::Redirect::RouteTarget { asn: 64512, value: 1 };
+    let elsewhere = Redirect::RouteTarget { asn: 64512, value: 1 };
     check(udp("198.51.2.7/32", Action::Redirect(elsewhere)), Err("redirect"));
+    check(udp("198.51.2.7/32", Action::Mark { dscp: 8 }), Ok(()));
+    check(udp("198.51.2.7/32", Action::Mark { dscp: 64 }), Err("malformed"));
+    check(Measure::Divert(net("198.51.2.0/24")), Ok(()));
+    check(Measure::Divert(net("198.51.2.0/23")), Err("too-wide"));
+    check(Measure::Divert(net("198.51.2.0/25")), Err("too-long"));
+    check(Measure::Divert(net("2001:db8:1::/48")), Ok(()));
+    check(Measure::Divert(net("2001:db8:1::/49")), Err("too-long"));
+    check(Measure::Divert(net("192.0.2.0/24")), Err("not-protected"));
+    check(Measure::Divert(net("203.0.113.0/24")), Err("never-touch"));
+}
+
+#[test]
+fn a_redirection_leads_elsewhere() {
+    let guard = guard(Config { allow_redirect: true, ..Config::default() });
+    let check = |dst: &str, to: Redirect, expected: Result<(), &str>| {
+        let got = guard.judge_measure(&udp(dst, Action::Redirect(to))).map_err(Refusal::id);
+        assert_eq!(got, expected, "{dst} {to}");
+    };
+    let target = |asn, value| Redirect::RouteTarget { asn, value };
+    let hop = |ip: &str| Redirect::NextHop(ip.parse().unwrap());
+    let copy = |ip: &str| Redirect::Copy(ip.parse().unwrap());
+    check("198.51.2.7/32", target(64512, 70_000), Ok(()));
+    check("198.51.2.7/32", target(4_200_000_001, 65_535), Ok(()));
+    check("198.51.2.7/32", target(4_200_000_001, 65_536), Err("malformed"));
+    check("198.51.2.7/32", hop("192.0.2.9"), Ok(()));
+    check("198.51.2.7/32", copy("192.0.2.9"), Ok(()));
+    check("198.51.2.0/24", hop("198.51.2.9"), Err("malformed"));
+    check("198.51.2.0/24", copy("198.51.2.9"), Err("malformed"));
+    check("198.51.2.7/32", hop("0.0.0.0"), Err("malformed"));
+    check("198.51.2.7/32", hop("224.0.0.5"), Err("malformed"));
+    check("198.51.2.7/32", hop("2001:db8::9"), Err("malformed"));
 }
 
 #[test]

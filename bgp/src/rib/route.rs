@@ -8,7 +8,7 @@ use crate::wire::Family;
 /// What tells one route from another on the wire.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RouteKey {
-    /// A black-hole route.
+    /// A black-hole route, or one that diverts.
     Unicast(IpNet),
     /// A FlowSpec rule by its NLRI, with its length.
     Flow(Afi, Vec<u8>),
@@ -30,7 +30,7 @@ impl RouteKey {
     /// When FlowSpec cannot say it.
     pub fn of(measure: &Measure) -> Result<Option<Self>, flowspec::EncodeError> {
         Ok(match measure {
-            Measure::Blackhole(net) => Some(Self::Unicast(net.trunc())),
+            Measure::Blackhole(net) | Measure::Divert(net) => Some(Self::Unicast(net.trunc())),
             Measure::FlowSpec(filter) => {
                 let afi = match filter.packets.dst {
                     IpNet::V4(_) => Afi::Ipv4,
@@ -94,7 +94,10 @@ pub(super) const fn strictness(measure: &Measure) -> (u8, u64) {
             Action::RateLimitPackets { packets_per_sec } => (2, packets_per_sec),
             Action::Redirect(Redirect::RouteTarget { .. }) => (3, 0),
             Action::Redirect(Redirect::NextHop(_)) => (3, 1),
+            Action::Redirect(Redirect::Copy(_)) => (3, 2),
+            Action::Mark { .. } => (4, 0),
         },
         Measure::Blackhole(_) | Measure::Scrub(_) => (0, 0),
+        Measure::Divert(_) => (3, 0),
     }
 }

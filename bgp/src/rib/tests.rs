@@ -4,6 +4,7 @@ use weir_model::{
 
 use super::*;
 use crate::profile::{Capabilities, Profile};
+use crate::reach::Hops;
 
 fn mitigation(measure: Measure, incident: u64) -> Mitigation {
     Mitigation {
@@ -34,6 +35,7 @@ fn table(families: Families, max_rules: usize) -> AdjRibOut {
     AdjRibOut::new(Reach {
         families,
         capabilities: Capabilities { max_rules, ..Profile::Generic.capabilities() },
+        divert: Hops { v4: Some([192, 0, 2, 9].into()), v6: None },
     })
 }
 
@@ -112,6 +114,26 @@ fn of_two_actions_on_the_same_packets_the_stricter_one_counts() {
     rib.want(&list(vec![rule(1, LIMIT)]));
     assert_eq!(drain(&mut rib).len(), 1);
     assert_eq!(rib.announced(), 1);
+}
+
+#[test]
+fn a_prefix_is_diverted_where_the_peer_has_a_next_hop_for_it() {
+    let divert = |net: &str| Measure::Divert(net.parse().unwrap());
+    let mut rib = table(Families::ALL, 100);
+    rib.up(Millis(0), [Family::Ipv4Unicast].into_iter().collect());
+    let refused = rib.want(&list(vec![divert("2001:db8::/48"), divert("192.0.2.0/24")]));
+    let why: Vec<&str> = refused.iter().map(|r| r.why.as_str()).collect();
+    let own = "its next hop 192.0.2.9 lies in the prefix itself";
+    assert_eq!(why, [own, "the peer does not divert (bgp.peer.divert)"]);
+    rib.want(&list(vec![divert("203.0.113.0/24")]));
+    assert_eq!(drain(&mut rib), ["+ divert 203.0.113.0/24", "end ipv4-unicast"]);
+    // The same prefix is one route: what is to be discarded is not sent on.
+    rib.want(&list(vec![divert("203.0.113.0/24"), hole("203.0.113.0/24")]));
+    assert_eq!(drain(&mut rib), ["divert 203.0.113.0/24 -> blackhole 203.0.113.0/24"]);
+    rib.want(&list(vec![divert("203.0.113.0/24")]));
+    assert_eq!(drain(&mut rib), ["blackhole 203.0.113.0/24 -> divert 203.0.113.0/24"]);
+    rib.want(&[]);
+    assert_eq!(drain(&mut rib), ["- divert 203.0.113.0/24"]);
 }
 
 #[test]

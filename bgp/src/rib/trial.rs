@@ -600,18 +600,22 @@ enum Kind {
     Packets,
     RouteTarget,
     NextHop,
+    Mark,
+    Divert,
 }
 
 impl Kind {
     const fn of(measure: &Measure) -> Self {
         match measure {
             Measure::Blackhole(_) | Measure::Scrub(_) => Self::Hole,
+            Measure::Divert(_) => Self::Divert,
             Measure::FlowSpec(filter) => match filter.action {
                 Action::Drop => Self::Drop,
                 Action::RateLimit { .. } => Self::Bytes,
                 Action::RateLimitPackets { .. } => Self::Packets,
                 Action::Redirect(Redirect::RouteTarget { .. }) => Self::RouteTarget,
-                Action::Redirect(Redirect::NextHop(_)) => Self::NextHop,
+                Action::Redirect(Redirect::NextHop(_) | Redirect::Copy(_)) => Self::NextHop,
+                Action::Mark { .. } => Self::Mark,
             },
         }
     }

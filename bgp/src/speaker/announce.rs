@@ -8,6 +8,7 @@ use crate::adapter::MARK;
 use crate::config::{Community, PeerConfig};
 use crate::flowspec;
 use crate::fsm::Negotiated;
+use crate::reach::Hops;
 use crate::rib::{Change, Route, RouteKey};
 use crate::wire::{self, Attributes, LargeCommunity, WriteError};
 
@@ -16,6 +17,8 @@ use crate::wire::{self, Attributes, LargeCommunity, WriteError};
 pub(super) struct Writer {
     black_hole: Attributes,
     flow: Attributes,
+    divert: Attributes,
+    hops: Hops,
     next_hop4: IpAddr,
     next_hop6: IpAddr,
     mark_as: Option<u32>,
@@ -35,9 +38,19 @@ impl Writer {
         for (_, community) in scope.into_iter().filter(|(on, _)| *on) {
             black_hole = with(black_hole, &[community]);
         }
+        let mut divert = base.clone();
+        if let Some(own) = &peer.divert {
+            divert.local_pref = own.local_pref;
+            divert = with(divert, &own.communities);
+            if own.no_export {
+                divert = with(divert, &[Community::NO_EXPORT]);
+            }
+        }
         Self {
             black_hole,
             flow: with(base, &peer.flowspec_communities),
+            divert,
+            hops: peer.reach().divert,
             next_hop4: peer.next_hop4.into(),
             next_hop6: peer.next_hop6.into(),
             mark_as: peer.mark.then_some(local_as),
@@ -52,9 +65,14 @@ impl Writer {
                 wire::withdraw_flow(*afi, nlri)
             }
             Change::Announce { key: RouteKey::Unicast(net), route, .. } => {
-                let next_hop =
+                let hole =
                     if matches!(net, IpNet::V4(_)) { self.next_hop4 } else { self.next_hop6 };
-                wire::announce_unicast(*net, next_hop, &self.marked(&self.black_hole, route))
+                let (next_hop, attributes) = match route.measure {
+                    // A table holds a diversion only where the peer has a next hop for it.
+                    Measure::Divert(_) => (self.hops.of(*net).unwrap_or(hole), &self.divert),
+                    _ => (hole, &self.black_hole),
+                };
+                wire::announce_unicast(*net, next_hop, &self.marked(attributes, route))
             }
             Change::Announce { key: RouteKey::Flow(afi, nlri), route, .. } => {
                 let mut attributes = self.marked(&self.flow, route);

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use weir_model::Observed;
+use weir_model::{Measure, Observed};
 use weir_tests::lab::Lab;
 
 use crate::daemons::*;
@@ -88,7 +88,7 @@ fn frr_takes_every_rule_without_a_reset() {
     let mut speaker =
         Speaker::start(&mut lab, "speak", &[json!({"name": "frr", "address": "127.0.0.4"})]);
     speaker.want(&everything());
-    lab.wait_for("every route", 20, |lab| (frr_counts(lab) == [1, 1, 11, 4]).then_some(()));
+    lab.wait_for("every route", 20, |lab| (frr_counts(lab) == [1, 1, 13, 4]).then_some(()));
     let text = vtysh(&lab, "show bgp ipv4 flowspec detail");
     for part in ["203.0.113.1/32", "FS:rate 125000000.000000", "FS:redirect VRF RT:65010:666"] {
         assert!(text.contains(part), "{part}\n{text}");
@@ -122,7 +122,7 @@ fn exabgp_reads_every_rule() {
             .collect()
     };
     let announced = lab
-        .wait_for("every rule", 30, |lab| Some(flows(lab, "announce")).filter(|f| f.len() >= 15));
+        .wait_for("every rule", 30, |lab| Some(flows(lab, "announce")).filter(|f| f.len() >= 17));
     for text in [
         "flow destination-ipv4 203.0.113.1/32 source-ipv4 198.51.96.0/19 protocol =udp \
          destination-port [ =25565 =27015 ] source-port [ >=1&<=1023 ] packet-length [ >=200&<=1400 ] dscp [ =0 =46 ]",
@@ -132,7 +132,7 @@ fn exabgp_reads_every_rule() {
         assert!(announced.iter().any(|a| a.contains(text)), "{text}\nin {announced:#?}");
     }
     speaker.want(&[]);
-    lab.wait_for("every withdrawal", 20, |lab| (flows(lab, "withdraw").len() >= 15).then_some(()));
+    lab.wait_for("every withdrawal", 20, |lab| (flows(lab, "withdraw").len() >= 17).then_some(()));
     assert_eq!(speaker.status(&lab, "exabgp").unwrap().flaps, 0);
 }
 
@@ -155,10 +155,63 @@ fn openbgpd_gets_black_holes_and_no_family_it_did_not_ask_for() {
     assert_eq!(status.families, ["ipv4-unicast", "ipv6-unicast"]);
     let refused = speaker.reports(&lab);
     let refused = refused.iter().filter(|r| matches!(r, Observed::Refused { .. })).count();
-    assert_eq!(refused, 15, "each rule is refused, once");
+    assert_eq!(refused, 17, "each rule is refused, once");
     speaker.want(&[]);
     lab.wait_for("no route", 10, |lab| (!rib(lab).contains("203.0.113.7/32")).then_some(()));
     assert_eq!(speaker.status(&lab, "openbgpd").unwrap().flaps, 0);
+}
+
+#[test]
+fn a_diversion_is_a_route_of_its_own_kind_to_those_who_divert() {
+    let test = "a_diversion_is_a_route_of_its_own_kind_to_those_who_divert";
+    let programs = ["bird", "birdc", "gobgpd", "gobgp", "vtysh", "mkfifo"];
+    let Some(mut lab) = Lab::new(test, &programs) else { return };
+    Bird::default().start(&mut lab);
+    start_gobgp(&mut lab, "gobgpd", false);
+    start_frr(&mut lab, "frr", FRR, "127.0.0.4");
+    let divert = json!({
+        "next_hop4": "192.0.2.9", "next_hop6": "2001:db8:f::9",
+        "communities": ["65010:100", "4200000001:7:8"],
+    });
+    let peers = [
+        json!({"name": "bird", "address": "127.0.0.3", "divert": divert}),
+        json!({"name": "gobgp", "address": "127.0.0.2"}),
+        json!({"name": "frr", "address": "127.0.0.4", "divert": divert}),
+    ];
+    let mut speaker = Speaker::start(&mut lab, "speak", &peers);
+    for peer in ["bird", "gobgp", "frr"] {
+        speaker.wait_established(&lab, peer);
+    }
+    let net = |net: &str| Measure::Divert(net.parse().unwrap());
+    let hole = hole("203.0.113.7/32");
+    let (as4, at_bird, at_gobgp) = redirect_as4();
+    speaker.want(&[as4, hole.clone(), net("203.0.113.0/24"), net("2001:db8:5::/48")]);
+    let routes =
+        lab.wait_for("BIRD's routes", 20, |lab| Some(bird_routes(lab)).filter(|r| r.len() == 4));
+    assert!(routes.iter().any(|r| r.contains(at_bird)), "{routes:#?}");
+    for (prefix, hop) in [("203.0.113.0/24", "192.0.2.9"), ("2001:db8:5::/48", "2001:db8:f::9")] {
+        let found = routes.iter().find(|r| r.starts_with(prefix)).unwrap();
+        assert!(found.contains(&format!("BGP.next_hop: {hop}")), "{found}");
+        assert!(found.contains("BGP.community: (65010,100) "), "{found}");
+        assert!(found.contains("(4200000001, 7, 8)"), "{found}");
+    }
+    let found = routes.iter().find(|r| r.starts_with("203.0.113.7/32")).unwrap();
+    assert!(found.contains("BGP.community: (65535,666)"), "{found}");
+    lab.wait_for("FRR's routes", 20, |lab| (frr_counts(lab) == [2, 1, 1, 0]).then_some(()));
+    let route = vtysh(&lab, "show bgp ipv4 unicast 203.0.113.0/24");
+    assert!(route.contains("192.0.2.9") && route.contains("65010:100"), "{route}");
+    assert!(!route.contains("blackhole"), "{route}");
+    // Who does not divert has the others alone, and is not asked again.
+    let routes =
+        lab.wait_for("GoBGP's", 20, |lab| Some(gobgp_routes(lab)).filter(|r| r.len() == 2));
+    assert!(routes.iter().any(|r| r.contains("203.0.113.7/32")), "{routes:#?}");
+    assert!(routes.iter().any(|r| r.contains(at_gobgp)), "{routes:#?}");
+    let refused = speaker.refused(&lab);
+    assert_eq!(refused.len(), 2, "{refused:?}");
+    assert!(refused.iter().all(|(_, why)| why == "the peer does not divert (bgp.peer.divert)"));
+    speaker.want(&[hole]);
+    lab.wait_for("an end in BIRD", 10, |lab| (bird_routes(lab).len() == 1).then_some(()));
+    lab.wait_for("an end in FRR", 10, |lab| (frr_counts(lab) == [1, 0, 0, 0]).then_some(()));
 }
 
 #[test]

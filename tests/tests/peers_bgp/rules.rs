@@ -20,6 +20,7 @@ pub(crate) fn range(from: u16, to: u16) -> Range {
 pub(crate) fn rules() -> Vec<(Measure, &'static str, &'static str)> {
     let udp = |m: &mut Match| m.protocols = vec![17];
     let rt = Action::Redirect(Redirect::RouteTarget { asn: 65010, value: 666 });
+    let copy = Action::Redirect(Redirect::Copy("192.0.2.9".parse().unwrap()));
     let hop = |ip: &str| Action::Redirect(Redirect::NextHop(ip.parse().unwrap()));
     let limit = Action::RateLimit { bytes_per_sec: 125_000_000 };
     let tcp = |mask, set| {
@@ -104,6 +105,16 @@ pub(crate) fn rules() -> Vec<(Measure, &'static str, &'static str)> {
              [packet-length: >=1400] discard",
         ),
         (
+            rule("203.0.113.12/32", Action::Mark { dscp: 8 }, udp),
+            "flow4 { dst 203.0.113.12/32; proto 17; } 0x80090000, 0x8",
+            "[destination: 203.0.113.12/32][protocol: ==udp] remark: 8",
+        ),
+        (
+            rule("203.0.113.13/32", copy, udp),
+            "flow4 { dst 203.0.113.13/32; proto 17; } 0x10c, 192.0.2.9, 1",
+            "[destination: 203.0.113.13/32][protocol: ==udp] 192.0.2.9:1",
+        ),
+        (
             rule("2001:db8:0:1::1/128", Action::Drop, |m| {
                 udp(m);
                 m.src = Some("2001:db8:ff00::/40".parse().unwrap());
@@ -136,6 +147,13 @@ pub(crate) fn rules() -> Vec<(Measure, &'static str, &'static str)> {
             "[destination: 2001:db8:0:1::4/128/0][fragment: =is-fragment] discard",
         ),
     ]
+}
+
+/// Redirection to a route target with a 4-octet AS, with how BIRD and GoBGP print it; ExaBGP cannot.
+pub(crate) fn redirect_as4() -> (Measure, &'static str, &'static str) {
+    let target = Action::Redirect(Redirect::RouteTarget { asn: 4_200_000_001, value: 7 });
+    let rule = rule("203.0.113.11/32", target, |m| m.protocols = vec![17]);
+    (rule, "0x8208fa56, 0xea010007", "redirect: 64086.59905:7")
 }
 
 pub(crate) fn holes() -> [Measure; 2] {

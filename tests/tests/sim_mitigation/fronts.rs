@@ -37,7 +37,9 @@ impl World {
                     front.target.contains(&filter.packets.dst)
                         && filter.packets.src_ports.iter().any(|r| r.contains(front.port))
                 }
-                Measure::Blackhole(net) | Measure::Scrub(net) => *net == front.target,
+                Measure::Blackhole(net) | Measure::Scrub(net) | Measure::Divert(net) => {
+                    *net == front.target
+                }
             })
         })
     }

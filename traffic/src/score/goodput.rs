@@ -353,7 +353,7 @@ fn filtered(active: &[&Measure], rows: &Second) -> Vec<Kept> {
             Action::RateLimitPackets { packets_per_sec } => {
                 passing(packets_per_sec as f64, *packets as f64)
             }
-            Action::Redirect(_) => 1.0,
+            Action::Redirect(_) | Action::Mark { .. } => 1.0,
         })
         .collect();
     met.iter()

@@ -8,6 +8,7 @@ pub mod accounts;
 mod adopt;
 pub mod baseline;
 mod client;
+pub mod measure;
 pub mod notify;
 mod output;
 pub mod overview;
@@ -142,8 +143,12 @@ pub enum Ask {
         #[command(subcommand)]
         action: Option<baseline::Baseline>,
     },
-    /// List exporters
-    Exporters,
+    /// List exporters, or forget what was learned about one
+    Exporters {
+        /// Subcommand [default: list]
+        #[command(subcommand)]
+        action: Option<overview::Exporters>,
+    },
     /// List, show or test BGP peers, or resend routes that a peer rejected
     Bgp {
         /// Subcommand [default: list]
@@ -201,7 +206,10 @@ pub fn run(ask: &Ask, common: &Common) -> anyhow::Result<ExitCode> {
         Ask::Baseline { host, action } => {
             baseline::baseline(&client, &output, *host, action.as_ref())?;
         }
-        Ask::Exporters => overview::exporters(&client, &output)?,
+        Ask::Exporters { action: None } => overview::exporters(&client, &output)?,
+        Ask::Exporters { action: Some(overview::Exporters::Forget { name }) } => {
+            overview::forget(&client, &output, name)?;
+        }
         Ask::Bgp { action: None } => overview::peers(&client, &output)?,
         Ask::Bgp { action: Some(overview::Bgp::Test { name }) } => {
             return overview::probe(&client, &output, name);

@@ -1,13 +1,11 @@
 //! Incidents and mitigations: look, and act.
 
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use serde_json::{Value, json};
-use weir_model::{
-    Action, DryRun, Evidence, Filter, Incident, IncidentId, IpNet, Match, Measure, Mitigation,
-    Originator, Range,
-};
+use weir_model::{DryRun, Evidence, Incident, IncidentId, Mitigation, Originator};
 
 use super::client::{Client, escape};
+use super::measure::{Add, What};
 use super::output::{As, Column, Output};
 use super::overview::INCIDENTS;
 use crate::text;
@@ -85,6 +83,31 @@ pub enum Mitigate {
     List,
     /// Add a mitigation by hand
     Add(Box<Add>),
+    /// Set another expiry for a mitigation added by hand
+    Extend {
+        /// Mitigation id
+        id: u64,
+        /// Seconds from now until it expires
+        #[arg(long, default_value_t = 600)]
+        ttl: u64,
+        /// Only show what would change
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Replace a mitigation added by hand; its id and expiry stay
+    Replace {
+        /// Mitigation id
+        id: u64,
+        /// What replaces it
+        #[command(flatten)]
+        what: Box<What>,
+        /// Seconds from now until it expires [default: unchanged]
+        #[arg(long)]
+        ttl: Option<u64>,
+        /// Only show what would change
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Approve a proposed mitigation
     Approve {
         /// Mitigation id
@@ -115,84 +138,6 @@ pub enum Webhooks {
         /// Name of the webhook
         name: String,
     },
-}
-
-/// A measure: a black hole, a diversion, or a FlowSpec rule of the matches given.
-#[derive(Clone, Debug, Args)]
-pub struct Add {
-    /// Destination prefix
-    dst: IpNet,
-    /// Announce a black hole (RTBH) for the destination
-    #[arg(long, conflicts_with_all = ["rate_limit", "src", "protocol", "dport", "sport"])]
-    blackhole: bool,
-    /// Divert the destination to the scrubbing services
-    #[arg(long, conflicts_with_all = ["blackhole", "rate_limit", "src", "protocol", "dport", "sport"])]
-    scrub: bool,
-    /// Rate limit in bytes a second, instead of dropping
-    #[arg(long)]
-    rate_limit: Option<u64>,
-    /// Source prefix
-    #[arg(long)]
-    src: Option<IpNet>,
-    /// IP protocol: tcp, udp, icmp, icmpv6, gre, esp or a number; may be repeated
-    #[arg(long, value_parser = protocol)]
-    protocol: Vec<u8>,
-    /// Destination port or range; may be repeated
-    #[arg(long, value_parser = range)]
-    dport: Vec<Range>,
-    /// Source port or range; may be repeated
-    #[arg(long, value_parser = range)]
-    sport: Vec<Range>,
-    /// Seconds until the mitigation expires
-    #[arg(long, default_value_t = 600)]
-    ttl: u64,
-    /// Only show what would change
-    #[arg(long)]
-    dry_run: bool,
-}
-
-/// A protocol by its name or number.
-fn protocol(text: &str) -> Result<u8, String> {
-    const NAMES: [(&str, u8); 6] =
-        [("tcp", 6), ("udp", 17), ("icmp", 1), ("icmpv6", 58), ("gre", 47), ("esp", 50)];
-    let named = NAMES.iter().find(|(name, _)| text.eq_ignore_ascii_case(name));
-    match named {
-        Some((_, number)) => Ok(*number),
-        None => {
-            text.parse().map_err(|_| "use tcp, udp, icmp, icmpv6, gre, esp or 0-255".to_owned())
-        }
-    }
-}
-
-fn range(text: &str) -> Result<Range, String> {
-    let port = |text: &str| text.parse::<u16>().map_err(|error| error.to_string());
-    match text.split_once('-') {
-        None => port(text).map(Range::exact),
-        Some((from, to)) => {
-            let range = Range { from: port(from)?, to: port(to)? };
-            if range.from <= range.to { Ok(range) } else { Err("the range is empty".to_owned()) }
-        }
-    }
-}
-
-impl Add {
-    fn measure(&self) -> Measure {
-        if self.blackhole {
-            return Measure::Blackhole(self.dst.trunc());
-        }
-        if self.scrub {
-            return Measure::Scrub(self.dst.trunc());
-        }
-        let mut packets = Match::to(self.dst);
-        packets.src = self.src;
-        packets.protocols.clone_from(&self.protocol);
-        packets.dst_ports.clone_from(&self.dport);
-        packets.src_ports.clone_from(&self.sport);
-        let action = self
-            .rate_limit
-            .map_or(Action::Drop, |bytes_per_sec| Action::RateLimit { bytes_per_sec });
-        Measure::FlowSpec(Filter { packets: packets.normalise(), action })
-    }
 }
 
 const MITIGATIONS: &[Column] = &[
@@ -286,11 +231,27 @@ pub(super) fn mitigate(
             return output.list(&list, MITIGATIONS);
         }
         Mitigate::Add(add) => {
-            let body = json!({ "measure": add.measure(), "ttl_secs": add.ttl });
+            let body = json!({ "measure": add.what.measure()?, "ttl_secs": add.ttl });
             if add.dry_run {
                 return trial(client, output, &json!({ "add": body }));
             }
             client.ask("POST", "/api/v1/mitigations", Some(&body))?
+        }
+        Mitigate::Extend { id, ttl, dry_run } => {
+            let body = json!({ "ttl_secs": ttl });
+            if *dry_run {
+                return trial(client, output, &json!({ "change": { "id": id, "ttl_secs": ttl } }));
+            }
+            client.ask("PATCH", &format!("/api/v1/mitigations/{id}"), Some(&body))?
+        }
+        Mitigate::Replace { id, what, ttl, dry_run } => {
+            let measure = what.measure()?;
+            if *dry_run {
+                let change = json!({ "id": id, "measure": measure, "ttl_secs": ttl });
+                return trial(client, output, &json!({ "change": change }));
+            }
+            let body = json!({ "measure": measure, "ttl_secs": ttl });
+            client.ask("PATCH", &format!("/api/v1/mitigations/{id}"), Some(&body))?
         }
         Mitigate::Approve { id, dry_run: true } => {
             return trial(client, output, &json!({ "approve": id }));
@@ -405,24 +366,4 @@ pub(super) fn mode(client: &Client, output: &Output, mode: Option<&str>) -> anyh
         format!(", {}", super::overview::stance(&now))
     };
     output.one(&now, &format!("{}{stance}{late}", now["mode"].as_str().unwrap_or("?")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn protocols_have_names_and_numbers() {
-        assert_eq!((protocol("udp"), protocol("TCP"), protocol("132")), (Ok(17), Ok(6), Ok(132)));
-        assert!(protocol("256").is_err() && protocol("udb").is_err());
-    }
-
-    #[test]
-    fn ports_and_ranges_are_read() {
-        assert_eq!(range("53"), Ok(Range::exact(53)));
-        assert_eq!(range("10-20"), Ok(Range { from: 10, to: 20 }));
-        assert!(range("20-10").is_err());
-        assert!(range("x").is_err());
-        assert!(range("70000").is_err());
-    }
 }

@@ -11,7 +11,7 @@ export interface Present {
 }
 
 const many = (count: number, what: string) => `${count} ${what}${count === 1 ? "" : "s"}`;
-const dst = (m: Mitigation) => m.measure["flow-spec"]?.packets.dst ?? m.measure.blackhole ?? m.measure.scrub ?? "";
+const dst = (m: Mitigation) => m.measure["flow-spec"]?.packets.dst ?? m.measure.blackhole ?? m.measure.scrub ?? m.measure.divert ?? "";
 const active = (present: Present, hit: (net: string) => boolean) => present.mitigations.filter((m) => m.state === "active" && hit(dst(m)));
 const withdrawn = (found: Mitigation[]) => (found.length ? [`${many(found.length, "mitigation")} withdrawn: ${found.map((m) => measure(m.measure)).join("; ")}.`] : []);
 

@@ -150,7 +150,9 @@ export function action(what: Action): string {
   if (what === "drop") return "drop";
   if ("rate-limit" in what) return "limit to " + bits(what["rate-limit"].bytes_per_sec * 8);
   if ("rate-limit-packets" in what) return "limit to " + packets(what["rate-limit-packets"].packets_per_sec);
+  if ("mark" in what) return "mark with DSCP " + what.mark.dscp;
   const to = what.redirect;
+  if (to.copy) return "copy to " + to.copy;
   return "redirect to " + (to["next-hop"] ?? `${to["route-target"]?.asn}:${to["route-target"]?.value}`);
 }
 
@@ -159,6 +161,7 @@ export function measure(what: Measure, withTarget = true): string {
   const rule = what["flow-spec"];
   if (rule) return `${action(rule.action)}: ${packetsOf(rule.packets, withTarget)}`;
   if (what.blackhole) return "black-hole " + target(what.blackhole);
+  if (what.divert) return "divert " + target(what.divert);
   return "scrub " + target(what.scrub ?? "");
 }
 

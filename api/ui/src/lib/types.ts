@@ -37,11 +37,13 @@ export type Action =
   | "drop"
   | { "rate-limit": { bytes_per_sec: number } }
   | { "rate-limit-packets": { packets_per_sec: number } }
-  | { redirect: { "route-target"?: { asn: number; value: number }; "next-hop"?: string } };
+  | { redirect: { "route-target"?: { asn: number; value: number }; "next-hop"?: string; copy?: string } }
+  | { mark: { dscp: number } };
 export interface Measure {
   "flow-spec"?: { packets: Match; action: Action };
   blackhole?: string;
   scrub?: string;
+  divert?: string;
 }
 export type MitigationState = "simulated" | "proposed" | "active" | "withdrawn" | "refused";
 export interface Mitigation {
