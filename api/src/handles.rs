@@ -109,6 +109,13 @@ pub enum Ask {
         /// Receives whether there was anything; `None` when there is no such peer.
         reply: oneshot::Sender<Option<bool>>,
     },
+    /// Forget what was learned of whoever exports from an address.
+    ForgetExporter {
+        /// The address.
+        address: IpAddr,
+        /// Receives that it was passed on.
+        reply: oneshot::Sender<()>,
+    },
     /// A test message to a webhook or channel.
     TestHook {
         /// Its name.

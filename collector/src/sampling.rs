@@ -235,8 +235,8 @@ impl SamplingTable {
             .or_else(|| own(said.templates.get(&of.template), SamplingSource::Template))
             .or_else(|| stated.map(|n| (n, SamplingSource::Record)))
             .or_else(|| own(said.domain.as_ref(), SamplingSource::Domain))
-            .or_else(|| of.in_record.map(|n| (n, SamplingSource::Record)))
             .or_else(|| self.elsewhere(of.sampler))
+            .or_else(|| of.in_record.map(|n| (n, SamplingSource::Record)))
             .unwrap_or_else(|| self.last_resort());
         let disputed = self.operator.is_none()
             && stated.is_some_and(|n| said.domain.is_some_and(|of_domain| of_domain != n));
@@ -382,6 +382,10 @@ mod tests {
         let of = Of { template: 256, sampler: Some(1), ..Of::default() };
         table.learn(&mut one, scope, 100);
         assert_eq!(table.resolve(&silent, of).0, (100, SamplingSource::Sampler));
+        // A 1 in the record is what exporters write who leave the rate to their options.
+        let left_out = Of { template: 256, in_record: Some(1), ..Of::default() };
+        assert_eq!(table.resolve(&silent, left_out).0, (100, SamplingSource::Sampler));
+        assert_eq!(table.resolve(&one, left_out).0, (100, SamplingSource::Sampler));
         table.learn(&mut two, scope, 10_000);
         assert_eq!(table.resolve(&one, of).0, (100, SamplingSource::Sampler));
         assert_eq!(table.resolve(&two, of).0, (10_000, SamplingSource::Sampler));

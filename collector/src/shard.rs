@@ -565,6 +565,22 @@ impl Shard {
         self.free.push(index);
     }
 
+    /// Forgets all that was learned of whoever sends from this address: templates, rates, clocks,
+    /// interfaces, and what an earlier run had handed down. The next datagram is the first one.
+    pub fn forget_sender(&mut self, address: IpAddr) {
+        let own = self.by_sender.iter().filter(|(sender, _)| sender.address == address);
+        let mut own: Vec<u32> = own.map(|(_, index)| *index).collect();
+        own.sort_unstable();
+        for index in own {
+            self.forget(index);
+        }
+        if self.restored.exporter(address).is_some() {
+            let mut restored = Checkpoint::clone(&self.restored);
+            restored.exporters.retain(|exporter| exporter.address != address);
+            self.restored = Arc::new(restored);
+        }
+    }
+
     /// Remembers an unlisted sender, in place of the one longest silent when there is no room.
     #[cold]
     fn refuse(&mut self, address: IpAddr, now: Millis) {

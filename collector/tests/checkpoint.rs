@@ -45,6 +45,25 @@ fn a_restarted_collector_reads_data_at_once() {
 }
 
 #[test]
+fn what_is_to_be_forgotten_is_forgotten_for_good() {
+    let mut restored = shard(&config());
+    restored.restore(Arc::new(learned()));
+    let mut heard = shard(&config());
+    heard.restore(Arc::new(learned()));
+    assert_eq!(records(&mut heard, &data(), NOW).len(), 1);
+    for mut shard in [restored, heard] {
+        shard.forget_sender("198.51.100.250".parse().unwrap());
+        assert_eq!(shard.checkpoint().exporters.len(), 1, "another's is kept");
+        shard.forget_sender(router().ip());
+        assert_eq!(shard.checkpoint(), Checkpoint::default());
+        assert_eq!(shard.exporters().len(), 0);
+        assert_eq!(records(&mut shard, &data(), NOW).len(), 0, "its data wait for the template");
+        let definition = v9(1, 3, 7, &[set(0, &template(256, &iana(&FIELDS)))]);
+        assert_eq!(records(&mut shard, &definition, NOW).len(), 1, "what had waited is read");
+    }
+}
+
+#[test]
 fn shards_put_together_what_they_know() {
     let mut all = learned();
     let mut other = learned();

@@ -134,6 +134,16 @@ fn every_kind_of_file_is_read_in_order_and_the_summary_is_last() {
 }
 
 #[test]
+fn a_bare_datagram_is_of_its_headers_time() {
+    let folder = Folder::new();
+    let mut old = v5(1, 1);
+    old[8..12].copy_from_slice(&1_700_000_000_u32.to_be_bytes());
+    let (lines, ..) = json(&[&folder.write("old.dat", &old)], &[]);
+    let at = lines.iter().find(|line| line["kind"] == "datagram").map(|line| &line["at"]);
+    assert_eq!(at, Some(&Value::from(1_700_000_000_000_u64)), "{lines:#?}");
+}
+
+#[test]
 fn errors_have_their_octet_and_the_oracle_its_say() {
     let folder = Folder::new();
     let cut = folder.write("cut.bin", &v5(1, 2));
@@ -192,7 +202,7 @@ fn a_capture_cut_off_or_with_fragments_is_read_and_told_of() {
     check(&lying, 2, "ends inside a packet");
     let mut fragment = frame(&v5(3, 3));
     fragment[20] = 0x20;
-    check(&pcap(&[fragment, frame(&v5(1, 1))]), 1, "1 fragments of UDP");
+    check(&pcap(&[fragment, frame(&v5(1, 1))]), 1, "1 fragments passed over");
     // No packet at all: nothing to say.
     let path = folder.write("none.pcap", &pcap(&[]));
     let (lines, code, said) = json(&[&path], &[]);

@@ -10,7 +10,7 @@ use weir_collector::Config;
 use weir_collector::inspect::{Inspector, Line, protocol_of};
 use weir_model::Millis;
 
-use crate::capture::{Capture, datagram, format_of, is_fragment};
+use crate::capture::{Capture, Datagrams, format_of};
 
 /// Octets of a file or of standard input that is taken as one datagram, at most: UDP's own limit.
 const DATAGRAM_MAX: u64 = 65_535;
@@ -89,17 +89,14 @@ impl Reading<'_> {
             Ok(capture) => capture,
             Err(error) => return Ok(Err(error)),
         };
-        let mut fragments = 0_u64;
+        let mut datagrams = Datagrams::default();
         loop {
             let frame = match capture.next_frame() {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break,
                 Err(error) => return Ok(Err(error)),
             };
-            let Some(found) = datagram(frame.link, &frame.data) else {
-                fragments += u64::from(is_fragment(frame.link, &frame.data));
-                continue;
-            };
+            let Some(found) = datagrams.take(frame.link, &frame.data) else { continue };
             if protocol_of(found.payload).is_some() || PORTS.contains(&found.to.port()) {
                 self.feed(found.from, found.payload, frame.at)?;
             }
@@ -108,8 +105,9 @@ impl Reading<'_> {
         if capture.cut_off() {
             notes.push("ends inside a packet, what stands before that was read".to_owned());
         }
-        if fragments > 0 {
-            notes.push(format!("{fragments} fragments of UDP datagrams passed over"));
+        if datagrams.left() > 0 {
+            let left = datagrams.left();
+            notes.push(format!("{left} fragments passed over: their datagrams are not whole"));
         }
         Ok(Ok((!notes.is_empty()).then(|| notes.join("; "))))
     }
@@ -125,9 +123,10 @@ impl Reading<'_> {
         if payload.is_empty() {
             return Ok(Err(anyhow!("empty")));
         }
-        // A bare datagram has no time of its own: a second apart, so that order shows.
+        // The time of its header; where that has none, a second apart, so that order shows.
         self.bare += 1;
-        self.feed(BARE, &payload, Millis::from_secs(self.bare))?;
+        let at = sent_at(&payload).unwrap_or_else(|| Millis::from_secs(self.bare));
+        self.feed(BARE, &payload, at)?;
         Ok(Ok(None))
     }
 
@@ -141,6 +140,17 @@ impl Reading<'_> {
         });
         outcome
     }
+}
+
+/// The exporter's time in a datagram's header; sFlow has none.
+fn sent_at(payload: &[u8]) -> Option<Millis> {
+    let at = match payload {
+        [0, 1 | 5..=9, ..] => 8,
+        [0, 10, ..] => 4,
+        _ => return None,
+    };
+    let secs: [u8; 4] = payload.get(at..at + 4)?.try_into().ok()?;
+    Some(Millis::from_secs(u32::from_be_bytes(secs).into())).filter(|at| *at > Millis(0))
 }
 
 /// The first octets of a file, and the rest of it.

@@ -11,7 +11,7 @@ use weir_collector::{LinkType, Registry, Shard};
 use weir_config::Config;
 use weir_model::{Decision, Incident, Inventory, Millis, Slice};
 
-use crate::capture::{Capture, Frame, datagram};
+use crate::capture::{Capture, Datagrams, Frame, is_fragment};
 use crate::{Core, Turn};
 
 /// Frames looked at to tell flow exports from raw packets.
@@ -121,11 +121,13 @@ fn incidents(core: &Core) -> Vec<Arc<Incident>> {
 fn probe(path: &Path) -> anyhow::Result<Kind> {
     let mut capture = Capture::open(path)?;
     let (mut flows, mut others) = (0, 0);
+    let mut datagrams = Datagrams::default();
     while let Some(frame) = capture.next_frame()?
         && flows + others < PROBE_FRAMES
     {
-        match datagram(frame.link, &frame.data) {
+        match datagrams.take(frame.link, &frame.data) {
             Some(found) if looks_like_export(found.payload) => flows += 1,
+            None if is_fragment(frame.link, &frame.data) => {}
             _ => others += 1,
         }
     }
@@ -155,6 +157,7 @@ pub struct Player {
     now: Millis,
     slot: u64,
     frames: u64,
+    datagrams: Datagrams,
     decisions: Vec<Decision>,
 }
 
@@ -171,6 +174,7 @@ impl Player {
             now: start,
             slot: start.slot(),
             frames: 0,
+            datagrams: Datagrams::default(),
             decisions: Vec::new(),
         }
     }
@@ -222,9 +226,11 @@ impl Player {
 
     fn frame(&mut self, kind: Kind, frame: &Frame, sampling: u32) {
         if kind == Kind::Flows {
-            if let Some(found) = datagram(frame.link, &frame.data) {
+            let mut datagrams = std::mem::take(&mut self.datagrams);
+            if let Some(found) = datagrams.take(frame.link, &frame.data) {
                 self.datagram(found.from, found.payload);
             }
+            self.datagrams = datagrams;
             return;
         }
         self.frames += 1;

@@ -122,6 +122,27 @@ pub(crate) async fn lift(
     }
 }
 
+/// Forgets what was learned of an exporter: templates, sampling rates, clocks and interfaces, of all agents
+/// behind its address. Records that come before the next template wait for it.
+#[utoipa::path(post, path = "/api/v1/exporters/{name}/forget", tag = "status",
+    params(("name" = String, Path, description = "The exporter's name or address")),
+    responses((status = 200, description = "Done", body = Done),
+        (status = 404, description = "No such exporter")))]
+pub(crate) async fn forget(
+    who: Allowed<needs::WriteSettings>,
+    State(app): State<App>,
+    Segment(name): Segment<String>,
+) -> Result<Json<Done>, Problem> {
+    let snapshot = app.inner.handles.snapshot.load();
+    let is_it = |e: &&ExporterStatus| e.name == name || e.address.to_string() == name;
+    let found = snapshot.exporters.iter().find(is_it).map(|exporter| exporter.address);
+    let address = found.ok_or_else(|| Problem::missing("exporter"))?;
+    let entry = app.entry(&who.principal, "exporter.forget", format!("{name} {address}"));
+    app.audit(entry).await?;
+    super::ask(&app, |reply| Ask::ForgetExporter { address, reply }).await?;
+    Ok(Json(Done { mitigation: None, recorded: true }))
+}
+
 /// How far weir acts by itself.
 #[derive(Serialize, Deserialize, ToSchema)]
 #[schema(as = ModeSetting)]

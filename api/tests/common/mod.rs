@@ -346,6 +346,7 @@ fn asks() -> mpsc::Sender<Question> {
                     let known = route.is_none_or(|route| route == "00c0ffee");
                     let _ = reply.send((name == "edge").then_some(known));
                 }
+                Question::ForgetExporter { reply, .. } => drop(reply.send(())),
                 Question::Deliveries { reply } => drop(reply.send(Deliveries::default())),
                 Question::Channels { reply } => drop(reply.send(weir_api::Channels::default())),
                 Question::Resend { delivery, reply } => drop(reply.send(delivery == 7)),

@@ -8,6 +8,7 @@ mod spread;
 mod tcp;
 mod tls;
 
+use std::collections::VecDeque;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -83,6 +84,8 @@ pub struct Receiver {
     shard: Shard,
     inventory: Option<(Arc<SharedInventory>, u64)>,
     exporters: Option<(Arc<SharedExporters>, u64)>,
+    /// With the version last looked at, and the last order carried out.
+    forgets: Option<(Arc<Forgets>, u64, u64)>,
     early: bool,
     workers: u32,
     replicas: Replicas,
@@ -106,6 +109,36 @@ pub type SharedInventory = Shared<Inventory>;
 
 /// Who may send.
 pub type SharedExporters = Shared<Vec<ExporterConfig>>;
+
+/// Senders that are to be forgotten, as operators ask for it.
+#[derive(Debug, Default)]
+pub struct Forgets(Shared<VecDeque<(u64, IpAddr)>>);
+
+impl Forgets {
+    /// Orders that wait for the slowest receiver; it looks ten times a second.
+    const ORDERS_MAX: usize = 64;
+
+    /// Has every receiver forget what it learned of a sender.
+    pub fn forget(&self, address: IpAddr) {
+        let next = |orders: &VecDeque<(u64, IpAddr)>| orders.back().map_or(1, |(last, _)| last + 1);
+        self.0.change(|orders| {
+            let order = (next(orders), address);
+            orders.push_back(order);
+            if orders.len() > Self::ORDERS_MAX {
+                orders.pop_front();
+            }
+        });
+    }
+}
+
+impl<T: Clone> Shared<T> {
+    fn change(&self, change: impl FnOnce(&mut T)) {
+        let mut value = self.value.lock().unwrap_or_else(PoisonError::into_inner);
+        change(Arc::make_mut(&mut value));
+        drop(value);
+        self.version.fetch_add(1, Ordering::Release);
+    }
+}
 
 impl<T> Shared<T> {
     /// Begins with this one.
@@ -164,6 +197,7 @@ pub fn bind(
                 shard,
                 inventory: None,
                 exporters: None,
+                forgets: None,
                 early,
                 workers: config.workers_per_socket,
                 replicas: Replicas::open(&config.replicate),
@@ -191,6 +225,7 @@ pub fn bind(
             shard,
             inventory: None,
             exporters: None,
+            forgets: None,
             early: false,
             workers: 0,
             replicas: Replicas::default(),
@@ -287,6 +322,11 @@ impl Receiver {
         self.exporters = Some((Arc::clone(shared), u64::MAX));
     }
 
+    /// Forgets whom `forgets` names from now on.
+    pub fn obey(&mut self, forgets: &Arc<Forgets>) {
+        self.forgets = Some((Arc::clone(forgets), u64::MAX, 0));
+    }
+
     /// Receives until `stop` is set, then hands over the last slice.
     pub fn run(mut self, mut sink: impl SliceSink, stop: &AtomicBool) {
         let batch = if matches!(self.socket, Socket::Udp(_)) { BATCH } else { 0 };
@@ -348,6 +388,16 @@ impl Receiver {
             && let Some(exporters) = shared.newer_than(seen)
         {
             self.shard.set_exporters(&exporters);
+        }
+        if let Some((forgets, seen, done)) = &mut self.forgets
+            && let Some(orders) = forgets.0.newer_than(seen)
+        {
+            for (order, address) in orders.iter() {
+                if order > done {
+                    self.shard.forget_sender(*address);
+                    *done = *order;
+                }
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! Packets of a capture file, as classic pcap or pcapng.
 
+mod fragments;
 mod udp;
 
 use std::fs::File;
@@ -16,6 +17,7 @@ use pcap_file::pcapng::{Block, PcapNgReader};
 use pcap_file::{PcapError, TsResolution};
 use weir_model::Millis;
 
+pub use fragments::Datagrams;
 pub use udp::{Datagram, datagram, is_fragment};
 
 /// Link type of a capture file (tcpdump.org/linktypes.html).

@@ -37,17 +37,60 @@ pub fn datagram(link: u32, frame: &[u8]) -> Option<Datagram<'_>> {
     }
 }
 
-/// Whether `frame` is a fragment of a UDP datagram: exporters that fill more than a packet send these,
-/// and a capture's reader does not put them together as a socket does.
+/// Whether `frame` is a fragment of a UDP datagram: exporters that fill more than a packet send these.
 pub fn is_fragment(link: u32, frame: &[u8]) -> bool {
-    let Some(packet) = packet(link, frame) else { return false };
-    match packet.first().map(|octet| octet >> 4) {
-        Some(4) => {
-            let offset = be16(packet, 6).unwrap_or(0) & 0x3fff;
-            packet.get(9) == Some(&17) && offset != 0
+    fragment(link, frame).is_some()
+}
+
+/// A piece of a UDP datagram, as IP cut it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fragment<'a> {
+    /// What all pieces of one datagram share.
+    pub(super) of: (IpAddr, IpAddr, u32),
+    /// Where in the datagram it begins, octets.
+    pub(super) offset: usize,
+    /// Octets that it had on the wire.
+    pub(super) length: usize,
+    /// Whether others follow.
+    pub(super) more: bool,
+    /// As much of it as was captured.
+    pub(super) data: &'a [u8],
+}
+
+/// The piece of a UDP datagram in `frame`; none for whole datagrams and for anything else.
+pub(super) fn fragment(link: u32, frame: &[u8]) -> Option<Fragment<'_>> {
+    let packet = packet(link, frame)?;
+    match packet.first()? >> 4 {
+        // RFC 791 §3.1: identification, flags and offset at 4 to 7.
+        4 => {
+            let header = usize::from(packet.first()? & 0x0f) * 4;
+            let bits = be16(packet, 6)?;
+            if header < 20 || *packet.get(9)? != 17 || bits & 0x3fff == 0 {
+                return None;
+            }
+            let length = usize::from(be16(packet, 2)?).checked_sub(header)?;
+            Some(Fragment {
+                of: (v4(packet, 12)?, v4(packet, 16)?, be16(packet, 4)?.into()),
+                offset: usize::from(bits & 0x1fff) * 8,
+                length,
+                more: bits & 0x2000 != 0,
+                data: packet.get(header..packet.len().min(header + length))?,
+            })
         }
-        Some(6) => packet.get(6) == Some(&44) && packet.get(40) == Some(&17),
-        _ => false,
+        // RFC 8200 §4.5: a header of 8 octets.
+        6 if *packet.get(6)? == 44 && *packet.get(40)? == 17 => {
+            let bits = be16(packet, 42)?;
+            let length = usize::from(be16(packet, 4)?).checked_sub(8)?;
+            let id = u32::from(be16(packet, 44)?) << 16 | u32::from(be16(packet, 46)?);
+            Some(Fragment {
+                of: (v6(packet, 8)?, v6(packet, 24)?, id),
+                offset: usize::from(bits & 0xfff8),
+                length,
+                more: bits & 1 != 0,
+                data: packet.get(48..packet.len().min(48 + length))?,
+            })
+        }
+        _ => None,
     }
 }
 
@@ -82,11 +125,17 @@ fn ipv4(packet: &[u8]) -> Option<Datagram<'_>> {
     if header < 20 || *packet.get(9)? != 17 || fragment != 0 {
         return None;
     }
-    let address = |at: usize| -> Option<IpAddr> {
-        let octets: [u8; 4] = packet.get(at..at + 4)?.try_into().ok()?;
-        Some(IpAddr::V4(Ipv4Addr::from(octets)))
-    };
-    udp(address(12)?, address(16)?, packet.get(header..)?)
+    udp(v4(packet, 12)?, v4(packet, 16)?, packet.get(header..)?)
+}
+
+fn v4(packet: &[u8], at: usize) -> Option<IpAddr> {
+    let octets: [u8; 4] = packet.get(at..at + 4)?.try_into().ok()?;
+    Some(IpAddr::V4(Ipv4Addr::from(octets)))
+}
+
+fn v6(packet: &[u8], at: usize) -> Option<IpAddr> {
+    let octets: [u8; 16] = packet.get(at..at + 16)?.try_into().ok()?;
+    Some(IpAddr::V6(Ipv6Addr::from(octets)))
 }
 
 /// Exporters send no extension headers; a datagram behind one is not taken.
@@ -94,14 +143,10 @@ fn ipv6(packet: &[u8]) -> Option<Datagram<'_>> {
     if *packet.get(6)? != 17 {
         return None;
     }
-    let address = |at: usize| -> Option<IpAddr> {
-        let octets: [u8; 16] = packet.get(at..at + 16)?.try_into().ok()?;
-        Some(IpAddr::V6(Ipv6Addr::from(octets)))
-    };
-    udp(address(8)?, address(24)?, packet.get(40..)?)
+    udp(v6(packet, 8)?, v6(packet, 24)?, packet.get(40..)?)
 }
 
-fn udp(from: IpAddr, to: IpAddr, segment: &[u8]) -> Option<Datagram<'_>> {
+pub(super) fn udp(from: IpAddr, to: IpAddr, segment: &[u8]) -> Option<Datagram<'_>> {
     let length = usize::from(be16(segment, 4)?).max(8);
     let end = length.min(segment.len());
     Some(Datagram {

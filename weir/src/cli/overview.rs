@@ -196,6 +196,23 @@ fn drops(drops: &Value) -> String {
     drops.as_array().into_iter().flatten().map(reason).collect::<Vec<_>>().join(", ")
 }
 
+/// What to do with exporters.
+#[derive(Debug, clap::Subcommand)]
+pub enum Exporters {
+    /// Forget templates, sampling rates, clocks and interfaces that were learned of an exporter, and of all
+    /// agents behind its address
+    Forget {
+        /// Its name or address
+        name: String,
+    },
+}
+
+pub(super) fn forget(client: &Client, output: &Output, name: &str) -> anyhow::Result<()> {
+    let path = format!("/api/v1/exporters/{}/forget", super::client::escape(name));
+    let done = client.ask("POST", &path, None)?;
+    output.one(&done, "forgotten: records wait for the next template")
+}
+
 /// What to do with BGP peers.
 #[derive(Debug, clap::Subcommand)]
 pub enum Bgp {

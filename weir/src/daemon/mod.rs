@@ -57,7 +57,7 @@ use weir_api::{Facts, Metrics, Records};
 use weir_bgp::config::OnStop;
 use weir_bgp::guard::Admitted;
 use weir_bgp::speaker::Stop;
-use weir_collector::socket::{SharedExporters, SharedInventory};
+use weir_collector::socket::{Forgets, SharedExporters, SharedInventory};
 use weir_collector::{Registry, socket};
 use weir_config::Config;
 use weir_model::{Millis, Snapshot};
@@ -230,6 +230,7 @@ impl Daemon {
             &failed_tx,
         )?;
         let exporters = Arc::new(SharedExporters::new(config.collector.exporters.clone().into()));
+        let forgets = Arc::new(Forgets::default());
         let inventory_desk = Arc::new(inventory::Desk::new(
             file,
             settings,
@@ -264,6 +265,7 @@ impl Daemon {
                 panels: desk.clone().map(|desk| desk as Arc<dyn weir_api::panels::Desk>),
                 inventory: Arc::clone(&inventory_desk),
                 notify: tell.clone(),
+                forgets: Arc::clone(&forgets),
                 probes: probes::Probes::new(config.bgp.clone(), peers_desk, Arc::clone(&snapshot)),
             },
             web_stopping,
@@ -321,6 +323,7 @@ impl Daemon {
         for receiver in &mut sockets {
             receiver.follow(&inventory);
             receiver.heed(&exporters);
+            receiver.obey(&forgets);
         }
         let receivers = start_receivers(sockets, &queue, &control, &stop_receiving, &failed_tx)?;
         let panels = panels::spawn(config, &inventory_desk, &metrics, &failed_tx)?;

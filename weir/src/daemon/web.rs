@@ -16,6 +16,7 @@ use weir_api::server::{Identity, Listeners, bind_local};
 use weir_api::{
     App, Ask, COMMANDS_WAITING, Clock, Config, Facts, Handles, Metrics, Question, Records, Request,
 };
+use weir_collector::socket::Forgets;
 use weir_model::{Mode, Snapshot};
 use weir_store::Health;
 
@@ -51,6 +52,7 @@ pub(crate) struct Parts {
     pub(crate) inventory: Arc<Desk>,
     pub(crate) notify: Notify,
     pub(crate) probes: Probes,
+    pub(crate) forgets: Arc<Forgets>,
 }
 
 /// The running API.
@@ -99,8 +101,13 @@ pub(crate) fn spawn(
     let thread = spawn_thread("web", failed, move || {
         runtime.block_on(async move {
             let asked = tokio::spawn(forward(questions, parts.control.clone(), parts.history));
-            let pass_on =
-                tokio::spawn(pass_on(asked_for, parts.control.clone(), parts.notify, parts.probes));
+            let pass_on = tokio::spawn(pass_on(
+                asked_for,
+                parts.control.clone(),
+                parts.notify,
+                parts.probes,
+                parts.forgets,
+            ));
             let forward = tokio::spawn(carry(requests, parts.control));
             let expiry = tokio::spawn(expire(parts.inventory));
             let stop = async move {
@@ -206,6 +213,7 @@ async fn pass_on(
     control: Sender<Control>,
     notify: Notify,
     probes: Probes,
+    forgets: Arc<Forgets>,
 ) {
     while let Some(question) = asks.recv().await {
         // A full queue drops the question, which its asker sees as 503.
@@ -216,6 +224,11 @@ async fn pass_on(
             Ask::ProbePeer { name, reply } => probes.ask(&name, reply),
             Ask::ShowPeer { name, reply } => probes.show(name, reply),
             Ask::LiftPeer { name, route, reply } => probes.lift(name, route, reply),
+            Ask::ForgetExporter { address, reply } => {
+                forgets.forget(address);
+                // Whoever asked has gone: it is forgotten all the same.
+                let _ = reply.send(());
+            }
             Ask::Deliveries { reply } => notify.ask(Notice::Log(reply)),
             Ask::Channels { reply } => notify.ask(Notice::Who(reply)),
             Ask::Resend { delivery, reply } => notify.ask(Notice::Resend { delivery, reply }),

@@ -11,7 +11,7 @@ use weir_traffic::mix::Mix;
 use weir_traffic::score::{self, CaseScore, Event, What};
 
 use super::{Defender, config_for};
-use crate::capture::{Capture, datagram};
+use crate::capture::{Capture, Datagrams};
 
 /// Most lines of a file of truths or events.
 const LINES_MAX: usize = 20_000;
@@ -141,6 +141,7 @@ impl Case {
         let mut capture = Capture::open(&path)?;
         let end = self.world.epoch() + self.world.seconds * 1000;
         let mut defender: Option<Defender> = None;
+        let mut datagrams = Datagrams::default();
         for number in 1u64.. {
             let name = || format!("{}: packet {number}", path.display());
             let Some(frame) = capture.next_frame().with_context(name)? else { break };
@@ -154,7 +155,7 @@ impl Case {
                 end.0
             );
             let defender = defender.get_or_insert_with(|| Defender::new(&config, frame.at));
-            if let Some(found) = datagram(frame.link, &frame.data) {
+            if let Some(found) = datagrams.take(frame.link, &frame.data) {
                 defender.datagram(frame.at, found.from, found.payload);
             }
         }
