@@ -145,6 +145,23 @@ impl<T: for<'de> Deserialize<'de>, S: Send + Sync> FromRequest<S> for Form<T> {
     }
 }
 
+/// Octets of a large body at most.
+const LARGE_MAX: usize = 4 << 20;
+
+/// The same, larger: for handlers whose callers have shown before that they may change settings.
+#[derive(Debug)]
+pub(crate) struct Large<T>(pub(crate) T);
+
+impl<T: for<'de> Deserialize<'de>, S: Send + Sync> FromRequest<S> for Large<T> {
+    type Rejection = Problem;
+
+    async fn from_request(mut request: Request, state: &S) -> Result<Self, Problem> {
+        let limit = axum::extract::DefaultBodyLimit::max(LARGE_MAX);
+        limit.apply(&mut request);
+        Form::from_request(request, state).await.map(|Form(value)| Self(value))
+    }
+}
+
 fn json_problem(rejection: &JsonRejection) -> Problem {
     Problem::new(rejection.status(), rejection.body_text())
 }

@@ -97,10 +97,7 @@ fn protected(config: &Config, errors: &mut Vec<String>, warnings: &mut Vec<Warni
     if let Err(why) = crate::protect::check_groups(&protect.groups) {
         errors.push(format!("protect.group {why}"));
     }
-    let nets = |group: &crate::GroupConfig| -> Vec<_> {
-        group.prefixes.iter().map(|net| (group.name.clone(), net)).collect()
-    };
-    let grouped = protect.groups.iter().flat_map(nets);
+    let grouped = protect.groups.iter().flat_map(|g| g.prefixes.iter().map(|net| (&g.name, net)));
     for (name, net) in grouped.filter(|(_, net)| !protect.prefixes.overlaps(*net)) {
         warnings.push(Warning(format!(
             "protect.group {name:?}: {net} lies in none of protect.prefixes and changes nothing"

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use check::Warning;
 pub use error::{ConfigError, Fault, Place};
 pub use log::{Log, LogFormat};
-pub use protect::{GROUPS_MAX, GroupConfig, Protect, ServiceConfig, ServiceProtocol};
+pub use protect::{GROUP_PREFIXES_MAX, GROUPS_MAX, Protect, ServiceConfig, ServiceProtocol};
 pub use reload::{Difference, Hidden, Plan, differences, is_live, plan};
 pub use settings::{EXCLUSIONS_MAX, Exclusion, PREFIXES_MAX, Settings};
 

@@ -4,18 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use weir_model::{Inventory, IpNet, Mode, PolicyGroup, PrefixSet, Rung, Service};
-
-use crate::settings::PREFIXES_MAX;
+use weir_model::{
+    Direction, Inventory, IpNet, LABEL_MAX, MULTIPLIERS, PARENTS_MAX, Policies, PolicyGroup,
+    PrefixSet, Rung, Service, TEMPLATES_MAX, is_multiplier,
+};
 
 /// Groups at most.
-pub const GROUPS_MAX: usize = 1000;
+pub const GROUPS_MAX: usize = 20_000;
 
-/// Characters of a group's name at most.
-const NAME_MAX: usize = 64;
+/// Prefixes of all groups at most.
+pub const GROUP_PREFIXES_MAX: usize = 50_000;
+
+/// Channels and tags of a group at most.
+const LABELS_MAX: usize = 16;
 
 /// What is watched and defended.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Protect {
     /// Prefixes whose hosts are watched, and outside of which nothing is ever announced.
@@ -27,54 +31,52 @@ pub struct Protect {
     /// (IPv6: /16).
     #[serde(skip_serializing_if = "PrefixSet::is_empty")]
     pub ceiling: PrefixSet,
-    /// Customers and whatever else belongs together, `[[protect.group]]`.
+    /// Customers and whatever else belongs together, as a tree, `[[protect.group]]`: a group's name stands on
+    /// its incidents and is searched for.
     #[serde(rename = "group", skip_serializing_if = "Vec::is_empty")]
-    pub groups: Vec<GroupConfig>,
+    pub groups: Vec<PolicyGroup>,
     /// Declared services, `[[protect.service]]`.
     #[serde(rename = "service")]
     pub services: Vec<ServiceConfig>,
 }
 
-/// One `[[protect.group]]`: its name stands on its incidents and is searched for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct GroupConfig {
-    /// Name, for people, 1-64 characters; unique.
-    pub name: String,
-    /// What belongs to it, at least one prefix. Of groups that hold an address the one with the longest
-    /// prefix counts.
-    pub prefixes: PrefixSet,
-    /// The furthest weir goes by itself for it: `observe`, `approve` or `auto`. It never goes further than
-    /// `mitigator.mode`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mode: Option<Mode>,
-    /// Steps of the ladder that weir never takes for it by itself: `drop`, `rtbh`, `scrub`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub never: Vec<Rung>,
+fn check_group(group: &PolicyGroup) -> Result<(), String> {
+    let name = group.name.trim();
+    if name.is_empty() || name.len() != group.name.len() {
+        return Err("a group needs a name without space around it".to_owned());
+    }
+    if !is_label(&group.name) {
+        return Err(
+            "a group's name has 1-64 characters, none of them control characters".to_owned()
+        );
+    }
+    if group.prefixes.iter().any(|net| net.prefix_len() == 0) {
+        return Err("the whole Internet is no group".to_owned());
+    }
+    if group.never.iter().flatten().any(|rung| *rung == Rung::RateLimit) {
+        return Err("never: without its gentlest step a ladder begins with a harder one; use mode"
+            .to_owned());
+    }
+    for way in [Direction::Inbound, Direction::Outbound] {
+        if group.multiplier(way).is_some_and(|times| !is_multiplier(times)) {
+            return Err(MULTIPLIERS.to_owned());
+        }
+    }
+    let channels = group.notify.as_deref().unwrap_or_default();
+    if channels.len() > LABELS_MAX || !channels.iter().all(|name| is_label(name)) {
+        return Err(format!("notify: at most {LABELS_MAX} names of channels"));
+    }
+    let tags = &group.tags;
+    if tags.len() > LABELS_MAX || !tags.iter().all(|(name, tag)| is_label(name) && is_label(tag)) {
+        return Err(format!(
+            "tags: at most {LABELS_MAX}, names and values of 1-{LABEL_MAX} characters"
+        ));
+    }
+    Ok(())
 }
 
-impl GroupConfig {
-    fn check(&self) -> Result<(), &'static str> {
-        let name = self.name.trim();
-        if name.is_empty() || name.len() != self.name.len() {
-            return Err("a group needs a name without space around it");
-        }
-        if self.name.chars().count() > NAME_MAX || self.name.chars().any(char::is_control) {
-            return Err("a group's name has 1-64 characters, none of them control characters");
-        }
-        if self.prefixes.is_empty() {
-            return Err("it has no prefix");
-        }
-        if self.prefixes.iter().any(|net| net.prefix_len() == 0) {
-            return Err("the whole Internet is no group");
-        }
-        if self.never.contains(&Rung::RateLimit) {
-            return Err(
-                "never: without its gentlest step a ladder begins with a harder one; use mode",
-            );
-        }
-        Ok(())
-    }
+fn is_label(text: &str) -> bool {
+    (1..=LABEL_MAX).contains(&text.chars().count()) && !text.chars().any(char::is_control)
 }
 
 /// Shortest prefix that can be somebody's network: two halves of the Internet are the Internet.
@@ -105,19 +107,20 @@ impl Protect {
     }
 }
 
-/// Whether groups have names and prefixes of their own, and are few enough.
-pub(crate) fn check_groups(groups: &[GroupConfig]) -> Result<(), String> {
+/// Whether groups have names and prefixes of their own, inherit from groups that there are, and are few
+/// enough.
+pub(crate) fn check_groups(groups: &[PolicyGroup]) -> Result<(), String> {
     if groups.len() > GROUPS_MAX {
         return Err(format!("at most {GROUPS_MAX} groups"));
     }
-    if groups.iter().map(|group| group.prefixes.len()).sum::<usize>() > PREFIXES_MAX {
-        return Err(format!("at most {PREFIXES_MAX} prefixes in all groups"));
+    if groups.iter().map(|group| group.prefixes.len()).sum::<usize>() > GROUP_PREFIXES_MAX {
+        return Err(format!("at most {GROUP_PREFIXES_MAX} prefixes in all groups"));
     }
-    let (mut names, mut nets) = (BTreeSet::new(), BTreeMap::new());
+    let (mut names, mut nets) = (BTreeMap::new(), BTreeMap::new());
     for group in groups {
         let name = &group.name;
-        group.check().map_err(|why| format!("{name:?}: {why}"))?;
-        if !names.insert(name.as_str()) {
+        check_group(group).map_err(|why| format!("{name:?}: {why}"))?;
+        if names.insert(name.as_str(), group).is_some() {
             return Err(format!("{name:?} stands twice"));
         }
         for net in group.prefixes.iter() {
@@ -126,7 +129,36 @@ pub(crate) fn check_groups(groups: &[GroupConfig]) -> Result<(), String> {
             }
         }
     }
-    Ok(())
+    let heirs: BTreeSet<&str> = groups
+        .iter()
+        .flat_map(|g| [&g.parent, &g.template])
+        .flatten()
+        .map(String::as_str)
+        .collect();
+    for group in groups {
+        let name = &group.name;
+        let find = |of: &Option<String>, what| match of.as_deref().map(|of| (of, names.get(of))) {
+            Some((of, None)) => Err(format!("{name:?}: {what} {of:?}: there is no such group")),
+            Some((_, found)) => Ok(found.copied()),
+            None => Ok(None),
+        };
+        find(&group.parent, "parent")?;
+        if find(&group.template, "template")?.is_some_and(|of| !of.prefixes.is_empty()) {
+            return Err(format!("{name:?}: its template has prefixes: use parent"));
+        }
+    }
+    // Last: a link that leads nowhere leaves another group without heirs.
+    let idle = |g: &&PolicyGroup| g.prefixes.is_empty() && !heirs.contains(g.name.as_str());
+    if let Some(PolicyGroup { name, .. }) = groups.iter().find(idle) {
+        return Err(format!("{name:?}: it has no prefix, and no group inherits from it"));
+    }
+    match Policies::from(groups.to_vec()).circle() {
+        Some(name) => Err(format!(
+            "{name:?}: it inherits from itself, or over more than {PARENTS_MAX} groups or \
+             {TEMPLATES_MAX} templates"
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Protocols of a declared service.
@@ -194,13 +226,7 @@ impl Protect {
                 })
             })
             .collect();
-        let group = |group: &GroupConfig| PolicyGroup {
-            name: group.name.clone(),
-            prefixes: group.prefixes.clone(),
-            mode: group.mode,
-            never: group.never.clone(),
-        };
         Inventory::new(self.prefixes.clone(), self.never_touch.clone(), services)
-            .grouped(self.groups.iter().map(group).collect())
+            .grouped(self.groups.clone())
     }
 }

@@ -109,7 +109,9 @@ impl Settings {
             });
         }
         if let Some(set) = &self.groups {
-            let missing = file.protect.groups.iter().filter(|group| !set.contains(group));
+            let known: BTreeMap<_, _> = set.iter().map(|group| (&group.name, group)).collect();
+            let missing =
+                file.protect.groups.iter().filter(|group| known.get(&group.name) != Some(group));
             all.push(Hidden { name: "groups", missing: missing.map(|g| g.name.clone()).collect() });
         }
         if let Some(set) = &self.ladder {
@@ -214,26 +216,28 @@ fn compare(key: &str, before: Option<&Value>, after: Option<&Value>, found: &mut
     }
 }
 
-fn compare_lists(
+fn compare_lists<'a>(
     key: &str,
-    old: &[(String, &Value)],
-    new: &[(String, &Value)],
+    old: &[(String, &'a Value)],
+    new: &[(String, &'a Value)],
     found: &mut Vec<Difference>,
 ) {
-    let of =
-        |list: &[(String, &Value)], label: &str| list.iter().position(|(other, _)| other == label);
+    // Ten thousand groups are many: by label, not one after the other.
+    let index = |list: &[(String, &'a Value)]| -> BTreeMap<String, &'a Value> {
+        list.iter().cloned().collect()
+    };
+    let (was, is) = (index(old), index(new));
     for (label, value) in old {
-        let other = of(new, label).map(|at| new[at].1);
-        compare(&format!("{key} \"{label}\""), Some(value), other, found);
+        compare(&format!("{key} \"{label}\""), Some(value), is.get(label).copied(), found);
     }
-    for (label, value) in new.iter().filter(|(label, _)| of(old, label).is_none()) {
+    for (label, value) in new.iter().filter(|(label, _)| !was.contains_key(label)) {
         compare(&format!("{key} \"{label}\""), None, Some(value), found);
     }
-    let common = |list: &[(String, &Value)], other: &[(String, &Value)]| -> Vec<String> {
-        let both = list.iter().filter(|(label, _)| of(other, label).is_some());
+    let common = |list: &[(String, &Value)], other: &BTreeMap<String, &Value>| -> Vec<String> {
+        let both = list.iter().filter(|(label, _)| other.contains_key(label));
         both.map(|(label, _)| label.clone()).collect()
     };
-    let (before, after) = (common(old, new), common(new, old));
+    let (before, after) = (common(old, &is), common(new, &was));
     if before != after {
         let text = |labels: Vec<String>| Some(shorten(labels.join(", ")));
         found.push(Difference {
@@ -249,6 +253,7 @@ fn labelled<'a>(key: &str, value: Option<&'a Value>) -> Option<Vec<(String, &'a 
     let Some(value) = value else { return Some(Vec::new()) };
     let list = value.as_array()?;
     let mut all: Vec<(String, &Value)> = Vec::new();
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
     for element in list {
         let table = element.as_table()?;
         let text = |key: &str| {
@@ -261,8 +266,9 @@ fn labelled<'a>(key: &str, value: Option<&'a Value>) -> Option<Vec<(String, &'a 
             (None, Some(address), None) if key == "collector.exporters" => address,
             _ => text("name").or_else(|| text("address")).or_else(|| text("rung"))?,
         };
-        let twice = all.iter().filter(|(known, _)| *known == label).count();
-        let label = if twice == 0 { label } else { format!("{label} ({})", twice + 1) };
+        let times = seen.entry(label.clone()).or_default();
+        *times += 1;
+        let label = if *times == 1 { label } else { format!("{label} ({times})") };
         all.push((label, element));
     }
     Some(all)

@@ -1,12 +1,14 @@
 //! Settings that an operator changes while weir runs: what stands in for parts of the file.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_mitigator::RungConfig;
 use weir_model::WebhookConfig;
-use weir_model::{Inventory, IpNet, Millis, PrefixSet};
+use weir_model::{Inventory, IpNet, Millis, Policies, PolicyGroup, PrefixSet};
 
-use crate::{Config, GroupConfig, Protect, Warning, channels};
+use crate::{Config, Protect, Warning, channels};
 
 /// Exclusions at most.
 pub const EXCLUSIONS_MAX: usize = 1000;
@@ -36,7 +38,7 @@ pub struct Settings {
     /// In place of `protect.prefixes`.
     pub prefixes: Option<PrefixSet>,
     /// In place of `protect.group`.
-    pub groups: Option<Vec<GroupConfig>>,
+    pub groups: Option<Vec<PolicyGroup>>,
     /// In place of `mitigator.ladder`.
     pub ladder: Option<Vec<RungConfig>>,
     /// Beside `mitigator.webhook`.
@@ -138,17 +140,27 @@ impl Settings {
 
     /// What is declared at an instant: the file, and what stands in for it.
     pub fn inventory(&self, file: &Protect, now: Millis) -> Inventory {
+        self.renewed(file, now, &Arc::default())
+    }
+
+    /// The same, with groups made before where they are still the same: there may be thousands.
+    pub fn renewed(&self, file: &Protect, now: Millis, known: &Arc<Policies>) -> Inventory {
         let live = self.exclusions.iter().filter(|e| e.until.is_none_or(|until| now < until));
         let excluded = live.map(|exclusion| exclusion.prefix);
-        let mut protect = file.clone();
-        protect.never_touch = protect.never_touch.iter().chain(excluded).collect();
-        if let Some(prefixes) = &self.prefixes {
-            protect.prefixes = prefixes.clone();
-        }
-        if let Some(groups) = &self.groups {
-            protect.groups.clone_from(groups);
-        }
-        protect.inventory()
+        let groups = self.groups.as_ref().unwrap_or(&file.groups);
+        let policies = if known.groups() == groups {
+            Arc::clone(known)
+        } else {
+            Arc::new(Policies::from(groups.clone()))
+        };
+        let protect = Protect {
+            prefixes: self.prefixes.as_ref().unwrap_or(&file.prefixes).clone(),
+            never_touch: file.never_touch.iter().chain(excluded).collect(),
+            ceiling: file.ceiling.clone(),
+            groups: Vec::new(),
+            services: file.services.clone(),
+        };
+        protect.inventory().under(policies)
     }
 
     /// The configuration in force at an instant, without channels: they stand beside it.

@@ -213,3 +213,49 @@ fn files_that_do_not_open_are_named() {
     std::fs::write(&key, "secret\n").unwrap();
     assert!(!wrong().contains("password_file"), "{}", wrong());
 }
+
+#[test]
+fn a_group_says_thresholds_in_several_ways() {
+    let group = |more: &str| {
+        let text = format!(
+            "{GOOD}\n[[protect.group]]\nname = \"acme\"\nprefixes = [\"203.0.113.0/26\"]\n{more}\n"
+        );
+        parse(&text).map(|(config, _)| config).map_err(|error| error.to_string())
+    };
+    let inbound = |value: &str| group(&format!("[protect.group.inbound]\nbits_per_sec = {value}"));
+    for value in [
+        "\"auto\"",
+        "\"off\"",
+        "2_000_000_000",
+        "2.5e9",
+        "{ floor = 1_000, ceiling = 5_000, multiplier = 4 }",
+        "{ multiplier = 0.5 }",
+    ] {
+        let config = inbound(value).unwrap_or_else(|error| panic!("{value}: {error}"));
+        let dumped = dump(&config).unwrap();
+        assert_eq!(parse(&dumped).unwrap().0.protect, config.protect, "{dumped}");
+    }
+    let check = |found: Result<Config, String>, wanted: &str| {
+        let why = found.unwrap_err();
+        assert!(why.contains(wanted), "{wanted}: {why}");
+    };
+    check(inbound("\"never\""), "\"auto\", \"off\", a number a second, or a table");
+    check(inbound("{ flor = 3 }"), "\"auto\", \"off\", a number a second, or a table");
+    check(inbound("0"), "at least 1");
+    check(inbound("nan"), "at least 1");
+    check(inbound("{ floor = 5, ceiling = 3 }"), "the floor is above the ceiling");
+    check(inbound("{}"), "expected multiplier, floor or ceiling");
+    check(inbound("{ multiplier = 0.0 }"), "0.1-1000");
+    check(group("[protect.group.outbound]\nmultiplier = 1e9"), "0.1-1000");
+    check(group("[protect.group.outbound]\nicmp_per_sec = 3"), "icmp_per_sec");
+    check(group("parent = \"nobody\""), "parent \"nobody\": there is no such group");
+    check(group("template = \"acme\""), "its template has prefixes");
+    check(group("parent = \"acme\""), "inherits from itself");
+    check(group("notify = [\"\"]"), "names of channels");
+    check(group("tags = { queue = \"a\\nb\" }"), "tags: at most 16");
+    check(group("[[protect.group]]\nname = \"gentle\""), "no group inherits from it");
+    let all = "template = \"gentle\"\nlearning = \"observe-only\"\nclass = \"customer-line\"\nnotify = [\"ops\"]\n\
+        tags = { customer = \"4711\" }\n[[protect.group]]\nname = \"gentle\"\nnever = []";
+    let config = group(all).unwrap();
+    assert_eq!(parse(&dump(&config).unwrap()).unwrap().0.protect, config.protect);
+}

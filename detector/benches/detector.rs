@@ -10,7 +10,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use weir_detector::{Config, Detector};
-use weir_model::{Class, ClassVolume, HostSlice, Inventory, IpNet, Millis, Slice};
+use weir_model::{
+    Class, ClassVolume, HostSlice, Inbound, Inventory, IpNet, Millis, PolicyGroup, Slice, Threshold,
+};
 
 const HOSTS: u32 = 1 << 20;
 const START: u64 = 18_000_000_000;
@@ -55,12 +57,11 @@ fn resident() -> f64 {
 }
 
 /// A million hosts known, 200,000 of them watched in detail: 500 packets a second each, sampled one
-/// in a thousand, both ways.
-fn memory() {
+/// in a thousand, both ways, for so many slots.
+fn watching(slots: u64) -> Detector {
     const WARM: u32 = 200_000;
     let mut detector = Detector::new(Config::default(), inventory());
     let mut out = Vec::new();
-    let before = resident();
     let mut slot = START;
     let mut play = |slices: &mut dyn FnMut(u64) -> Vec<HostSlice>, slots: u64| {
         for _ in 0..slots {
@@ -88,7 +89,14 @@ fn memory() {
         })
         .collect()
     };
-    play(&mut { busy }, 1200);
+    play(&mut { busy }, slots);
+    detector
+}
+
+/// What hosts cost in memory.
+fn memory() {
+    let before = resident();
+    let detector = watching(1200);
     let resident = resident() - before;
     let memory = detector.memory();
     let each = |bytes: usize, of: usize| bytes as f64 / of.max(1) as f64;
@@ -103,7 +111,57 @@ fn memory() {
     println!("memory_resident {resident:.0} MB 700");
 }
 
+/// 10,000 groups in a tree of depth 6 over all hosts: one of a /13, then four times one in each half or
+/// sixteenth of it, and /32s at the bottom. All set a threshold.
+fn groups() -> Vec<PolicyGroup> {
+    let mut all: Vec<PolicyGroup> = Vec::new();
+    for (len, count) in [(13_u32, 1_u32), (16, 8), (20, 128), (24, 2048), (28, 4096), (32, 3719)] {
+        for i in 0..count {
+            let net = format!("{}/{len}", Ipv4Addr::from(0x0a00_0000 + (i << (32 - len))));
+            let inbound = Inbound {
+                packets_per_sec: Some(Threshold::Fixed(f64::from(100_000 + i))),
+                multiplier: Some(2.0),
+                ..Inbound::default()
+            };
+            all.push(PolicyGroup {
+                name: format!("customer {len} {i}"),
+                prefixes: FromIterator::from_iter([net.parse::<IpNet>().expect("a prefix")]),
+                inbound: Some(Box::new(inbound)),
+                ..PolicyGroup::default()
+            });
+        }
+    }
+    all
+}
+
+/// What groups cost: to find one, to put others in force, to keep them.
+fn regroup() {
+    let mut detector = watching(80);
+    println!("groups_watched_hosts {} hosts -", detector.memory().warm);
+    let before = resident();
+    let start = spent();
+    let grouped = inventory().as_ref().clone().grouped(groups());
+    println!("groups_made_10k {:.1} ms -", (spent() - start) as f64 / 1e6);
+    let grouped = Arc::new(grouped);
+    let start = spent();
+    let found = (0..HOSTS).filter(|i| grouped.policies.at(host(*i).into()).is_some()).count();
+    let each = (spent() - start) as f64 / f64::from(HOSTS);
+    assert_eq!(found, 1 << 19);
+    println!("group_of_a_host {each:.0} ns -");
+    let start = spent();
+    detector.set_inventory(Arc::clone(&grouped));
+    println!("groups_in_force_at_1m_hosts {:.0} ms 1000", (spent() - start) as f64 / 1e6);
+    println!("memory_groups_10k {:.1} MB -", resident() - before);
+    let depth =
+        (0..grouped.policies.groups().len()).map(|at| grouped.policies.values(at).path.len()).max();
+    assert_eq!(depth, Some(6));
+}
+
 fn main() {
+    // `cargo bench -p weir-detector -- groups`: these alone.
+    if std::env::args().any(|argument| argument == "groups") {
+        return regroup();
+    }
     let mut detector = Detector::new(Config::default(), inventory());
     let mut out = Vec::new();
     let mut slot = START;
@@ -151,4 +209,5 @@ fn main() {
     println!("idle_at_1m_hosts {:.3} %core 2", share * 100.0);
     drop(detector);
     memory();
+    regroup();
 }

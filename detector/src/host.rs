@@ -196,11 +196,12 @@ pub struct BaselineView {
     pub p99: f64,
     /// The percentile after its growth was bounded: what the multiplier applies to.
     pub level: f64,
-    /// Threshold in force.
+    /// Threshold in force; where its group has it off, what it would be.
     pub threshold: f64,
     /// Where the threshold comes from: `floor`, `cold-start`, `others-of-its-kind` (hosts of the
     /// same game or prefix, while it is new), `baseline` (the window, the hour of the week or the
-    /// last fortnight) or `operator`.
+    /// last fortnight), `operator`, or its group: `group`, `group-off` or `group-observe-only` where none
+    /// is in force.
     pub source: &'static str,
     /// Seconds in the window, at most 300.
     pub seconds: u16,
@@ -219,7 +220,7 @@ pub struct HostView {
     pub learning: bool,
     /// Whether its traffic is kept out of the baselines at present.
     pub suspect: bool,
-    /// Whether an operator has its baselines stand still.
+    /// Whether its baselines stand still by an operator's or its group's word.
     pub frozen: bool,
     /// Metrics with baselines and thresholds.
     pub baselines: Vec<BaselineView>,
@@ -253,7 +254,7 @@ impl Warm {
                 mean: series.mean(i),
                 p99: base.p99() * if is_bits(i) { 8.0 } else { 1.0 },
                 level: series.level(i),
-                threshold: series.thresholds[i],
+                threshold: series.shown(i, config, second),
                 source: series.source(i, config, second),
                 seconds: base.len(),
             }
@@ -264,7 +265,7 @@ impl Warm {
             since: Millis::from_secs(series.since),
             learning: series.learning(config, second),
             suspect: series.suspected(second),
-            frozen: series.frozen,
+            frozen: series.still(config, second),
             baselines: (0..METRICS).map(view).collect(),
         }
     }

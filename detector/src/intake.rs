@@ -284,6 +284,7 @@ impl Detector {
         }
         let slot = self.clock.slot().max(since * SLOTS_PER_SEC);
         let mut warm = Warm::new(net, Kind::Prefix, since, slot, &self.config);
+        warm.series.heed(self.rules_of(net), &self.config, slot / SLOTS_PER_SEC);
         self.detail(&mut warm);
         if carpet(net.addr()) == net {
             warm.wide = self.wide_around(net, since);
@@ -420,7 +421,7 @@ impl Detector {
             let slot = self.clock.slot().max(since * SLOTS_PER_SEC);
             let mut series = Series::new(Kind::Service, since, slot, &self.config);
             series.foreknown = foreknown::of_service(&self.inventory, host, protocol, port);
-            series.set_thresholds(&self.config, slot / SLOTS_PER_SEC);
+            series.heed(self.rules_of(host.into()), &self.config, slot / SLOTS_PER_SEC);
             self.services.insert(key, Box::new(Service { series, touched: false }));
             self.sweep_services[sweep_slot(host)].push(key);
         }
@@ -563,11 +564,13 @@ impl Detector {
         let slot = self.clock.slot();
         let mut warm = Warm::new(IpNet::from(address), Kind::Host, since, slot, &self.config);
         let second = slot / SLOTS_PER_SEC;
+        let rules = self.rules_of(warm.target);
         if warm.series.learning(&self.config, second) {
-            warm.series.borrowed = self.pool.normal(pool::kinds(&self.inventory, warm.target));
+            let kinds = pool::kinds(&self.inventory, warm.target, rules.as_deref());
+            warm.series.borrowed = self.pool.normal(kinds);
         }
         warm.series.foreknown = foreknown::of_host(&self.inventory, address);
-        warm.series.set_thresholds(&self.config, second);
+        warm.series.heed(rules, &self.config, second);
         if !self.inventory.services_of(address).is_empty() {
             self.detail(&mut warm);
         }

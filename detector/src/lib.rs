@@ -38,6 +38,7 @@ mod operator;
 mod pool;
 mod prior;
 mod rates;
+mod rules;
 mod season;
 mod seconds;
 mod series;
@@ -122,6 +123,8 @@ pub struct Detector {
     config: Config,
     rule: Significance,
     inventory: Arc<Inventory>,
+    /// What groups say, made ready.
+    rules: rules::RuleBook,
     table: Table,
     idle: Vec<Idle>,
     warm: Vec<Option<Box<Warm>>>,
@@ -189,6 +192,7 @@ impl Detector {
             table: Table::new(&inventory.protected),
             config,
             rule,
+            rules: rules::RuleBook::new(&inventory.policies),
             inventory,
             idle: Vec::new(),
             warm: Vec::new(),
@@ -375,7 +379,8 @@ impl Detector {
             warm.rest(slot, now);
             if warm.series.kind == Kind::Host {
                 self.two_way.vote(warm.series.mean(metric::PACKETS), warm.series.mean(OUTBOUND));
-                let kinds = pool::kinds(&self.inventory, warm.target);
+                let rules = warm.series.rules.as_deref();
+                let kinds = pool::kinds(&self.inventory, warm.target, rules);
                 if warm.series.learning(&self.config, now) {
                     warm.series.borrowed = self.pool.normal(kinds);
                     warm.series.set_thresholds(&self.config, now);
@@ -487,6 +492,29 @@ impl Detector {
         let before = std::mem::replace(&mut self.inventory, inventory);
         self.rewiden();
         self.foretell(&before);
+        self.regroup(&before);
+    }
+
+    /// Tells all that is watched what its group says now, where groups have changed.
+    fn regroup(&mut self, before: &Inventory) {
+        let policies = Arc::clone(&self.inventory.policies);
+        if *before.policies == *policies {
+            return;
+        }
+        self.rules = rules::RuleBook::new(&policies);
+        let (now, Self { rules, config, warm, services, idle, .. }) = (self.clock.secs(), self);
+        for warm in warm.iter_mut().filter_map(Option::as_deref_mut) {
+            warm.series.heed(rules.of(&policies, warm.target), config, now);
+        }
+        for (key, service) in services {
+            let host = IpNet::from(idle[key.0 as usize].address);
+            service.series.heed(rules.of(&policies, host), config, now);
+        }
+    }
+
+    /// What a host's or prefix's group says.
+    pub(crate) fn rules_of(&self, target: IpNet) -> Option<Arc<rules::Rules>> {
+        self.rules.of(&self.inventory.policies, target)
     }
 
     /// Whether a declared port of a host has been seen and has a baseline of its own.

@@ -1,4 +1,4 @@
-//! What is normal for hosts of a kind: of the same game, or in the same prefix. Stands in for a
+//! What is normal for hosts of a kind: of the same game or class, or in the same prefix. Stands in for a
 //! host's own baseline while it is too new to have one.
 
 use weir_model::{Inventory, IpNet};
@@ -6,6 +6,7 @@ use weir_model::{Inventory, IpNet};
 use crate::baseline::{from_log, to_log};
 use crate::hash::{FastMap, mix};
 use crate::metric::{BITS, PACKETS};
+use crate::rules::Rules;
 use crate::series::Series;
 use crate::table::carpet;
 
@@ -45,16 +46,23 @@ fn number(text: &[u8]) -> u64 {
     })
 }
 
-/// The kinds that a host belongs to, the narrower first: its game, its prefix.
-pub(crate) fn kinds(inventory: &Inventory, target: IpNet) -> [Option<u64>; 2] {
+/// The kinds that a host belongs to, the narrower first: its game, the class that its group names, its
+/// prefix.
+pub(crate) fn kinds(
+    inventory: &Inventory,
+    target: IpNet,
+    rules: Option<&Rules>,
+) -> [Option<u64>; 3] {
     let services = inventory.services_of(target.addr());
     let game = services.first().filter(|s| !s.game.is_empty()).map(|s| number(s.game.as_bytes()));
-    [game, Some(number(carpet(target.addr()).to_string().as_bytes()))]
+    // Apart from a game of the same name.
+    let class = rules.and_then(|rules| rules.class).map(|c| mix(1, number(c.id().as_bytes())));
+    [game, class, Some(number(carpet(target.addr()).to_string().as_bytes()))]
 }
 
 impl Pool {
     /// Counts a host whose own baseline is known.
-    pub(crate) fn count(&mut self, kinds: [Option<u64>; 2], series: &Series, second: u64) {
+    pub(crate) fn count(&mut self, kinds: [Option<u64>; 3], series: &Series, second: u64) {
         if second / ROUND_SECS != self.round {
             self.round = second / ROUND_SECS;
             self.close();
@@ -86,7 +94,7 @@ impl Pool {
     }
 
     /// Packets and bits a second that are normal for the first of `kinds` that is known.
-    pub(crate) fn normal(&self, kinds: [Option<u64>; 2]) -> Option<[f64; 2]> {
+    pub(crate) fn normal(&self, kinds: [Option<u64>; 3]) -> Option<[f64; 2]> {
         kinds.into_iter().flatten().find_map(|kind| self.ready.get(&kind).copied())
     }
 }
@@ -118,7 +126,7 @@ mod tests {
     fn a_new_host_borrows_from_its_kind() {
         let config = Config::default();
         let mut pool = Pool::default();
-        let kind = [None, Some(7)];
+        let kind = [None, None, Some(7)];
         let mut series = Series::new(series::Kind::Host, 0, 10_000, &config);
         for second in 1000..1100 {
             let mut cell = Cell { bytes: 1_000_000, ..Cell::default() };
@@ -134,7 +142,23 @@ mod tests {
         let [packets, bits] = pool.normal(kind).unwrap();
         assert!((4500.0..5500.0).contains(&packets), "{packets}");
         assert!((7.0e6..9.0e6).contains(&bits), "{bits}");
-        assert_eq!(pool.normal([Some(8), None]), None);
+        assert_eq!(pool.normal([Some(8), None, None]), None);
         assert_ne!(number(b"rust"), number(b"minecraft"));
+    }
+
+    #[test]
+    fn hosts_of_a_class_are_of_a_kind_wherever_they_are() {
+        let group = weir_model::PolicyGroup {
+            class: Some(weir_model::HostClass::Vpn),
+            ..weir_model::PolicyGroup::default()
+        };
+        let rules = Rules::of(&vec![group].into()).remove(0);
+        let kinds = |target: &str, rules: &Option<std::sync::Arc<Rules>>| {
+            kinds(&Inventory::default(), target.parse().unwrap(), rules.as_deref())
+        };
+        let (one, other) = (kinds("203.0.113.7/32", &rules), kinds("198.51.100.1/32", &rules));
+        assert_eq!((one[0], one[1]), (None, other[1]));
+        assert!(one[1].is_some() && one[2] != other[2]);
+        assert_eq!(kinds("203.0.113.7/32", &None), [None, None, one[2]]);
     }
 }

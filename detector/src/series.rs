@@ -1,6 +1,8 @@
 //! Traffic over time of one host, prefix or service port: windows, baselines, thresholds, alarms.
 
-use weir_model::{Class, Direction, ExpectedTraffic, Metric};
+use std::sync::Arc;
+
+use weir_model::{Class, Direction, ExpectedTraffic, Learning, Metric};
 
 use crate::baseline::{Baseline, QUARANTINE_MAX, to_log};
 use crate::calm::{Calm, whole};
@@ -12,6 +14,7 @@ use crate::metric::{
     BITS, HOST_METRICS, METRICS, OUTBOUND, PACKETS, SOURCES, Significance, Test, direction, floors,
     is_bits, part_samples, samples, values,
 };
+use crate::rules::Rules;
 use crate::season::Season;
 use crate::window::{SLOTS_PER_SEC, Window, scan};
 
@@ -116,6 +119,8 @@ pub(crate) struct Series {
     pub(crate) cusum: Cusum,
     /// Second since which it is watched.
     pub(crate) since: u64,
+    /// Second since which it has windows: until then it was quiet. 0 when it is known from before a restart.
+    begun: u64,
     /// From this second until the next one its traffic is under suspicion and must not become
     /// normal.
     suspect_from: u64,
@@ -126,6 +131,8 @@ pub(crate) struct Series {
     pub(crate) fixed: Vec<(usize, f64)>,
     /// Whether an operator has the baselines stand still.
     pub(crate) frozen: bool,
+    /// What its group says, where that is anything.
+    pub(crate) rules: Option<Arc<Rules>>,
     /// What incidents explain of the seconds that are not yet out of quarantine.
     aside: Option<Box<Aside>>,
     /// What is known beforehand of its traffic.
@@ -154,11 +161,13 @@ impl Series {
             borrowed: None,
             cusum: Cusum::default(),
             since,
+            begun: second,
             suspect_from: 0,
             suspect_until: 0,
             season: None,
             fixed: Vec::new(),
             frozen: false,
+            rules: None,
             aside: None,
             foreknown: None,
             near: NEAR,
@@ -189,7 +198,22 @@ impl Series {
         second <= self.suspect_until
     }
 
-    pub(crate) fn set_thresholds(&mut self, config: &Config, second: u64) {
+    /// Whether its baselines stand still by an operator's or its group's word: the group's waits until
+    /// there is something to stand still, also where a host was quiet until now.
+    pub(crate) fn still(&self, config: &Config, second: u64) -> bool {
+        let frozen = self.rules.as_ref().is_some_and(|rules| rules.learning == Learning::Frozen);
+        let known = second >= self.begun + config.learn_secs && !self.learning(config, second);
+        self.frozen || frozen && known
+    }
+
+    /// Takes what its group says.
+    pub(crate) fn heed(&mut self, rules: Option<Arc<Rules>>, config: &Config, second: u64) {
+        self.rules = rules;
+        self.set_thresholds(config, second);
+    }
+
+    /// Thresholds without what groups and operators say of them.
+    fn learned(&self, config: &Config, second: u64) -> [f64; METRICS] {
         let learning = self.learning(config, second);
         let mut low = lowest(self.kind, learning, config);
         if let Some(borrowed) = self.borrowed.filter(|_| learning) {
@@ -200,17 +224,40 @@ impl Series {
                     (config.multiplier * level).clamp(known[index], low[index].max(known[index]));
             }
         }
-        self.thresholds = self.above_normal(low, config, second);
+        let mut thresholds = self.above_normal(low, config, second);
         for index in [PACKETS, BITS] {
-            self.thresholds[index] *= self.lenience();
+            thresholds[index] *= self.lenience();
         }
-        set_fixed(&mut self.thresholds, &self.fixed);
+        thresholds
+    }
+
+    pub(crate) fn set_thresholds(&mut self, config: &Config, second: u64) {
+        let mut thresholds = self.learned(config, second);
+        self.overrule(&mut thresholds, self.learning(config, second));
+        self.thresholds = thresholds;
         let strict = self.strict(config, second);
         let ratio = |(t, s): (&f64, f64)| if t.is_finite() { t / s.max(1.0) } else { 1.0 };
         let most =
             strict.map_or(1.0, |s| self.thresholds.iter().zip(s).map(ratio).fold(1.0, f64::max));
         self.near = NEAR / most;
         self.calm = Calm::of(&self.thresholds, self.near);
+    }
+
+    /// Puts the words of its group above what is learned, and an operator's above both.
+    fn overrule(&self, thresholds: &mut [f64; METRICS], new: bool) {
+        if let Some(rules) = &self.rules {
+            for (index, threshold) in thresholds.iter_mut().enumerate() {
+                *threshold = rules.threshold(self.kind, index, *threshold, new);
+            }
+        }
+        for (index, threshold) in &self.fixed {
+            thresholds[*index] = *threshold;
+        }
+    }
+
+    /// Volume from which a change of shape or a ramp is an alarm: `least`, unless its group says more.
+    pub(crate) fn growth(&self, least: f64) -> f64 {
+        self.rules.as_ref().map_or(least, |rules| rules.growth(least))
     }
 
     /// Times its usual volume that are tolerated because a rush was foretold.
@@ -236,7 +283,7 @@ impl Series {
                 // To a host just met everybody is new.
                 strict[SOURCES] = f64::INFINITY;
             }
-            set_fixed(&mut strict, &self.fixed);
+            self.overrule(&mut strict, self.learning(config, second));
             strict
         })
     }
@@ -267,7 +314,7 @@ impl Series {
         // What is in quarantine is of the time before as well.
         self.entered = self.open_second;
         self.season = None;
-        self.since = second;
+        (self.since, self.begun) = (second, second);
         self.set_thresholds(config, second);
     }
 
@@ -281,6 +328,7 @@ impl Series {
     ) {
         if let Ok(baselines) = baselines.try_into() {
             self.baselines = baselines;
+            self.begun = 0;
         }
         self.season = season.filter(|s| s.is_sound());
         self.set_thresholds(config, now);
@@ -289,9 +337,13 @@ impl Series {
     /// Where a threshold comes from.
     pub(crate) fn source(&self, index: usize, config: &Config, second: u64) -> &'static str {
         let learning = self.learning(config, second);
+        let learned = self.unruled(config, second);
+        let group = || self.rules.as_ref()?.source(index, learned[index], learning);
         if self.fixed.iter().any(|(fixed, _)| *fixed == index) {
             "operator"
-        } else if self.thresholds[index] > lowest(self.kind, learning, config)[index] {
+        } else if let Some(source) = group() {
+            source
+        } else if learned[index] > lowest(self.kind, learning, config)[index] {
             "baseline"
         } else if learning && self.borrowed.is_some() {
             "others-of-its-kind"
@@ -300,6 +352,22 @@ impl Series {
         } else {
             "floor"
         }
+    }
+
+    /// The threshold that people are shown: where none is in force, what it would be.
+    pub(crate) fn shown(&self, index: usize, config: &Config, second: u64) -> f64 {
+        match &self.rules {
+            Some(rules) if self.thresholds[index].is_infinite() => {
+                let learned = self.unruled(config, second)[index];
+                rules.shown(index, learned, self.learning(config, second))
+            }
+            _ => self.thresholds[index],
+        }
+    }
+
+    /// Thresholds in force but for what its group says.
+    fn unruled(&self, config: &Config, second: u64) -> [f64; METRICS] {
+        if self.rules.is_some() { self.learned(config, second) } else { self.thresholds }
     }
 
     /// Whether there is a second to close or a baseline to recompute.
@@ -315,7 +383,7 @@ impl Series {
         self.open_second = self.open_second.max(first);
         self.entered = self.entered.max(first);
         let delay = quarantine(config) as u64;
-        let low = self.low(config);
+        let (low, still) = (self.low(config), self.still(config, now) || self.silent());
         while self.open_second < watermark {
             let second = self.open_second;
             let values = values(&self.window.second(second));
@@ -330,7 +398,7 @@ impl Series {
             }
             self.open_second += 1;
             while self.entered + delay < self.open_second {
-                self.enter(&low);
+                self.enter(&low, still);
             }
         }
         if now >= self.recomputed + 10 {
@@ -413,7 +481,8 @@ impl Series {
         let last = self.open_second.saturating_sub(1);
         let sum = self.window.seconds(last, seconds);
         let rate = sum.total() as f64 / cusum::STEP as f64;
-        let threshold = (mean * RAMP_MIN * self.lenience()).max(config.shape_floor_packets_per_sec);
+        let threshold = self
+            .growth((mean * RAMP_MIN * self.lenience()).max(config.shape_floor_packets_per_sec));
         (rate > threshold).then(|| Alarm {
             metric: Metric::Cusum,
             index: PACKETS,
@@ -444,10 +513,9 @@ impl Series {
         usize::try_from(second % self.waiting.len() as u64).unwrap_or(0)
     }
 
-    fn enter(&mut self, low: &[u8; METRICS]) {
+    fn enter(&mut self, low: &[u8; METRICS], still: bool) {
         let second = self.entered;
         self.entered += 1;
-        let still = self.frozen || self.silent();
         if still || (self.suspect_from <= second && second <= self.suspect_until) {
             return;
         }
@@ -458,7 +526,7 @@ impl Series {
     }
 
     fn recompute(&mut self, elapsed: u64, now: u64, config: &Config) {
-        if self.frozen || self.silent() {
+        if self.still(config, now) || self.silent() {
             return;
         }
         // A quarter more every ten minutes at most, except for what weeks past have shown.
@@ -634,13 +702,6 @@ fn above(cell: &Cell, secs: f64, way: Direction, limits: &[f64; METRICS]) -> boo
         let value = *value as f64;
         direction(i) == way && value > limit * secs
     })
-}
-
-/// An operator's thresholds stand above all others.
-fn set_fixed(thresholds: &mut [f64; METRICS], fixed: &[(usize, f64)]) {
-    for (index, threshold) in fixed {
-        thresholds[*index] = *threshold;
-    }
 }
 
 /// Seconds that wait before they may enter a baseline.

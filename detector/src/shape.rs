@@ -63,7 +63,8 @@ pub(crate) fn alarm(
     let last = series.window.newest().saturating_sub(lag);
     let sum = series.window.seconds(last, SECONDS);
     let (total, mean) = (sum.total(), series.mean(PACKETS));
-    let threshold = (mean * GROWTH_MIN * series.lenience()).max(config.shape_floor_packets_per_sec);
+    let least = (mean * GROWTH_MIN * series.lenience()).max(config.shape_floor_packets_per_sec);
+    let threshold = series.growth(least);
     let samples = part_samples(total, total, sum.variance);
     let test = Test { ms: SECONDS as u64 * 1000, guard: 1.0 };
     if mean <= 0.0 || !rule.above(total as f64, threshold, samples, test) {

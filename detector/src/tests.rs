@@ -7,6 +7,7 @@ mod blind;
 mod carpet;
 mod crowd;
 mod foreknown;
+mod groups;
 mod life;
 mod operator;
 mod waited;

@@ -22,10 +22,10 @@ pub struct HostBaseline {
     pub p99: f64,
     /// The percentile after its growth was bounded: what the multiplier applies to.
     pub level: f64,
-    /// Threshold in force.
+    /// Threshold in force; where its group has it off, what it would be.
     pub threshold: f64,
-    /// Where the threshold comes from: `floor`, `cold-start`, `others-of-its-kind`, `baseline` or
-    /// `operator`.
+    /// Where the threshold comes from: `floor`, `cold-start`, `others-of-its-kind`, `baseline`, `operator`,
+    /// or its group: `group`, `group-off` or `group-observe-only` where none is in force.
     pub source: String,
     /// Seconds in the window.
     pub seconds: u16,
@@ -46,7 +46,7 @@ pub struct HostBaselines {
     pub learning: bool,
     /// Whether its traffic is kept out of the baselines at present.
     pub suspect: bool,
-    /// Whether an operator has its baselines stand still.
+    /// Whether its baselines stand still by an operator's or its group's word.
     pub frozen: bool,
     /// Metrics with baselines and thresholds.
     pub baselines: Vec<HostBaseline>,

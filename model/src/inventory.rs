@@ -1,11 +1,12 @@
 //! What is protected.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{Mode, PrefixSet, Rung};
+use crate::{Mode, Policies, PolicyGroup, PrefixSet, Rung};
 
 /// A port that players or customers use: has its own baseline, and no rule may hit it lightly.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -33,22 +34,6 @@ pub struct HostGroup {
     pub addresses: Vec<IpAddr>,
 }
 
-/// Prefixes that an operator has put together: a customer, a line of business. It has a name, and may say
-/// that weir goes less far by itself for it than for everybody else.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PolicyGroup {
-    /// For people.
-    pub name: String,
-    /// What belongs to it.
-    pub prefixes: PrefixSet,
-    /// The furthest weir goes by itself; as far as everywhere when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mode: Option<Mode>,
-    /// Steps of the ladder that weir never takes for it by itself.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub never: Vec<Rung>,
-}
-
 /// What groups say of one target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -58,11 +43,13 @@ pub struct Policy {
     pub mode_of: Option<String>,
     /// Steps that are not taken, each with the group that forbids it.
     pub never: Vec<(Rung, String)>,
+    /// Channels that are told; all when nobody says.
+    pub notify: Option<Vec<String>>,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { mode: Mode::Auto, mode_of: None, never: Vec::new() }
+        Self { mode: Mode::Auto, mode_of: None, never: Vec::new(), notify: None }
     }
 }
 
@@ -99,7 +86,7 @@ pub enum ExpectedTraffic {
 }
 
 /// Prefixes and service ports, as configured and as synchronised from panels.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Inventory {
     /// Prefixes whose hosts are watched and defended.
     pub protected: PrefixSet,
@@ -113,9 +100,13 @@ pub struct Inventory {
     /// What is known beforehand, sorted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub expected: Vec<Expected>,
-    /// What operators have put together, in their order.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub policies: Vec<PolicyGroup>,
+    /// What operators have put together.
+    #[serde(default, skip_serializing_if = "no_policies")]
+    pub policies: Arc<Policies>,
+}
+
+fn no_policies(policies: &Arc<Policies>) -> bool {
+    policies.is_empty()
 }
 
 impl Inventory {
@@ -137,7 +128,13 @@ impl Inventory {
 
     /// The same with what operators have put together.
     #[must_use]
-    pub fn grouped(mut self, policies: Vec<PolicyGroup>) -> Self {
+    pub fn grouped(self, policies: Vec<PolicyGroup>) -> Self {
+        self.under(Arc::new(Policies::from(policies)))
+    }
+
+    /// The same with policies made before.
+    #[must_use]
+    pub fn under(mut self, policies: Arc<Policies>) -> Self {
         self.policies = policies;
         self
     }
@@ -145,32 +142,36 @@ impl Inventory {
     /// The group that holds a target whole: an operator's with the longest prefix, or the first of a
     /// panel's by name.
     pub fn group_of(&self, target: IpNet) -> Option<&str> {
-        let declared = self.policy_group(target).map(|group| group.name.as_str());
+        let declared = self.policies.group(target).map(|group| group.name.as_str());
         declared.or_else(|| self.panel_group(target))
-    }
-
-    /// The operator's group with the longest prefix that holds a target whole.
-    fn policy_group(&self, target: IpNet) -> Option<&PolicyGroup> {
-        let len = |group: &PolicyGroup| Some(group.prefixes.covering_net(target)?.prefix_len());
-        let holding = self.policies.iter().filter_map(|group| Some((len(group)?, group)));
-        holding.max_by_key(|(len, _)| *len).map(|(_, group)| group)
     }
 
     /// What groups say of a target. A prefix is held to the strictest of those in it as well: what is
     /// done about it is done to them.
     pub fn policy_of(&self, target: IpNet) -> Policy {
         let mut policy = Policy::default();
-        if self.policies.is_empty() {
-            return policy;
-        }
-        let inside = |group: &&PolicyGroup| group.prefixes.iter().any(|net| target.contains(&net));
-        let whole = self.policy_group(target);
-        for group in whole.into_iter().chain(self.policies.iter().filter(inside)) {
-            if let Some(mode) = group.mode.filter(|mode| *mode < policy.mode) {
-                (policy.mode, policy.mode_of) = (mode, Some(group.name.clone()));
+        let mut hear = |at: usize, whole: bool| {
+            let values = self.policies.values(at);
+            if let Some(mode) = values.mode.filter(|mode| mode.value < policy.mode) {
+                (policy.mode, policy.mode_of) = (mode.value, Some(mode.by.name.clone()));
             }
-            policy.never.extend(group.never.iter().map(|rung| (*rung, group.name.clone())));
+            if let Some(never) = values.never {
+                let forbidden = never.value.iter().map(|rung| (*rung, never.by.name.clone()));
+                policy.never.extend(forbidden);
+            }
+            if whole {
+                policy.notify = values.notify.map(|notify| notify.value.to_vec());
+            }
+        };
+        let whole = self.policies.at(target);
+        if let Some(at) = whole {
+            hear(at, true);
         }
+        // One by one: of a host there is none but the one that holds it.
+        let mut inside: Vec<usize> = self.policies.inside(target).collect();
+        inside.sort_unstable();
+        inside.dedup();
+        inside.into_iter().filter(|at| Some(*at) != whole).for_each(|at| hear(at, false));
         policy
     }
 
@@ -248,16 +249,17 @@ mod tests {
 
     #[test]
     fn the_longest_prefix_of_a_group_counts_and_a_prefix_is_held_to_the_strictest_in_it() {
-        let group = |name: &str, prefix: &str, mode, never: &[Rung]| PolicyGroup {
+        let group = |name: &str, prefix: &str, mode, never: Option<&[Rung]>| PolicyGroup {
             name: name.to_owned(),
             prefixes: FromIterator::from_iter([prefix.parse().unwrap()]),
             mode,
-            never: never.to_vec(),
+            never: never.map(<[Rung]>::to_vec),
+            ..PolicyGroup::default()
         };
         let inventory = inventory().grouped(vec![
-            group("acme", "203.0.113.0/24", Some(Mode::Approve), &[]),
-            group("vip", "203.0.113.64/26", None, &[Rung::Rtbh]),
-            group("lab", "203.0.113.128/25", Some(Mode::Observe), &[]),
+            group("acme", "203.0.113.0/24", Some(Mode::Approve), Some(&[Rung::Drop])),
+            group("vip", "203.0.113.64/26", None, Some(&[Rung::Rtbh])),
+            group("lab", "203.0.113.128/25", Some(Mode::Observe), None),
         ]);
         let check = |target: &str, name: Option<&str>, mode, black_hole: Option<&str>| {
             let target = target.parse().unwrap();
@@ -266,7 +268,9 @@ mod tests {
             assert_eq!(found, (name, mode, black_hole), "{target}");
         };
         check("203.0.113.7/32", Some("acme"), Mode::Approve, None);
-        check("203.0.113.64/32", Some("vip"), Mode::Auto, Some("vip"));
+        check("203.0.113.64/32", Some("vip"), Mode::Approve, Some("vip"));
+        let vip = inventory.policy_of("203.0.113.64/32".parse().unwrap());
+        assert_eq!((vip.mode_of.as_deref(), vip.forbids(Rung::Drop)), (Some("acme"), None));
         check("203.0.113.0/24", Some("acme"), Mode::Observe, Some("vip"));
         check("203.0.112.0/22", None, Mode::Observe, Some("vip"));
         check("198.51.100.1/32", None, Mode::Auto, None);

@@ -16,6 +16,8 @@ mod matches;
 mod mitigation;
 mod panel;
 mod places;
+mod policies;
+mod policy;
 mod prefetch;
 mod prefix_set;
 mod probe;
@@ -39,15 +41,18 @@ pub use exporter::{
 pub use flow::{Direction, FlowRecord, Forwarding, Fragment, tcp_flags};
 pub use host::{HostBaseline, HostBaselines, HostRate};
 pub use incident::{Decision, Incident, IncidentState, Outlook, OutlookKind, TimelineEntry};
-pub use inventory::{
-    Expected, ExpectedTraffic, HostGroup, Inventory, Policy, PolicyGroup, Service,
-};
+pub use inventory::{Expected, ExpectedTraffic, HostGroup, Inventory, Policy, Service};
 pub use matches::{Action, Filter, FlagMatch, FlagsError, FragmentMatch, Match, Range, Redirect};
 pub use mitigation::{
     DesiredState, Measure, Mitigation, MitigationId, MitigationState, Originator, Rung,
 };
 pub use panel::{PanelNode, PanelOrder, PanelPort, PanelServer, PanelStatus};
 pub use places::{Place, Places, client_of};
+pub use policies::{PARENTS_MAX, Policies, PolicyValues, Said, TEMPLATES_MAX};
+pub use policy::{
+    Bounds, HostClass, Inbound, LABEL_MAX, Learning, MULTIPLIERS, Outbound, PolicyGroup,
+    THRESHOLDS, Threshold, is_multiplier,
+};
 pub use prefetch::prefetch;
 pub use prefix_set::PrefixSet;
 pub use probe::{PeerProbe, ProbeOpen, ProbeStage};

@@ -15,6 +15,8 @@ prefixes = ["203.0.113.0/24"]
 [[protect.group]]
 name = "acme"
 prefixes = ["203.0.113.0/26"]
+[protect.group.inbound]
+[protect.group.outbound]
 [[protect.service]]
 address = "203.0.113.7"
 port = 25565
@@ -193,7 +195,8 @@ impl Types {
                 Some(Value::Array(list)) => list.first(),
                 other => other,
             };
-            let found = self.find(of, &field.kind);
+            // A threshold is written in several ways, and has no variants to name.
+            let found = self.find(of, &field.kind).filter(|_| inner(&field.kind) != "Threshold");
             if let Some(found) = &found
                 && matches!(self.0[found].1, Shape::Struct(_))
                 && inner(&field.kind) != "PrefixSet"
@@ -327,6 +330,9 @@ fn plain(kind: &str) -> String {
         "bool" => "true or false",
         "u8" | "u16" | "u32" | "u64" | "usize" | "NonZeroU16" => "whole number",
         "f64" => "number",
+        "Threshold" => {
+            "`\"auto\"`, `\"off\"`, a number, or a table of `multiplier`, `floor`, `ceiling`"
+        }
         "String" => "text",
         "Address" => "text, shown without its path",
         "Hidden" => "table, values never shown",

@@ -213,3 +213,46 @@ fn a_peer_that_cannot_be_reached_is_explained() {
     assert!(said.contains("unreachable") && said.contains("refuses connections"), "{said}");
     assert_eq!(weir.ask(&["bgp", "test", "nobody"]).status.code(), Some(1));
 }
+
+#[test]
+fn groups_are_added_changed_removed_and_what_counts_for_an_address_is_told() {
+    let weir = Weir::start("");
+    let set = |group: &str| weir.tell(&["group", "set", "-"], &format!("{group}\n"));
+    let reseller = r#"{"name": "reseller", "prefixes": ["203.0.113.0/24"], "mode": "approve",
+        "inbound": {"bits_per_sec": 5000000000}, "tags": {"queue": "noc"}}"#;
+    assert_eq!(text(&set(reseller)).trim(), "groups: version 1");
+    let both = r#"[{"name": "gentle", "never": ["rtbh"], "outbound": {"multiplier": 4}},
+        {"name": "vpn", "prefixes": ["203.0.113.0/28"], "template": "gentle"}]"#;
+    assert!(set(both).status.success());
+    let wrong = set(r#"{"name": "vpn", "prefixes": ["203.0.113.0/28"], "template": "nobody"}"#);
+    let why = String::from_utf8_lossy(&wrong.stderr).into_owned();
+    assert!(!wrong.status.success() && why.contains("there is no such group"), "{why}");
+    let told = |weir: &Weir| weir.json(&["policy", "203.0.113.7"]);
+    let by = |view: &serde_json::Value, key: &str| {
+        let all = view["values"].as_array().unwrap();
+        let value = all.iter().find(|v| v["key"] == key).unwrap();
+        format!("{} {}", value["value"], value["source"])
+    };
+    // The core takes groups a moment later.
+    let view = weir.wait_for("the groups", |weir| {
+        let view = told(weir);
+        (view["groups"] == serde_json::json!(["vpn", "reseller"])).then_some(view)
+    });
+    assert_eq!(by(&view, "never"), r#"["rtbh"] "gentle""#);
+    assert_eq!(by(&view, "inbound.bits_per_sec"), r#"5000000000.0 "reseller""#);
+    assert_eq!(by(&view, "outbound.syns_per_sec"), r#"{"multiplier":4.0} "gentle""#);
+    assert_eq!(by(&view, "inbound.syns_per_sec"), r#""auto" "everywhere""#);
+    assert_eq!(by(&view, "tags.queue"), r#""noc" "reseller""#);
+    let text_of = text(&weir.ask(&["policy", "203.0.113.7"]));
+    assert!(text_of.contains("group  vpn < reseller"), "{text_of}");
+    assert_eq!(weir.json(&["group"]).as_array().unwrap().len(), 3);
+    assert_eq!(weir.ask(&["group", "remove", "gentle"]).status.code(), Some(1), "it is inherited");
+    assert!(weir.ask(&["group", "remove", "reseller"]).status.success());
+    let groups = |wanted: serde_json::Value| {
+        weir.wait_for("other groups", |weir| (told(weir)["groups"] == wanted).then_some(()));
+    };
+    groups(serde_json::json!(["vpn"]));
+    assert!(weir.ask(&["settings", "undo", "groups"]).status.success());
+    groups(serde_json::json!(["vpn", "reseller"]));
+    assert_eq!(weir.ask(&["group", "show", "nobody"]).status.code(), Some(1));
+}

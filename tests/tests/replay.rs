@@ -141,7 +141,7 @@ fn a_recording_replays_byte_for_byte() {
     let grouped = inventory.as_ref().clone().grouped(vec![PolicyGroup {
         name: "all".to_owned(),
         prefixes: config.protect.prefixes.clone(),
-        never: vec![Rung::Drop],
+        never: Some(vec![Rung::Drop]),
         ..PolicyGroup::default()
     }]);
     let mut feed = |core: &mut Core, at: Millis, input: Input| {

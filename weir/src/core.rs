@@ -438,6 +438,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
     mod aftermath;
+    mod groups;
 
     use std::num::NonZeroU64;
 

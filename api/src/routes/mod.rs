@@ -18,6 +18,7 @@ pub(crate) mod me;
 pub(crate) mod mitigations;
 pub(crate) mod page;
 pub(crate) mod panels;
+pub(crate) mod policy;
 pub(crate) mod settings;
 pub(crate) mod status;
 pub(crate) mod tokens;

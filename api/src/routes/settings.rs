@@ -16,7 +16,7 @@ use weir_store::notes::Setting;
 
 use crate::access::permission::{Allowed, needs};
 use crate::app::App;
-use crate::problem::{Form, Problem, Segment};
+use crate::problem::{Form, Large, Problem, Segment};
 use crate::settings::Reload;
 
 /// A setting.
@@ -246,7 +246,7 @@ pub(crate) async fn reload(
 }
 
 /// Changes a setting that nobody has changed since it was read: `exclusions` (a list of `prefix`, `why`,
-/// `until`), `groups` (a list of `name`, `prefixes`, `mode`, `never`), `prefixes` (a list), `ladder` (as in
+/// `until`), `groups` (a list of groups as under `protect.group`, at most 4 MiB), `prefixes` (a list), `ladder` (as in
 /// the configuration file) and `channels` (a list of `name`, `url`, `enabled`, `events`, `secret`,
 /// `headers`). It is in force at once and is checked like the configuration file. Of a channel, `url`,
 /// `secret` and `headers` are never shown; what is left out of them stays as it is.
@@ -259,7 +259,7 @@ pub(crate) async fn put(
     State(app): State<App>,
     Segment(name): Segment<String>,
     headers: HeaderMap,
-    Form(value): Form<Value>,
+    Large(value): Large<Value>,
 ) -> Result<Response, Problem> {
     let name = known(&app, &name)?;
     if !value.is_object() && !value.is_array() {

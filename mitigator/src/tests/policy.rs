@@ -12,7 +12,8 @@ fn group(mode: Option<Mode>, never: &[Rung]) -> PolicyGroup {
         name: "acme".to_owned(),
         prefixes: PrefixSet::from(vec![net("203.0.113.0/28")]),
         mode,
-        never: never.to_vec(),
+        never: Some(never.to_vec()),
+        ..PolicyGroup::default()
     }
 }
 

@@ -14,6 +14,7 @@ mod output;
 pub mod overview;
 pub mod panel;
 mod peer;
+pub mod policy;
 pub mod release;
 pub mod respond;
 pub mod settings;
@@ -143,6 +144,17 @@ pub enum Ask {
         #[command(subcommand)]
         action: Option<baseline::Baseline>,
     },
+    /// Show the policy of an address: each value and the group that sets it
+    Policy {
+        /// The address
+        address: std::net::IpAddr,
+    },
+    /// List, show, add, change or remove groups (undo: `weir settings undo groups`)
+    Group {
+        /// Subcommand [default: list]
+        #[command(subcommand)]
+        action: Option<policy::Groups>,
+    },
     /// List exporters, or forget what was learned about one
     Exporters {
         /// Subcommand [default: list]
@@ -206,6 +218,8 @@ pub fn run(ask: &Ask, common: &Common) -> anyhow::Result<ExitCode> {
         Ask::Baseline { host, action } => {
             baseline::baseline(&client, &output, *host, action.as_ref())?;
         }
+        Ask::Policy { address } => policy::policy(&client, &output, *address)?,
+        Ask::Group { action } => policy::groups(&client, &output, action.as_ref())?,
         Ask::Exporters { action: None } => overview::exporters(&client, &output)?,
         Ask::Exporters { action: Some(overview::Exporters::Forget { name }) } => {
             overview::forget(&client, &output, name)?;

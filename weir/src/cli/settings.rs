@@ -136,14 +136,29 @@ fn change(
 ) -> anyhow::Result<()> {
     let before = client.get(&path(name))?["version"].as_u64();
     let after = client.ask_if(method, &(path(name) + act), before, value)?;
+    told_change(output, name, &after)
+}
+
+/// Changes a setting that was read as this version.
+pub(super) fn put(
+    client: &Client,
+    output: &Output,
+    name: &str,
+    version: Option<u64>,
+    value: &Value,
+) -> anyhow::Result<()> {
+    told_change(output, name, &client.ask_if("PUT", &path(name), version, Some(value))?)
+}
+
+fn told_change(output: &Output, name: &str, after: &Value) -> anyhow::Result<()> {
     let mut text = format!("{name}: version {}", after["version"]);
     for warning in after["warnings"].as_array().into_iter().flatten() {
         text += &format!("\nwarning: {}", warning.as_str().unwrap_or_default());
     }
-    output.one(&after, &text)
+    output.one(after, &text)
 }
 
-fn read(file: &Path) -> anyhow::Result<Value> {
+pub(super) fn read(file: &Path) -> anyhow::Result<Value> {
     let mut text = String::new();
     if file == Path::new("-") {
         std::io::stdin().read_to_string(&mut text).context("standard input")?;

@@ -66,7 +66,8 @@ pub(super) struct State {
 impl State {
     /// What is protected when the file says so, with settings and panels.
     pub(super) fn merged(&self, protect: &Protect) -> Inventory {
-        merge(&self.settings.inventory(protect, now()), &self.panels)
+        let known = &self.in_force.policies;
+        merge(&self.settings.renewed(protect, now(), known), &self.panels)
     }
 }
 
@@ -129,7 +130,7 @@ impl Desk {
             prefixes = made.protected.len(),
             never_touch = made.never_touch.len(),
             services = made.services.len(),
-            groups = made.policies.len(),
+            groups = made.policies.groups().len(),
             expected = made.expected.len(),
             "what is protected has changed"
         );
@@ -218,7 +219,7 @@ fn merge(declared: &Inventory, update: &Update) -> Inventory {
     let all = declared.services.iter().cloned().chain(new).collect();
     Inventory::new(declared.protected.clone(), declared.never_touch.clone(), all)
         .with(update.groups.clone(), update.expected.clone())
-        .grouped(declared.policies.clone())
+        .under(Arc::clone(&declared.policies))
 }
 
 #[cfg(test)]

@@ -44,10 +44,11 @@ function groups(before: Group[], after: Group[]): string[] {
     const now = after.find((other) => other.name === group.name);
     const limits = [
       ...(group.mode && now?.mode !== group.mode ? [`"${group.mode} at most" no longer holds`] : []),
+      ...(!now && (group.inbound || group.outbound || group.learning) ? ["its thresholds and learning no longer hold"] : []),
       ...(group.never ?? []).filter((rung) => !now?.never?.includes(rung)).map((rung) => `${RUNGS[rung] ?? rung} is allowed`),
     ];
     if (now && !limits.length) return [];
-    return [`${now ? group.name : `The group ${group.name} is gone`}: ${limits.join(", ") || "its incidents are no longer labelled"} for ${group.prefixes.join(", ")}.`];
+    return [`${now ? group.name : `The group ${group.name} is gone`}: ${limits.join(", ") || "its incidents are no longer labelled"} for ${(group.prefixes ?? []).join(", ") || "the groups that inherit from it"}.`];
   });
 }
 

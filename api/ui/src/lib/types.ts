@@ -243,6 +243,25 @@ export interface HostBaselines {
   suspect: boolean;
   baselines: HostBaseline[];
 }
+/** A threshold within bounds of what is learned. */
+export interface Bounds {
+  multiplier?: number;
+  floor?: number;
+  ceiling?: number;
+}
+/** What counts for an address: one value, and whose word it is. */
+export interface PolicyValue {
+  key: string;
+  value: string | number | string[] | Bounds | null;
+  source: string;
+  in_force: number | null;
+}
+export interface Policy {
+  address: string;
+  prefix: string | null;
+  groups: string[];
+  values: PolicyValue[];
+}
 export interface Point {
   at: number;
   packets_per_sec: number;
@@ -316,9 +335,13 @@ export interface Exclusion {
 }
 export interface Group {
   name: string;
-  prefixes: string[];
+  /** Absent of a group that only serves others as parent or template. */
+  prefixes?: string[];
   mode?: Mode;
   never?: Rung[];
+  learning?: string;
+  inbound?: object;
+  outbound?: object;
 }
 export interface PeerProbe {
   stage: string;
