@@ -69,7 +69,7 @@ fn an_operator_accepts_what_vanished_and_shares_a_server() {
     weir.wait_for("the panel", |weir| services(weir, 6));
     weir.wait_for("the shared page", |weir| (page(weir, &path) == "200").then_some(()));
     let revoked = weir.with_config(&["panel", "share", "main", &uuid, "--revoke"]);
-    assert_eq!(text(&revoked).trim(), "1 links taken back", "{revoked:?}");
+    assert_eq!(text(&revoked).trim(), "1 links revoked", "{revoked:?}");
     assert_eq!(page(&weir, &path), "404");
 }
 

@@ -55,11 +55,15 @@ fn is_member(groups: &str, user: &str, gid: u32) -> bool {
     })
 }
 
+/// How long, and how much, a stranger who was turned away may still send.
+const LINGER: std::time::Duration = std::time::Duration::from_millis(500);
+const LINGER_READS: usize = 4;
+
 /// Why an untrusted user gets nothing else.
 pub(crate) const NOT_YOURS: &str =
     "the local socket is for root, for the user weir runs as, and for the group weir";
 
-/// Says so and no more, without waiting: a stranger takes no place.
+/// Says so and no more: a stranger takes no place.
 pub(super) fn turn_away(stream: &UnixStream) {
     let body = format!("{{\"title\":\"Forbidden\",\"status\":403,\"detail\":\"{NOT_YOURS}\"}}");
     let answer = format!(
@@ -69,6 +73,22 @@ pub(super) fn turn_away(stream: &UnixStream) {
     );
     // A fresh socket has room for it; if not, closing says enough.
     let _ = stream.try_write(answer.as_bytes());
+}
+
+/// Takes what a stranger who was turned away still sends, for a moment: whoever finds the socket closed while
+/// he writes may not read why.
+pub(super) async fn see_out(mut stream: UnixStream) {
+    use tokio::io::AsyncReadExt as _;
+    let mut sent = [0; 4096];
+    let all = async {
+        for _ in 0..LINGER_READS {
+            if stream.read(&mut sent).await.is_ok_and(|read| read > 0) {
+                continue;
+            }
+            break;
+        }
+    };
+    let _ = tokio::time::timeout(LINGER, all).await;
 }
 
 /// Binds the socket. Everybody may connect; who may do something is decided by their user and group.

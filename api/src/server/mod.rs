@@ -41,6 +41,9 @@ pub const LOCAL_MAX: usize = 64;
 /// Of these, those kept for root.
 const LOCAL_ROOT: usize = 8;
 
+/// Strangers at the local socket who are listened to for a moment after they were turned away.
+pub const STRANGERS_MAX: usize = 8;
+
 /// How long a client may take to send a request's head, or to say nothing between two.
 const HEAD_TIME: Duration = Duration::from_secs(15);
 
@@ -102,6 +105,7 @@ pub(crate) async fn run(
     let each = CONNECTIONS_PER_CLIENT_MAX.min(listeners.places.div_ceil(4));
     let places = Places::new(listeners.places, each);
     let local_places = Arc::new(Semaphore::new(LOCAL_MAX));
+    let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
     let owner = listeners.local.as_ref().map(local::owner).transpose()?;
     let acceptor = listeners.tls.map(Identity::into_acceptor);
     let (stopping, stopped) = watch::channel(false);
@@ -128,6 +132,12 @@ pub(crate) async fn run(
                     let local = Local::of(&stream, owner.unwrap_or(0));
                     if !local.trusted {
                         local::turn_away(&stream);
+                        if let Ok(place) = Arc::clone(&strangers).try_acquire_owned() {
+                            connections.spawn(async move {
+                                local::see_out(stream).await;
+                                drop(place);
+                            });
+                        }
                         continue;
                     }
                     let Some(place) = local_place(&local_places, &local) else { continue };

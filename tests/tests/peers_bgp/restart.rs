@@ -84,7 +84,7 @@ fn gobgp_keeps_nothing_unless_told_to() {
     let test = "gobgp_keeps_nothing_unless_told_to";
     let Some(mut lab) = Lab::new(test, &["gobgpd", "gobgp", "mkfifo"]) else { return };
     start_gobgp(&mut lab, "gobgpd", false);
-    left_after_kill(&mut lab, "127.0.0.2", gobgp_counts, &[1, 1, 11, 4], gobgp_lost);
+    left_after_kill(&mut lab, "127.0.0.2", gobgp_counts, &[1, 1, 13, 4], gobgp_lost);
     lab.wait_for("no route", 5, |lab| (gobgp_counts(lab) == [0; 4]).then_some(()));
 }
 
@@ -93,8 +93,8 @@ fn gobgp_keeps_all_four_families_when_told_to() {
     let test = "gobgp_keeps_all_four_families_when_told_to";
     let Some(mut lab) = Lab::new(test, &["gobgpd", "gobgp", "mkfifo"]) else { return };
     start_gobgp(&mut lab, "gobgpd", true);
-    let left = left_after_kill(&mut lab, "127.0.0.2", gobgp_counts, &[1, 1, 11, 4], gobgp_lost);
-    assert_eq!(left, [1, 1, 11, 4], "{}", lab.logs());
+    let left = left_after_kill(&mut lab, "127.0.0.2", gobgp_counts, &[1, 1, 13, 4], gobgp_lost);
+    assert_eq!(left, [1, 1, 13, 4], "{}", lab.logs());
     // What weir no longer wants goes with the End-of-RIB of its next session.
     let peer = json!({"name": "peer", "address": "127.0.0.2"});
     let mut second = Speaker::start(&mut lab, "second", &[peer]);
@@ -110,7 +110,7 @@ fn frr_keeps_black_holes_and_no_rules() {
     let Some(mut lab) = Lab::new(test, &["vtysh", "mkfifo"]) else { return };
     start_frr(&mut lab, "frr", FRR, "127.0.0.4");
     let lost = |lab: &Lab| !frr_is_up(lab);
-    left_after_kill(&mut lab, "127.0.0.4", frr_counts, &[1, 1, 11, 4], lost);
+    left_after_kill(&mut lab, "127.0.0.4", frr_counts, &[1, 1, 13, 4], lost);
     let text = lab.wait_for("no rule", 10, |lab| {
         let rules = vtysh(lab, "show bgp ipv4 flowspec");
         (!rules.contains("203.0.113")).then(|| vtysh(lab, "show bgp ipv4 unicast"))
@@ -151,7 +151,7 @@ fn every_daemon_forgets_what_is_withdrawn_on_stop() {
     lab.wait_for("every route everywhere", 40, |lab| {
         let all = bird_routes(lab).len() == count
             && gobgp_routes(lab).len() == count
-            && frr_counts(lab) == [1, 1, 11, 4];
+            && frr_counts(lab) == [1, 1, 13, 4];
         all.then_some(())
     });
     speaker.say("withdraw");

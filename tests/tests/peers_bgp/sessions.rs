@@ -208,7 +208,7 @@ fn peers_that_ask_for_a_refresh_get_everything_again() {
         (seen(lab, "frr") > count).then_some(())
     });
     assert_eq!(gobgp_routes(&lab).len(), count);
-    assert_eq!(frr_counts(&lab), [1, 1, 11, 4]);
+    assert_eq!(frr_counts(&lab), [1, 1, 13, 4]);
     for peer in ["gobgp", "frr"] {
         assert_eq!(speaker.status(&lab, peer).unwrap().flaps, 0);
     }

@@ -3,7 +3,7 @@
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tracing::{info, warn};
-use weir_api::server::{CONNECTIONS_MAX as WEB_MAX, LOCAL_MAX};
+use weir_api::server::{CONNECTIONS_MAX as WEB_MAX, LOCAL_MAX, STRANGERS_MAX};
 use weir_config::Config;
 
 /// Files, databases, logs, timers and pollers of weir itself, with room for a backup under way.
@@ -68,6 +68,7 @@ fn reserved(config: &Config) -> usize {
     let bgp = config.bgp.as_ref();
     let peers = bgp.map_or(0, |bgp| bgp.peers.len() + bgp.adapters.len()).max(8);
     OWN + LOCAL_MAX
+        + STRANGERS_MAX
         + NOTIFY
         + collector.listen.len() * collector.sockets_per_listener.max(1)
         + (collector.listen_tcp.len() + collector.listen_tls.len()) * PER_TCP_LISTENER
