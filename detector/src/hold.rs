@@ -17,7 +17,7 @@ const TUNNELS: usize = 30;
 const SAME: f64 = 0.3;
 const NORMAL_MIN: usize = 40;
 
-/// Packets of a part from which it says something that no two are of one network.
+/// Packets of a part from which it says something that no two of them come from one network.
 const PART_MIN: usize = 50;
 /// Share of what rules cover from which a reason to hold them back speaks for the whole.
 const MOST: f64 = 0.5;
@@ -86,10 +86,11 @@ pub(crate) fn hold(m: &Match, known: &Knowledge<'_>) -> Weighed {
         return Weighed::held(Hold::Tunnel);
     }
     let mut sign = sign(&matched, known.answers, known.single);
-    // A rule for some lengths holds for a part of a flood only, and too few packets to tell.
-    let whole = part_of_forged(m, &matched, known).filter(|_| sign.is_none());
-    if whole.is_some() {
-        sign = Some(Sign::Forged);
+    // A rule for some lengths matches a part of a flood only, which may be too few packets to tell by.
+    let mut whole = None;
+    if sign.is_none() {
+        whole = part_of_forged(m, &matched, known);
+        sign = whole.is_some().then_some(Sign::Forged);
     }
     if sign.is_none() && familiar(&matched, known.normal) {
         return Weighed::held(Hold::Familiar);
@@ -127,14 +128,12 @@ pub(crate) fn held_cap(rules: &[(Weighed, f64)], learning: bool) -> f64 {
     if share(&is_telling) >= TELLING * total {
         return 1.0;
     }
-    let most = |of: &dyn Fn(&Weighed) -> bool| total > 0.0 && share(of) >= MOST * total;
-    if most(&|rule| rule.hold == Some(Hold::Tunnel)) {
-        return if learning { NO_INCIDENT } else { ALERT };
+    let tunnel = |rule: &Weighed| rule.hold == Some(Hold::Tunnel);
+    let wanted = |rule: &Weighed| matches!(rule.hold, Some(Hold::Familiar | Hold::Answered));
+    if share(&tunnel).max(share(&wanted)) < MOST * total {
+        return 1.0;
     }
-    if most(&|rule| matches!(rule.hold, Some(Hold::Familiar | Hold::Answered))) {
-        return if learning { NO_INCIDENT } else { ALERT };
-    }
-    1.0
+    if learning { NO_INCIDENT } else { ALERT }
 }
 
 /// Whether what a rule matches speaks for an attack.
@@ -151,8 +150,8 @@ pub(crate) fn is_unsettled(rules: &[(Weighed, f64)]) -> bool {
     sum(&is_telling) < MOST * sum(&|_| true).max(MOST)
 }
 
-/// The flood of forged senders on a port of which a match holds for a part, if that alone has two of one
-/// network no more often.
+/// The whole of a flood of forged senders on a port, where a rule matches a part of it whose senders share
+/// networks no more often than those of the whole.
 fn part_of_forged(m: &Match, matched: &[&Packet], known: &Knowledge<'_>) -> Option<Match> {
     let udp = m.protocols == [17] && !m.dst_ports.is_empty();
     if !udp || !known.single || networks(matched) + 1 < matched.len() {
