@@ -34,6 +34,50 @@ above_bits_per_sec = 2000000
 hold_secs = 1
 "#;
 
+/// A GoBGP at 127.0.0.2, AS 65020, for a weir at 127.0.0.1, AS 65010: it takes black holes.
+pub const GOBGP: &str = r#"
+[global.config]
+  as = 65020
+  router-id = "10.0.0.20"
+  port = 1790
+  local-address-list = ["127.0.0.2"]
+[[neighbors]]
+  [neighbors.config]
+    neighbor-address = "127.0.0.1"
+    peer-as = 65010
+  [neighbors.transport.config]
+    passive-mode = true
+    local-address = "127.0.0.2"
+  [[neighbors.afi-safis]]
+    [neighbors.afi-safis.config]
+      afi-safi-name = "ipv4-unicast"
+"#;
+
+/// After [`GOBGP`]: it takes rules, too.
+pub const GOBGP_RULES: &str = r#"
+  [[neighbors.afi-safis]]
+    [neighbors.afi-safis.config]
+      afi-safi-name = "ipv4-flowspec"
+"#;
+
+/// A BIRD at 127.0.0.3, AS 65030, for the same weir: it takes black holes and rules.
+pub const BIRD: &str = r"
+log stderr all;
+router id 10.0.0.30;
+ipv4 table master4;
+flow4 table flowtab4;
+protocol device { }
+protocol bgp weir {
+  local 127.0.0.3 port 1790 as 65030;
+  neighbor 127.0.0.1 as 65010;
+  multihop;
+  passive yes;
+  strict bind yes;
+  ipv4 { import all; export none; };
+  flow4 { table flowtab4; import all; export none; };
+}
+";
+
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// A process of the laboratory.

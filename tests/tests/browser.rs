@@ -6,34 +6,13 @@
 
 use std::path::Path;
 
-use weir_tests::lab::{Lab, find_program};
+use weir_tests::lab::{GOBGP, GOBGP_RULES, Lab, find_program};
 use weir_tests::skip;
 
 const PROGRAMS: &[&str] = &["ip", "timeout", "node", "chromium", "gobgpd", "gobgp"];
 
 /// The longest that the browser may take, seconds.
 const SECONDS_MAX: u64 = 210;
-
-const GOBGP: &str = r#"
-[global.config]
-  as = 65020
-  router-id = "10.0.0.20"
-  port = 1790
-  local-address-list = ["127.0.0.2"]
-[[neighbors]]
-  [neighbors.config]
-    neighbor-address = "127.0.0.1"
-    peer-as = 65010
-  [neighbors.transport.config]
-    passive-mode = true
-    local-address = "127.0.0.2"
-  [[neighbors.afi-safis]]
-    [neighbors.afi-safis.config]
-      afi-safi-name = "ipv4-unicast"
-  [[neighbors.afi-safis]]
-    [neighbors.afi-safis.config]
-      afi-safi-name = "ipv4-flowspec"
-"#;
 
 const WEIR: &str = r#"
 [collector]
@@ -101,7 +80,7 @@ fn the_dashboard_shows_explains_and_obeys() {
         return;
     }
     let Some(mut lab) = Lab::new(test, PROGRAMS) else { return };
-    let gobgp = lab.write("gobgpd.toml", GOBGP);
+    let gobgp = lab.write("gobgpd.toml", &format!("{GOBGP}{GOBGP_RULES}"));
     lab.spawn(
         "gobgpd",
         &[

@@ -6,49 +6,11 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use weir_tests::lab::{LADDER, LOBBY, Lab};
+use weir_tests::lab::{BIRD, GOBGP, GOBGP_RULES, LADDER, LOBBY, Lab};
 use weir_tests::{corpus, weir_binary};
 
 const PROGRAMS: &[&str] =
     &["ip", "tcpreplay", "pmacctd", "softflowd", "gobgpd", "gobgp", "bird", "birdc", "curl"];
-
-const GOBGP: &str = r#"
-[global.config]
-  as = 65020
-  router-id = "10.0.0.20"
-  port = 1790
-  local-address-list = ["127.0.0.2"]
-[[neighbors]]
-  [neighbors.config]
-    neighbor-address = "127.0.0.1"
-    peer-as = 65010
-  [neighbors.transport.config]
-    passive-mode = true
-    local-address = "127.0.0.2"
-  [[neighbors.afi-safis]]
-    [neighbors.afi-safis.config]
-      afi-safi-name = "ipv4-unicast"
-  [[neighbors.afi-safis]]
-    [neighbors.afi-safis.config]
-      afi-safi-name = "ipv4-flowspec"
-"#;
-
-const BIRD: &str = r#"
-log stderr all;
-router id 10.0.0.30;
-ipv4 table master4;
-flow4 table flowtab4;
-protocol device { }
-protocol bgp weir {
-  local 127.0.0.3 port 1790 as 65020;
-  neighbor 127.0.0.1 as 65010;
-  multihop;
-  passive yes;
-  strict bind yes;
-  ipv4 { import all; export none; };
-  flow4 { table flowtab4; import all; export none; };
-}
-"#;
 
 /// Beside [`LOBBY`] and [`LADDER`].
 const WEIR: &str = r#"
@@ -76,7 +38,7 @@ families = ["ipv4-unicast", "ipv4-flowspec"]
 name = "bird"
 address = "127.0.0.3"
 port = 1790
-remote_as = 65020
+remote_as = 65030
 families = ["ipv4-unicast", "ipv4-flowspec"]
 [api]
 listen = "127.0.0.1:8080"
@@ -132,7 +94,7 @@ fn some_rules<T>(rules: Vec<T>) -> Option<Vec<T>> {
 }
 
 fn start_peers(lab: &mut Lab) {
-    let gobgp = lab.write("gobgpd.toml", GOBGP);
+    let gobgp = lab.write("gobgpd.toml", &format!("{GOBGP}{GOBGP_RULES}"));
     lab.spawn(
         "gobgpd",
         &[

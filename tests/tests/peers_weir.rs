@@ -6,54 +6,11 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use serde_json::Value;
-use weir_tests::lab::{LOBBY, Lab};
+use weir_tests::lab::{BIRD, GOBGP, GOBGP_RULES, LOBBY, Lab};
 use weir_tests::{capture, weir_binary};
 
 const PROGRAMS: &[&str] =
     &["ip", "tcpreplay", "pmacctd", "gobgpd", "gobgp", "bird", "birdc", "curl"];
-
-/// The upstream: black holes, and rules if the line of that family is added.
-const GOBGP: &str = r#"
-[global.config]
-  as = 65020
-  router-id = "10.0.0.20"
-  port = 1790
-  local-address-list = ["127.0.0.2"]
-[[neighbors]]
-  [neighbors.config]
-    neighbor-address = "127.0.0.1"
-    peer-as = 65010
-  [neighbors.transport.config]
-    passive-mode = true
-    local-address = "127.0.0.2"
-  [[neighbors.afi-safis]]
-    [neighbors.afi-safis.config]
-      afi-safi-name = "ipv4-unicast"
-"#;
-
-const GOBGP_RULES: &str = r#"
-  [[neighbors.afi-safis]]
-    [neighbors.afi-safis.config]
-      afi-safi-name = "ipv4-flowspec"
-"#;
-
-/// The edge: rules and black holes.
-const BIRD: &str = r"
-log stderr all;
-router id 10.0.0.30;
-ipv4 table master4;
-flow4 table flowtab4;
-protocol device { }
-protocol bgp weir {
-  local 127.0.0.3 port 1790 as 65030;
-  neighbor 127.0.0.1 as 65010;
-  multihop;
-  passive yes;
-  strict bind yes;
-  ipv4 { import all; export none; };
-  flow4 { table flowtab4; import all; export none; };
-}
-";
 
 /// Each step is over after a second: whoever takes absence for a refusal black-holes at once.
 const ATTACKED: &str = r#"
