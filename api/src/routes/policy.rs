@@ -42,13 +42,13 @@ pub(crate) struct View {
 pub(crate) struct PolicyValue {
     /// As in the configuration: `mode`, `inbound.bits_per_sec`, `tags.queue`.
     key: String,
-    /// As in the configuration.
-    #[schema(value_type = Object)]
+    /// As in the configuration: a word, a number, a list or a table.
+    #[schema(value_type = Value)]
     value: Value,
     /// The group or template that sets it; `everywhere` when none does; `operator` when it was set for this
     /// host alone.
     source: String,
-    /// Of a threshold, the number in force for this host now, a second; absent when none is, or the host
+    /// Of a threshold, the number in force for this host now, a second; null when none is, or the host
     /// is too quiet to be watched.
     in_force: Option<f64>,
 }
