@@ -6,10 +6,11 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use weir_model::{IncidentId, IpNet, Millis};
 
-use crate::host::Warm;
-use crate::intake::{SWEEP, Service, ServiceKey, sweep_slot};
-use crate::table::NONE;
-use crate::{Detector, baseline, evidence, operator, saturate, season};
+use crate::watch::host::Warm;
+use crate::watch::intake::{SWEEP, Service, ServiceKey, sweep_slot};
+use crate::watch::table::NONE;
+use crate::watch::{baseline, packets, season};
+use crate::{Detector, operator, saturate};
 
 /// Parts of a checkpoint.
 pub const PARTS: usize = SWEEP;
@@ -36,8 +37,8 @@ pub(crate) struct TargetCheckpoint {
     pub(crate) target: IpNet,
     since: u64,
     baselines: Vec<baseline::Baseline>,
-    profile: evidence::Profile,
-    sent: evidence::Profile,
+    profile: packets::Profile,
+    sent: packets::Profile,
     season: Option<Box<season::Season>>,
 }
 

@@ -10,51 +10,14 @@
 //!             +--> quarantine --> baseline
 //! ```
 
-mod answers;
-mod aside;
-mod baseline;
-mod calm;
-mod cell;
 mod checkpoint;
-pub mod confidence;
 mod config;
-mod cusum;
 mod evidence;
-mod exhibit;
-mod expected;
-mod familiar;
-mod follow;
-mod foreknown;
-mod hash;
-mod hold;
-mod host;
-mod incident;
-mod intake;
-mod judge;
-mod look;
-mod memory;
-mod metric;
 mod operator;
-mod pool;
-mod prior;
-mod rates;
-mod rules;
-mod season;
-mod seconds;
-mod series;
-mod shape;
-pub mod signature;
-mod signs;
-mod silent;
-mod summary;
-mod synthesis;
-mod table;
 #[cfg(test)]
 mod tests;
-mod two_way;
-mod vectors;
-mod wide;
-mod window;
+mod verdict;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -68,20 +31,23 @@ use weir_model::{
 
 pub use checkpoint::{Checkpoint, PARTS};
 pub use config::{Capabilities, Config, Floors};
-pub use host::{BaselineView, HostView};
-pub use memory::Memory;
+pub use evidence::signature;
+pub use verdict::confidence;
+pub use watch::host::{BaselineView, HostView};
+pub use watch::memory::Memory;
 
-use cell::saturate;
-use hash::FastMap;
-use host::{Idle, Warm};
-use incident::Active;
-use intake::{ColdCells, Pending, SWEEP, Service, ServiceKey};
-use metric::{OUTBOUND, Significance};
-use series::{Alarm, Kind};
-use silent::{Liveness, carriers};
-use table::{NONE, Table};
-use two_way::TwoWay;
-use window::SLOTS_PER_SEC;
+use verdict::incident::Active;
+use watch::cell::saturate;
+use watch::hash::FastMap;
+use watch::host::{Idle, Warm};
+use watch::intake::{ColdCells, Pending, SWEEP, Service, ServiceKey};
+use watch::metric::{OUTBOUND, Significance};
+use watch::series::{Alarm, Kind};
+use watch::silent::{Liveness, carriers};
+use watch::table::{NONE, Table};
+use watch::two_way::TwoWay;
+use watch::window::SLOTS_PER_SEC;
+use watch::{foreknown, metric, pool, rules, wide};
 
 /// Counters of what the detector did and what it could not do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -297,7 +263,7 @@ impl Detector {
             let mut odd = None;
             if compare {
                 warm.compared = now;
-                odd = shape::alarm(warm, &self.config, self.rule, slot, back)
+                odd = evidence::shape::alarm(warm, &self.config, self.rule, slot, back)
                     .or_else(|| warm.series.ramp(&self.config));
             }
             if loud || odd.is_some() {

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use weir_model::{BaselineChange, CommandError, Direction, IpNet, Metric};
 
 use crate::checkpoint::TargetCheckpoint;
-use crate::host::Warm;
-use crate::metric::{HOST_METRICS, Significance, direction, settable};
-use crate::series::{Kind, Series};
-use crate::table::NONE;
+use crate::watch::host::Warm;
+use crate::watch::metric::{HOST_METRICS, Significance, direction, settable};
+use crate::watch::series::{Kind, Series};
+use crate::watch::table::NONE;
 use crate::{Config, Detector};
 
 /// What an operator has set of a host, kept over a restart however long it takes.

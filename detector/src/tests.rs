@@ -20,7 +20,7 @@ use weir_model::{
     Service, ServiceSlice, Slice, Verdict,
 };
 
-use crate::evidence::tests::sample;
+use crate::watch::packets::tests::sample;
 use crate::{Config, Detector};
 
 const START: u64 = 1_795_000_000;
@@ -318,7 +318,7 @@ fn a_checkpoint_brings_baselines_back() {
         let prefix = world.detector.prefixes[&"203.0.113.0/24".parse().unwrap()];
         let prefix = world.detector.warm[prefix as usize].as_ref().unwrap();
         let service = &world.detector.services[&key];
-        [&service.series, &prefix.series].map(|s| s.level(crate::metric::PACKETS))
+        [&service.series, &prefix.series].map(|s| s.level(crate::watch::metric::PACKETS))
     };
     assert_eq!(level(&world), level(&next));
     assert!(level(&next).iter().all(|level| *level > 5000.0), "{:?}", level(&next));
@@ -364,7 +364,7 @@ fn bursts_of_a_service_that_falls_silent_become_normal() {
     }
     assert_eq!(world.said, []);
     let key = (world.detector.table.get("203.0.113.7".parse().unwrap()), 17, 28_015);
-    let level = world.detector.services[&key].series.level(crate::metric::PACKETS);
+    let level = world.detector.services[&key].series.level(crate::watch::metric::PACKETS);
     assert!((25_000.0..35_000.0).contains(&level), "{level}");
 }
 

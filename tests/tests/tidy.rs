@@ -37,6 +37,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
 ];
 
+/// The stages of the detector, from the first to the last: none names a later one.
+const DETECTOR_STAGES: &[&str] = &["watch", "evidence", "verdict"];
+
 /// Crates in which nothing asks the time, waits, or starts a thread.
 const PURE: &[&str] = &["model", "detector", "mitigator", "traffic"];
 
@@ -115,6 +118,25 @@ fn dependencies_point_one_way() {
             "{name} has no arrows: add it to ARROWS and to ARCHITECTURE.md"
         );
     }
+}
+
+#[test]
+fn the_detector_s_stages_name_no_later_one() {
+    let mut looked_at = 0;
+    for (at, stage) in DETECTOR_STAGES.iter().enumerate() {
+        for path in rust_files(&root().join("detector/src").join(stage)) {
+            looked_at += 1;
+            let text = std::fs::read_to_string(&path).unwrap();
+            for later in &DETECTOR_STAGES[at + 1..] {
+                assert!(
+                    !text.contains(&format!("crate::{later}")),
+                    "{} names {later}",
+                    path.display()
+                );
+            }
+        }
+    }
+    assert!(looked_at > 40, "only {looked_at} files");
 }
 
 #[test]

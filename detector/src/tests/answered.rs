@@ -34,7 +34,7 @@ impl World {
 
 /// A conference on ports that nobody declared: two hundred networks, three packets back for each.
 fn participant(i: u32) -> Sample {
-    let who = (crate::hash::mix(7, u64::from(i)) % 200) as u32;
+    let who = (crate::watch::hash::mix(7, u64::from(i)) % 200) as u32;
     sample(0x5000_0000 + who * 256, 50_000 + (who % 9) as u16, 17, 40_000 + (who % 50) as u16, 900)
 }
 

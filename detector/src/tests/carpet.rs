@@ -65,7 +65,7 @@ fn an_attack_on_a_host_is_not_the_normal_of_its_prefix() {
         assert_eq!(world.opened().is_empty(), !attacked);
         let warm = world.detector.warm_of(net).unwrap();
         let amplified = warm.profile.normal().iter().filter(|(p, _)| p.src_port == 123).count();
-        (warm.series.mean(crate::metric::PACKETS), amplified)
+        (warm.series.mean(crate::watch::metric::PACKETS), amplified)
     };
     let (quiet, none) = normal(false);
     let (after, amplified) = normal(true);

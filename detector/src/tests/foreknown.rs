@@ -3,7 +3,7 @@
 use weir_model::{Expected, ExpectedTraffic, Metric};
 
 use super::*;
-use crate::metric::PACKETS;
+use crate::watch::metric::PACKETS;
 
 const GAME: u16 = 28_015;
 

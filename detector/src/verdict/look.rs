@@ -1,0 +1,447 @@
+//! A look at a target's packets, and the verdict on them.
+
+use std::sync::Arc;
+
+use weir_model::{
+    Candidate, Direction, Evidence, Goodput, Hold, IpNet, Match, Millis, Phase, Rate, Reason,
+    Service, Verdict,
+};
+
+use crate::evidence::answers::Answers;
+use crate::evidence::exhibit;
+use crate::evidence::rates::{
+    burst, discarded, effective, evident, higher, left, matched, present,
+};
+use crate::evidence::signature::Packets;
+use crate::evidence::vectors::{
+    Excess, Part, Traits, excess, family, parts, top_sources, traits, vectors,
+};
+use crate::verdict::confidence::{ANSWERED_MOST, cap, confidence, groups};
+use crate::verdict::hold::{Knowledge, NO_INCIDENT, Weighed, held_cap, hold, is_unsettled};
+use crate::verdict::incident::Active;
+use crate::verdict::summary;
+use crate::verdict::synthesis::{Found, Input, Rule, measure, synthesise};
+use crate::watch::host::Warm;
+use crate::watch::metric::{BITS, OUTBOUND, PACKETS, is_bits};
+use crate::watch::packets::{NOW_SLOTS, NOW_SLOTS_MAX, Packet};
+use crate::watch::series::Alarm;
+use crate::watch::silent::carriers;
+use crate::watch::window::SLOTS_PER_SEC;
+use crate::{Detector, foreknown};
+
+/// Share of the excess that rules must cover for it to be separable.
+const SEPARABLE_COVERAGE: f64 = 0.4;
+/// Rules told before stay when they cover this share, or this much less than new ones would.
+const KEEP_COVERAGE: f64 = 0.97;
+const KEEP_MARGIN: f64 = 0.03;
+/// Rules told before that are looked at again.
+const TOLD_MAX: usize = 12;
+/// Fewest packets on which evidence is worth anything.
+pub(crate) const EVIDENCE_MIN: usize = 16;
+/// Confidence in an HTTP flood that only flow records tell of.
+const SUSPECTED: u8 = 60;
+/// Share of the volume behind an alarm that the packets looked at must stand for.
+const TELLING: f64 = 0.2;
+/// Questions from which a target is known to ask a service.
+const ASKED_MIN: usize = 2;
+/// Longest time for which flow caches are waited for, seconds: a direction may be exported later than
+/// the other by one active timeout.
+const SETTLING_SECS_MAX: u64 = 12;
+/// Answers a packet from which an exchange is none with forged senders or reflectors.
+const ANSWERED_MAX: f64 = 0.3;
+
+/// What the packets say.
+#[derive(Default)]
+pub(crate) struct Findings {
+    /// Packets of the present.
+    now: Vec<Packet>,
+    pub(crate) excess: Excess,
+    normal: Vec<(Packet, f64)>,
+    traits: Traits,
+    pub(crate) parts: Vec<Part>,
+    found: Found,
+    /// For each rule found, what speaks for and against it.
+    holds: Vec<Weighed>,
+    /// Highest probability of an attack that these allow, 0-1.
+    held_cap: f64,
+    /// Whether one may soon know more of it.
+    pub(crate) unsettled: bool,
+    /// Of what a target sends: share that leaves from ports on which something comes in, 0-1.
+    pub(crate) replies: f64,
+    /// Share of the excess that the target answers; `None` when too little was seen.
+    answered: Option<f64>,
+    rate: Rate,
+}
+
+impl Findings {
+    /// Whether the packets stand for a fair share of what was counted, and the excess among them for a
+    /// fair share of what is too much. What was exported late may have left none, and what came in the
+    /// meantime is something else.
+    #[expect(clippy::cast_precision_loss, reason = "a statistic, not an account")]
+    pub(crate) fn tells_of(&self, alarm: &Alarm) -> bool {
+        let bits = is_bits(alarm.index);
+        let volume = |p: &Packet| if bits { p.bytes as f64 * 8.0 } else { f64::from(p.packets) };
+        let seen: f64 = self.now.iter().map(volume).sum();
+        let secs = alarm.window_ms as f64 / 1000.0;
+        let share = if bits { self.excess.share_bytes } else { self.excess.share };
+        let grown = (alarm.value - alarm.baseline).max(0.0);
+        self.now.is_empty()
+            || seen >= TELLING * alarm.value * secs && seen * share >= TELLING * grown * secs
+    }
+
+    /// Whether what needs no baseline to be told is above the threshold by itself, and nobody answers
+    /// it.
+    pub(crate) fn stands_alone(&self, alarm: &Alarm) -> bool {
+        self.excess.packets.len() >= EVIDENCE_MIN
+            && alarm.value * self.traits.standalone >= alarm.threshold
+            && self.traits.response.is_none_or(|r| r < ANSWERED_MAX)
+    }
+}
+
+impl Detector {
+    /// Looks at a target's packets of the present against its normal ones. Rules `told` before stay
+    /// while they do nearly as well as the best new ones, so that what routers are told does not
+    /// change with every sample.
+    /// `begun` is when the incident opened.
+    pub(crate) fn look(
+        &mut self,
+        at: u32,
+        alarm: &Alarm,
+        told: &[Match],
+        begun: Millis,
+    ) -> Findings {
+        let slot = self.clock.slot();
+        let back = self.back();
+        let inventory = Arc::clone(&self.inventory);
+        let Some(warm) = self.warm[at as usize].as_deref_mut() else { return Findings::default() };
+        let way = alarm.direction;
+        let services = services_of(&inventory, warm.target);
+        // Of the present only the window that alarmed, when that is enough to see by; but as much
+        // as exports lag, or what is seen depends on who exported last.
+        let lag = if back > 2 { (back + 3) * SLOTS_PER_SEC } else { 0 };
+        let slots = (alarm.window_ms / 100).max(lag).clamp(2, NOW_SLOTS_MAX);
+        let mut now = warm.profile_of(way).latest(slot, slots);
+        if now.len() < 4 * EVIDENCE_MIN {
+            now = warm.profile_of(way).latest(slot, slots.max(30));
+        }
+        let mut rate = present(warm, way, back);
+        if told.is_empty() && alarm.window_ms < 1000 {
+            rate = higher(rate, burst(warm, way, alarm.window_ms));
+        }
+        let normal = warm.profile_of(way).normal();
+        let mean = warm.series.mean(match way {
+            Direction::Inbound => PACKETS,
+            Direction::Outbound => OUTBOUND,
+        });
+        let level = evident(&now, slot).min(rate.packets_per_sec);
+        let excess = excess(&now, level, &normal, mean, &services);
+        let parts = parts(&excess);
+        // Where exports lag both ways are known only as far back as the alarm's window: of the newest
+        // seconds one way may be in and the other still to come.
+        let newest = warm.series.window.newest();
+        let (last, seconds) = match back {
+            0..=2 => (newest, u32::try_from(alarm.window_ms / 1000).unwrap_or(3)),
+            _ => (newest.saturating_sub(back / 2), u32::try_from(back).unwrap_or(90)),
+        };
+        let response = warm.series.response(way, last, seconds);
+        let seen_before = exhibit::seen_before(&excess.packets, &normal);
+        let learning = warm.series.learning(&self.config, self.clock.secs());
+        let mean = (!learning || warm.known())
+            .then(|| (warm.series.mean(PACKETS), warm.series.mean(OUTBOUND)));
+        let visible = self.two_way.sees(mean);
+        // What comes in is exported wherever anything is.
+        let visible = visible || way == Direction::Outbound;
+        let other = warm.profile_of(way.other());
+        let usual = other.normal().into_iter().map(|(p, _)| p).collect();
+        let answers = Answers::new(other.latest(slot, slots.max(NOW_SLOTS + lag)), usual, visible);
+        let answered = answers.of_excess(&excess);
+        let mut traits = Traits { response, seen_before, ..traits(&excess, &parts, &services) };
+        traits.standalone = unasked(&parts, &traits, &answers, answered);
+        let known = Knowledge {
+            answers: &answers,
+            now: &now,
+            normal: &normal,
+            learning,
+            single: warm.target.prefix_len() == warm.target.max_prefix_len(),
+            response,
+            settling: back > 2 && self.clock.since(begun) < back.min(SETTLING_SECS_MAX) * 1000,
+        };
+        let present: Vec<(Packet, f64)> =
+            answers.answered(&now).map(|p| (*p, f64::from(p.packets))).collect();
+        // What a host sends is stopped at the host, not by rules in routers.
+        let (found, holds) = if way == Direction::Inbound && excess.packets.len() >= EVIDENCE_MIN {
+            let input = Input {
+                target: warm.target,
+                excess: &excess.packets,
+                normal: &normal,
+                answered: &present,
+                services: &services,
+                collateral_max: self.config.collateral_max,
+                rules_max: self.config.rules_max,
+                capabilities: &self.config.capabilities,
+            };
+            weighed(&input, told, &known, self.config.collateral_max_rate_limit)
+        } else {
+            (Found::default(), Vec::new())
+        };
+        let rules: Vec<(Weighed, f64)> =
+            holds.iter().copied().zip(found.rules.iter().map(|rule| rule.coverage)).collect();
+        let new = learning && !warm.known();
+        let mut held_cap = held_cap(&rules, new);
+        if new && answered.is_some_and(|share| share >= ANSWERED_MOST) {
+            held_cap = held_cap.min(NO_INCIDENT);
+        }
+        let unsettled = new && visible && answered.is_none() && is_unsettled(&rules);
+        let replies = match way {
+            Direction::Inbound => 0.0,
+            Direction::Outbound => answers.on_same_ports(&excess.packets),
+        };
+        Findings {
+            now,
+            excess,
+            normal,
+            traits,
+            parts,
+            found,
+            holds,
+            held_cap,
+            unsettled,
+            replies,
+            answered,
+            rate,
+        }
+    }
+
+    /// Puts findings into words.
+    pub(crate) fn verdict(&self, active: &mut Active, findings: Findings, phase: Phase) -> Verdict {
+        let Findings { now, excess, normal, traits, parts, found, holds, answered, rate, .. } =
+            findings;
+        let warm = self.warm_of(active.target);
+        let way = active.way();
+        let carriers = carriers(excess.packets.iter().map(|(p, _)| p));
+        if !carriers.is_empty() {
+            active.carriers = carriers;
+        }
+        active.peak.packets_per_sec = active.peak.packets_per_sec.max(rate.packets_per_sec);
+        active.peak.bits_per_sec = active.peak.bits_per_sec.max(rate.bits_per_sec);
+        let over = Rate {
+            packets_per_sec: rate.packets_per_sec * excess.share,
+            bits_per_sec: rate.bits_per_sec * excess.share_bytes,
+        };
+        let normal_bytes = warm.map_or(0.0, |w| w.series.mean(BITS) / 8.0);
+        let evidence = Evidence {
+            at: self.clock,
+            ratio: active.alarm.ratio(),
+            coverage: found.coverage,
+            known: warm.is_some_and(Warm::known),
+            outbound: way == Direction::Outbound,
+            answered,
+            ..numbers(&traits)
+        };
+        let held = findings.held_cap;
+        let confidence = confidence(&evidence).min(suspicion(&parts)).min(percent(held));
+        let candidates: Vec<Candidate> = found
+            .rules
+            .into_iter()
+            .zip(holds)
+            .map(|(rule, weighed)| Candidate {
+                hold: active.weighed(weighed, &rule.packets, confidence, self.clock),
+                rate: matched(&now, rate, &rule.packets),
+                normal_bytes_per_sec: normal_bytes * rule.normal_bytes,
+                packets: rule.packets,
+                coverage: rule.coverage,
+                coverage_low: rule.coverage_low,
+                collateral: rule.collateral,
+                collateral_high: rule.collateral_high,
+            })
+            .collect();
+        let mut verdict = Verdict {
+            incident: active.id,
+            phase,
+            at: self.clock,
+            target: active.target,
+            direction: way,
+            family: family(&parts),
+            vectors: vectors(&parts, over),
+            confidence,
+            evidence_groups: groups(&evidence),
+            separable: separable(&candidates, found.coverage),
+            rate,
+            peak: active.peak,
+            excess: over,
+            discarded: warm.map_or_else(Rate::default, discarded),
+            legitimate: warm
+                .filter(|_| evidence.known && way == Direction::Inbound)
+                .map(|w| self.goodput(w, rate, over, effective(&now))),
+            sources: traits.sources,
+            reason: self.reason(&active.alarm, &excess),
+            candidates,
+            top_sources: top_sources(&excess),
+            summary: String::new(),
+        };
+        active.cap = cap(&evidence).min(f64::from(suspicion(&parts)) / 100.0).min(held);
+        active.numbers = evidence.clone();
+        active.learn(kept(evidence, &excess, &normal), over.packets_per_sec);
+        let lengths = summary::lengths(&parts, &excess);
+        verdict.summary = summary::sentence(&verdict, &active.numbers, lengths, &self.inventory);
+        verdict
+    }
+
+    /// How legitimate traffic fares, of which at most `seen` packets a second are told from the excess.
+    pub(crate) fn goodput(&self, warm: &Warm, rate: Rate, over: Rate, seen: f64) -> Goodput {
+        left(warm, (rate, over), seen, self.silenced(warm.target), self.sampling)
+    }
+
+    fn reason(&self, alarm: &Alarm, excess: &Excess) -> Reason {
+        let mut ids: Vec<u16> = excess.packets.iter().map(|(p, _)| p.exporter).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let name = |id: u16| {
+            self.exporters
+                .get(usize::from(id))
+                .filter(|n| !n.is_empty())
+                .cloned()
+                .unwrap_or_else(|| format!("exporter {id}"))
+        };
+        Reason {
+            metric: alarm.metric,
+            value: alarm.value,
+            baseline: alarm.baseline,
+            multiplier: self.config.multiplier,
+            threshold: alarm.threshold,
+            window_ms: alarm.window_ms,
+            samples: alarm.samples,
+            sampling: alarm.sampling,
+            exporters: ids.into_iter().map(name).collect(),
+            service: alarm.service,
+        }
+    }
+}
+
+/// Whether rules that may be used, now or later, tell the excess from what is wanted.
+fn separable(candidates: &[Candidate], coverage: f64) -> bool {
+    let refused: f64 =
+        candidates.iter().filter(|c| c.hold.is_some_and(Hold::is_wanted)).map(|c| c.coverage).sum();
+    coverage - refused >= SEPARABLE_COVERAGE
+}
+
+/// The share of the excess that fits a signature which needs no baseline, less what the target asked for
+/// or answers: a port number is no proof.
+fn unasked(parts: &[Part], traits: &Traits, answers: &Answers, answered: Option<f64>) -> f64 {
+    let asked = |port: u16| answers.asked(17, port) >= ASKED_MIN;
+    let wanted: f64 = parts
+        .iter()
+        .filter(|part| part.signature.standalone)
+        .filter(|part| match part.signature.packets {
+            Packets::AnswersFrom(ports) => ports.iter().any(|port| asked(*port)),
+            _ => false,
+        })
+        .map(|part| part.share)
+        .sum();
+    let left = (traits.standalone - wanted).max(0.0);
+    left * (1.0 - answered.unwrap_or(0.0))
+}
+
+/// The declared services within a target that run, one for each protocol and port.
+fn services_of(inventory: &weir_model::Inventory, target: IpNet) -> Vec<Service> {
+    if target.prefix_len() == target.max_prefix_len() {
+        let declared = inventory.services_of(target.addr()).iter();
+        return declared.filter(|s| foreknown::runs(inventory, s)).cloned().collect();
+    }
+    let all = &inventory.services;
+    let from = all.partition_point(|s| s.address < target.network());
+    let to = all.partition_point(|s| s.address <= target.broadcast());
+    let running = all[from..to].iter().filter(|s| foreknown::runs(inventory, s));
+    let mut within: Vec<Service> = running.cloned().collect();
+    within.sort_by_key(|s| (s.protocol, s.port));
+    within.dedup_by_key(|s| (s.protocol, s.port));
+    within
+}
+
+/// Rules for the excess: those told before while they do nearly as well as the best new ones, else
+/// new ones that may be dropped by, else ones that may only limit.
+fn choose(mut input: Input<'_>, told: &[Match], collateral_max_rate_limit: f64) -> Found {
+    let strict = input.collateral_max;
+    let kept = measure(&input, told);
+    let allowed = kept.collateral <= strict;
+    if allowed && kept.coverage >= KEEP_COVERAGE {
+        return kept;
+    }
+    let found = synthesise(&input);
+    if allowed && !told.is_empty() && kept.coverage + KEEP_MARGIN >= found.coverage {
+        return kept;
+    }
+    if found.coverage >= SEPARABLE_COVERAGE {
+        return found;
+    }
+    input.collateral_max = collateral_max_rate_limit;
+    if kept.collateral <= input.collateral_max && kept.coverage >= KEEP_COVERAGE - KEEP_MARGIN {
+        return kept;
+    }
+    let wider = synthesise(&input);
+    if wider.coverage >= SEPARABLE_COVERAGE { wider } else { found }
+}
+
+/// Rules for the excess, each with why it must not be announced. Rules told before that are now known to
+/// cut what is wanted come last, and cover nothing: whoever has them in force must hear of it.
+fn weighed(
+    input: &Input<'_>,
+    told: &[Match],
+    known: &Knowledge<'_>,
+    collateral_max_rate_limit: f64,
+) -> (Found, Vec<Weighed>) {
+    let wanted = |m: &&Match| hold(m, known).hold.is_some_and(Hold::is_wanted);
+    // Those that came last were refused before, and whoever had them has heard of it.
+    let told = &told[..told.len().min(TOLD_MAX)];
+    let (refused, told): (Vec<&Match>, Vec<&Match>) = told.iter().partition(wanted);
+    let told: Vec<Match> = told.into_iter().cloned().collect();
+    let mut found = choose(input.clone(), &told, collateral_max_rate_limit);
+    for m in refused {
+        if found.rules.iter().all(|rule| rule.packets != *m) {
+            let measured = measure(input, std::slice::from_ref(m)).rules;
+            found.rules.extend(measured.into_iter().map(|rule| Rule { coverage: 0.0, ..rule }));
+        }
+    }
+    let holds = found.rules.iter().map(|rule| hold(&rule.packets, known)).collect();
+    (found, holds)
+}
+
+/// Highest confidence that flow records allow: they show no requests.
+fn suspicion(parts: &[Part]) -> u8 {
+    if parts.first().is_some_and(|p| p.signature.id == "http-flood") { SUSPECTED } else { 100 }
+}
+
+/// What the traits come to as numbers behind a verdict.
+fn numbers(t: &Traits) -> Evidence {
+    Evidence {
+        samples: u32::try_from(t.samples).unwrap_or(u32::MAX),
+        standalone: t.standalone,
+        established: t.established,
+        on_service: t.on_service,
+        one_length: t.one_length,
+        top3: t.top3,
+        sources: t.sources,
+        response: t.response,
+        seen_before: t.seen_before,
+        ttl_bits: t.ttl_bits,
+        ttl_odd: t.ttl_odd,
+        ..Evidence::default()
+    }
+}
+
+/// The evidence as an incident keeps it.
+fn kept(numbers: Evidence, excess: &Excess, normal: &[(Packet, f64)]) -> Evidence {
+    Evidence {
+        histograms: exhibit::histograms(&excess.packets, normal),
+        flows_before: exhibit::flows(normal),
+        flows_during: exhibit::flows(&excess.packets),
+        ..numbers
+    }
+}
+
+/// A probability as confidence, 0-100.
+fn percent(probability: f64) -> u8 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 100")]
+    let percent = (probability.clamp(0.0, 1.0) * 100.0).round() as u8;
+    percent
+}
