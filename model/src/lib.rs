@@ -47,7 +47,7 @@ pub use mitigation::{
     DesiredState, Measure, Mitigation, MitigationId, MitigationState, Originator, Rung,
 };
 pub use panel::{PanelNode, PanelOrder, PanelPort, PanelServer, PanelStatus};
-pub use places::{Place, Places, client_of};
+pub use places::{LEAVING_MAX, Place, Places, Seat, client_of};
 pub use policies::{PARENTS_MAX, Policies, PolicyValues, Said, TEMPLATES_MAX};
 pub use policy::{
     Bounds, HostClass, Inbound, LABEL_MAX, Learning, MULTIPLIERS, Outbound, PolicyGroup,

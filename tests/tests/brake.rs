@@ -16,7 +16,7 @@ use serde_json::Value;
 use weir::demo::{ROUTER_ASN, Router};
 use weir_bgp::receiver::Event;
 use weir_bgp::wire::Family;
-use weir_tests::weir_binary;
+use weir_tests::{skip, weir_binary};
 
 /// Longest wait for anything here.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -68,10 +68,15 @@ impl<'a> Weir<'a> {
     fn start(folder: &'a Path, full: bool) -> Self {
         let limit =
             if full { format!("prlimit --pid $$ --fsize={FULL}: && ") } else { String::new() };
-        let mut child = Command::new("sh")
+        // What would end a process that writes too much is an error to it instead, as a full disk is.
+        Self::start_after(folder, Command::new("sh"), &format!("trap '' XFSZ; {limit}"))
+    }
+
+    /// Starts it in a shell, after some commands.
+    fn start_after(folder: &'a Path, mut shell: Command, first: &str) -> Self {
+        let mut child = shell
             .arg("-c")
-            // What would end a process that writes too much is an error to it instead, as a full disk is.
-            .arg(format!("trap '' XFSZ; {limit}exec \"$0\" run --config \"$1\""))
+            .arg(format!("{first}exec \"$0\" run --config \"$1\""))
             .arg(weir_binary())
             .arg(folder.join("weir.toml"))
             .stdin(Stdio::null())
@@ -297,4 +302,34 @@ fn weir_starts_from_whatever_the_last_one_left() {
         .collect();
     assert!(left.iter().any(|name| name.starts_with("history.db.damaged-")), "{left:?}");
     assert!(left.iter().any(|name| name.starts_with("state.db.damaged-")), "{left:?}");
+}
+
+#[test]
+fn a_disk_that_is_full_at_the_start_is_told_of_at_once() {
+    let unshared = Command::new("unshare").args(["-m", "true"]).status();
+    if !unshared.is_ok_and(|status| status.success()) {
+        skip("a_disk_that_is_full_at_the_start_is_told_of_at_once", "a disk of its own needs root");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let router = Router::start().unwrap();
+    std::fs::write(folder.join("weir.toml"), configuration(folder, router.port, "auto")).unwrap();
+    Weir::start(folder, false).stop();
+    // A small disk with the same files, on which there is just room to open them.
+    let (state, kept) = (folder.join("state"), folder.join("kept"));
+    std::fs::rename(&state, &kept).unwrap();
+    std::fs::create_dir(&state).unwrap();
+    let fill = format!(
+        "mount -t tmpfs -o size=4m none {0} && cp {1}/* {0}/ && {{ head -c 8M /dev/zero > {0}/fill; \
+         truncate -s -40k {0}/fill; }} 2> {2} && ",
+        state.display(),
+        kept.display(),
+        folder.join("filled").display(),
+    );
+    let mut shell = Command::new("unshare");
+    shell.args(["-m", "sh"]);
+    let weir = Weir::start_after(folder, shell, &fill);
+    let (code, status) = weir.status();
+    assert!(code == Some(3) && status.contains("disk is full"), "{code:?} {status}");
 }

@@ -1,7 +1,7 @@
 //! The appliance's listener for nodes: HTTP over TLS with an own authority.
 //!
 //! weir runs it on a thread of its own. Every connection is bounded in time and size, and there are at most
-//! [`CONNECTIONS_MAX`] of them.
+//! [`CONNECTIONS_MAX`] of them; whoever is no node makes room for others.
 
 mod authority;
 mod captures;
@@ -13,6 +13,7 @@ pub use authority::{Authority, AuthorityError};
 pub use captures::{CAPTURE_MAX, Have};
 pub use config::Config;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,11 +21,11 @@ use std::time::Duration;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use rustls::ServerConfig;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tracing::debug;
-use weir_model::{IncidentId, IpNet, Millis, Places};
+use weir_model::{IncidentId, IpNet, Millis, Places, Seat};
 
 use crate::config::{Token, write_private};
 use crate::controller::{Controller, State, Ticket};
@@ -232,26 +233,40 @@ impl Server {
             let Some(place) = places.take(peer.ip()) else { continue };
             let (server, acceptor, stop) = (self.clone(), acceptor.clone(), stop.clone());
             tokio::spawn(async move {
-                let _place = place;
-                // Small writes that nobody is to wait for.
-                let _ = tcp.set_nodelay(true);
-                let handshake = tokio::time::timeout(PATIENCE, acceptor.accept(tcp)).await;
-                let Ok(Ok(stream)) = handshake else {
-                    debug!(%peer, "no handshake");
-                    return;
-                };
-                let service = hyper::service::service_fn(move |request| {
-                    routes::answer(server.clone(), stop.clone(), peer.ip(), request)
-                });
-                let outcome = hyper::server::conn::http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(PATIENCE)
-                    .serve_connection(TokioIo::new(stream), service)
-                    .await;
-                if let Err(error) = outcome {
-                    debug!(%peer, %error, "connection ended");
+                tokio::select! {
+                    () = server.connection(tcp, peer, place.seat(), acceptor, stop) => {}
+                    () = place.lost() => debug!(%peer, "no node, and others are waiting"),
                 }
             });
+        }
+    }
+
+    async fn connection(
+        self: Arc<Self>,
+        tcp: TcpStream,
+        peer: SocketAddr,
+        seat: Seat,
+        acceptor: TlsAcceptor,
+        stop: watch::Receiver<bool>,
+    ) {
+        // Small writes that nobody is to wait for.
+        let _ = tcp.set_nodelay(true);
+        let handshake = tokio::time::timeout(PATIENCE, acceptor.accept(tcp)).await;
+        let Ok(Ok(stream)) = handshake else {
+            debug!(%peer, "no handshake");
+            return;
+        };
+        let service = hyper::service::service_fn(move |request| {
+            seat.heard();
+            routes::answer(self.clone(), stop.clone(), peer.ip(), seat.clone(), request)
+        });
+        let outcome = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(PATIENCE)
+            .serve_connection(TokioIo::new(stream), service)
+            .await;
+        if let Err(error) = outcome {
+            debug!(%peer, %error, "connection ended");
         }
     }
 }

@@ -13,7 +13,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tracing::{info, warn};
-use weir_model::{IncidentId, Millis};
+use weir_model::{IncidentId, Millis, Seat};
 
 use super::{Server, secret};
 use crate::controller::{Caller, JoinError, RENEW_MS, Stranger};
@@ -39,12 +39,13 @@ pub(super) async fn answer(
     server: Arc<Server>,
     stop: watch::Receiver<bool>,
     from: IpAddr,
+    seat: Seat,
     request: Request<Incoming>,
 ) -> Result<Answer, Infallible> {
     let path = request.uri().path().to_owned();
     let answer = match (request.method(), path.as_str()) {
         (&Method::POST, "/v1/agents/join") => join(&server, from, request).await,
-        (&Method::GET, "/v1/decisions/stream") => decisions(&server, &request),
+        (&Method::GET, "/v1/decisions/stream") => decisions(&server, &seat, &request),
         (method, path) => {
             let method = method.clone();
             let caller = match authenticate(&server, &request) {
@@ -56,6 +57,7 @@ pub(super) async fn answer(
                     return Ok(text(StatusCode::GONE, &why.to_string()));
                 }
             };
+            seat.keep();
             let node = caller.node.clone();
             match (method, path) {
                 (Method::GET, "/v1/agents/stream") => stream(server, stop, caller),
@@ -282,11 +284,12 @@ fn event(envelope: &Envelope) -> Bytes {
 /// Blocked sources in the form that CrowdSec's bouncers read (LAPI v1). Each answer is the whole list, which
 /// the protocol allows at any time: a bouncer that lost track heals by itself, and what it holds ends with the
 /// duration all the same.
-fn decisions(server: &Server, request: &Request<Incoming>) -> Answer {
+fn decisions(server: &Server, seat: &Seat, request: &Request<Incoming>) -> Answer {
     let key = request.headers().get("x-api-key").and_then(|v| v.to_str().ok());
     if !key.is_some_and(|k| server.is_bouncer(k)) {
         return text(StatusCode::FORBIDDEN, "{\"message\":\"access forbidden\"}");
     }
+    seat.keep();
     let now = now();
     let controller = server.controller();
     let (new, deleted) = controller.decisions(now);

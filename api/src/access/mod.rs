@@ -126,6 +126,7 @@ pub(crate) async fn authenticate(
             None => None,
         };
         if let Some(principal) = found {
+            peer.keeps_its_place();
             // Nobody guesses 256 bits: a token that is right works however often others from its address are wrong.
             return Ok(principal);
         }
@@ -138,6 +139,7 @@ pub(crate) async fn authenticate(
     if let Some(secret) = session::cookie(&parts.headers, app.secure(&peer, &parts.headers)) {
         origin::check_cross_site(parts, app)?;
         if let Some(principal) = session::resume(app, &secret, address).await? {
+            peer.keeps_its_place();
             return Ok(principal);
         }
     }

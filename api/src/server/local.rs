@@ -75,20 +75,21 @@ pub(super) fn turn_away(stream: &UnixStream) {
     let _ = stream.try_write(answer.as_bytes());
 }
 
-/// Takes what a stranger who was turned away still sends, for a moment: whoever finds the socket closed while
-/// he writes may not read why.
+/// Turns a stranger away once he has asked something, and takes what he still sends, for a moment: whoever
+/// is answered before he asks, or finds the socket closed while he writes, may not read why.
 pub(super) async fn see_out(mut stream: UnixStream) {
     use tokio::io::AsyncReadExt as _;
     let mut sent = [0; 4096];
-    let all = async {
+    let _ = tokio::time::timeout(LINGER, stream.read(&mut sent)).await;
+    turn_away(&stream);
+    let rest = async {
         for _ in 0..LINGER_READS {
-            if stream.read(&mut sent).await.is_ok_and(|read| read > 0) {
-                continue;
+            if !stream.read(&mut sent).await.is_ok_and(|read| read > 0) {
+                break;
             }
-            break;
         }
     };
-    let _ = tokio::time::timeout(LINGER, all).await;
+    let _ = tokio::time::timeout(LINGER, rest).await;
 }
 
 /// Binds the socket. Everybody may connect; who may do something is decided by their user and group.

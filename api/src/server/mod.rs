@@ -1,5 +1,6 @@
 //! Sockets: TCP with or without TLS, and a unix socket whose peers the kernel names. Every connection is
-//! bounded in number, in the size of its head and in the time that it may keep silent.
+//! bounded in number, in the size of its head and in the time that it may keep silent. Who shows no account,
+//! and holds many, makes room for others ([`Places`]).
 
 mod listen;
 mod local;
@@ -22,14 +23,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tower::Service as _;
-use weir_model::Places;
+use weir_model::{Place, Places, Seat};
 
 pub use listen::listen;
 pub(crate) use local::NOT_YOURS;
 pub use local::{Local, bind_local};
 pub use tls::{Identity, TlsError};
 
-/// Connections over TCP at the same time, at most; one more is closed at once.
+/// Connections over TCP at the same time, at most. When there is one more, a stranger's is closed.
 pub const CONNECTIONS_MAX: usize = 1024;
 
 /// Connections of one IPv4 address or IPv6 /64 at the same time.
@@ -68,12 +69,21 @@ pub struct Peer {
     pub tls: bool,
     /// The local user, on the unix socket.
     pub local: Option<Local>,
+    /// The connection's place, over TCP.
+    pub seat: Option<Seat>,
 }
 
 impl Peer {
     /// The peer of a request.
     pub(crate) fn of(parts: &Parts) -> Self {
         parts.extensions.get::<Self>().cloned().unwrap_or_default()
+    }
+
+    /// It has proven who it is: no stranger gets its place.
+    pub(crate) fn keeps_its_place(&self) {
+        if let Some(seat) = &self.seat {
+            seat.keep();
+        }
     }
 }
 
@@ -121,8 +131,11 @@ pub(crate) async fn run(
                     let (router, stopped) = (router.clone(), stopped.clone());
                     let acceptor = acceptor.clone();
                     connections.spawn(async move {
-                        tcp(stream, address, acceptor, router, stopped).await;
-                        drop(place);
+                        tokio::select! {
+                            () = tcp(stream, address, &place, acceptor, router, stopped) => {}
+                            // Hung up on without a word: somebody else is waiting.
+                            () = place.lost() => {}
+                        }
                     });
                 }
                 Err(error) => pause(&error).await,
@@ -131,12 +144,12 @@ pub(crate) async fn run(
                 Ok(stream) => {
                     let local = Local::of(&stream, owner.unwrap_or(0));
                     if !local.trusted {
-                        local::turn_away(&stream);
-                        if let Ok(place) = Arc::clone(&strangers).try_acquire_owned() {
-                            connections.spawn(async move {
+                        match Arc::clone(&strangers).try_acquire_owned() {
+                            Ok(place) => drop(connections.spawn(async move {
                                 local::see_out(stream).await;
                                 drop(place);
-                            });
+                            })),
+                            Err(_) => local::turn_away(&stream),
                         }
                         continue;
                     }
@@ -169,6 +182,7 @@ async fn pause(error: &std::io::Error) {
 async fn tcp(
     stream: TcpStream,
     address: IpAddr,
+    place: &Place,
     acceptor: Option<TlsAcceptor>,
     router: Router,
     stopped: watch::Receiver<bool>,
@@ -176,7 +190,8 @@ async fn tcp(
     // Where it cannot be set, a dead reader is noticed by keep-alive alone.
     let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(UNREAD_TIME));
     let _ = stream.set_nodelay(true);
-    let mut peer = Peer { address: Some(address), ..Peer::default() };
+    let seat = Some(place.seat());
+    let mut peer = Peer { address: Some(address), seat, ..Peer::default() };
     match acceptor {
         None => http(stream, peer, router, stopped).await,
         Some(acceptor) => {
@@ -195,6 +210,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = service_fn(move |request: hyper::Request<Incoming>| {
+        if let Some(seat) = &peer.seat {
+            seat.heard();
+        }
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(peer.clone());
         router.clone().call(request)

@@ -181,7 +181,12 @@ pub fn ask(method: &str, path: &str) -> Ask {
     let method = Method::from_bytes(method.as_bytes()).unwrap();
     Ask {
         request: Request::builder().method(method).uri(path),
-        peer: Peer { address: Some("192.0.2.9".parse().unwrap()), tls: true, local: None },
+        peer: Peer {
+            address: Some("192.0.2.9".parse().unwrap()),
+            tls: true,
+            local: None,
+            seat: None,
+        },
         body: Vec::new(),
         page: true,
         host: "weir.example",
@@ -224,7 +229,7 @@ impl Ask {
 
     pub fn local(mut self, trusted: bool) -> Self {
         let local = Local { uid: 1000, user: "eve".to_owned(), trusted };
-        self.peer = Peer { address: None, tls: false, local: Some(local) };
+        self.peer = Peer { address: None, tls: false, local: Some(local), seat: None };
         self
     }
 

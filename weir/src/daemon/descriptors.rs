@@ -5,6 +5,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tracing::{info, warn};
 use weir_api::server::{CONNECTIONS_MAX as WEB_MAX, LOCAL_MAX, STRANGERS_MAX};
 use weir_config::Config;
+use weir_model::LEAVING_MAX;
 
 /// Files, databases, logs, timers and pollers of weir itself, with room for a backup under way.
 const OWN: usize = 128;
@@ -69,6 +70,7 @@ fn reserved(config: &Config) -> usize {
     let peers = bgp.map_or(0, |bgp| bgp.peers.len() + bgp.adapters.len()).max(8);
     OWN + LOCAL_MAX
         + STRANGERS_MAX
+        + 2 * LEAVING_MAX
         + NOTIFY
         + collector.listen.len() * collector.sockets_per_listener.max(1)
         + (collector.listen_tcp.len() + collector.listen_tls.len()) * PER_TCP_LISTENER

@@ -196,6 +196,10 @@ pub(crate) fn spawn(
         wrote: now(),
         swept: now(),
     };
+    if writer.store.is_some() {
+        // Before anybody is told that weir is ready: that a file opens does not say that it takes anything.
+        writer.beat(now());
+    }
     let thread = spawn_thread("store", failed, move || writer.run(&rx))?;
     Ok((tx, thread))
 }
@@ -391,6 +395,11 @@ impl Writer {
         }
     }
 
+    /// Tries whether the file takes something.
+    fn beat(&mut self, at: Millis) {
+        self.now_and_here(|store| store.put_blob(HEARTBEAT, at, &[]));
+    }
+
     fn report_waiting(&self) {
         if self.owed.len() > 0 {
             self.health.waits(Part::State, self.owed.len());
@@ -404,7 +413,7 @@ impl Writer {
         if self.owed.len() > 0 {
             self.settle();
         } else if self.refused.is_some() || at.since(self.wrote) >= HEARTBEAT_MS {
-            self.now_and_here(|store| store.put_blob(HEARTBEAT, at, &[]));
+            self.beat(at);
         }
         if at.since(self.swept) >= SWEEP_MS {
             self.swept = at;
