@@ -101,11 +101,19 @@ pub(crate) struct Answers {
     usual: Vec<Packet>,
     /// Whether what the target sends is seen at all: many routers export one direction only.
     pub(crate) visible: bool,
+    /// Whether the target was seen to send anything of late, an answer or not.
+    pub(crate) speaks: bool,
+    /// Packets that it sent of late, answers or not, and the most that one record of them stands for.
+    all_sent: f64,
+    unit: f64,
 }
 
 impl Answers {
     /// Of what a target sent in the present, and what it sends in normal times.
     pub(crate) fn new(sent: Vec<Packet>, usual: Vec<Packet>, visible: bool) -> Self {
+        let speaks = !sent.is_empty();
+        let all_sent = sent.iter().map(weight).sum();
+        let unit = sent.iter().chain(&usual).map(weight).fold(1.0, f64::max);
         let sent: Vec<Packet> = sent.into_iter().filter(is_answer).collect();
         let mut first: FastMap<(Network, Port), u64> = FastMap::default();
         for p in &sent {
@@ -114,7 +122,30 @@ impl Answers {
                 *at = p.slot.min(*at);
             }
         }
-        Self { sent, first, usual, visible }
+        Self { sent, first, usual, visible, speaks, all_sent, unit }
+    }
+
+    /// What it sent lately that answers somebody, the other way of a match.
+    pub(crate) fn back_on(&self, m: &Match) -> impl Iterator<Item = &Packet> {
+        self.sent.iter().filter(move |p| reversed(m, p))
+    }
+
+    /// Packets that it sent lately, answers or not.
+    pub(crate) const fn weight_sent(&self) -> f64 {
+        self.all_sent
+    }
+
+    /// Most packets that one record of what it sends stands for.
+    pub(crate) const fn unit(&self) -> f64 {
+        self.unit
+    }
+
+    /// Share of what it usually sends that answers somebody the other way of a match, 0-1.
+    pub(crate) fn usual_share(&self, m: &Match) -> f64 {
+        let usual = |of: &dyn Fn(&Packet) -> bool| {
+            self.usual.iter().filter(|p| of(p)).map(weight).sum::<f64>()
+        };
+        usual(&|p| is_answer(p) && reversed(m, p)) / usual(&|_| true).max(1.0)
     }
 
     /// Whether a packet in belongs to a conversation with its network.
@@ -259,7 +290,7 @@ impl Answers {
 }
 
 /// Packets that a record stands for.
-fn weight(p: &Packet) -> f64 {
+pub(crate) fn weight(p: &Packet) -> f64 {
     f64::from(p.packets)
 }
 
@@ -372,7 +403,7 @@ fn alike<'p>(packets: &[&'p Packet]) -> Vec<(&'p Packet, f64)> {
 }
 
 /// Natural logarithm of P(X <= n) for a Poisson variable of mean `mu` > n, from above (Chernoff).
-fn ln_at_most(n: f64, mu: f64) -> f64 {
+pub(crate) fn ln_at_most(n: f64, mu: f64) -> f64 {
     let drawn = if n > 0.0 { n * (mu / n).ln() } else { 0.0 };
     n - mu + drawn
 }

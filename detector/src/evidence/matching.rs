@@ -1,6 +1,6 @@
 //! Which packets a match holds for, as a router would see them.
 
-use weir_model::{Fragment, FragmentMatch, Match, Range};
+use weir_model::{FlagMatch, Fragment, FragmentMatch, Match, Range};
 
 use crate::watch::packets::{Packet, narrow};
 
@@ -9,7 +9,8 @@ pub(crate) fn hits(m: &Match, p: &Packet) -> bool {
     let any =
         |list: &[Range], value: u16| list.is_empty() || list.iter().any(|r| r.contains(value));
     let length = m.lengths.is_empty() || m.lengths.iter().any(|r| within(*r, p));
-    let flags = m.tcp_flags.is_empty() || m.tcp_flags.iter().any(|f| p.tcp_flags & f.mask == f.set);
+    let flag = |f: &FlagMatch| p.tcp_flags & f.mask == f.set && !p.lacks_header();
+    let flags = m.tcp_flags.is_empty() || m.tcp_flags.iter().any(flag);
     let fragment = match m.fragment {
         None => true,
         Some(FragmentMatch::IsFragment | FragmentMatch::Last) => p.fragment == Fragment::Later,

@@ -4,6 +4,7 @@
 //! Stands on [`crate::watch`] and knows nothing of verdicts.
 
 pub(crate) mod answers;
+pub(crate) mod connections;
 pub(crate) mod exhibit;
 pub(crate) mod matching;
 pub(crate) mod rates;

@@ -6,7 +6,6 @@
 use weir_model::Fragment;
 
 use crate::evidence::answers::Answers;
-use crate::evidence::vectors::sources;
 use crate::watch::hash::FastMap;
 use crate::watch::packets::Packet;
 
@@ -29,6 +28,8 @@ pub(crate) enum Sign {
     Fragments,
     /// Answers to SYNs that the target did not send.
     Unasked,
+    /// TCP segments of connections that the target has no part in.
+    Foreign,
     /// ICMP.
     Icmp,
 }
@@ -101,11 +102,13 @@ fn of_tcp(packets: &[&Packet], total: f64, single: bool) -> Option<Sign> {
         let least = if p.src >> 32 == 0xffff { 40 } else { 60 };
         p.is_syn() && p.length_max <= least
     };
+    // A segment that does not hold its own header.
+    let cut_off = |p: &Packet| p.fragment == Fragment::None && p.lacks_header();
     let odd = |p: &Packet| {
         let flags = p.tcp_flags & 0x3f;
         p.length_max > 0 && (flags & 0x03 == 0x03 || flags & 0x06 == 0x06 || flags & 0x39 == 0x29)
     };
-    if share(&bare) >= MOST || share(&odd) >= MOST {
+    if share(&bare) >= MOST || share(&odd) >= MOST || share(&cut_off) >= MOST {
         return Some(Sign::Malformed);
     }
     if forged_ttl(packets) {
@@ -118,6 +121,11 @@ fn of_tcp(packets: &[&Packet], total: f64, single: bool) -> Option<Sign> {
     // A busy web server's visitors are as many networks: established traffic is no sign.
     let opening = |p: &Packet| p.tcp_flags & 0x12 != 0x10;
     (single && share(&opening) >= MOST && forged(packets)).then_some(Sign::Forged)
+}
+
+/// Whether hosts do not use the service of this UDP port in the ordinary way of business.
+pub(crate) fn is_reflector(port: u16) -> bool {
+    REFLECTORS.contains(&port)
 }
 
 /// Share of the packets of which something holds.
@@ -155,22 +163,28 @@ fn network_estimate(packets: &[&Packet]) -> f64 {
 
 /// Whether the packets must come from thousands of networks: so few pairs of one network among them.
 pub(crate) fn forged(packets: &[&Packet]) -> bool {
+    at_least(packets.iter().map(|p| p.src_prefix())) >= NETWORKS_FORGED
+}
+
+/// How many different ones there are at least (99 %) in the population from which these were drawn, from how
+/// few pairs of the same there are among them.
+fn at_least(drawn: impl Iterator<Item = u128>) -> f64 {
     let mut by: FastMap<u128, f64> = FastMap::default();
-    for p in packets {
-        *by.entry(p.src_prefix()).or_default() += 1.0;
+    let mut n = 0.0;
+    for one in drawn {
+        *by.entry(one).or_default() += 1.0;
+        n += 1.0;
     }
     let pairs: f64 = by.values().map(|n| n * (n - 1.0) / 2.0).sum();
-    #[expect(clippy::cast_precision_loss, reason = "bounded by the size of the sample")]
-    let n = packets.len() as f64;
     // Upper 99 % bound of a Poisson count.
     let bound = pairs + NO_PAIR.max(2.33 * pairs.sqrt() + 2.7);
-    n * n / 2.0 / bound >= NETWORKS_FORGED
+    n * n / 2.0 / bound
 }
 
 fn reflection(packets: &[&Packet], answers: &Answers, total: f64) -> bool {
     let from = |p: &&&Packet| {
         p.protocol == 17
-            && (REFLECTORS.contains(&p.src_port) || p.fragment == Fragment::Later)
+            && (is_reflector(p.src_port) || p.fragment == Fragment::Later)
             && answers.asked(17, p.src_port) == 0
     };
     let (mut hit, mut bytes, mut count) = (0.0, 0.0, 0.0);
@@ -203,6 +217,8 @@ fn scattered(packets: &[&Packet]) -> bool {
     };
     #[expect(clippy::cast_precision_loss, reason = "bounded by the size of the sample")]
     let n = packets.len() as f64;
+    // That hardly two packets are of one flow must be sure: a few hundred calls look like that, too, where
+    // one packet in a thousand is seen.
     let spread =
         most(|p| p.src_port) <= PORT_SHARE_MAX * n && most(|p| p.dst_port) <= PORT_SHARE_MAX * n;
     // A flow of its own for each packet, as sources of their own are estimated.
@@ -210,8 +226,8 @@ fn scattered(packets: &[&Packet]) -> bool {
         let ports = u128::from(p.src_port) << 16 | u128::from(p.dst_port);
         Packet { src: p.src ^ ports << 96, ..*p }
     };
-    let flows: Vec<(Packet, f64)> = packets.iter().map(|p| (flow(p), 1.0)).collect();
-    spread && sources(flows.iter()) >= FLOWS_SCATTERED
+    let flows: Vec<Packet> = packets.iter().map(|p| flow(p)).collect();
+    spread && at_least(flows.iter().map(|p| p.src)) >= FLOWS_SCATTERED
 }
 
 #[cfg(test)]
@@ -258,6 +274,24 @@ mod tests {
         assert_eq!(told(380, |i| sample(anybody(i), 53, 17, 40_000, 300)), Some(Sign::Forged));
         // Many visitors of a web server.
         assert_eq!(told(300, |i| sample(anybody(i), 40_000, 6, 443, 900)), None);
+    }
+
+    #[test]
+    fn random_ports_are_a_sign_only_where_hardly_two_packets_are_of_one_flow() {
+        let flow = |i: u32| {
+            sample(anybody(i), (i * 7919 % 60_000) as u16, 17, (i * 104_729 % 60_000) as u16, 200)
+        };
+        // Of so few packets, a few hundred calls look like as many thousand flows.
+        assert_eq!(told(80, flow), None);
+        assert_eq!(told(200, flow), Some(Sign::Scattered));
+        assert_eq!(told(200, |i| flow(i % 340)), Some(Sign::Scattered));
+        assert_eq!(told(380, |i| flow(anybody(i) % 100)), None);
+    }
+
+    #[test]
+    fn a_segment_without_room_for_its_header_is_malformed() {
+        assert_eq!(told(60, |i| sample(i % 2 * 256, 4000, 6, 8080, 28)), Some(Sign::Malformed));
+        assert_eq!(told(60, |i| sample(i % 2 * 256, 4000, 6, 8080, 40)), None);
     }
 
     #[test]

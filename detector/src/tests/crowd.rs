@@ -14,14 +14,14 @@ fn world(shards: u16) -> World {
     World { detector, inventory, ..World::new(shards) }
 }
 
-/// Answers of many name servers to every host, for some slots; the targets found so far after each slot.
+/// Answers of many time servers to every host, for some slots; the targets found so far after each slot.
 fn flood(world: &mut World, slots: u32) -> Vec<usize> {
     let mut found: BTreeSet<IpNet> = BTreeSet::new();
     (0..slots)
         .map(|slot| {
             for host in 0..HOSTS {
                 world.send(20, |i| {
-                    let mut packet = sample(slot * 1000 + i * 7, 53, 17, 4000, 1400);
+                    let mut packet = sample(slot * 1000 + i * 7, 123, 17, 4000, 468);
                     packet.record.dst = IpAddr::from((0x0a00_0007 + (host << 8)).to_be_bytes());
                     packet
                 });

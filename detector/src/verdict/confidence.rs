@@ -53,6 +53,10 @@ pub const COEFFICIENTS: [f64; FEATURES] =
 pub(crate) const ANSWERED_MOST: f64 = 0.5;
 const ANSWERED_CAP: f64 = 0.35;
 
+/// Packets of the excess of which the target would have answered one at least, however few it answers: one
+/// in fifty (99 %).
+const UNANSWERED_MIN: u32 = 230;
+
 /// Whether no rule tells the excess from normal traffic, and nothing else names it.
 fn inseparable(e: &Evidence) -> bool {
     e.coverage < 0.4 && e.standalone < 0.5 && !e.outbound
@@ -65,7 +69,9 @@ pub fn features(e: &Evidence) -> [f64; FEATURES] {
     // packets, each from another sender, nobody knows how many senders there are.
     let samples = f64::from(e.samples);
     let few = e.top3 > 0.6 || e.samples < 64 || e.sources < samples.max(40.0);
-    let transfer = e.established * on(few);
+    // So many packets without one answer are no transfer.
+    let unanswered = e.answered.is_some_and(|a| a <= 0.0) && e.samples >= UNANSWERED_MIN;
+    let transfer = e.established * on(few && !unanswered);
     // Nobody holds a conversation with forged senders. Servers do answer SYNs and queries.
     let service = e.on_service * (1.0 - e.coverage).max(0.5);
     let conversation =

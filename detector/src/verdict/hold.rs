@@ -4,6 +4,7 @@
 use weir_model::{Hold, Match};
 
 use crate::evidence::answers::{Account, Answers, Pairs, Standing};
+use crate::evidence::connections::{Usual, is_foreign, is_ignored};
 use crate::evidence::matching::hits;
 use crate::evidence::signs::{Sign, forged, networks, sign};
 use crate::watch::packets::Packet;
@@ -24,12 +25,21 @@ const MOST: f64 = 0.5;
 /// Packets that go back for each one in excess, below which none of the excess is answered: the thinnest wanted
 /// traffic has one answer in fifty.
 const IGNORED: f64 = 0.02;
+/// Bits a second from reflectors' ports that nobody asks for by polling.
+const HARM_BITS_PER_SEC: f64 = 20e6;
+/// Share of forged queries that have one length, from which they are one question, and packets that go back
+/// for each in excess below which a target does not answer a crowd.
+const ONE_QUESTION: f64 = 0.95;
+const ANSWERED_HALF: f64 = 0.5;
 /// Share of what rules cover which a sign of attack must back to count.
 const TELLING: f64 = 0.2;
 /// Highest probability of what is told and not acted on, and of what is not even told (below
 /// `report_confidence` as it comes).
 const ALERT: f64 = 0.35;
 pub(crate) const NO_INCIDENT: f64 = 0.14;
+/// Highest probability of an attack where volume is all there is to go by: many such excesses are ordinary
+/// days.
+pub(crate) const VOLUME_ALONE: f64 = 0.6;
 
 /// What is known of a target when rules for it are weighed.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +47,8 @@ pub(crate) struct Knowledge<'a> {
     pub(crate) answers: &'a Answers,
     /// Packets of the present.
     pub(crate) now: &'a [Packet],
+    /// Packets of the present, and of some seconds before it.
+    pub(crate) recent: &'a [Packet],
     /// Packets of normal times.
     pub(crate) normal: &'a [(Packet, f64)],
     /// Nothing is known of it yet.
@@ -47,12 +59,45 @@ pub(crate) struct Knowledge<'a> {
     pub(crate) settling: bool,
     /// Packets that go back for each one in excess; `None` when it is not known.
     pub(crate) response: Option<f64>,
+    /// What it usually sends.
+    pub(crate) usual: Usual,
+    /// Seconds that the present spans.
+    pub(crate) secs: f64,
 }
 
 impl Knowledge<'_> {
     /// Whether the target sends no more than it did before: whatever the excess is, it is not answered.
     fn is_ignored(&self) -> bool {
         self.response.is_some_and(|response| response < IGNORED)
+    }
+
+    fn ignores(&self, m: &Match) -> bool {
+        !self.settling && is_ignored(m, self.recent, self.answers, self.usual)
+    }
+
+    fn is_foreign(&self, m: &Match) -> bool {
+        !self.settling && is_foreign(m, self.recent, self.answers, self.usual)
+    }
+
+    /// Whether so much comes from reflectors' ports that nobody asked for it. Where questions cannot be
+    /// seen, whoever polls devices gets such answers, too; but never so much.
+    fn is_harm(&self, matched: &[&Packet]) -> bool {
+        #[expect(clippy::cast_precision_loss, reason = "a statistic")]
+        let bits: f64 = matched.iter().map(|p| p.bytes as f64 * 8.0).sum();
+        self.answers.visible || bits >= HARM_BITS_PER_SEC * self.secs
+    }
+
+    /// Whether one question is asked over and over by forged senders, of a target that knows no such question
+    /// and answers less than half: no crowd, whose questions differ and are answered.
+    fn is_one_question(&self, m: &Match, matched: &[&Packet]) -> bool {
+        let exact = |p: &&&Packet| p.length_min == p.length_max;
+        let mut lengths: Vec<u16> = matched.iter().filter(exact).map(|p| p.length_max).collect();
+        lengths.sort_unstable();
+        let same = lengths.chunk_by(|a, b| a == b).map(<[u16]>::len).max().unwrap_or(0);
+        let new = !self.normal.iter().any(|(p, _)| hits(m, p));
+        #[expect(clippy::cast_precision_loss, reason = "bounded by the size of the sample")]
+        let one = same as f64 >= ONE_QUESTION * matched.len() as f64;
+        one && new && self.response.is_some_and(|response| response < ANSWERED_HALF)
     }
 }
 
@@ -77,20 +122,27 @@ impl Weighed {
 pub(crate) fn hold(m: &Match, known: &Knowledge<'_>) -> Weighed {
     let matched: Vec<&Packet> = known.now.iter().filter(|p| hits(m, p)).collect();
     let networks = networks(&matched);
-    let account = known.answers.of_match(known.now, m, networks <= FEW);
+    let mut account = known.answers.of_match(known.now, m, networks <= FEW);
     if account.standing == Standing::Answered {
         return Weighed::held(Hold::Answered);
+    }
+    if account.standing == Standing::Unknown && !known.learning && known.ignores(m) {
+        account.standing = Standing::Unanswered;
     }
     let tunnel = |p: &&&Packet| !matches!(p.protocol, 6 | 17) && !p.is_icmp();
     if networks < TUNNELS && 2 * matched.iter().filter(tunnel).count() > matched.len() {
         return Weighed::held(Hold::Tunnel);
     }
-    let mut sign = sign(&matched, known.answers, known.single);
+    let mut sign = sign(&matched, known.answers, known.single)
+        .filter(|sign| *sign != Sign::Reflection || known.is_harm(&matched));
     // A rule for some lengths matches a part of a flood only, which may be too few packets to tell by.
     let mut whole = None;
     if sign.is_none() {
         whole = part_of_forged(m, &matched, known);
         sign = whole.is_some().then_some(Sign::Forged);
+    }
+    if sign.is_none() && known.is_foreign(m) {
+        sign = Some(Sign::Foreign);
     }
     if sign.is_none() && familiar(&matched, known.normal) {
         return Weighed::held(Hold::Familiar);
@@ -102,6 +154,7 @@ pub(crate) fn hold(m: &Match, known: &Knowledge<'_>) -> Weighed {
         (sign, known) if known.answers.visible => {
             let strangers = sign == Some(Sign::Forged)
                 && (known.is_ignored() && !familiar(&matched, known.normal)
+                    || known.is_one_question(m, &matched)
                     || known.answers.are_strangers(
                         known.now,
                         whole.as_ref().unwrap_or(m),
@@ -112,7 +165,7 @@ pub(crate) fn hold(m: &Match, known: &Knowledge<'_>) -> Weighed {
         (None, _) => Some(Hold::OneWay),
         (Some(_), _) => None,
     };
-    let unanswered = account.standing == Standing::Unanswered;
+    let unanswered = account.standing == Standing::Unanswered || sign == Some(Sign::Foreign);
     Weighed { hold, sign: sign.is_some(), unanswered }
 }
 
@@ -134,6 +187,17 @@ pub(crate) fn held_cap(rules: &[(Weighed, f64)], learning: bool) -> f64 {
         return 1.0;
     }
     if learning { NO_INCIDENT } else { ALERT }
+}
+
+/// Whether volume is all there is to go by: of a target that is not known yet, or whose answers cannot be seen,
+/// and no rule shows anything beside it.
+pub(crate) fn is_volume_alone(rules: &[(Weighed, f64)]) -> bool {
+    let share = |of: &dyn Fn(&Weighed) -> bool| {
+        rules.iter().filter(|(rule, _)| of(rule)).map(|(_, coverage)| coverage).sum::<f64>()
+    };
+    let volume = |rule: &Weighed| matches!(rule.hold, Some(Hold::Learning | Hold::OneWay));
+    let all = share(&|_| true);
+    all > 0.0 && share(&is_telling) <= 0.0 && share(&volume) >= MOST * all
 }
 
 /// Whether what a rule matches speaks for an attack.
@@ -175,7 +239,16 @@ fn undecided(
 ) -> Option<Hold> {
     match (account.standing, sign) {
         // Of reflections the sign says itself that nobody asked.
-        (_, Some(Sign::Malformed | Sign::ForgedTtl | Sign::Unasked | Sign::Reflection)) => None,
+        (
+            _,
+            Some(
+                Sign::Malformed
+                | Sign::ForgedTtl
+                | Sign::Unasked
+                | Sign::Reflection
+                | Sign::Foreign,
+            ),
+        ) => None,
         // A forged query may be answered; but whoever received the answer would go on.
         (_, Some(Sign::Forged)) if strangers => None,
         // Nothing asked for it, and nothing takes it.
@@ -209,6 +282,10 @@ mod tests {
         // A part that is wanted makes the rest no less an attack.
         assert_eq!(held_cap(&[(held(Hold::Familiar), 0.3), (free, 0.6)], false), 1.0);
         assert_eq!(held_cap(&[(held(Hold::Undecided), 1.0)], true), 1.0);
+        assert!(is_volume_alone(&[(held(Hold::Learning), 1.0)]));
+        assert!(is_volume_alone(&[(held(Hold::OneWay), 0.6), (held(Hold::Familiar), 0.4)]));
+        assert!(!is_volume_alone(&[(held(Hold::Learning), 0.9), (free, 0.1)]));
+        assert!(!is_volume_alone(&[]));
         assert_eq!(held_cap(&[], true), 1.0);
         assert!(is_unsettled(&[(held(Hold::Learning), 1.0)]));
         assert!(is_unsettled(&[]));

@@ -8,22 +8,26 @@ use weir_model::{
 };
 
 use crate::evidence::answers::Answers;
+use crate::evidence::connections::Usual;
 use crate::evidence::exhibit;
 use crate::evidence::rates::{
     burst, discarded, effective, evident, higher, left, matched, present,
 };
 use crate::evidence::signature::Packets;
+use crate::evidence::signs::is_reflector;
 use crate::evidence::vectors::{
     Excess, Part, Traits, excess, family, parts, top_sources, traits, vectors,
 };
 use crate::verdict::confidence::{ANSWERED_MOST, cap, confidence, groups};
-use crate::verdict::hold::{Knowledge, NO_INCIDENT, Weighed, held_cap, hold, is_unsettled};
+use crate::verdict::hold::{
+    Knowledge, NO_INCIDENT, VOLUME_ALONE, Weighed, held_cap, hold, is_unsettled, is_volume_alone,
+};
 use crate::verdict::incident::Active;
 use crate::verdict::summary;
 use crate::verdict::synthesis::{Found, Input, Rule, measure, synthesise};
 use crate::watch::host::Warm;
 use crate::watch::metric::{BITS, OUTBOUND, PACKETS, is_bits};
-use crate::watch::packets::{NOW_SLOTS, NOW_SLOTS_MAX, Packet};
+use crate::watch::packets::{NOW_SLOTS_MAX, Packet};
 use crate::watch::series::Alarm;
 use crate::watch::silent::carriers;
 use crate::watch::window::SLOTS_PER_SEC;
@@ -31,9 +35,15 @@ use crate::{Detector, foreknown};
 
 /// Share of the excess that rules must cover for it to be separable.
 const SEPARABLE_COVERAGE: f64 = 0.4;
+/// Share that rules to drop by cover from which nothing wider is sought, and what wider ones must cover beyond
+/// them to be taken.
+const MOST_COVERAGE: f64 = 0.7;
+const WIDER_GAIN: f64 = 0.2;
 /// Rules told before stay when they cover this share, or this much less than new ones would.
 const KEEP_COVERAGE: f64 = 0.97;
 const KEEP_MARGIN: f64 = 0.03;
+/// How far back one looks for answers, slots.
+const RECENT_SLOTS: u64 = 100;
 /// Rules told before that are looked at again.
 const TOLD_MAX: usize = 12;
 /// Fewest packets on which evidence is worth anything.
@@ -42,6 +52,8 @@ pub(crate) const EVIDENCE_MIN: usize = 16;
 const SUSPECTED: u8 = 60;
 /// Share of the volume behind an alarm that the packets looked at must stand for.
 const TELLING: f64 = 0.2;
+/// Share of a signature that needs no baseline from which an excess is known by more than its volume.
+const KNOWN_BY_FORM: f64 = 0.5;
 /// Questions from which a target is known to ask a service.
 const ASKED_MIN: usize = 2;
 /// Longest time for which flow caches are waited for, seconds: a direction may be exported later than
@@ -120,9 +132,11 @@ impl Detector {
         // as exports lag, or what is seen depends on who exported last.
         let lag = if back > 2 { (back + 3) * SLOTS_PER_SEC } else { 0 };
         let slots = (alarm.window_ms / 100).max(lag).clamp(2, NOW_SLOTS_MAX);
-        let mut now = warm.profile_of(way).latest(slot, slots);
+        let mut span = slots;
+        let mut now = warm.profile_of(way).latest(slot, span);
         if now.len() < 4 * EVIDENCE_MIN {
-            now = warm.profile_of(way).latest(slot, slots.max(30));
+            span = slots.max(30);
+            now = warm.profile_of(way).latest(slot, span);
         }
         let mut rate = present(warm, way, back);
         if told.is_empty() && alarm.window_ms < 1000 {
@@ -153,17 +167,25 @@ impl Detector {
         let visible = visible || way == Direction::Outbound;
         let other = warm.profile_of(way.other());
         let usual = other.normal().into_iter().map(|(p, _)| p).collect();
-        let answers = Answers::new(other.latest(slot, slots.max(NOW_SLOTS + lag)), usual, visible);
+        let sent = other.latest(slot, slots.max(RECENT_SLOTS + lag));
+        let answers = Answers::new(sent, usual, visible);
         let answered = answers.of_excess(&excess);
         let mut traits = Traits { response, seen_before, ..traits(&excess, &parts, &services) };
         traits.standalone = unasked(&parts, &traits, &answers, answered);
+        let recent = warm.profile_of(way).latest(slot, slots.max(RECENT_SLOTS));
         let known = Knowledge {
             answers: &answers,
             now: &now,
+            recent: &recent,
             normal: &normal,
             learning,
             single: warm.target.prefix_len() == warm.target.max_prefix_len(),
             response,
+            usual: Usual {
+                packets_per_sec: mean.map_or(0.0, |(_, outbound)| outbound),
+                secs: seconds_of(RECENT_SLOTS),
+            },
+            secs: seconds_of(span),
             settling: back > 2 && self.clock.since(begun) < back.min(SETTLING_SECS_MAX) * 1000,
         };
         let present: Vec<(Packet, f64)> =
@@ -190,6 +212,9 @@ impl Detector {
         let mut held_cap = held_cap(&rules, new);
         if new && answered.is_some_and(|share| share >= ANSWERED_MOST) {
             held_cap = held_cap.min(NO_INCIDENT);
+        }
+        if is_volume_alone(&rules) && traits.standalone < KNOWN_BY_FORM {
+            held_cap = held_cap.min(VOLUME_ALONE);
         }
         let unsettled = new && visible && answered.is_none() && is_unsettled(&rules);
         let replies = match way {
@@ -318,6 +343,11 @@ impl Detector {
     }
 }
 
+#[expect(clippy::cast_precision_loss, reason = "a few minutes at most")]
+fn seconds_of(slots: u64) -> f64 {
+    slots as f64 / SLOTS_PER_SEC as f64
+}
+
 /// Whether rules that may be used, now or later, tell the excess from what is wanted.
 fn separable(candidates: &[Candidate], coverage: f64) -> bool {
     let refused: f64 =
@@ -328,7 +358,9 @@ fn separable(candidates: &[Candidate], coverage: f64) -> bool {
 /// The share of the excess that fits a signature which needs no baseline, less what the target asked for
 /// or answers: a port number is no proof.
 fn unasked(parts: &[Part], traits: &Traits, answers: &Answers, answered: Option<f64>) -> f64 {
-    let asked = |port: u16| answers.asked(17, port) >= ASKED_MIN;
+    // Where questions cannot be seen, what many hosts ask for every day may have been asked for.
+    let asked =
+        |port: u16| answers.asked(17, port) >= ASKED_MIN || !answers.visible && !is_reflector(port);
     let wanted: f64 = parts
         .iter()
         .filter(|part| part.signature.standalone)
@@ -371,7 +403,7 @@ fn choose(mut input: Input<'_>, told: &[Match], collateral_max_rate_limit: f64) 
     if allowed && !told.is_empty() && kept.coverage + KEEP_MARGIN >= found.coverage {
         return kept;
     }
-    if found.coverage >= SEPARABLE_COVERAGE {
+    if found.coverage >= MOST_COVERAGE {
         return found;
     }
     input.collateral_max = collateral_max_rate_limit;
@@ -379,7 +411,10 @@ fn choose(mut input: Input<'_>, told: &[Match], collateral_max_rate_limit: f64) 
         return kept;
     }
     let wider = synthesise(&input);
-    if wider.coverage >= SEPARABLE_COVERAGE { wider } else { found }
+    // Slices of a flood, each harmless by itself, leave most of it; what may only be limited covers it whole.
+    let better = wider.coverage >= found.coverage + WIDER_GAIN;
+    let first = found.coverage < SEPARABLE_COVERAGE && wider.coverage >= SEPARABLE_COVERAGE;
+    if better || first { wider } else { found }
 }
 
 /// Rules for the excess, each with why it must not be announced. Rules told before that are now known to

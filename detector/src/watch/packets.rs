@@ -188,6 +188,12 @@ impl Packet {
         self.protocol == 6 && self.tcp_flags & 0x12 == 0x02
     }
 
+    /// A TCP segment too short for its own header, of which nobody reads flags: neither weir nor a router.
+    pub(crate) const fn lacks_header(&self) -> bool {
+        let least = if self.src >> 32 == 0xffff { 40 } else { 60 };
+        self.protocol == 6 && self.length_max > 0 && self.length_max < least
+    }
+
     /// ICMP of either version.
     pub(crate) const fn is_icmp(&self) -> bool {
         self.protocol == 1 || self.protocol == 58

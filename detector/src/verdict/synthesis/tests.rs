@@ -43,7 +43,10 @@ fn forged_syns_are_told_by_their_length_even_before_anybody_played() {
         })
         .collect();
     let found = search(&flood, &[], &[service(6, 25_565)]);
-    assert_eq!(text(&found), ["dst 203.0.113.7/32 proto 6 tcp-flags SYN/SYN+ACK length 40"]);
+    assert_eq!(
+        text(&found),
+        ["dst 203.0.113.7/32 proto 6 dport 25565 tcp-flags SYN/SYN+ACK length 40"]
+    );
     assert!(found.coverage > 0.99 && found.collateral < 0.001, "{found:?}");
 }
 
