@@ -344,7 +344,11 @@ impl Detector {
             }
             warm.rest(slot, now);
             if warm.series.kind == Kind::Host {
-                self.two_way.vote(warm.series.mean(metric::PACKETS), warm.series.mean(OUTBOUND));
+                let mean = (warm.series.mean(metric::PACKETS), warm.series.mean(OUTBOUND));
+                // A host just met that sends nothing may be one of thousands that an attack made up.
+                if mean.1 > 0.0 || warm.known() {
+                    self.two_way.vote(mean.0, mean.1);
+                }
                 let rules = warm.series.rules.as_deref();
                 let kinds = pool::kinds(&self.inventory, warm.target, rules);
                 if warm.series.learning(&self.config, now) {

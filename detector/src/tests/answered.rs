@@ -190,3 +190,23 @@ fn what_a_target_replies_to_those_who_attack_it_is_the_same_attack() {
     // A host that floods others while it is attacked is another matter.
     assert_eq!(played(false), 1);
 }
+
+#[test]
+fn addresses_that_an_attack_makes_up_do_not_make_answers_invisible() {
+    let mut world = World::new(1);
+    world.talk(400);
+    assert!(world.detector.two_way.sees(None));
+    // Packets to hundreds of addresses of a /48, none of which ever answers; and some time after it.
+    for slot in 0..1500_u32 {
+        world.exchange();
+        world.send(if slot < 500 { 100 } else { 0 }, |i| {
+            let mut packet = sample(slot * 100 + i, 4000, 17, 9000, 900);
+            packet.record.src = "2001:db8:ffff::1".parse().unwrap();
+            let host = 0x2001_0db8_0113_0000_u128 << 64 | u128::from((slot * 100 + i) % 400);
+            packet.record.dst = std::net::Ipv6Addr::from(host).into();
+            packet
+        });
+        world.tick();
+        assert!(world.detector.two_way.sees(None), "slot {slot}");
+    }
+}

@@ -79,12 +79,18 @@ impl Knowledge<'_> {
         !self.settling && is_foreign(m, self.recent, self.answers, self.usual)
     }
 
+    /// The sign that packets of so many seconds show, if any.
+    fn sign(&self, packets: &[&Packet], secs: f64) -> Option<Sign> {
+        sign(packets, self.answers, self.single)
+            .filter(|sign| *sign != Sign::Reflection || self.is_harm(packets, secs))
+    }
+
     /// Whether so much comes from reflectors' ports that nobody asked for it. Where questions cannot be
     /// seen, whoever polls devices gets such answers, too; but never so much.
-    fn is_harm(&self, matched: &[&Packet]) -> bool {
+    fn is_harm(&self, matched: &[&Packet], secs: f64) -> bool {
         #[expect(clippy::cast_precision_loss, reason = "a statistic")]
         let bits: f64 = matched.iter().map(|p| p.bytes as f64 * 8.0).sum();
-        self.answers.visible || bits >= HARM_BITS_PER_SEC * self.secs
+        self.answers.visible || bits >= HARM_BITS_PER_SEC * secs
     }
 
     /// Whether one question is asked over and over by forged senders, of a target that knows no such question
@@ -133,8 +139,12 @@ pub(crate) fn hold(m: &Match, known: &Knowledge<'_>) -> Weighed {
     if networks < TUNNELS && 2 * matched.iter().filter(tunnel).count() > matched.len() {
         return Weighed::held(Hold::Tunnel);
     }
-    let mut sign = sign(&matched, known.answers, known.single)
-        .filter(|sign| *sign != Sign::Reflection || known.is_harm(&matched));
+    let mut sign = known.sign(&matched, known.secs);
+    if sign.is_none() {
+        // That senders are forged is sure from some hundred packets on, which may take seconds.
+        let recent: Vec<&Packet> = known.recent.iter().filter(|p| hits(m, p)).collect();
+        sign = known.sign(&recent, known.usual.secs).filter(|_| recent.len() > matched.len());
+    }
     // A rule for some lengths matches a part of a flood only, which may be too few packets to tell by.
     let mut whole = None;
     if sign.is_none() {
