@@ -6,6 +6,7 @@
 //! same core. Read [`Slice`] and [`DesiredState`] first.
 
 mod account;
+mod archive;
 mod evidence;
 mod exporter;
 mod flow;
@@ -33,6 +34,10 @@ mod verdict;
 mod webhook;
 
 pub use account::{Role, UnknownRole};
+pub use archive::{
+    ArchiveState, ArchivedFlow, FlowAnswer, FlowGroup, FlowOrder, FlowPoint, FlowQuery, FlowSums,
+    QUESTION, RECORDS, address_of, bits_of,
+};
 pub use evidence::{Bin, Evidence, Histogram};
 pub use exporter::{
     DropCount, ExporterId, ExporterStatus, ExporterTrouble, FlowProtocol, InterfaceRole,

@@ -18,6 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("weir-traffic", &["weir-model"]),
     ("weir-panel", &["weir-model"]),
     ("weir-agent", &["weir-model"]),
+    ("weir-flows", &["weir-model"]),
     ("weir-mitigator", &["weir-model", "weir-bgp"]),
     ("weir-notify", &["weir-model"]),
     (
