@@ -37,6 +37,7 @@ fn verdict(id: u64, first_port: u16, at: Millis) -> Verdict {
     };
     let rate = Rate { packets_per_sec: 1e5, bits_per_sec: 8e8 };
     Verdict {
+        served: 0.0,
         incident: IncidentId(id),
         phase: Phase::Ongoing,
         at,

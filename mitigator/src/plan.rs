@@ -159,6 +159,10 @@ fn all_held(verdict: &Verdict) -> Option<Hold> {
     all.then(|| verdict.candidates.iter().find_map(|c| c.hold)).flatten()
 }
 
+/// Share of what arrives that a target answers from which it copes: a black hole, unless links need it, would
+/// end what the attack did not.
+const SERVED_MIN: f64 = 0.1;
+
 /// Why a fair share of the excess may be wanted: a black hole would cut that with the rest.
 fn partly_held(verdict: &Verdict) -> Option<Hold> {
     let held = verdict.candidates.iter().filter(|c| c.hold.is_some());
@@ -180,6 +184,11 @@ fn allowed(
         && let Some(hold) = partly_held(verdict)
     {
         Err(format!("part of it may be wanted: {}", hold.why()))
+    } else if step.rung == Rung::Rtbh
+        && verdict.served >= SERVED_MIN
+        && fits_link(situation, verdict.rate.bits_per_sec)
+    {
+        Err(format!("the target still answers {:.0} % of what arrives", verdict.served * 100.0))
     } else if situation.end_step.is_some_and(|end| index >= end) {
         Err("closed by an operator".into())
     } else if let Some(group) = situation.policy.forbids(step.rung) {

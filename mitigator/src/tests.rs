@@ -58,6 +58,7 @@ pub(crate) fn attack(id: u64, mbps: f64, at: Millis) -> Verdict {
         bits_per_sec: mbps * 1e6 * share,
     };
     Verdict {
+        served: 0.0,
         incident: IncidentId(id),
         phase: Phase::Ongoing,
         at,

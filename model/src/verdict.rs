@@ -374,6 +374,10 @@ pub struct Verdict {
     /// How the target's legitimate traffic fares; `None` when it cannot be told apart.
     #[serde(default)]
     pub legitimate: Option<Goodput>,
+    /// Share of the packets arriving now that the target answers, 0-1: it serves them whatever else arrives. 0
+    /// where answers are not seen.
+    #[serde(default)]
+    pub served: f64,
     /// Distinct sources of the excess, estimated.
     pub sources: f64,
     /// Why.

@@ -19,6 +19,7 @@ pub(crate) fn incident(id: u64, state: IncidentState) -> Arc<Incident> {
         opened: at,
         closed: (state == IncidentState::Closed).then_some(at + 5),
         verdict: Verdict {
+            served: 0.0,
             incident: IncidentId(id),
             phase: Phase::Opened,
             at,

@@ -336,6 +336,7 @@ fn verdict(family: Family, direction: Direction) -> Verdict {
     let rate =
         |packets_per_sec: f64| Rate { packets_per_sec, bits_per_sec: packets_per_sec * 800.0 };
     Verdict {
+        served: 0.0,
         incident: IncidentId(5),
         phase: Phase::Ongoing,
         at: NOW,

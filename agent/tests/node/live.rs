@@ -206,6 +206,7 @@ pub(crate) fn mitigation(id: u64, dst: &str, millis: u64) -> Mitigation {
 pub(crate) fn incident(direction: Direction) -> Arc<Incident> {
     let rate = |n: f64| Rate { packets_per_sec: n, bits_per_sec: n * 800.0 };
     let verdict = Verdict {
+        served: 0.0,
         incident: IncidentId(7),
         phase: Phase::Ongoing,
         at: now(),

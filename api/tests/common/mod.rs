@@ -420,6 +420,7 @@ pub fn incident(id: u64, target: &str) -> Incident {
         opened: at,
         closed: None,
         verdict: Verdict {
+            served: 0.0,
             incident: IncidentId(id),
             phase: Phase::Ongoing,
             at,

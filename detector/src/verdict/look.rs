@@ -82,6 +82,8 @@ pub(crate) struct Findings {
     pub(crate) replies: f64,
     /// Share of the excess that the target answers; `None` when too little was seen.
     answered: Option<f64>,
+    /// Share of all that arrives that it answers, 0-1.
+    served: f64,
     rate: Rate,
 }
 
@@ -190,6 +192,8 @@ impl Detector {
         };
         let present: Vec<(Packet, f64)> =
             answers.answered(&now).map(|p| (*p, f64::from(p.packets))).collect();
+        let arriving: f64 = now.iter().map(|p| f64::from(p.packets)).sum();
+        let served = present.iter().map(|(_, w)| w).sum::<f64>() / arriving.max(1.0);
         // What a host sends is stopped at the host, not by rules in routers.
         let (found, holds) = if way == Direction::Inbound && excess.packets.len() >= EVIDENCE_MIN {
             let input = Input {
@@ -233,14 +237,26 @@ impl Detector {
             unsettled,
             replies,
             answered,
+            served,
             rate,
         }
     }
 
     /// Puts findings into words.
     pub(crate) fn verdict(&self, active: &mut Active, findings: Findings, phase: Phase) -> Verdict {
-        let Findings { now, excess, normal, traits, parts, found, holds, answered, rate, .. } =
-            findings;
+        let Findings {
+            now,
+            excess,
+            normal,
+            traits,
+            parts,
+            found,
+            holds,
+            answered,
+            served,
+            rate,
+            ..
+        } = findings;
         let warm = self.warm_of(active.target);
         let way = active.way();
         let carriers = carriers(excess.packets.iter().map(|(p, _)| p));
@@ -298,6 +314,7 @@ impl Detector {
             legitimate: warm
                 .filter(|_| evidence.known && way == Direction::Inbound)
                 .map(|w| self.goodput(w, rate, over, effective(&now))),
+            served,
             sources: traits.sources,
             reason: self.reason(&active.alarm, &excess),
             candidates,

@@ -138,3 +138,14 @@ fn a_step_has_a_least_volume_in_syns() {
     let of = |rung| limits.iter().find(|s| s.rung == rung).and_then(|s| s.above_syns_per_sec);
     assert_eq!([of(Rung::RateLimit), of(Rung::Rtbh)], [Some(1_000), None]);
 }
+
+#[test]
+fn a_host_that_serves_many_still_is_not_put_into_a_black_hole_for_its_own_sake() {
+    let flood = |served, at| Verdict { separable: false, served, ..attack(1, 3000.0, at) };
+    let mut world = World::new(|c| c.rtbh_when_inseparable = true);
+    world.attack_as(30, |at| flood(0.3, at));
+    assert_eq!(world.desired(), [""; 0]);
+    // Of a host that answers next to nobody a black hole takes little away.
+    world.attack_as(30, |at| flood(0.02, at));
+    assert_eq!(world.desired().len(), 1);
+}

@@ -131,6 +131,7 @@ fn verdict(front: &Front, id: IncidentId, phase: Phase, mbps: f64, at: Millis) -
         hold: None,
     };
     Verdict {
+        served: 0.0,
         incident: id,
         phase,
         at,
