@@ -5,6 +5,7 @@
 //! them under keys that begin with the host. A host's series is looked up bucket by bucket.
 
 mod block;
+mod late;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -78,6 +79,19 @@ pub struct HostMinute {
     pub packets: [u64; BLOCK_SECS],
     /// Layer-3 octets in each second.
     pub bytes: [u64; BLOCK_SECS],
+}
+
+/// What became known late of a minute that may be written already: by how much each second is more, or less.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LateMinute {
+    /// The minute's beginning.
+    pub start: Millis,
+    /// The host, or a prefix that is kept as a whole.
+    pub net: IpNet,
+    /// Packets in each second.
+    pub packets: [i64; BLOCK_SECS],
+    /// Layer-3 octets in each second.
+    pub bytes: [i64; BLOCK_SECS],
 }
 
 /// One point of a series.
@@ -216,6 +230,18 @@ impl History {
                 }
             }
         }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// Adds to minutes what became known of them late; what was written of them stays otherwise. No second
+    /// goes below 0.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn add_late(&mut self, late: &[LateMinute]) -> Result<(), StoreError> {
+        let transaction = self.connection.transaction()?;
+        late.iter().try_for_each(|late| late::add(&transaction, late))?;
         transaction.commit()?;
         Ok(())
     }

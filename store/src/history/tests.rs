@@ -50,6 +50,36 @@ fn a_minute_written_twice_counts_once() {
 }
 
 #[test]
+fn what_comes_late_is_added_in_every_step_and_taken_back() {
+    let mut history = History::in_memory().unwrap();
+    let start = 1_795_168_800; // a whole hour
+    history.put_minute(Millis::from_secs(start), &[minute(HOST, 10)]).unwrap();
+    let late = |n: u64, packets: i64| LateMinute {
+        start: Millis::from_secs(start + n * 60),
+        net: HOST.parse::<IpAddr>().unwrap().into(),
+        packets: [packets; BLOCK_SECS],
+        bytes: [packets * 100; BLOCK_SECS],
+    };
+    // To a minute that was written, and to one in which nothing was seen.
+    history.add_late(&[late(0, 5), late(1, 5), late(30, 90)]).unwrap();
+    let series = |history: &History, step: Step| -> Vec<(f64, f64)> {
+        let host: IpAddr = HOST.parse().unwrap();
+        let (from, to) = (Millis::from_secs(start), Millis::from_secs(start + 3600));
+        let points = history.series(host, step, from, to).unwrap();
+        points.iter().map(|p| (p.packets_per_sec, p.packets_per_sec_max)).collect()
+    };
+    assert_eq!(series(&history, Step::Second)[59..61], [(15.0, 15.0), (5.0, 5.0)]);
+    assert_eq!(series(&history, Step::Minute), [(15.0, 15.0), (5.0, 5.0), (90.0, 90.0)]);
+    assert_eq!(series(&history, Step::TenMinutes), [(10.0, 15.0), (90.0, 90.0)]);
+    let hour = series(&history, Step::Hour)[0];
+    assert_eq!((hour.0.round(), hour.1), (37.0, 90.0));
+    // What did not come after all: the peak goes with it, and nothing goes below 0.
+    history.add_late(&[late(30, -90), late(1, -7)]).unwrap();
+    assert_eq!(series(&history, Step::Minute), [(15.0, 15.0), (0.0, 0.0), (0.0, 0.0)]);
+    assert_eq!(series(&history, Step::Hour)[0], (5.0, 15.0));
+}
+
+#[test]
 fn what_is_old_goes_and_the_file_stays_within_its_size() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("history.db");

@@ -15,7 +15,9 @@ use weir_api::{Metrics, Question, Traffic};
 use weir_model::{ClassVolume, Expectation, HostRate, IpNet, LongFlow, Millis, Rate, Slice};
 use weir_store::Health;
 use weir_store::health::Part;
-use weir_store::history::{BLOCK_SECS, History, HostMinute, POINTS_MAX, Point, Retention, Step};
+use weir_store::history::{
+    BLOCK_SECS, History, HostMinute, LateMinute, POINTS_MAX, Point, Retention, Step,
+};
 
 use super::sums::Sums;
 use super::totals::Totals;
@@ -24,8 +26,13 @@ use super::{now, spawn as spawn_thread};
 /// Seconds kept in memory.
 const RING_SECS: usize = 300;
 
-/// A minute is written once it is so many seconds past: long flows are reported late.
+/// A minute is written once it is so many seconds past: most long flows are reported by then, and what is
+/// reported later is added to what was written.
 const GRACE_SECS: u64 = 120;
+
+/// Minutes of hosts and prefixes that wait to be added to what was written: half a KB each. They are added
+/// once a minute, when somebody asks, and when there are as many.
+const LATE_MAX: usize = 32_768;
 
 /// Hosts kept in memory at most: 2.4 KB each.
 const HOSTS_MAX: usize = 20_000;
@@ -156,6 +163,8 @@ struct Keeper {
     second: u64,
     /// Next minute to be written.
     minute: u64,
+    /// What became known of minutes that were written, to be added to them.
+    late: HashMap<(IpNet, u64), Late, rustc_hash::FxBuildHasher>,
     history: History,
     /// The file that could not be opened.
     wanted: Option<PathBuf>,
@@ -188,6 +197,7 @@ impl Keeper {
             prefixes: HashMap::default(),
             second: 0,
             minute: 0,
+            late: HashMap::default(),
             history,
             wanted: None,
             totals,
@@ -222,7 +232,15 @@ impl Keeper {
                     }
                 }
                 recv(asked) -> question => match question {
-                    Ok(question) => self.answer(question),
+                    Ok(question) => {
+                        // Whoever asks of one wants to see all of it.
+                        if let Question::Series { net, .. } = &question
+                            && let Err(error) = self.add_late(Some(*net))
+                        {
+                            failed("late", &error);
+                        }
+                        self.answer(question);
+                    }
                     Err(_) => break,
                 },
                 recv(sweep) -> _ => {
@@ -237,6 +255,9 @@ impl Keeper {
         }
         if let Err(error) = self.write_until(self.second / 60) {
             failed("minute", &error);
+        }
+        if let Err(error) = self.add_late(None) {
+            failed("late", &error);
         }
     }
 
@@ -297,15 +318,40 @@ impl Keeper {
     }
 
     fn add_volume(&mut self, host: IpAddr, at: u64, volume: ClassVolume, sign: f32) {
-        // What lies before the ring is lost to the charts, not to the detector.
-        if at + RING_SECS as u64 > self.second {
-            self.add(host, at, sign * number(volume.packets), sign * number(volume.bytes));
+        let (packets, bytes) = (sign * number(volume.packets), sign * number(volume.bytes));
+        let minute = at / 60;
+        if minute >= self.minute && at + RING_SECS as u64 > self.second {
+            self.add(host, at, packets, bytes);
+            return;
         }
+        // Written already, or before this run: what the file has is added to.
+        let second = usize::try_from(at % 60).unwrap_or(0);
+        for net in [IpNet::from(host), whole_of(host)] {
+            let late = self.late.entry((net, minute)).or_default();
+            late.packets[second] += packets;
+            late.bytes[second] += bytes;
+        }
+    }
+
+    /// Adds to the file what became known late, of one host or prefix or of all.
+    fn add_late(&mut self, of: Option<IpNet>) -> Result<(), weir_store::StoreError> {
+        let wanted = |net: &IpNet| of.is_none_or(|of| of == *net);
+        let known = self.late.extract_if(|(net, _), _| wanted(net));
+        let mut late: Vec<LateMinute> =
+            known.map(|((net, minute), late)| late.minute(net, minute)).collect();
+        if late.is_empty() {
+            return Ok(());
+        }
+        late.sort_by_key(|late| (late.start, late.net));
+        self.history.add_late(&late)
     }
 
     /// Says whether there was anything to write.
     fn write_until(&mut self, end: u64) -> Result<bool, weir_store::StoreError> {
         let mut wrote = false;
+        if self.late.len() >= LATE_MAX || self.minute < end {
+            self.add_late(None)?;
+        }
         while self.minute < end {
             let minute = self.minute;
             self.minute += 1;
@@ -441,6 +487,42 @@ fn add<K: Eq + Hash>(
     ring.add(at, packets, bytes);
 }
 
+/// What became known late of one minute, second by second.
+#[derive(Clone, Debug)]
+struct Late {
+    packets: [f32; BLOCK_SECS],
+    bytes: [f32; BLOCK_SECS],
+}
+
+impl Default for Late {
+    fn default() -> Self {
+        Self { packets: [0.0; BLOCK_SECS], bytes: [0.0; BLOCK_SECS] }
+    }
+}
+
+impl Late {
+    fn minute(&self, net: IpNet, minute: u64) -> LateMinute {
+        let start = Millis::from_secs(minute * 60);
+        let mut late = LateMinute { start, net, packets: [0; BLOCK_SECS], bytes: [0; BLOCK_SECS] };
+        wholes(&self.packets, &mut late.packets);
+        wholes(&self.bytes, &mut late.bytes);
+        late
+    }
+}
+
+/// Whole numbers whose sums are those of the fractions: of a flow of one packet in ten seconds, one second in
+/// ten has one.
+fn wholes(values: &[f32], out: &mut [i64]) {
+    let mut left = 0.0;
+    for (value, out) in values.iter().zip(out) {
+        left += f64::from(*value);
+        // What adding up fractions has left is no packet less.
+        let all = (left + (1.0 / 1024.0) * left.signum()).trunc();
+        *out = whole(all);
+        left -= all;
+    }
+}
+
 /// A host's or prefix's minute; none when it was silent, or is no longer in the ring.
 fn block(net: IpNet, ring: &Ring, minute: u64) -> Option<HostMinute> {
     let mut block = HostMinute { net, packets: [0; BLOCK_SECS], bytes: [0; BLOCK_SECS] };
@@ -448,16 +530,15 @@ fn block(net: IpNet, ring: &Ring, minute: u64) -> Option<HostMinute> {
     if ring.last < first || ring.last - first >= RING_SECS as u64 {
         return None;
     }
-    let mut any = false;
-    for (second, (packets, bytes)) in (first..).zip(block.packets.iter_mut().zip(&mut block.bytes))
-    {
-        if second <= ring.last {
-            *packets = whole(ring.packets[place(second)]);
-            *bytes = whole(ring.bytes[place(second)]);
-            any |= *packets > 0;
-        }
+    for (column, out) in [(&ring.packets, &mut block.packets), (&ring.bytes, &mut block.bytes)] {
+        let known =
+            |second: u64| if second <= ring.last { column[place(second)].max(0.0) } else { 0.0 };
+        let values: [f32; BLOCK_SECS] = std::array::from_fn(|n| known(first + n as u64));
+        let mut numbers = [0; BLOCK_SECS];
+        wholes(&values, &mut numbers);
+        *out = numbers.map(i64::unsigned_abs);
     }
-    any.then_some(block)
+    block.packets.iter().any(|packets| *packets > 0).then_some(block)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a chart, not an account")]
@@ -465,13 +546,9 @@ const fn number(value: u64) -> f32 {
     value as f32
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "never negative, and saturates"
-)]
-const fn whole(value: f32) -> u64 {
-    value as u64
+#[expect(clippy::cast_possible_truncation, reason = "saturates")]
+const fn whole(value: f64) -> i64 {
+    value as i64
 }
 
 #[cfg(test)]
@@ -548,6 +625,88 @@ mod tests {
         keeper.take(report);
         let found = series(&keeper, Step::Second, 60_090, 60_100);
         assert!(found.iter().all(|(_, packets)| (packets - 10.0).abs() < 0.001), "{found:?}");
+    }
+
+    fn long(start: u64, end: u64, volume: ClassVolume) -> LongFlow {
+        LongFlow {
+            host: HOST.parse().unwrap(),
+            outbound: false,
+            class: Class::Udp,
+            protocol: 17,
+            service_port: 0,
+            start: Millis::from_secs(start),
+            end: Millis::from_secs(end),
+            volume,
+            variance: 0,
+        }
+    }
+
+    /// Octets of a series of seconds.
+    fn octets(keeper: &mut Keeper, from: u64, to: u64) -> f64 {
+        let net = IpNet::from(HOST.parse::<IpAddr>().unwrap());
+        keeper.add_late(Some(net)).unwrap();
+        let (from, to) = (Millis::from_secs(from), Millis::from_secs(to));
+        let points = keeper.series(net, Step::Second, from, to);
+        points.iter().map(|point| point.bits_per_sec / 8.0).sum()
+    }
+
+    #[test]
+    fn what_is_exported_after_its_minute_was_written_is_in_the_charts() {
+        let mut keeper = keeper();
+        let start = 60_000;
+        let end = start + 1200;
+        for at in start..end {
+            keeper.take(second(at, 1));
+            keeper.write_until(keeper.second.saturating_sub(GRACE_SECS) / 60).unwrap();
+        }
+        // Flows of 2, 5 and 15 minutes, and one from before this run, all exported now; 100 octets a
+        // second came beside.
+        for (minutes, packets) in [(2, 240), (5, 30), (15, 9000), (25, 1500)] {
+            let volume = ClassVolume { packets, bytes: minutes * 60 * 1000 };
+            let flow = long(end - minutes * 60, end, volume);
+            keeper.take(Second { second: end, long: vec![flow], ..Second::default() });
+        }
+        let near = |a: f64, b: f64| (a - b).abs() <= b * 0.001;
+        let of_15 = octets(&mut keeper, end - 900, end - 300);
+        assert!(near(of_15, 600.0 * (2000.0 + 100.0)), "{of_15}");
+        let of_5 = octets(&mut keeper, end - 300, end - 120);
+        assert!(near(of_5, 180.0 * (3000.0 + 100.0)), "{of_5}");
+        let before = octets(&mut keeper, start - 300, start);
+        assert!(near(before, 300.0 * 1000.0), "{before}");
+        let all = octets(&mut keeper, start - 300, end);
+        assert!(near(all, 1000.0 * 60.0 * 47.0 + 1200.0 * 100.0), "{all}");
+        // And in the roll-ups, of the prefix too.
+        keeper.add_late(None).unwrap();
+        let net: IpNet = "203.0.113.0/24".parse().unwrap();
+        let (from, to) = (Millis::from_secs(start - 600), Millis::from_secs(end - 600));
+        let tens = keeper.series(net, Step::TenMinutes, from, to);
+        let bits: f64 = tens.iter().map(|point| point.bits_per_sec).sum();
+        assert!(bits > 0.0 && !keeper.late.iter().any(|((late, _), _)| *late == net));
+    }
+
+    #[test]
+    fn what_was_expected_and_did_not_come_is_taken_from_what_was_written() {
+        let mut keeper = keeper();
+        let (start, end) = (60_000, 60_600);
+        let expected = |settled| Expectation {
+            host: HOST.parse().unwrap(),
+            outbound: false,
+            settled,
+            start: Millis::from_secs(start + 60),
+            end: Millis::from_secs(start + 120),
+            volume: ClassVolume { packets: 6000, bytes: 600_000 },
+        };
+        let first = Second { expected: vec![expected(false)], ..second(start, 1) };
+        keeper.take(first);
+        for at in start + 1..end {
+            keeper.take(second(at, 1));
+            keeper.write_until(keeper.second.saturating_sub(GRACE_SECS) / 60).unwrap();
+        }
+        assert_eq!(octets(&mut keeper, start + 60, start + 120), 606_000.0);
+        keeper.take(Second { second: end, expected: vec![expected(true)], ..Second::default() });
+        assert_eq!(octets(&mut keeper, start + 60, start + 120), 6000.0);
+        let minutes = series(&keeper, Step::Minute, start + 60, start + 120);
+        assert_eq!(minutes, [(start + 60, 1.0)]);
     }
 
     #[test]
