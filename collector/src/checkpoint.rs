@@ -269,12 +269,12 @@ impl SamplingCheckpoint {
         let key = |version, domain| DomainKey::new(version, domain);
         if self.version != 0 {
             let domain = exporter.domain(key(self.version, self.domain), now);
-            exporter.learn(domain, scope, rate);
+            exporter.learn(domain, scope, rate, now);
             return;
         }
         for of in templates.iter().filter(|of| sampler.is_some() || of.domain == self.domain) {
             if let Some(domain) = exporter.domains.find(key(of.version, of.domain)) {
-                exporter.learn(domain, scope, rate);
+                exporter.learn(domain, scope, rate, now);
             }
         }
     }

@@ -1,10 +1,12 @@
 //! Settings of the collector.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Which routers are listened to, where, and how much memory they may use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -180,6 +182,26 @@ pub struct ExporterConfig {
     /// of them count, so that a packet seen by several routers counts once.
     #[serde(default)]
     pub external_interfaces: Vec<u32>,
+    /// What its interfaces are called, by index, for exporters that do not say or say something else:
+    /// `interface_names = { 3 = "transit-a" }`.
+    #[serde(default, deserialize_with = "by_index", serialize_with = "by_text")]
+    pub interface_names: BTreeMap<u32, String>,
+}
+
+fn by_text<S: Serializer>(names: &BTreeMap<u32, String>, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(names.iter().map(|(index, name)| (index.to_string(), name)))
+}
+
+/// Keys of a table are texts in TOML.
+fn by_index<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<u32, String>, D::Error> {
+    let table: BTreeMap<String, String> = BTreeMap::deserialize(from)?;
+    let index = |(key, name): (String, String)| {
+        let index = key.parse().map_err(|_| {
+            D::Error::custom(format!("interface_names: {key} is no index of an interface"))
+        })?;
+        Ok((index, name))
+    };
+    table.into_iter().map(index).collect()
 }
 
 impl ExporterConfig {
@@ -193,6 +215,7 @@ impl ExporterConfig {
             counts_frames: false,
             line_rate_bits_per_sec: None,
             external_interfaces: Vec::new(),
+            interface_names: BTreeMap::new(),
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::config::{Config, ExporterConfig};
 use crate::connections::Connections;
 use crate::domain::{Domain, DomainKey, Domains, OVERFLOW};
 use crate::error::DecodeErrorKind;
+use crate::names::Names;
 use crate::pending::Pending;
 use crate::registry::Sender;
 use crate::roles::Roles;
@@ -77,6 +78,10 @@ pub(crate) struct Exporter {
     pub(crate) undecoded_at: Millis,
     /// When two words on its sampling rate last contradicted each other.
     pub(crate) disputed_at: Millis,
+    /// The last rate that was too far from what is known to be believed at once, and when.
+    pub(crate) doubted: (u32, Millis),
+    /// What the exporter calls its interfaces.
+    pub(crate) names: Names,
     /// Several senders were told apart by their ports.
     pub(crate) shared_address: bool,
     /// Some domains are those of one port only.
@@ -148,6 +153,8 @@ impl Exporter {
             decoded_at: Millis(0),
             undecoded_at: Millis(0),
             disputed_at: Millis(0),
+            doubted: (0, Millis(0)),
+            names: entry.map_or_else(Names::default, |e| Names::new(&e.interface_names)),
             shared_address: false,
             by_port: false,
             bounds: Bounds::new(entry, config),
@@ -195,9 +202,23 @@ impl Exporter {
     }
 
     /// Takes note of an option on sampling that speaks of a domain.
-    pub(crate) fn learn(&mut self, domain: u32, scope: Scope, rate: u32) {
+    pub(crate) fn hear(&mut self, domain: u32, scope: Scope, rate: u32, now: Millis) -> bool {
+        if domain == OVERFLOW {
+            return false;
+        }
+        let believed =
+            self.sampling.hear(&mut self.domains.at_mut(domain).sampling, scope, rate, now);
+        if !believed {
+            self.doubted = (rate, now);
+        }
+        believed
+    }
+
+    /// Takes over what was believed before a restart of weir.
+    pub(crate) fn learn(&mut self, domain: u32, scope: Scope, rate: u32, now: Millis) {
         if domain != OVERFLOW {
             self.sampling.learn(&mut self.domains.at_mut(domain).sampling, scope, rate);
+            self.sampling.said_at(now);
         }
     }
 
@@ -219,6 +240,7 @@ impl Exporter {
         self.sampling.fallback = entry.default_sampling;
         self.overhead = if entry.counts_frames { ETHERNET_HEADER } else { 0 };
         self.roles.set_external(&entry.external_interfaces);
+        self.names.set(&entry.interface_names);
     }
 
     /// Remembers a template. Says where it is if it is new or has changed.
@@ -307,6 +329,7 @@ impl Exporter {
 
     /// As an operator sees it; `learned` is what all shards know of its interfaces.
     pub(crate) fn status(&self, learned: Vec<InterfaceStatus>) -> ExporterStatus {
+        let lately = self.lately(self.doubted.1);
         ExporterStatus {
             id: self.id,
             address: self.sender.address,
@@ -327,6 +350,7 @@ impl Exporter {
             active_timeout_ms: u64::from(self.timeouts.known().active_ms),
             duplicates: self.duplicates,
             drops: self.drops(),
+            sampling_doubted: if lately { self.doubted.0 } else { 0 },
             clock_skew_ms: self.domains.skew_ms(),
             troubles: self.troubles(),
             interfaces: self.interfaces(learned),
@@ -335,7 +359,7 @@ impl Exporter {
 
     /// What is wrong with what it sends, as of its last datagram.
     fn troubles(&self) -> Vec<ExporterTrouble> {
-        let lately = |at: Millis| at > Millis(0) && self.last_seen.since(at) < TROUBLE_SHOWN_MS;
+        let lately = |at: Millis| self.lately(at);
         let unread = self.undecoded_at.since(self.decoded_at) >= UNREAD_MS;
         let skew = self.domains.skew_ms().unsigned_abs();
         let all = [
@@ -343,10 +367,15 @@ impl Exporter {
             (ExporterTrouble::ClockOff, skew > CLOCK_OFF_MS),
             (ExporterTrouble::Implausible, lately(self.implausible_at)),
             (ExporterTrouble::SamplingDisputed, lately(self.disputed_at)),
+            (ExporterTrouble::SamplingUnconfirmed, lately(self.doubted.1)),
             (ExporterTrouble::CountersDiffer, self.sources.differ()),
             (ExporterTrouble::SharedAddress, self.shared_address),
         ];
         all.into_iter().filter(|(_, is)| *is).map(|(trouble, _)| trouble).collect()
+    }
+
+    fn lately(&self, at: Millis) -> bool {
+        at > Millis(0) && self.last_seen.since(at) < TROUBLE_SHOWN_MS
     }
 
     /// As [`Exporter::sequence`], for version 9.
@@ -378,6 +407,16 @@ impl Exporter {
                 ..InterfaceStatus::default()
             });
             known.add(status);
+        }
+        // Of interfaces of which nothing but the name is known, as many as there is room for.
+        for (index, name) in self.names.iter() {
+            if all.len() >= MAX_INTERFACES && !all.contains_key(&index) {
+                continue;
+            }
+            let known = all
+                .entry(index)
+                .or_insert_with(|| InterfaceStatus { index, ..InterfaceStatus::default() });
+            name.tell(known);
         }
         all.into_values().take(MAX_INTERFACES).collect()
     }

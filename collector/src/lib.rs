@@ -17,6 +17,7 @@ mod error;
 mod exporter;
 mod fields;
 pub mod inspect;
+mod names;
 mod pending;
 mod read;
 mod registry;

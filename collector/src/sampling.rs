@@ -9,13 +9,25 @@
 use std::collections::BTreeMap;
 
 use rustc_hash::FxHashMap;
-use weir_model::SamplingSource;
+use weir_model::{Millis, SamplingSource};
 
 /// A rate with where it comes from.
 pub(crate) type Resolved = (u32, SamplingSource);
 
 /// Most rates remembered for one exporter.
 const MAX_RATES: usize = 4096;
+/// A new word on a rate that differs from what is known by more than so many times is believed once it has
+/// been said again ...
+pub(crate) const JUMP: u32 = 16;
+/// ... so much later, and nothing else in between. Milliseconds.
+const CONFIRM_MS: u64 = 60_000;
+/// Largest rate that is believed at its first word: no router takes fewer without being asked to.
+pub(crate) const FIRST_MAX: u32 = 65_536;
+/// So long after its first word an exporter has said what it has to say: routers tell their samplers one
+/// after the other. Milliseconds.
+const SETTLED_MS: u64 = 600_000;
+/// Words of one domain that wait to be said again.
+const MAX_DOUBTS: usize = 64;
 /// Largest rate believed. RouterOS v6 sends 1 as 16777216: such values are turned round.
 pub(crate) const MAX_RATE: u32 = 10_000_000;
 
@@ -101,7 +113,7 @@ fn div_round(a: u64, b: u64) -> u64 {
 }
 
 /// Where an option applies, within the domain it speaks of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Scope {
     /// samplerId (48) or selectorId (302).
     pub(crate) sampler: Option<u64>,
@@ -129,6 +141,10 @@ pub(crate) struct Said {
     pub(crate) samplers: FxHashMap<u64, u32>,
     pub(crate) templates: FxHashMap<u16, u32>,
     pub(crate) interfaces: FxHashMap<u32, u32>,
+    /// Words that are too far from what is known to be believed at once, and since when they stand.
+    doubts: FxHashMap<Scope, (u32, Millis)>,
+    /// What was known before a word that had been doubted was believed: a return to it needs no proof.
+    former: FxHashMap<Scope, u32>,
 }
 
 /// How many say each rate: what they agree on is told without asking each.
@@ -168,6 +184,8 @@ pub(crate) struct SamplingTable {
     by_sampler: FxHashMap<u64, Votes>,
     /// Rates of all domains.
     count: usize,
+    /// When the first word came.
+    first: Option<Millis>,
 }
 
 impl SamplingTable {
@@ -176,7 +194,63 @@ impl SamplingTable {
         Self { operator: set(operator), fallback: set(fallback), ..Self::default() }
     }
 
-    /// Takes note of an option that speaks of the domain which said `said`.
+    /// Takes note of an option that speaks of the domain which said `said`. Says whether it is believed:
+    /// one datagram does not multiply what an exporter says by a million.
+    pub(crate) fn hear(&mut self, said: &mut Said, scope: Scope, rate: u32, now: Millis) -> bool {
+        let first = *self.first.get_or_insert(now);
+        if !self.jumps(said, scope, rate, now.since(first) >= SETTLED_MS) {
+            said.doubts.remove(&scope);
+            self.learn(said, scope, rate);
+            return true;
+        }
+        let since = match said.doubts.get(&scope) {
+            Some((doubted, since)) if *doubted == rate => *since,
+            _ => now,
+        };
+        if now.since(since) < CONFIRM_MS {
+            if said.doubts.len() < MAX_DOUBTS || said.doubts.contains_key(&scope) {
+                said.doubts.insert(scope, (rate, since));
+            }
+            return false;
+        }
+        said.doubts.remove(&scope);
+        if let Some(known) = said.of(scope) {
+            said.former.insert(scope, known);
+        }
+        self.learn(said, scope, rate);
+        true
+    }
+
+    /// Whether a word is too far from what is known to be believed at once.
+    fn jumps(&self, said: &Said, scope: Scope, rate: u32, settled: bool) -> bool {
+        let far = |known: u32| rate.max(known) / JUMP > rate.min(known);
+        if let Some(known) = said.of(scope) {
+            return far(known) && said.former.get(&scope) != Some(&rate);
+        }
+        let of = Of {
+            template: scope.template.unwrap_or(0),
+            sampler: scope.sampler,
+            interface: scope.interface.unwrap_or(0),
+            in_record: None,
+        };
+        let ((known, source), _) = self.resolve(said, of);
+        let is_known = !matches!(
+            source,
+            SamplingSource::Unknown | SamplingSource::Default | SamplingSource::Operator
+        );
+        if !(settled && is_known) {
+            return rate > FIRST_MAX;
+        }
+        // The first word of a domain that was silent bears on what all others agree on.
+        if said.is_empty() { known != rate } else { far(known) }
+    }
+
+    /// It has said something by `now`.
+    pub(crate) fn said_at(&mut self, now: Millis) {
+        self.first.get_or_insert(now);
+    }
+
+    /// The same, whatever was known.
     pub(crate) fn learn(&mut self, said: &mut Said, scope: Scope, rate: u32) {
         let known = match scope {
             Scope { sampler: Some(id), .. } => said.samplers.contains_key(&id),
@@ -281,6 +355,20 @@ impl SamplingTable {
 }
 
 impl Said {
+    /// What it has said of exactly this scope.
+    fn of(&self, scope: Scope) -> Option<u32> {
+        match scope {
+            Scope { sampler: Some(id), .. } => self.samplers.get(&id).copied(),
+            Scope { template: Some(id), .. } => self.templates.get(&id).copied(),
+            Scope { interface: Some(index), .. } => self.interfaces.get(&index).copied(),
+            Scope { .. } => self.domain,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// How many rates that is.
     fn len(&self) -> usize {
         let scoped = self.samplers.len() + self.templates.len() + self.interfaces.len();
@@ -342,6 +430,50 @@ mod tests {
         assert_eq!(fields(|f| f.interval = Some(16_777_216)), Some(1));
         let flow = fields(|f| (f.algorithm, f.probability) = (Some(4), Some(0.001)));
         assert_eq!(flow, Some(1000));
+    }
+
+    #[test]
+    fn a_word_far_from_what_is_known_must_be_said_again() {
+        let mut table = SamplingTable::new(None, None);
+        let (mut said, scope) = (Said::default(), Scope::default());
+        let at = |secs: u64| Millis::from_secs(1_700_000_000 + secs);
+        let plain = Of { template: 256, ..Of::default() };
+        // A first word is believed, unless no router says such a thing.
+        assert!(!table.hear(&mut said, scope, 10_000_000, at(0)));
+        assert!(table.hear(&mut said, scope, 1000, at(1)));
+        // So is another rate that a router is likely to be set to.
+        assert!(table.hear(&mut said, scope, 10_000, at(2)));
+        assert!(table.hear(&mut said, scope, 1000, at(3)));
+        // Forged ones, and the router's own word in between: nothing changes.
+        for n in 1..100 {
+            assert!(!table.hear(&mut said, scope, 10_000_000, at(n * 30)));
+            assert!(table.hear(&mut said, scope, 1000, at(n * 30 + 15)));
+        }
+        assert_eq!(table.resolve(&said, plain).0, (1000, SamplingSource::Domain));
+        // The router is set to another rate: it says so once more.
+        assert!(!table.hear(&mut said, scope, 32, at(4000)));
+        assert!(!table.hear(&mut said, scope, 32, at(4030)));
+        assert!(table.hear(&mut said, scope, 32, at(4060)));
+        assert_eq!(table.resolve(&said, plain).0, (32, SamplingSource::Domain));
+        // What had been known needs no proof.
+        assert!(table.hear(&mut said, scope, 1000, at(4070)));
+    }
+
+    #[test]
+    fn the_first_word_of_a_domain_does_not_end_what_the_others_agree_on() {
+        let mut table = SamplingTable::new(None, None);
+        let at = |secs: u64| Millis::from_secs(1_700_000_000 + secs);
+        let (mut one, mut late, silent) = (Said::default(), Said::default(), Said::default());
+        let (scope, plain) = (Scope::default(), Of { template: 256, ..Of::default() });
+        assert!(table.hear(&mut one, scope, 1000, at(0)));
+        assert!(!table.hear(&mut late, scope, 8000, at(700)));
+        assert_eq!(table.resolve(&silent, plain).0, (1000, SamplingSource::Domain));
+        // Narrower scopes neither, once the exporter has said what it has to say.
+        let interface = Scope { interface: Some(9), ..scope };
+        assert!(!table.hear(&mut one, interface, 60_000, at(700)));
+        // A line card that was put in says so again.
+        assert!(table.hear(&mut late, scope, 8000, at(800)));
+        assert_eq!(table.resolve(&silent, plain).0, (1, SamplingSource::Unknown));
     }
 
     #[test]

@@ -9,7 +9,7 @@
 use rustc_hash::FxHashMap;
 use weir_model::{InterfaceStatus, Millis, SamplingSource};
 
-use crate::sampling::{MAX_RATE, Resolved};
+use crate::sampling::{FIRST_MAX, JUMP, MAX_RATE, Resolved};
 
 /// Most data sources remembered for one exporter.
 const MAX_SOURCES: usize = 4096;
@@ -24,6 +24,10 @@ const SIGMAS: f64 = 4.0;
 const STANDING_MS: u64 = 5000;
 /// ... and is at most so many times the header's.
 const MOST_TIMES: f64 = 64.0;
+/// Another rate than the usual one is the usual one after so many samples ...
+const UNUSUAL_SAMPLES: u32 = 8;
+/// ... and so long. Milliseconds.
+const UNUSUAL_MS: u64 = 10_000;
 /// A pool that has gone back, or jumps by half its range, has been reset.
 const RESET: u32 = u32::MAX / 2;
 /// Counters contradict samples when they have for so long, milliseconds ...
@@ -44,6 +48,11 @@ pub(crate) struct SourceKey {
 impl SourceKey {
     pub(crate) fn new(stream: u32, class: u32, index: u32) -> Self {
         Self { stream, port: u64::from(class) << 32 | u64::from(index) }
+    }
+
+    /// The index of the interface that it is, if it is one: class 0.
+    pub(crate) fn interface(self) -> Option<u32> {
+        u32::try_from(self.port).ok()
     }
 
     /// Whether it is the interface of that index: class 0.
@@ -70,11 +79,17 @@ pub(crate) struct InterfaceCounters {
     pub(crate) in_octets: u64,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Source {
     /// The pool of the last sample; none before the first.
     last_pool: Option<u32>,
     life: u32,
+    /// The rate that its samples usually state, 0 when not known yet; and another one that they state,
+    /// since when, and how often. A sample's own rate counts unless it is far above the usual one.
+    usual: u32,
+    other: u32,
+    other_since: Millis,
+    others: u32,
     /// Since the window began.
     packets: u64,
     samples: u32,
@@ -108,15 +123,20 @@ impl Sources {
     /// The rate of a sample, `None` when neither header nor pool says.
     #[inline]
     pub(crate) fn rate(&mut self, key: SourceKey, said: Pool, now: Millis) -> Option<Resolved> {
-        let header = (said.rate > 0).then_some((said.rate, SamplingSource::Record));
         let Some(index) = self.find(key) else {
             // The first sample is what later ones are measured from.
             if let Some(source) = self.entry(key, Some(said.pool), now) {
                 source.life = said.life;
             }
-            return header;
+            return stated(said.rate.min(FIRST_MAX));
         };
         let source = &mut self.sources[index];
+        let said = if said.rate == source.usual && source.other == 0 {
+            said
+        } else {
+            Pool { rate: source.unusual(said.rate, now), ..said }
+        };
+        let header = stated(said.rate);
         if source.life != said.life {
             source.begin_anew(now);
             (source.last_pool, source.life) = (None, said.life);
@@ -190,7 +210,8 @@ impl Sources {
 
     /// The ports with counters, by index.
     pub(crate) fn interfaces(&self) -> Vec<InterfaceStatus> {
-        let mut out: Vec<_> = self.sources.iter().filter_map(|source| source.status).collect();
+        let mut out: Vec<_> =
+            self.sources.iter().filter_map(|source| source.status.clone()).collect();
         out.sort_by_key(|status| status.index);
         out
     }
@@ -221,6 +242,11 @@ impl Sources {
     }
 }
 
+#[inline]
+fn stated(rate: u32) -> Option<Resolved> {
+    (rate > 0).then_some((rate, SamplingSource::Record))
+}
+
 /// Whether a port's counters tell of something else than its samples, by more than chance: by a half at
 /// the least. Below some hundred samples nothing can be said.
 fn differ(counted: u64, sampled: u64, samples: u32) -> bool {
@@ -235,6 +261,28 @@ impl Source {
     fn begin_anew(&mut self, now: Millis) {
         (self.packets, self.samples, self.began) = (0, 0, now);
         (self.by_pool, self.candidate) = (None, None);
+    }
+
+    /// What counts of a rate that is not the usual one. It becomes the usual one when it has been stated for
+    /// a while and no other; until then it is that sample's own word, within bounds.
+    #[cold]
+    fn unusual(&mut self, rate: u32, now: Millis) -> u32 {
+        if rate == self.usual || rate != self.other {
+            (self.other, self.other_since, self.others) = (rate, now, 0);
+        }
+        if rate == self.usual {
+            self.other = 0;
+            return rate;
+        }
+        self.others += 1;
+        if self.others >= UNUSUAL_SAMPLES && now.since(self.other_since) >= UNUSUAL_MS {
+            (self.usual, self.other) = (rate, 0);
+            return rate;
+        }
+        match self.usual {
+            0 => rate.min(FIRST_MAX),
+            usual => rate.min(usual.saturating_mul(JUMP)),
+        }
     }
 
     /// Ends a window: a rate by the pool that is further from the header's than chance allows is
@@ -288,6 +336,34 @@ mod tests {
             rate = sources.rate(KEY, Pool { rate: 1000, pool, life: 0 }, NOW + u64::from(n));
         }
         assert_eq!(rate, Some((1000, SamplingSource::Record)));
+    }
+
+    #[test]
+    fn a_rate_far_above_the_usual_one_counts_once_it_stands() {
+        let mut sources = Sources::default();
+        let mut say = |rate: u32, secs: u64| {
+            let pool = Pool { rate, pool: 0, life: 0 };
+            sources.rate(KEY, pool, NOW + secs * 1000).map(|(rate, _)| rate)
+        };
+        // Nothing is known: what no router is set to is not believed at once.
+        assert_eq!(say(10_000_000, 0), Some(FIRST_MAX));
+        for secs in 1..100 {
+            assert_eq!(say(1000, secs), Some(1000));
+        }
+        // Single forged ones, in steps and by the dozen.
+        for forged in [16_000, 256_000, 4_000_000, 10_000_000] {
+            assert!(say(forged, 100) <= Some(16_000));
+        }
+        for n in 0..100 {
+            assert_eq!(say(10_000_000, 100 + n), Some(16_000));
+            assert_eq!(say(1000, 100 + n), Some(1000));
+        }
+        // The agent is set to another rate.
+        for n in 0..30 {
+            assert_eq!(say(100_000, 200 + n), Some(if n < 10 { 16_000 } else { 100_000 }), "{n}");
+        }
+        // A lower one is at once what it says.
+        assert_eq!(say(10, 300), Some(10));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::fields::{
     BIFLOW, Element, PAYLOAD, Places, SAMPLING, SECTION, SEVERAL, SLOTS, Slot, TRAFFIC, scope_of,
     section_place, slot_of,
 };
+use crate::names;
 use crate::read::{be16, be32};
 
 /// Most fields of one template.
@@ -70,6 +71,8 @@ pub(crate) struct Template {
     pub(crate) has: u64,
     /// Several fields may say the same thing, and the record which of them does.
     pub(crate) several: bool,
+    /// Its records tell names of interfaces.
+    pub(crate) names: bool,
     /// How to read the inner header, where records have an outer and an inner one.
     pub(crate) inner: Option<Box<Self>>,
     /// Where the fields of plain flow records are, if that is all there is to them.
@@ -162,6 +165,7 @@ impl<'a> Definition<'a> {
         let mut template = Template {
             id: self.id,
             kind: self.kind,
+            names: names::are_told(self.kind, fields.iter().map(|field| field.element)),
             definition: self.bytes.to_vec(),
             fields,
             variable,

@@ -5,7 +5,7 @@ mod support;
 
 use support::*;
 use weir_collector::{Config, Shard, Tunnel};
-use weir_model::{FlowRecord, Forwarding, SamplingSource};
+use weir_model::{ExporterTrouble, FlowRecord, Forwarding, SamplingSource};
 
 const SRC: [u8; 4] = [198, 51, 100, 9];
 const DST: [u8; 4] = [203, 0, 113, 7];
@@ -318,7 +318,7 @@ fn a_rate_in_the_record_is_the_more_specific_word() {
         let sets = [set(2, &template(256, &iana(&fields))), set(256, &record)];
         let flow = records(&mut shard, &ipfix(0, 1, &sets), NOW)[0];
         let status = &shard.exporters()[0];
-        let disputed = status.troubles.contains(&weir_model::ExporterTrouble::SamplingDisputed);
+        let disputed = status.troubles.contains(&ExporterTrouble::SamplingDisputed);
         (flow.sampling, status.sampling_source, disputed)
     };
     assert_eq!(rate(0), (1000, SamplingSource::Domain, false));
@@ -351,4 +351,82 @@ fn a_sequence_of_records_is_no_loss() {
     assert_eq!(lost(true, &|_| false), 0);
     assert_eq!(lost(false, &|n| n == 40 || n == 41), 2);
     assert_eq!(lost(true, &|n| n == 43), 4);
+}
+
+#[test]
+fn flags_that_are_not_said_are_no_packet_without_flags() {
+    let counters = [(1, 4), (2, 4)];
+    let flags = |protocol: u8, fields: &[(u16, u16)], said: &[u8]| {
+        let all = [&BASE[..], &counters, fields].concat();
+        let record = bytes().raw(&SRC).raw(&DST).u8(protocol).u32(1000).u32(10).raw(said).0;
+        let flow = flows_with(&config(), &all, &record)[0];
+        (flow.tcp_flags, flow.tcp_flags_said)
+    };
+    assert_eq!(flags(6, &[(6, 1)], &[0]), (0, true));
+    assert_eq!(flags(6, &[(6, 2)], &[0, 2]), (2, true));
+    assert_eq!(flags(6, &[], &[]), (0, false));
+    assert_eq!(flags(17, &[(6, 1)], &[0]), (0, false));
+    // A header that was cut before the flags.
+    let tcp = bytes().u16(4000).u16(80).u32(1).u32(0).raw(&[0x50, 0, 0, 0, 0, 0, 0, 0]).0;
+    let packet = ethernet(0x0800, &ipv4(6, SRC, DST, &tcp));
+    for (kept, said) in [(packet.len(), true), (14 + 20 + 14, true), (14 + 20 + 13, false)] {
+        let sample = flow_sample(1, 1000, 0, &[raw_header(1, 58, &packet[..kept])]);
+        let flow = records(&mut shard(&config()), &sflow(1, &[sample]), NOW)[0];
+        assert_eq!((flow.tcp_flags, flow.tcp_flags_said), (0, said), "{kept}");
+    }
+}
+
+#[test]
+fn interfaces_are_shown_by_name() {
+    let mut config = config();
+    config.exporters[0].interface_names.insert(9, "transit-b".to_owned());
+    let mut shard = shard(&config);
+    let shown = |shard: &Shard| -> Vec<_> {
+        let exporters = shard.exporters().into_iter().flat_map(|exporter| exporter.interfaces);
+        exporters.map(|port| (port.index, port.name, port.description)).collect()
+    };
+    let text = |index: u32, name: &str, description: &str| {
+        (index, name.to_owned(), description.to_owned())
+    };
+    // Cisco's table: the scope is the system, the index a field.
+    let fields = iana(&[(10, 4), (82, 8), (83, 12)]);
+    let options = v9_options_template(300, &iana(&[(1, 4)]), &fields);
+    let row = bytes().u32(0).u32(3).raw(b"Gi0/3\0\0\0").raw(b"to transit\0\0").0;
+    records(&mut shard, &v9(1000, 1, 1, &[set(1, &options), set(300, &row)]), NOW);
+    // RFC 7011: the scope is the interface, texts have their own lengths.
+    let options = options_template(300, 1, &iana(&[(10, 4), (82, 65535)]));
+    let row = bytes().u32(4).u8(8).raw(b"xe-0/0/4").0;
+    records(&mut shard, &ipfix(0, 1, &[set(3, &options), set(300, &row)]), NOW);
+    // sFlow's port_name of data source 5.
+    let name = tlv(1005, &bytes().u32(4).raw(b"swp5").0);
+    let counters = tlv(2, &bytes().u32(1).u32(5).u32(1).raw(&name).0);
+    records(&mut shard, &sflow(1, &[counters]), NOW);
+    let all = [
+        text(3, "Gi0/3", "to transit"),
+        text(4, "xe-0/0/4", ""),
+        text(5, "swp5", ""),
+        text(9, "transit-b", ""),
+    ];
+    assert_eq!(shown(&shard), all);
+}
+
+#[test]
+fn one_option_does_not_multiply_an_exporters_traffic_by_a_million() {
+    let fields = [&BASE[..], &[(1, 4), (2, 4)]].concat();
+    let mut shard = shard(&config());
+    with_option(&mut shard, 1, (149, 1), 1000);
+    let rate = |shard: &mut Shard| {
+        let record = bytes().raw(&SRC).raw(&DST).u8(17).u32(1000).u32(10).0;
+        let sets = [set(2, &template(256, &iana(&fields))), set(256, &record)];
+        let flow = records(shard, &ipfix(0, 1, &sets), NOW)[0];
+        let status = &shard.exporters()[0];
+        let doubted = status.troubles.contains(&ExporterTrouble::SamplingUnconfirmed);
+        (flow.sampling, doubted, status.sampling_doubted)
+    };
+    assert_eq!(rate(&mut shard), (1000, false, 0));
+    with_option(&mut shard, 1, (149, 1), 10_000_000);
+    assert_eq!(rate(&mut shard), (1000, true, 10_000_000));
+    // Set to another rate that routers are set to.
+    with_option(&mut shard, 1, (149, 1), 4000);
+    assert_eq!(rate(&mut shard).0, 4000);
 }

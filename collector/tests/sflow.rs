@@ -249,7 +249,8 @@ fn counters_are_read_beside_samples() {
         let mut shard = shard(&config());
         records(&mut shard, &sflow(1, &[form(0)]), NOW);
         records(&mut shard, &sflow(2, &[form(12_500_000)]), NOW + 1000);
-        let [port] = shard.exporters()[0].interfaces[..] else { panic!() };
+        let exporters = shard.exporters();
+        let [port] = &exporters[0].interfaces[..] else { panic!() };
         assert_eq!((port.speed_bps, port.counted_in_bps), (10_000_000_000, 100_000_000));
         assert_eq!(shard.counters().counter_samples, 2);
     }

@@ -116,6 +116,9 @@ pub struct ExporterStatus {
     /// left out.
     #[serde(default)]
     pub drops: Vec<DropCount>,
+    /// The rate that it lately said and that is not believed before it is said again; 0 for none.
+    #[serde(default)]
+    pub sampling_doubted: u32,
     /// Exporter's clock minus ours, milliseconds; of several observation domains the one furthest off.
     pub clock_skew_ms: i64,
     /// What is wrong with what it sends, in a fixed order; nothing when all is well.
@@ -140,6 +143,8 @@ pub enum ExporterTrouble {
     Implausible,
     /// Two of its words on its sampling rate contradict each other.
     SamplingDisputed,
+    /// It lately said a rate so far from what is known that it must say it again before it counts.
+    SamplingUnconfirmed,
     /// For minutes its interface counters have counted something else than its samples tell.
     CountersDiffer,
     /// Several senders share its address and the numbers of their domains and templates.
@@ -154,6 +159,7 @@ impl ExporterTrouble {
             Self::ClockOff => "clock is off",
             Self::Implausible => "impossible records",
             Self::SamplingDisputed => "sampling rate is disputed",
+            Self::SamplingUnconfirmed => "a far-off sampling rate is not confirmed",
             Self::CountersDiffer => "interface counters and samples differ",
             Self::SharedAddress => "several senders share its address",
         }
@@ -177,11 +183,17 @@ pub enum InterfaceRole {
 }
 
 /// What is known of one interface of an exporter.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct InterfaceStatus {
     /// Interface index.
     pub index: u32,
+    /// What the operator or the exporter calls it; empty when nobody does.
+    #[serde(default)]
+    pub name: String,
+    /// What the exporter says beside its name.
+    #[serde(default)]
+    pub description: String,
     /// Where it leads.
     pub role: InterfaceRole,
     /// The exporter whose packets it reports once more: what that one has told is not counted again.
@@ -202,6 +214,13 @@ impl InterfaceStatus {
             self.role = other.role;
         }
         self.repeats = self.repeats.or(other.repeats);
+        for (own, others) in
+            [(&mut self.name, other.name), (&mut self.description, other.description)]
+        {
+            if own.is_empty() {
+                *own = others;
+            }
+        }
         if other.speed_bps > 0 || other.counted_in_bps > 0 {
             self.speed_bps = other.speed_bps;
             self.counted_in_bps = other.counted_in_bps;

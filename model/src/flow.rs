@@ -96,6 +96,9 @@ pub struct FlowRecord {
     pub protocol: u8,
     /// TCP control bits seen, or-ed over the flow; 0 when not TCP or not said.
     pub tcp_flags: u8,
+    /// Whether the exporter says what the control bits are: only then a 0 is a packet that has none.
+    #[serde(default)]
+    pub tcp_flags_said: bool,
     /// ICMP type; 0 when not ICMP.
     pub icmp_type: u8,
     /// ICMP code; 0 when not ICMP.
@@ -141,6 +144,7 @@ impl FlowRecord {
         dst_port: 0,
         protocol: 0,
         tcp_flags: 0,
+        tcp_flags_said: false,
         icmp_type: 0,
         icmp_code: 0,
         ttl: 0,

@@ -388,6 +388,7 @@ fn unheard(entry: &ExporterConfig, id: ExporterId) -> ExporterStatus {
         lag_p50_ms: 0,
         active_timeout_ms: 0,
         duplicates: 0,
+        sampling_doubted: 0,
         drops: Vec::new(),
         clock_skew_ms: 0,
         interfaces: Vec::new(),
@@ -414,6 +415,7 @@ fn merge(row: &mut ExporterStatus, other: &ExporterStatus) {
     row.lag_p50_ms = row.lag_p50_ms.max(other.lag_p50_ms);
     row.active_timeout_ms = row.active_timeout_ms.max(other.active_timeout_ms);
     row.duplicates += other.duplicates;
+    row.sampling_doubted = row.sampling_doubted.max(other.sampling_doubted);
     for trouble in &other.troubles {
         if let Err(at) = row.troubles.binary_search(trouble) {
             row.troubles.insert(at, *trouble);
@@ -421,8 +423,8 @@ fn merge(row: &mut ExporterStatus, other: &ExporterStatus) {
     }
     for interface in &other.interfaces {
         match row.interfaces.binary_search_by_key(&interface.index, |own| own.index) {
-            Ok(at) => row.interfaces[at].add(*interface),
-            Err(at) => row.interfaces.insert(at, *interface),
+            Ok(at) => row.interfaces[at].add(interface.clone()),
+            Err(at) => row.interfaces.insert(at, interface.clone()),
         }
     }
     for drop in &other.drops {

@@ -177,6 +177,7 @@ fn connection<V: Visit>(cx: &mut Context<'_, V>, raw: &Raw, sampling: u32) {
         input_if: flow.output_if,
         output_if: flow.input_if,
         tcp_flags: 0,
+        tcp_flags_said: false,
         ..flow
     };
     let mut any = false;
@@ -250,6 +251,7 @@ fn described(raw: &impl Fields, src: IpAddr, dst: IpAddr, average: u16) -> FlowR
         dst_port: raw.u16(Slot::DstPort),
         protocol,
         tcp_flags: if protocol == 6 { raw.u8(Slot::TcpFlags) } else { 0 },
+        tcp_flags_said: protocol == 6 && raw.has(Slot::TcpFlags),
         ttl: raw.u8(Slot::Ttl),
         fragment: fragment(raw),
         forwarding: forwarding(raw),
@@ -374,6 +376,7 @@ fn reversed(flow: &FlowRecord, raw: &Raw) -> FlowRecord {
         src_port: flow.dst_port,
         dst_port: flow.src_port,
         tcp_flags: if flow.protocol == 6 { raw.u8(Slot::ReverseTcpFlags) } else { 0 },
+        tcp_flags_said: flow.protocol == 6 && raw.has(Slot::ReverseTcpFlags),
         length_min: length,
         length_max: length,
         packets,

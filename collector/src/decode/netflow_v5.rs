@@ -104,6 +104,7 @@ fn flow<V: Visit, const ALL: bool>(
             dst_port: short(34),
             protocol: r[38],
             tcp_flags: if r[38] == 6 { r[37] } else { 0 },
+            tcp_flags_said: r[38] == 6,
             icmp_type: 0,
             icmp_code: 0,
             ttl: 0,

@@ -298,6 +298,7 @@ impl Walk<'_> {
     #[inline]
     fn transport(self, body: Option<&[u8]>, out: &mut FlowRecord) -> Complete {
         (out.src_port, out.dst_port, out.tcp_flags) = (0, 0, 0);
+        out.tcp_flags_said = false;
         if out.fragment == Fragment::Later {
             return true;
         }
@@ -305,6 +306,7 @@ impl Walk<'_> {
         let complete = match out.protocol {
             6 => {
                 out.tcp_flags = body.get(13).copied().unwrap_or(0);
+                out.tcp_flags_said = body.len() > 13;
                 ports(body, out) && body.len() > 13
             }
             17 | 33 | 132 | 136 => ports(body, out),

@@ -18,6 +18,7 @@ use crate::error::{DecodeError, DecodeErrorKind};
 use crate::fields::{
     Fields, LOAD, Places, Raw, SAMPLING, SECTION, SEVERAL, Slot, TRAFFIC, number, section_place,
 };
+use crate::names;
 use crate::read::be16;
 use crate::sampling::{Of, Scope};
 use crate::template::{Definition, Dialect, Kind, Step, Template, VARIABLE};
@@ -454,7 +455,12 @@ fn one_record<V: Visit>(
             flows(cx, export, raw, record, sampling);
         }
         Kind::Data => cx.not_traffic(),
-        Kind::Options { .. } => option(cx, export.domain, raw),
+        Kind::Options { .. } => {
+            option(cx, export.domain, raw);
+            if template.names {
+                names::option(&mut cx.exporter.names, template, record);
+            }
+        }
     }
 }
 
@@ -482,8 +488,9 @@ fn option<V: Visit>(cx: &mut Context<'_, V>, domain: DomainKey, raw: &Raw) {
             interface: interface.filter(|index| *index > 0),
         };
         let (of, place) = spoken_of(cx, domain, raw);
-        cx.exporter.learn(place, scope, rate);
-        cx.visit.learned(of, scope, rate);
+        if cx.exporter.hear(place, scope, rate, cx.now) {
+            cx.visit.learned(of, scope, rate);
+        }
     }
     let (active, inactive) = (raw.u64(Slot::ActiveTimeout), raw.u64(Slot::InactiveTimeout));
     if let Some(timeouts) = cx.exporter.timeouts.said(active, inactive) {

@@ -235,7 +235,11 @@ fn sampled(
     Seen::Traffic
 }
 
-/// Counters of a port; of the many kinds of records only the generic interface counters matter.
+/// port_name of sFlow's registry of counter records.
+const PORT_NAME: u32 = 1005;
+
+/// Counters of a port; of the many kinds of records only the generic interface counters and the port's name
+/// matter.
 fn counter_sample<V: Visit>(
     cx: &mut Context<'_, V>,
     stream: u32,
@@ -259,6 +263,12 @@ fn counter_sample<V: Visit>(
             let counters = InterfaceCounters { index, speed_bps, in_octets };
             cx.exporter.sources.counters(source, counters, cx.now);
             cx.exporter.bounds.interface(speed_bps);
+        } else if kind == PORT_NAME
+            && let Some(index) = source.interface()
+        {
+            let ([len], rest) = words(body)?;
+            let (name, _) = opaque(rest, len)?;
+            cx.exporter.names.told(index, name, b"");
         }
     }
     Some(())
@@ -349,6 +359,7 @@ fn sampled_ip(kind: u32, body: &[u8], out: &mut FlowRecord) -> Option<Complete> 
         dst_port,
         protocol,
         tcp_flags: if protocol == 6 { flags } else { 0 },
+        tcp_flags_said: protocol == 6,
         length_min: length,
         length_max: length,
         bytes: u64::from(length),

@@ -478,6 +478,7 @@ fn status(name: &str) -> weir_model::ExporterStatus {
         lag_p50_ms: 0,
         active_timeout_ms: 0,
         duplicates: 0,
+        sampling_doubted: 0,
         drops: Vec::new(),
         clock_skew_ms: 0,
         troubles: Vec::new(),

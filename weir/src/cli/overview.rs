@@ -134,7 +134,9 @@ pub(super) fn exporters(client: &Client, output: &Output) -> anyhow::Result<()> 
             .collect();
         for exporter in list["exporters"].as_array_mut().into_iter().flatten() {
             exporter["drops"] = drops(&exporter["drops"]).into();
-            exporter["troubles"] = troubles_of(&exporter["troubles"]).into();
+            let doubted = exporter["sampling_doubted"].as_u64().filter(|rate| *rate > 0);
+            let said = doubted.map_or_else(String::new, |rate| format!(" (says 1:{rate})"));
+            exporter["troubles"] = (troubles_of(&exporter["troubles"]) + &said).into();
             exporter["interfaces"] = interfaces(&exporter["interfaces"], &names).into();
         }
     }
@@ -163,17 +165,30 @@ pub(super) fn exporters(client: &Client, output: &Output) -> anyhow::Result<()> 
     )
 }
 
-/// `3 external, 7 internal repeats edge1`: interfaces of which something is known, with the exporter
-/// whose packets each reports once more.
+/// `3 transit-a 10 Gbit/s external, 7 internal repeats edge1`: interfaces of which something is known, with the
+/// exporter whose packets each reports once more.
 fn interfaces(interfaces: &Value, names: &[(Value, Value)]) -> String {
     let text = |interface: &Value| {
         let role = interface["role"].as_str().filter(|role| *role != "unknown");
         let by = names.iter().find(|(id, _)| *id == interface["repeats"]);
         let repeats = by.and_then(|(_, name)| name.as_str()).map(|name| format!("repeats {name}"));
-        let known = [role.map(str::to_owned), repeats].into_iter().flatten().collect::<Vec<_>>();
+        let text = |field: &str| interface[field].as_str().filter(|text| !text.is_empty());
+        let name = text("name").or_else(|| text("description")).map(str::to_owned);
+        let speed = interface["speed_bps"].as_u64().filter(|speed| *speed > 0).map(speed);
+        let role = role.map(str::to_owned);
+        let known = [name, speed, role, repeats].into_iter().flatten().collect::<Vec<_>>();
         (!known.is_empty()).then(|| format!("{} {}", interface["index"], known.join(" ")))
     };
     interfaces.as_array().into_iter().flatten().filter_map(text).collect::<Vec<_>>().join(", ")
+}
+
+/// `10 Gbit/s`.
+fn speed(bps: u64) -> String {
+    match bps {
+        ..1_000_000_000 => format!("{} Mbit/s", bps / 1_000_000),
+        bps if bps.is_multiple_of(1_000_000_000) => format!("{} Gbit/s", bps / 1_000_000_000),
+        bps => format!("{}.{} Gbit/s", bps / 1_000_000_000, bps / 100_000_000 % 10),
+    }
 }
 
 /// `clock-off, implausible`.
