@@ -9,8 +9,9 @@ use serde::Serialize;
 use tokio::sync::{broadcast, oneshot};
 use utoipa::ToSchema;
 use weir_model::{
-    Direction, Family, Goodput, HostRate, Incident, IncidentId, IncidentState, IpNet, Millis,
-    Mitigation, MitigationId, Mode, PeerState, Rate, Reason, Rung, Snapshot, Stance,
+    Condition, Direction, Family, Goodput, HostRate, Incident, IncidentId, IncidentState, IpNet,
+    Millis, Mitigation, MitigationId, Mode, PeerState, Rate, Reason, Rung, Snapshot, Stance,
+    UplinkStatus,
 };
 use weir_store::health::Trouble;
 
@@ -273,6 +274,10 @@ pub(crate) struct Overview {
     pub(crate) rpki_lapsed: usize,
     /// Files that do not take what they are given; weir goes on without them.
     pub(crate) store: Vec<StoreTrouble>,
+    /// Links out of the network.
+    pub(crate) uplinks: Vec<UplinkStatus>,
+    /// What is wrong beside attacks: a full uplink, traffic that has vanished, a silent exporter.
+    pub(crate) conditions: Vec<Condition>,
 }
 
 /// A file that does not take what it is given.
@@ -330,6 +335,8 @@ impl Overview {
             rpki_refused: snapshot.peers.iter().map(refused).max().unwrap_or(0),
             rpki_lapsed: snapshot.peers.iter().filter(lapsed).count(),
             store: troubles.into_iter().map(StoreTrouble::from).collect(),
+            uplinks: snapshot.uplinks.clone(),
+            conditions: snapshot.conditions.now.clone(),
         }
     }
 }

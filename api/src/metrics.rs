@@ -151,6 +151,14 @@ families! {
     reload_at: IntGaugeVec, "weir_config_last_reload_success_timestamp_seconds", [];
     /// Store writes that failed.
     store_errors: IntCounterVec, "weir_store_errors_total", [];
+    /// Layer-3 bits a second that an uplink carries, by direction (closed set), over the last ten seconds.
+    uplink_bits: GaugeVec, "weir_uplink_bits_per_second", ["uplink", "direction"];
+    /// Bits a second that an uplink carries at most in each direction.
+    uplink_capacity: GaugeVec, "weir_uplink_capacity_bits_per_second", ["uplink"];
+    /// Whether the exporter of an uplink tells of it at present (1) or nothing is known of it (0).
+    uplink_known: IntGaugeVec, "weir_uplink_known", ["uplink"];
+    /// What is wrong beside attacks, by kind (closed set): exporters and uplinks.
+    conditions: IntGaugeVec, "weir_conditions", ["kind"];
     /// Whether a part of the store refuses what it is given (1) or takes it (0), by part (closed set).
     store_failing: IntGaugeVec, "weir_store_failing", ["part"];
     /// Records that wait in memory until the store takes them, by part (closed set).

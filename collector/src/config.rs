@@ -182,6 +182,9 @@ pub struct ExporterConfig {
     /// of them count, so that a packet seen by several routers counts once.
     #[serde(default)]
     pub external_interfaces: Vec<u32>,
+    /// Indexes of the interfaces of which the traffic is counted: those of uplinks.
+    #[serde(skip)]
+    pub counted_interfaces: Vec<u32>,
     /// What its interfaces are called, by index, for exporters that do not say or say something else:
     /// `interface_names = { 3 = "transit-a" }`.
     #[serde(default, deserialize_with = "by_index", serialize_with = "by_text")]
@@ -216,6 +219,7 @@ impl ExporterConfig {
             line_rate_bits_per_sec: None,
             external_interfaces: Vec::new(),
             interface_names: BTreeMap::new(),
+            counted_interfaces: Vec::new(),
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::connections::Connections;
 use crate::domain::{Domain, DomainKey, Domains, OVERFLOW};
 use crate::error::DecodeErrorKind;
 use crate::names::Names;
+use crate::links::Links;
 use crate::pending::Pending;
 use crate::registry::Sender;
 use crate::roles::Roles;
@@ -64,6 +65,7 @@ pub(crate) struct Exporter {
     pub(crate) sampling: SamplingTable,
     pub(crate) sources: Sources,
     pub(crate) roles: Roles,
+    pub(crate) links: Links,
     /// Octets of each packet that its records count and that are no part of the IP packet.
     pub(crate) overhead: u64,
     pub(crate) pending: Pending,
@@ -144,6 +146,7 @@ impl Exporter {
             sources: Sources::default(),
             overhead: entry.filter(|e| e.counts_frames).map_or(0, |_| ETHERNET_HEADER),
             roles: Roles::new(entry.map_or(&[], |e| &e.external_interfaces)),
+            links: Links::new(entry.map_or(&[], |e| &e.counted_interfaces)),
             pending: Pending::new(config.max_pending_bytes),
             lag: Lag::default(),
             timeouts: LearnedTimeouts::default(),
@@ -241,6 +244,13 @@ impl Exporter {
         self.overhead = if entry.counts_frames { ETHERNET_HEADER } else { 0 };
         self.roles.set_external(&entry.external_interfaces);
         self.names.set(&entry.interface_names);
+        self.links.set(&entry.counted_interfaces);
+    }
+
+    /// Whether each of its records counts, as it is, and nothing else is to be noted of it.
+    #[inline]
+    pub(crate) fn takes_all(&self) -> bool {
+        self.roles.all_count() && self.overhead == 0 && self.links.is_empty()
     }
 
     /// Remembers a template. Says where it is if it is new or has changed.
@@ -354,6 +364,7 @@ impl Exporter {
             clock_skew_ms: self.domains.skew_ms(),
             troubles: self.troubles(),
             interfaces: self.interfaces(learned),
+            links: self.links.counts(),
         }
     }
 

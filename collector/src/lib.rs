@@ -18,6 +18,7 @@ mod exporter;
 mod fields;
 pub mod inspect;
 mod names;
+mod links;
 mod pending;
 mod read;
 mod registry;

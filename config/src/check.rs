@@ -28,6 +28,7 @@ pub(crate) fn check(config: &Config) -> Result<Vec<Warning>, Vec<String>> {
     protected(config, &mut errors, &mut warnings);
     listeners::check(config, &mut errors);
     exporters(config, &mut errors, &mut warnings);
+    crate::uplink::check(config, &mut errors);
     peers(config, &mut warnings);
     if let Some(Err(error)) = config.bgp.as_ref().map(weir_bgp::config::Config::validate) {
         errors.push(format!("bgp.{error}"));

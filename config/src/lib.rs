@@ -14,6 +14,7 @@ mod log;
 mod protect;
 mod reload;
 mod settings;
+mod uplink;
 
 use std::path::{Path, PathBuf};
 
@@ -56,6 +57,9 @@ pub struct Config {
     pub detector: weir_detector::Config,
     /// What is done about it.
     pub mitigator: weir_mitigator::Config,
+    /// Links out of the network, `[[uplink]]`.
+    #[serde(rename = "uplink", skip_serializing_if = "Vec::is_empty")]
+    pub uplinks: Vec<weir_mitigator::UplinkConfig>,
     /// Whom to tell of attacks.
     pub notify: weir_notify::Config,
     /// What may ever be announced.
@@ -85,6 +89,17 @@ impl Config {
     /// The panels and the games as one section.
     pub fn panel_section(&self) -> weir_panel::Config {
         weir_panel::Config { panels: self.panels.clone(), games: self.games.clone() }
+    }
+
+    /// The exporters, with the interfaces of uplinks, whose traffic they are to count.
+    pub fn exporters(&self) -> Vec<weir_collector::ExporterConfig> {
+        let mut exporters = self.collector.exporters.clone();
+        for exporter in &mut exporters {
+            let own = self.uplinks.iter().filter(|uplink| uplink::is_of(uplink, exporter));
+            exporter.counted_interfaces =
+                own.flat_map(|uplink| uplink.interfaces.clone()).collect();
+        }
+        exporters
     }
 
     /// The BGP peers, if any.

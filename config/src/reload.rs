@@ -53,8 +53,16 @@ pub fn plan(running: &Config, file: &Config) -> Result<Plan, ConfigError> {
 }
 
 /// Keys of what [`take`] takes, with everything below them, and what of it stays.
-const LIVE: [&str; 7] =
-    ["collector.exporters", "detector", "guard", "log.level", "mitigator", "notify", "protect"];
+const LIVE: [&str; 8] = [
+    "collector.exporters",
+    "detector",
+    "guard",
+    "log.level",
+    "mitigator",
+    "notify",
+    "protect",
+    "uplink",
+];
 const NOT_LIVE: [&str; 2] = ["detector.quarantine_secs", "mitigator.scrubber"];
 
 /// Whether a setting is put in force by a reload, by its dotted key.
@@ -84,6 +92,7 @@ fn take(running: &Config, file: &Config) -> Config {
     };
     next.guard = file.guard.clone();
     next.notify = file.notify.clone();
+    next.uplinks.clone_from(&file.uplinks);
     next
 }
 

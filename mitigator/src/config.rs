@@ -102,8 +102,11 @@ pub struct Config {
     /// Traffic that a host can take, layer-3 bits a second: a step suffices if it leaves no more.
     pub host_limit_bits_per_sec: u64,
     /// Traffic that the protected links can take together, layer-3 bits a second; unknown if not
-    /// set.
+    /// set. Where uplinks are configured (`[[uplink]]`), each has a limit of its own beside this one.
     pub link_limit_bits_per_sec: Option<u64>,
+    /// Seconds without a datagram after which people are told that a listed exporter is silent; three times its
+    /// active timeout where that is longer. 0: never.
+    pub silent_exporter_secs: u64,
     /// Whether a flood that no filter can separate from normal traffic may be black-holed where the
     /// ladder allows it. This takes the target offline: off by default.
     pub rtbh_when_inseparable: bool,
@@ -187,6 +190,7 @@ impl Default for Config {
             rate_limit_packets_max: 1_000,
             host_limit_bits_per_sec: 1_000_000_000,
             link_limit_bits_per_sec: None,
+            silent_exporter_secs: 120,
             rtbh_when_inseparable: false,
             two_person_rtbh: false,
             feedback_secs: 5,

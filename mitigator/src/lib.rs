@@ -16,6 +16,7 @@ mod feedback;
 mod follow;
 mod ledger;
 mod life;
+mod links;
 mod manual;
 mod memory;
 mod outlook;
@@ -38,13 +39,14 @@ use std::sync::Arc;
 
 use weir_bgp::guard::{Admitted, Guard, Refusal, by_route, sort_by_route};
 use weir_model::{
-    Decision, DesiredState, ExporterStatus, Incident, IncidentId, IncidentState, Inventory, Millis,
-    Mitigation, MitigationId, MitigationState, Mode,
+    Decision, DesiredState, ExporterStatus, Incident, IncidentId, IncidentState, Inventory, IpNet,
+    Millis, Mitigation, MitigationId, MitigationState, Mode,
 };
 
 pub use command::MANUAL_MAX;
 pub use config::{Config, ConfigError, RungConfig, Visibility};
 pub use ledger::{DECISIONS_MAX, MITIGATIONS_MAX, TIMELINE_MAX};
+pub use links::{INTERFACES_MAX, Links, UPLINKS_MAX, UplinkConfig};
 pub use memory::{Checkpoint, EXPORTERS_MAX, HARMFUL_MAX, SPARED_MAX, Sight, VICTIMS_MAX, Victim};
 pub use stance::Word;
 pub use weir_bgp::guard::Config as GuardConfig;
@@ -72,6 +74,7 @@ pub struct Mitigator {
     /// When it was last asked how players fare after attacks.
     asked: Millis,
     memory: Memory,
+    links: Links,
     ledger: Ledger,
     /// Peers, by the configuration and by their reports.
     peers: peers::Peers,
@@ -89,6 +92,8 @@ pub struct Mitigator {
 impl Mitigator {
     /// A mitigator that knows of no incident.
     pub fn new(config: Config, guard: GuardConfig, inventory: Arc<Inventory>) -> Self {
+        let mut links = Links::default();
+        links.set(&[], config.silent_exporter_secs);
         Self {
             mode: config.mode,
             word: Word::default(),
@@ -100,6 +105,7 @@ impl Mitigator {
             manual_watches: BTreeMap::new(),
             asked: Millis(0),
             memory: Memory::default(),
+            links,
             ledger: Ledger::default(),
             peers: peers::Peers::default(),
             wished: DesiredState::default(),
@@ -337,6 +343,27 @@ impl Mitigator {
         for status in exporters {
             self.memory.set_lag(&status.name, status.lag_ms);
         }
+    }
+
+    /// Watches these uplinks from now on.
+    pub fn set_uplinks(&mut self, uplinks: &[UplinkConfig]) {
+        self.links.set(uplinks, self.config.silent_exporter_secs);
+    }
+
+    /// Looks, once a second, at what exporters tell of uplinks and whether they tell anything; every exporter
+    /// that is listed is among them.
+    pub fn look(&mut self, exporters: &[ExporterStatus], now: Millis) {
+        for (condition, begins) in self.links.look(exporters, now) {
+            let state = if begins { "" } else { "over: " };
+            let detail = format!("{}: {state}{}", condition.subject, condition.text);
+            let everywhere = IpNet::V4(weir_model::Ipv4Net::default());
+            self.ledger.record_outside(everywhere, condition.kind.id(), detail, None, now);
+        }
+    }
+
+    /// Uplinks and exporters, as they were last looked at.
+    pub const fn links(&self) -> &Links {
+        &self.links
     }
 
     /// Learns which peers are configured and what each can be given, before any of them has

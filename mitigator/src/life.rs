@@ -230,6 +230,7 @@ impl Mitigator {
             without,
             wanted: entry.wanted,
             others_bits_per_sec: &|| self.others_bits_per_sec(entry.incident.id),
+            links: &self.links,
             is_banned: &is_banned,
             is_useless: &is_useless,
             carry: &|measure| self.peers.carry(measure),

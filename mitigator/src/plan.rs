@@ -7,6 +7,7 @@ use weir_model::{Action, Candidate, Direction, Filter, Hold, Measure, Policy, Ru
 
 use crate::carve::pieces;
 use crate::config::{Config, RungConfig};
+use crate::links::Links;
 
 /// Share of the excess that a match must cover to be tried again after it had cut next to nothing,
 /// 0-1.
@@ -85,6 +86,8 @@ pub(crate) struct Situation<'a> {
     pub(crate) wanted: bool,
     /// Layer-3 bits a second that other incidents leave on the links: a sum over all of them.
     pub(crate) others_bits_per_sec: &'a dyn Fn() -> f64,
+    /// Uplinks, as exporters tell of them.
+    pub(crate) links: &'a Links,
     /// Measures that must not be used: harmful before, withdrawn by an operator, refused by peers.
     pub(crate) is_banned: &'a dyn Fn(&Measure) -> bool,
     /// Measures that were tried and cut next to nothing.
@@ -128,7 +131,8 @@ pub(crate) fn plan(verdict: &Verdict, situation: &Situation<'_>) -> Plan {
             }
         };
         let residual = residual_bits_per_sec(verdict, step.rung, &measures);
-        let fits = fits_host(verdict, config, residual) && fits_link(situation, residual);
+        let links = links_fit(verdict, situation, step.rung, residual);
+        let fits = fits_host(verdict, config, residual) && links.is_ok();
         let plan = Plan {
             step: Some((index, step.rung)),
             measures,
@@ -138,7 +142,11 @@ pub(crate) fn plan(verdict: &Verdict, situation: &Situation<'_>) -> Plan {
                 step.rung,
                 residual / 1e6,
                 verdict.rate.bits_per_sec / 1e6,
-                if fits { "" } else { ", more than fits" }
+                match (fits, links) {
+                    (true, _) => String::new(),
+                    (false, Err(Some(uplink))) => format!(", more than fits uplink {uplink}"),
+                    (false, _) => ", more than fits".to_owned(),
+                }
             ),
         };
         if fits {
@@ -205,8 +213,9 @@ fn allowed(
 /// others depend on cannot wait for that.
 fn rules_first(rules: &Plan, verdict: &Verdict, situation: &Situation<'_>) -> Result<(), String> {
     let are_rules = matches!(rules.step, Some((_, Rung::RateLimit | Rung::Drop)));
-    let link = fits_link(situation, rules.residual_bits_per_sec);
-    if are_rules && link && !situation.rules_tried {
+    let rung = rules.step.map_or(Rung::Drop, |(_, rung)| rung);
+    let link = links_fit(verdict, situation, rung, rules.residual_bits_per_sec);
+    if are_rules && link.is_ok() && !situation.rules_tried {
         let left = verdict.rate.bits_per_sec - rules.residual_bits_per_sec;
         return Err(format!("rules that cut {:.0} Mbit/s come first", left / 1e6));
     }
@@ -222,10 +231,25 @@ pub(crate) fn fits_host(verdict: &Verdict, config: &Config, residual: f64) -> bo
     residual <= host.max(2.0 * normal)
 }
 
-fn fits_link(situation: &Situation<'_>, residual: f64) -> bool {
+/// Whether the links can take what a step leaves; if not, the uplink that cannot, where it is one.
+///
+/// Of an uplink it is known what it carries. Rules may be in force before it or behind it: what they promise
+/// counts until they have had their time, and then what is measured. A black hole and a scrubbing service work
+/// before it.
+fn links_fit<'a>(
+    verdict: &Verdict,
+    situation: &Situation<'a>,
+    rung: Rung,
+    residual: f64,
+) -> Result<(), Option<&'a str>> {
     #[expect(clippy::cast_precision_loss, reason = "limits are far below 2^52")]
     let link = situation.config.link_limit_bits_per_sec.map(|l| l as f64);
-    link.is_none_or(|link| residual + (situation.others_bits_per_sec)() <= link)
+    if link.is_some_and(|link| residual + (situation.others_bits_per_sec)() > link) {
+        return Err(None);
+    }
+    let promised = !situation.rules_tried || matches!(rung, Rung::Rtbh | Rung::Scrub);
+    let relief = if promised { verdict.rate.bits_per_sec - residual } else { 0.0 };
+    situation.links.in_danger(verdict, relief).map_or(Ok(()), |uplink| Err(Some(uplink)))
 }
 
 fn residual_bits_per_sec(verdict: &Verdict, rung: Rung, measures: &[Planned]) -> f64 {

@@ -8,6 +8,7 @@ mod policy;
 mod preview;
 mod repeat;
 mod stance;
+mod uplinks;
 mod wanted;
 
 use std::sync::Arc;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Millis;
+use crate::{LinkCount, Millis};
 
 /// An exporter's number within this run: index into the table of exporters.
 #[derive(
@@ -128,6 +128,9 @@ pub struct ExporterStatus {
     /// tells no counters.
     #[serde(default)]
     pub interfaces: Vec<InterfaceStatus>,
+    /// What passed those of its interfaces that belong to an uplink, by index.
+    #[serde(default)]
+    pub links: Vec<LinkCount>,
 }
 
 /// What is wrong with what an exporter sends.

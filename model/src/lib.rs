@@ -30,6 +30,7 @@ mod sign;
 mod slice;
 mod snapshot;
 mod time;
+mod uplink;
 mod verdict;
 mod webhook;
 
@@ -75,6 +76,7 @@ pub use snapshot::{
     Snapshot, Spared, Stance, Unlisted,
 };
 pub use time::{Millis, SLICE_MS};
+pub use uplink::{Condition, ConditionKind, Conditions, LinkCount, UplinkStatus};
 pub use verdict::{
     Candidate, Family, Goodput, Hold, IncidentId, Metric, Phase, Rate, Reason, TopEntry, Vector,
     Verdict,

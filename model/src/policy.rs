@@ -259,8 +259,8 @@ pub struct PolicyGroup {
     /// From where on what a host sends is an attack.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outbound: Option<Box<Outbound>>,
-    /// Names of the channels meant for its attacks, at most 16: shown with its policy. Every channel is told all
-    /// the same.
+    /// Names of the channels and webhooks that are told of its attacks, and no others, at most 16. What a channel
+    /// is not told by its own settings it is not told either. All are told while none of the named exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notify: Option<Vec<String>>,
     /// Whatever else belongs to it, by name: a customer's number, a ticket queue. Inherited one by one. At

@@ -9,8 +9,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DesiredState, Direction, ExporterStatus, Incident, IncidentId, Inventory, Measure, Metric,
-    Millis, Mitigation, MitigationId, Outlook, Rung, Service, Verdict,
+    Conditions, DesiredState, Direction, ExporterStatus, Incident, IncidentId, Inventory, Measure,
+    Metric, Millis, Mitigation, MitigationId, Outlook, Rung, Service, UplinkStatus, Verdict,
 };
 
 /// How far weir acts by itself.
@@ -521,4 +521,8 @@ pub struct Snapshot {
     pub spared: Vec<Spared>,
     /// What is lost or refused at the door.
     pub intake: Intake,
+    /// Links out of the network.
+    pub uplinks: Vec<UplinkStatus>,
+    /// What is wrong beside attacks.
+    pub conditions: Conditions,
 }

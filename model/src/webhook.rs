@@ -8,7 +8,7 @@ use crate::request::{is_header, is_url};
 use crate::{Address, Hidden, Secret};
 
 /// Every kind of decision there is: what a webhook can ask for, and the `action` of the log.
-pub const ACTIONS: [&str; 21] = [
+pub const ACTIONS: [&str; 24] = [
     "open",
     "alert",
     "simulate",
@@ -29,6 +29,9 @@ pub const ACTIONS: [&str; 21] = [
     "approve",
     "mode",
     "panic",
+    "exporter-silent",
+    "traffic-vanished",
+    "uplink-full",
     "test",
 ];
 

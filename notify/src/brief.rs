@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 use weir_model::{
-    Direction, Incident, IncidentId, IncidentState, Inventory, IpNet, Millis, MitigationState,
-    Phase, Rung,
+    Condition, ConditionKind, Direction, Incident, IncidentId, IncidentState, Inventory, IpNet,
+    Millis, MitigationState, Phase, Rung,
 };
 
 /// Longest text taken over from outside: a server's name, a group's name.
@@ -107,6 +107,12 @@ pub struct Brief {
     pub sources: Vec<String>,
     /// Detector's sentence.
     pub summary: String,
+    /// The channels that its group names, and no others; absent: all.
+    #[serde(default)]
+    pub told: Option<Vec<String>>,
+    /// It is no attack, but something else that is wrong, as the summary says.
+    #[serde(default)]
+    pub condition: bool,
 }
 
 impl Brief {
@@ -161,6 +167,27 @@ impl Brief {
                 .map(|source| clean(&source.value, NAME_MAX))
                 .collect(),
             summary: clean(&verdict.summary, SENTENCE_MAX),
+            told: meant(inventory, verdict.target),
+            condition: false,
+        }
+    }
+
+    /// Something that is wrong and no attack.
+    pub(crate) fn of_condition(condition: &Condition, opened: Millis) -> Self {
+        let severity = match condition.kind {
+            ConditionKind::ExporterSilent | ConditionKind::TrafficVanished => Severity::Error,
+            ConditionKind::UplinkFull => Severity::Warning,
+        };
+        Self {
+            target: clean(&condition.subject, NAME_MAX),
+            family: condition.kind.id().to_owned(),
+            family_title: condition.kind.title().to_owned(),
+            severity,
+            opened,
+            confidence: 100,
+            summary: clean(&condition.text, SENTENCE_MAX),
+            condition: true,
+            ..Self::default()
         }
     }
 
@@ -168,6 +195,13 @@ impl Brief {
     pub(crate) fn news(&self) -> (Severity, &str, &str, bool) {
         (self.severity, &self.done, &self.asks, self.closed.is_some())
     }
+}
+
+/// The channels that are told of attacks on a target, where its group, or one above it, names some.
+pub fn meant(inventory: &Inventory, target: IpNet) -> Option<Vec<String>> {
+    let policies = &inventory.policies;
+    let said = policies.values(policies.at(target)?).notify?;
+    Some(said.value.to_vec())
 }
 
 fn target(net: IpNet) -> String {

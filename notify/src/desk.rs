@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use weir_model::{
-    Decision, DeliveryId, Incident, IncidentId, Inventory, IpNet, Millis, Outcome, Request,
-    WebhookConfig,
+    Condition, Conditions, Decision, DeliveryId, Incident, IncidentId, Inventory, IpNet, Millis,
+    Outcome, Request, WebhookConfig,
 };
 
 use crate::brief::{Brief, Briefs};
@@ -21,6 +21,14 @@ use crate::talk::{OPEN_MAX, Talk};
 
 /// What a test message is about.
 const TEST: &str = "test";
+
+/// Numbers from here on are those of what is wrong beside attacks: no clock comes so far.
+const CONDITIONS: u64 = 1 << 50;
+
+/// Whether it is the number of something that is wrong beside attacks.
+pub(crate) const fn is_condition(id: IncidentId) -> bool {
+    id.0 >= CONDITIONS
+}
 
 /// Incidents known at most; beyond this new ones are counted by their conversation alone.
 const BRIEFS_MAX: usize = 2000;
@@ -139,6 +147,8 @@ pub struct Seen<'a> {
     pub at: Millis,
     /// Whose is what.
     pub inventory: &'a Inventory,
+    /// What is wrong beside attacks.
+    pub conditions: &'a Conditions,
 }
 
 /// Everybody who is told something, and what they are still to be told.
@@ -219,11 +229,20 @@ impl Desk {
         self.changed = true;
     }
 
-    /// Queues a decision for whatever webhook wants it.
-    pub fn decision(&mut self, decision: &Decision, incident: Option<&Incident>, now: Millis) {
+    /// Queues a decision for whatever webhook wants it; with `meant` only for those named there, if there are
+    /// any of them.
+    pub fn decision(
+        &mut self,
+        decision: &Decision,
+        incident: Option<&Incident>,
+        meant: Option<&[String]>,
+        now: Millis,
+    ) {
+        let meant = self.there(meant);
         let group = incident.and_then(|incident| incident.group.as_deref()).unwrap_or_default();
         for hook in self.hooks.values().filter(|hook| hook.wants(&decision.action)) {
-            if muted(&self.mutes, &hook.name, group, now) {
+            let meant = meant.as_ref().is_none_or(|names| names.contains(&hook.name));
+            if !meant || muted(&self.mutes, &hook.name, group, now) {
                 continue;
             }
             let content = |id| Content::Message(message(id, decision, incident));
@@ -253,7 +272,13 @@ impl Desk {
         if self.channels.is_empty() {
             return;
         }
-        let fresh = self.learn(seen, now);
+        let mut fresh = self.learn(seen, now);
+        fresh.extend(self.learn_conditions(seen, now));
+        let meant: BTreeMap<IncidentId, Vec<String>> = self
+            .briefs
+            .iter()
+            .filter_map(|(id, brief)| Some((*id, self.there(brief.told.as_deref())?)))
+            .collect();
         let mut places: BTreeMap<String, BTreeSet<IncidentId>> = BTreeMap::new();
         for talk in &self.talks {
             places.entry(talk.channel.clone()).or_default().extend(talk.members());
@@ -263,7 +288,8 @@ impl Desk {
             for (id, brief) in &self.briefs {
                 let lives = brief.closed.is_none() || fresh.contains(id);
                 let wanted = channel.config.enabled && lives && !known.contains(id);
-                let told = wanted && routed(channel, brief);
+                let meant = meant.get(id).is_none_or(|names| names.contains(name));
+                let told = wanted && meant && routed(channel, brief);
                 if told && !muted(&self.mutes, name, &brief.group, now) {
                     let talks = &mut self.talks;
                     place(talks, channel, *id, now);
@@ -309,7 +335,50 @@ impl Desk {
         if seen.whole {
             let there: BTreeSet<IncidentId> = seen.incidents.iter().map(|i| i.id).collect();
             for (id, brief) in &mut self.briefs {
-                if brief.closed.is_none() && !there.contains(id) && brief.opened < seen.at {
+                let lives = brief.condition || there.contains(id);
+                if brief.closed.is_none() && !lives && brief.opened < seen.at {
+                    brief.closed = Some(now);
+                    self.changed = true;
+                }
+            }
+        }
+        fresh
+    }
+
+    /// The named ones of whom there are any; absent when nobody is named who is there: then all are told.
+    fn there(&self, named: Option<&[String]>) -> Option<Vec<String>> {
+        let is_there =
+            |name: &&String| self.channels.contains_key(*name) || self.hooks.contains_key(*name);
+        let there: Vec<String> = named?.iter().filter(is_there).cloned().collect();
+        (!there.is_empty()).then_some(there)
+    }
+
+    /// As [`Desk::learn`], of what is wrong beside attacks. One of the same kind and subject that was told
+    /// of before a restart goes on.
+    fn learn_conditions(&mut self, seen: &Seen<'_>, now: Millis) -> BTreeSet<IncidentId> {
+        let mut fresh = BTreeSet::new();
+        let is_of = |brief: &Brief, condition: &Condition| {
+            brief.closed.is_none()
+                && brief.family == condition.kind.id()
+                && brief.target == Brief::of_condition(condition, now).target
+        };
+        for condition in &seen.conditions.now {
+            let known = self.briefs.range(IncidentId(CONDITIONS)..);
+            if known.into_iter().any(|(_, brief)| is_of(brief, condition))
+                || self.briefs.len() >= BRIEFS_MAX
+            {
+                continue;
+            }
+            let last = self.briefs.last_key_value().map_or(0, |(id, _)| id.0);
+            let id = IncidentId((CONDITIONS + now.0).max(last + 1));
+            self.briefs.insert(id, Brief::of_condition(condition, condition.since));
+            fresh.insert(id);
+            self.changed = true;
+        }
+        if seen.conditions.settled {
+            for (_, brief) in self.briefs.range_mut(IncidentId(CONDITIONS)..) {
+                let lives = seen.conditions.now.iter().any(|condition| is_of(brief, condition));
+                if brief.closed.is_none() && !lives {
                     brief.closed = Some(now);
                     self.changed = true;
                 }
@@ -558,7 +627,7 @@ fn muted(mutes: &[Mute], channel: &str, group: &str, now: Millis) -> bool {
 /// Whether a channel is to be told of an incident.
 fn routed(channel: &Channel, brief: &Brief) -> bool {
     let config = &channel.config;
-    (config.groups.is_empty() || config.groups.contains(&brief.group))
+    (config.groups.is_empty() || config.groups.contains(&brief.group) || brief.condition)
         && (config.families.is_empty() || config.families.contains(&brief.family))
         && brief.severity >= config.severity
 }
@@ -568,7 +637,9 @@ fn place(talks: &mut Vec<Talk>, channel: &Channel, id: IncidentId, now: Millis) 
     let name = &channel.config.name;
     let group_ms = if channel.service.grouped { channel.config.group_secs * 1000 } else { 0 };
     let open = talks.iter().filter(|talk| talk.channel == *name).count();
-    let newest = talks.iter_mut().rev().find(|talk| talk.channel == *name);
+    let kind = is_condition(id);
+    let is_of = |talk: &&mut Talk| talk.channel == *name && is_condition(talk.id) == kind;
+    let newest = talks.iter_mut().rev().find(is_of);
     match newest {
         Some(talk) if talk.takes(group_ms, now) || open >= OPEN_MAX => talk.join(id),
         _ => talks.push(Talk::new(name, id, now)),

@@ -17,7 +17,7 @@ mod syslog;
 mod talk;
 mod template;
 
-pub use brief::{Brief, Severity};
+pub use brief::{Brief, Severity, meant};
 pub use config::{Channel, ChannelConfig, Config, SecretSource};
 pub use desk::{Content, Desk, Job, KeptDesk, Mute, Reply, Seen};
 pub use mail::Mail;

@@ -6,6 +6,7 @@ use serde::Serialize;
 use weir_model::{IncidentId, Millis};
 
 use crate::brief::{Brief, Severity, bits, clean, packets, span};
+use crate::desk::is_condition;
 use crate::service::Stage;
 
 /// Incidents that a message names at most; of the rest it gives the number.
@@ -63,6 +64,7 @@ impl Told<'_> {
     fn link(&self, id: Option<IncidentId>) -> String {
         match (self.dashboard, id) {
             ("", _) => String::new(),
+            (base, Some(id)) if is_condition(id) => base.to_owned(),
             (base, Some(id)) => format!("{base}/#/incidents/{id}"),
             (base, None) => format!("{base}/#/incidents"),
         }
@@ -74,7 +76,7 @@ impl Told<'_> {
 
     fn line<'a>(&self, id: IncidentId, brief: &'a Brief) -> Line<'a> {
         let who = who(brief);
-        let peak = bits(brief.peak.1);
+        let peak = if brief.condition { brief.summary.clone() } else { bits(brief.peak.1) };
         let state = if brief.closed.is_some() { "over" } else { "goes on" };
         let text = format!("{who}: {}, {peak}, {state}", brief.family_title);
         Line {
@@ -158,13 +160,22 @@ impl Told<'_> {
     fn title(&self, first: &Brief, count: u64, over: bool) -> String {
         if count > 1 {
             let open = self.incidents.iter().filter(|(_, b)| b.closed.is_none()).count();
+            if first.condition {
+                return match over {
+                    true => format!("Over: {count} conditions"),
+                    false => format!("{count} conditions, {open} of them now"),
+                };
+            }
             return match over {
                 true => format!("Over: attacks on {count} targets"),
                 false => format!("{count} targets under attack, {open} of them now"),
             };
         }
-        let on = if first.outbound { "from" } else { "on" };
-        let title = format!("{} {on} {}", first.family_title, who(first));
+        let title = match (first.condition, first.outbound) {
+            (true, _) => format!("{}: {}", first.family_title, who(first)),
+            (_, true) => format!("{} from {}", first.family_title, who(first)),
+            (_, false) => format!("{} on {}", first.family_title, who(first)),
+        };
         clean(&if over { format!("Over: {title}") } else { title }, 200)
     }
 
@@ -186,14 +197,16 @@ impl Told<'_> {
             );
         }
         let worst = if count == 1 { "How much" } else { "Largest" };
-        fact(worst, how_much(first));
+        fact(worst, if first.condition { first.summary.clone() } else { how_much(first) });
         let ended = first.closed.unwrap_or(self.now);
         let since = format!("{} ({})", first.opened, span(ended.since(first.opened)));
         fact("Since", since);
         fact("Done", first.done.clone());
         fact("Works", first.works.clone());
         fact("Asks", first.asks.clone());
-        fact("Sure", format!("{} %", first.confidence));
+        if !first.condition {
+            fact("Sure", format!("{} %", first.confidence));
+        }
         fact("Appliance", self.node.to_owned());
         facts
     }

@@ -23,6 +23,11 @@ port = 25565
 protocol = "tcp"
 [[collector.exporters]]
 address = "192.0.2.1/32"
+[[uplink]]
+name = "transit-a"
+exporter = "192.0.2.1"
+interfaces = [512]
+capacity_bits_per_sec = 10000000000
 [collector.tls]
 cert = "/etc/weir/cert.pem"
 key = "/etc/weir/key.pem"

@@ -57,6 +57,8 @@ fn prometheus_scrapes_weir_and_knows_every_metric_asked_for() {
     let config = format!(
         "[protect]\nprefixes = [\"203.0.113.0/24\"]\n[collector]\nlisten = [\"127.0.0.1:2055\"]\n\
          [[collector.exporters]]\naddress = \"127.0.0.0/8\"\nname = \"edge\"\n\
+         [[uplink]]\nname = \"transit\"\nexporter = \"edge\"\ninterfaces = [1]\n\
+         capacity_bits_per_sec = 1000000000\n\
          [api]\nlisten = \"127.0.0.1:8080\"\nsocket = \"\"\n[store]\npath = {:?}\n",
         lab.path("state.db")
     );
@@ -92,6 +94,13 @@ fn prometheus_scrapes_weir_and_knows_every_metric_asked_for() {
         let seen = get(lab, "query", Some("sum(weir_collector_records_total) > 0"));
         (results(&seen) == 1).then_some(())
     });
+    // What the uplink carries; what may be wrong has its series before anything is.
+    lab.wait_for("an uplink", 20, |lab| {
+        let query = "weir_uplink_bits_per_second{uplink=\"transit\",direction=\"inbound\"} > 0";
+        let carries = get(lab, "query", Some(query));
+        (results(&carries) == 1).then_some(())
+    });
+    assert_eq!(results(&get(&lab, "query", Some("weir_conditions == 0"))), 3);
     let board = std::fs::read_to_string(dashboards("grafana.json")).unwrap();
     let mut asked = Vec::new();
     expressions(&serde_json::from_str(&board).unwrap(), &mut asked);

@@ -9,7 +9,7 @@ use weir_bgp::guard::Admitted;
 use weir_collector::ExporterConfig;
 use weir_config::Config;
 use weir_detector::Detector;
-use weir_mitigator::{Mitigator, RungConfig};
+use weir_mitigator::{Mitigator, RungConfig, UplinkConfig};
 use weir_model::{
     Command, CommandError, Decision, Evidence, ExporterId, ExporterStatus, HostBaseline,
     HostBaselines, Incident, IncidentId, Intake, Inventory, Millis, Mitigation, MitigationId,
@@ -83,6 +83,8 @@ pub struct Core {
     inventory: Arc<Inventory>,
     /// Who may send: of those who never did there is a row, too.
     listed: Vec<ExporterConfig>,
+    /// The second in which uplinks were last looked at.
+    looked: u64,
 }
 
 /// Settings that change while weir runs and that are the core's.
@@ -93,6 +95,7 @@ pub struct Tuning {
     mitigator: weir_mitigator::Config,
     guard: weir_mitigator::GuardConfig,
     exporters: Vec<ExporterConfig>,
+    uplinks: Vec<UplinkConfig>,
 }
 
 impl Tuning {
@@ -108,6 +111,7 @@ impl Tuning {
             },
             guard: config.guard.clone(),
             exporters: config.collector.exporters.clone(),
+            uplinks: config.uplinks.clone(),
         }
     }
 }
@@ -120,6 +124,7 @@ impl From<Tuning> for String {
             mitigator: tuning.mitigator,
             guard: tuning.guard,
             collector: weir_collector::Config { exporters, ..Default::default() },
+            uplinks: tuning.uplinks,
             ..Config::default()
         };
         // Every section of the configuration has a TOML form: `weir check --dump` prints it.
@@ -142,6 +147,7 @@ impl Core {
             Mitigator::new(config.mitigator.clone(), config.guard.clone(), Arc::clone(inventory));
         let peers = config.bgp.as_ref().map(weir_bgp::config::Config::known_peers);
         mitigator.set_peers(peers.unwrap_or_default(), config.agents.is_some());
+        mitigator.set_uplinks(&config.uplinks);
         Self {
             detector: Detector::new(config.detector.clone(), Arc::clone(inventory)),
             mitigator,
@@ -150,6 +156,7 @@ impl Core {
             peers: BTreeMap::new(),
             inventory: Arc::clone(inventory),
             listed: config.collector.exporters.clone(),
+            looked: 0,
         }
     }
 
@@ -195,6 +202,7 @@ impl Core {
         self.mitigator.set_file_mode(tuning.mitigator.mode, now);
         self.detector.set_config(tuning.detector);
         self.mitigator.set_config(tuning.mitigator, tuning.guard);
+        self.mitigator.set_uplinks(&tuning.uplinks);
         self.listed = tuning.exporters;
     }
 
@@ -264,6 +272,11 @@ impl Core {
             if let Some(legitimate) = self.detector.legitimate(target) {
                 self.mitigator.fares(incident, legitimate, now);
             }
+        }
+        if now.secs() != self.looked {
+            self.looked = now.secs();
+            let exporters = self.exporter_table();
+            self.mitigator.look(&exporters, now);
         }
         let desired = self.mitigator.advance(now);
         Turn {
@@ -339,6 +352,8 @@ impl Core {
             ladder: self.mitigator.ladder().iter().map(RungConfig::shown).collect(),
             spared: self.mitigator.spared().copied().collect(),
             intake: Intake::default(),
+            uplinks: self.mitigator.links().uplinks(),
+            conditions: self.mitigator.links().conditions(now),
         }
     }
 
@@ -392,6 +407,7 @@ fn unheard(entry: &ExporterConfig, id: ExporterId) -> ExporterStatus {
         drops: Vec::new(),
         clock_skew_ms: 0,
         interfaces: Vec::new(),
+        links: Vec::new(),
         agent: None,
         troubles: Vec::new(),
     }
@@ -416,6 +432,15 @@ fn merge(row: &mut ExporterStatus, other: &ExporterStatus) {
     row.active_timeout_ms = row.active_timeout_ms.max(other.active_timeout_ms);
     row.duplicates += other.duplicates;
     row.sampling_doubted = row.sampling_doubted.max(other.sampling_doubted);
+    for count in &other.links {
+        match row.links.iter_mut().find(|own| own.index == count.index) {
+            Some(own) => {
+                own.in_bytes = own.in_bytes.wrapping_add(count.in_bytes);
+                own.out_bytes = own.out_bytes.wrapping_add(count.out_bytes);
+            }
+            None => row.links.push(*count),
+        }
+    }
     for trouble in &other.troubles {
         if let Err(at) = row.troubles.binary_search(trouble) {
             row.troubles.insert(at, *trouble);

@@ -69,6 +69,7 @@ pub(super) fn plain_flow<V: Visit, F: Fields>(
         return;
     }
     let (packets, bytes) = (cx.cut.count(packets), cx.cut.count(bytes));
+    cx.carried(input_if, output_if, bytes.saturating_mul(u64::from(sampling)));
     let exporter = cx.exporter.id;
     cx.visit.make(|| {
         let mut flow = FlowRecord {

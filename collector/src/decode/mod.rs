@@ -13,7 +13,7 @@ mod sflow;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use weir_model::{ExporterId, FlowRecord, Millis, SamplingSource};
+use weir_model::{ExporterId, FlowRecord, Forwarding, Millis, SamplingSource};
 
 use crate::bounds::Claim;
 use crate::domain::{DomainKey, OVERFLOW};
@@ -196,6 +196,10 @@ impl<V: Visit> Context<'_, V> {
     #[inline]
     pub(crate) fn record(&mut self, record: &FlowRecord) {
         if self.admit(record.input_if, record.output_if, record.start, record.end) {
+            if !matches!(record.forwarding, Forwarding::Dropped) {
+                let bytes = record.bytes.saturating_mul(u64::from(record.sampling));
+                self.carried(record.input_if, record.output_if, bytes);
+            }
             self.visit.record(record);
         }
     }
@@ -233,6 +237,15 @@ impl<V: Visit> Context<'_, V> {
         self.counted(start);
         self.lasted(start, end);
         true
+    }
+
+    /// Takes note of what the links between which a record's packets went have carried: octets, multiplied
+    /// by the sampling rate.
+    #[inline]
+    pub(crate) fn carried(&mut self, input_if: u32, output_if: u32, bytes: u64) {
+        if !self.exporter.links.is_empty() {
+            self.exporter.links.add(input_if, output_if, bytes);
+        }
     }
 
     /// Takes note of a record that counts and began at `start`.

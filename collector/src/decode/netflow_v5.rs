@@ -39,7 +39,7 @@ pub(crate) fn decode<V: Visit>(cx: &mut Context<'_, V>, payload: &[u8]) -> Resul
 
     let (records, tail) = payload[HEADER..].as_chunks::<RECORD>();
     let records = &records[..records.len().min(claimed)];
-    if cx.exporter.roles.all_count() && cx.exporter.overhead == 0 {
+    if cx.exporter.takes_all() {
         for run in records.chunks(LAG_EVERY) {
             let mut start = cx.now;
             let mut admitted = 0;
@@ -93,6 +93,8 @@ fn flow<V: Visit, const ALL: bool>(
         cx.lasted(start, end);
     } else if !cx.admit(input_if, output_if, start, end) {
         return None;
+    } else {
+        cx.carried(input_if, output_if, bytes.saturating_mul(u64::from(sampling)));
     }
     let exporter = cx.exporter.id;
     cx.visit.make(|| {

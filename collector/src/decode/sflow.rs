@@ -232,6 +232,10 @@ fn sampled(
         return Seen::Duplicate;
     }
     complete(exporter, sample, flow, now);
+    if !exporter.links.is_empty() {
+        let bytes = flow.bytes.saturating_mul(u64::from(flow.sampling));
+        exporter.links.add(sample.input_if, sample.output_if, bytes);
+    }
     Seen::Traffic
 }
 

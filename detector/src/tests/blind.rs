@@ -27,6 +27,7 @@ fn status(last_seen: Millis) -> ExporterStatus {
         drops: Vec::new(),
         clock_skew_ms: 0,
         interfaces: Vec::new(),
+        links: Vec::new(),
         agent: None,
         troubles: Vec::new(),
     }

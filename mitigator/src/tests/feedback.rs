@@ -458,7 +458,7 @@ fn an_effect_seen_is_learned_and_reports_stay_bounded() {
     assert_eq!(world.mitigator.peers.known(), crate::peers::PEERS_MAX);
 }
 
-fn status(name: &str) -> weir_model::ExporterStatus {
+pub(super) fn status(name: &str) -> weir_model::ExporterStatus {
     weir_model::ExporterStatus {
         id: weir_model::ExporterId(0),
         address: "192.0.2.1".parse().unwrap(),
@@ -483,6 +483,7 @@ fn status(name: &str) -> weir_model::ExporterStatus {
         clock_skew_ms: 0,
         troubles: Vec::new(),
         interfaces: Vec::new(),
+        links: Vec::new(),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Conversations from the first incident to the last answer, against services in the documented shape.
 
+mod conditions;
+
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
@@ -76,6 +78,7 @@ struct World {
     desk: Desk,
     incidents: BTreeMap<u64, Arc<Incident>>,
     inventory: Inventory,
+    conditions: Conditions,
     now: Millis,
 }
 
@@ -85,6 +88,7 @@ impl World {
             desk: Desk::default(),
             incidents: BTreeMap::new(),
             inventory: inventory(HOSTILE),
+            conditions: Conditions::default(),
             now: Millis::from_secs(1_795_168_970),
         };
         world.open(channels);
@@ -110,8 +114,13 @@ impl World {
 
     fn look(&mut self) {
         let incidents: Vec<Arc<Incident>> = self.incidents.values().cloned().collect();
-        let seen =
-            Seen { incidents: &incidents, whole: true, at: self.now, inventory: &self.inventory };
+        let seen = Seen {
+            incidents: &incidents,
+            whole: true,
+            at: self.now,
+            inventory: &self.inventory,
+            conditions: &self.conditions,
+        };
         self.desk.observe(&seen, self.now);
     }
 
@@ -898,7 +907,7 @@ fn whoever_wants_a_decision_is_told_of_it() {
             detail: String::new(),
             reason: None,
         };
-        desk.decision(&decision, None, Millis(5));
+        desk.decision(&decision, None, None, Millis(5));
     }
     let told: Vec<String> = desk.due(Millis(5)).iter().map(|job| job.to().to_owned()).collect();
     assert_eq!(told, ["all", "all", "ops"]);

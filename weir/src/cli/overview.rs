@@ -52,6 +52,17 @@ pub(super) fn troubles(status: &Value) -> Vec<String> {
     check(count("rpki_lapsed"), "BGP peers have no valid RPKI data: origins are not checked");
     check(count("exporters_silent"), "exporters are silent");
     check(count("exporters_without_sampling"), "exporters report no sampling rate");
+    for condition in status["conditions"].as_array().into_iter().flatten() {
+        let text = |key: &str| condition[key].as_str().unwrap_or("?").to_owned();
+        let since = time(&condition["since"]);
+        let what = match condition["kind"].as_str() {
+            Some("uplink-full") => "uplink is full",
+            Some("traffic-vanished") => "traffic has vanished",
+            // Counted above; here is which, and since when.
+            _ => "is silent",
+        };
+        wrong.push(format!("{}: {what} since {since}: {}", text("subject"), text("text")));
+    }
     if status["stance"]["brake"] == true {
         wrong.push(format!(
             "{}: weir only observes until `weir mode auto` releases the brake",
@@ -100,10 +111,29 @@ pub(super) fn summary(status: &Value) -> String {
         status["peers_up"],
         status["peers"],
     );
+    for uplink in status["uplinks"].as_array().into_iter().flatten() {
+        let rate = |key: &str| rate(uplink[key].as_f64().unwrap_or(0.0));
+        let carries = if uplink["known"] == true {
+            format!("{} in, {} out", rate("inbound_bits_per_sec"), rate("outbound_bits_per_sec"))
+        } else {
+            "not known: its exporter is silent".to_owned()
+        };
+        let name = uplink["name"].as_str().unwrap_or("?");
+        let capacity = rate("capacity_bits_per_sec");
+        text.push_str(&format!("uplink      {name}: {carries}, of {capacity}\n"));
+    }
     for trouble in troubles(status) {
         text.push_str(&format!("! {trouble}\n"));
     }
     text
+}
+
+fn rate(value: f64) -> String {
+    match value {
+        v if v >= 1e9 => format!("{:.2} Gbit/s", v / 1e9),
+        v if v >= 1e6 => format!("{:.1} Mbit/s", v / 1e6),
+        v => format!("{:.0} kbit/s", v / 1e3),
+    }
 }
 
 pub(super) fn status(client: &Client, output: &Output) -> anyhow::Result<ExitCode> {

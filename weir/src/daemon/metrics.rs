@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use weir_api::Metrics;
 use weir_collector::{Counters, DecodeErrorKind};
 use weir_model::{
-    Family, IncidentState, Millis, Mode, PeerState, RpkiState, Rung, SamplingSource, Snapshot,
+    ConditionKind, Family, IncidentState, Millis, Mode, PeerState, RpkiState, Rung, SamplingSource,
+    Snapshot,
 };
 
 const STATES: [PeerState; 6] = [
@@ -31,6 +32,7 @@ pub(crate) fn update(
     }
     exporters(metrics, snapshot);
     peers(metrics, snapshot);
+    uplinks(metrics, snapshot);
     for family in Family::ALL {
         let open = snapshot
             .incidents
@@ -170,6 +172,35 @@ fn exporters(metrics: &Metrics, snapshot: &Snapshot) {
                 .set(clamped(interface.sampled_in_bps));
         }
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "capacities are far below 2^52")]
+fn uplinks(metrics: &Metrics, snapshot: &Snapshot) {
+    for uplink in &snapshot.uplinks {
+        let name = uplink.name.as_str();
+        for (direction, rate) in
+            [("inbound", uplink.inbound_bits_per_sec), ("outbound", uplink.outbound_bits_per_sec)]
+        {
+            metrics.uplink_bits.with_label_values(&[name, direction]).set(rate);
+        }
+        let capacity = uplink.capacity_bits_per_sec as f64;
+        metrics.uplink_capacity.with_label_values(&[name]).set(capacity);
+        metrics.uplink_known.with_label_values(&[name]).set(uplink.known.into());
+    }
+    for kind in ConditionKind::ALL {
+        let number = snapshot.conditions.now.iter().filter(|c| c.kind == kind).count();
+        metrics.conditions.with_label_values(&[kind.id()]).set(count(number));
+    }
+}
+
+/// Takes the series of an uplink away that is no longer configured.
+pub(crate) fn forget_uplink(metrics: &Metrics, name: &str) {
+    // A series that was never made is gone already.
+    for direction in ["inbound", "outbound"] {
+        let _ = metrics.uplink_bits.remove_label_values(&[name, direction]);
+    }
+    let _ = metrics.uplink_capacity.remove_label_values(&[name]);
+    let _ = metrics.uplink_known.remove_label_values(&[name]);
 }
 
 fn peers(metrics: &Metrics, snapshot: &Snapshot) {

@@ -165,7 +165,9 @@ impl Daemon {
         say_stance(&core);
 
         let registry = Arc::new(Registry::default());
-        let mut sockets = socket::bind(&config.collector, &inventory, &registry)?;
+        let collector =
+            weir_collector::Config { exporters: config.exporters(), ..config.collector.clone() };
+        let mut sockets = socket::bind(&collector, &inventory, &registry)?;
         let templates = Arc::new(learned.templates);
         for receiver in &mut sockets {
             receiver.restore(&templates);
@@ -229,7 +231,7 @@ impl Daemon {
             },
             &failed_tx,
         )?;
-        let exporters = Arc::new(SharedExporters::new(config.collector.exporters.clone().into()));
+        let exporters = Arc::new(SharedExporters::new(config.exporters().into()));
         let forgets = Arc::new(Forgets::default());
         let inventory_desk = Arc::new(inventory::Desk::new(
             file,

@@ -399,6 +399,7 @@ impl Thread {
             whole: snapshot.incidents.len() < SNAPSHOT_INCIDENTS_MAX || open == 0,
             at: snapshot.at,
             inventory: &snapshot.inventory,
+            conditions: &snapshot.conditions,
         };
         self.letters.observe(&seen, at);
     }
@@ -449,7 +450,12 @@ impl Thread {
         match notice {
             Notice::Decisions(list) => {
                 for News { decision, incident } in list {
-                    self.letters.decision(&decision, incident.as_deref(), now());
+                    let meant = incident.as_ref().and_then(|incident| {
+                        let inventory = &self.snapshot.load().inventory;
+                        weir_notify::meant(inventory, incident.verdict.target)
+                    });
+                    let incident = incident.as_deref();
+                    self.letters.decision(&decision, incident, meant.as_deref(), now());
                 }
             }
             Notice::Channels(channels) => {

@@ -121,14 +121,19 @@ impl Desk {
         {
             warn!(%error, "the log's level stays");
         }
-        if before.collector.exporters != next.collector.exporters {
+        if before.exporters() != next.exporters() {
             let kept: Vec<_> =
                 next.collector.exporters.iter().filter_map(|e| e.name.as_ref()).collect();
             let names = before.collector.exporters.iter().filter_map(|e| e.name.as_ref());
             names
                 .filter(|name| !kept.contains(name))
                 .for_each(|n| metrics::forget_exporter(&self.metrics, n));
-            self.exporters.set(Arc::new(next.collector.exporters.clone()));
+            self.exporters.set(Arc::new(next.exporters()));
+        }
+        for uplink in &before.uplinks {
+            if !next.uplinks.iter().any(|own| own.name == uplink.name) {
+                metrics::forget_uplink(&self.metrics, &uplink.name);
+            }
         }
         let tuning = Tuning::of(next);
         if tuning != Tuning::of(&before) {

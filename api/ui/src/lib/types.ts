@@ -187,6 +187,15 @@ export interface Overview {
   peers_up: number;
   peers: number;
   store: { part: string; since: number; error: string; waiting: number }[];
+  uplinks: {
+    name: string;
+    exporter: string;
+    capacity_bits_per_sec: number;
+    inbound_bits_per_sec: number;
+    outbound_bits_per_sec: number;
+    known: boolean;
+  }[];
+  conditions: { kind: string; subject: string; since: number; text: string }[];
 }
 
 export interface Exporter {

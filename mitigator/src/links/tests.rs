@@ -1,0 +1,186 @@
+use weir_model::{ExporterId, SamplingSource};
+
+use super::*;
+
+const START: Millis = Millis(1_000_000_000);
+
+fn exporter(last_seen: Millis, in_bytes: u64) -> ExporterStatus {
+    ExporterStatus {
+        id: ExporterId(1),
+        address: "192.0.2.1".parse().unwrap(),
+        agent: None,
+        name: "edge1".to_owned(),
+        protocol: None,
+        last_seen,
+        datagrams: 1,
+        records: 1,
+        decode_errors: 0,
+        unknown_templates: 0,
+        lost: 0,
+        templates: 0,
+        sampling: 1,
+        sampling_source: SamplingSource::Record,
+        lag_ms: 0,
+        lag_p50_ms: 0,
+        active_timeout_ms: 0,
+        duplicates: 0,
+        drops: Vec::new(),
+        clock_skew_ms: 0,
+        troubles: Vec::new(),
+        interfaces: Vec::new(),
+        links: vec![
+            LinkCount { index: 7, in_bytes, out_bytes: in_bytes / 10 },
+            // Of another uplink.
+            LinkCount { index: 8, in_bytes: 1 << 40, out_bytes: 0 },
+        ],
+    }
+}
+
+fn uplink() -> UplinkConfig {
+    UplinkConfig {
+        name: "transit-a".to_owned(),
+        exporter: "edge1".to_owned(),
+        interfaces: vec![7],
+        capacity_bits_per_sec: 100_000_000,
+        alarm_percent: 80.0,
+        limit_percent: 95.0,
+        least_bits_per_sec: None,
+    }
+}
+
+struct World {
+    links: Links,
+    now: Millis,
+    counted: u64,
+    heard: Millis,
+}
+
+impl World {
+    fn new(config: UplinkConfig) -> Self {
+        let mut links = Links::default();
+        links.set(&[config], 120);
+        Self { links, now: START, counted: 0, heard: START }
+    }
+
+    /// So many seconds at so many bits a second; nothing is heard at none. What begins and ends.
+    fn pass(&mut self, secs: u64, bits_per_sec: Option<u64>) -> Vec<(ConditionKind, bool, u64)> {
+        let mut all = Vec::new();
+        for _ in 0..secs {
+            self.now = self.now + 1000;
+            if let Some(bits) = bits_per_sec {
+                self.counted += bits / 8;
+                self.heard = self.now;
+            }
+            let changes = self.links.look(&[exporter(self.heard, self.counted)], self.now);
+            let after = self.now.since(START) / 1000;
+            all.extend(changes.into_iter().map(|(c, begins)| (c.kind, begins, after)));
+        }
+        all
+    }
+}
+
+#[test]
+fn a_full_uplink_is_told_of_once_and_is_over_once() {
+    let mut world = World::new(uplink());
+    assert_eq!(world.pass(30, Some(50_000_000)), []);
+    let status = &world.links.uplinks()[0];
+    assert_eq!((status.inbound_bits_per_sec, status.outbound_bits_per_sec), (5e7, 5e6));
+    assert!(status.known && status.percent() == 50.0);
+    let told = world.pass(60, Some(90_000_000));
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(matches!(told[0], (ConditionKind::UplinkFull, true, 40..=55)), "{told:?}");
+    // Around the limit nothing is told again.
+    for rate in [78_000_000, 82_000_000, 77_000_000] {
+        assert_eq!(world.pass(30, Some(rate)), []);
+    }
+    let over = world.pass(120, Some(50_000_000));
+    assert!(matches!(over[..], [(ConditionKind::UplinkFull, false, 240..=260)]), "{over:?}");
+}
+
+#[test]
+fn traffic_that_vanishes_is_told_of_where_its_level_is_known() {
+    // Learned: not in the first ten minutes.
+    let mut world = World::new(uplink());
+    assert_eq!(world.pass(300, Some(40_000_000)), []);
+    assert_eq!(world.pass(120, Some(0)), []);
+    let mut world = World::new(uplink());
+    assert_eq!(world.pass(900, Some(40_000_000)), []);
+    let told = world.pass(120, Some(0));
+    assert!(matches!(told[..], [(ConditionKind::TrafficVanished, true, 955..=975)]), "{told:?}");
+    let text = world.links.conditions(world.now).now[0].text.clone();
+    assert!(
+        text.starts_with("1 Mbit/s come in") || text.contains("a twentieth of normal"),
+        "{text}"
+    );
+    // It does not become normal.
+    assert_eq!(world.pass(7200, Some(0)), []);
+    let over = world.pass(90, Some(40_000_000));
+    assert!(matches!(over[..], [(ConditionKind::TrafficVanished, false, _)]), "{over:?}");
+    // Set: at once, and by that number.
+    let mut world = World::new(UplinkConfig { least_bits_per_sec: Some(20_000_000), ..uplink() });
+    assert_eq!(world.pass(30, Some(40_000_000)), []);
+    assert_eq!(world.pass(90, Some(10_000_000)).len(), 1);
+    // Never.
+    let mut world = World::new(UplinkConfig { least_bits_per_sec: Some(0), ..uplink() });
+    assert_eq!(world.pass(900, Some(40_000_000)), []);
+    assert_eq!(world.pass(300, Some(0)), []);
+}
+
+#[test]
+fn of_a_silent_exporter_nothing_else_is_said() {
+    let mut world = World::new(uplink());
+    assert_eq!(world.pass(900, Some(90_000_000)).len(), 1, "full");
+    let told = world.pass(600, None);
+    assert!(matches!(told[..], [(ConditionKind::ExporterSilent, true, 1019..=1021)]), "{told:?}");
+    let conditions = world.links.conditions(world.now);
+    assert!(conditions.settled && conditions.now.len() == 2, "{conditions:?}");
+    assert!(!world.links.uplinks()[0].known);
+    let over = world.pass(1, Some(90_000_000));
+    assert!(matches!(over[..], [(ConditionKind::ExporterSilent, false, _)]), "{over:?}");
+    // What is watched no more is over; what is new begins anew.
+    world.links.set(&[], 0);
+    let gone = world.pass(1, Some(90_000_000));
+    assert!(matches!(gone[..], [(ConditionKind::UplinkFull, false, _)]), "{gone:?}");
+}
+
+#[test]
+fn a_count_that_begins_anew_is_no_traffic() {
+    let mut world = World::new(uplink());
+    world.counted = 1 << 50;
+    assert_eq!(world.pass(20, Some(40_000_000)), []);
+    world.counted = 0;
+    assert_eq!(world.pass(20, Some(40_000_000)), []);
+    let rate = world.links.uplinks()[0].inbound_bits_per_sec;
+    assert!((rate - 4e7).abs() < 1.0, "{rate}");
+}
+
+#[test]
+fn settings_that_make_no_sense_are_named() {
+    let check = |change: fn(&mut UplinkConfig), key: &str| {
+        let mut config = uplink();
+        change(&mut config);
+        assert!(config.check().unwrap_err().starts_with(key));
+    };
+    assert_eq!(uplink().check(), Ok(()));
+    check(|c| c.name.clear(), "name");
+    check(|c| c.interfaces.clear(), "interfaces");
+    check(|c| c.interfaces.push(0), "interfaces");
+    check(|c| c.capacity_bits_per_sec = 0, "capacity_bits_per_sec");
+    check(|c| c.alarm_percent = 0.0, "alarm_percent");
+    check(|c| c.limit_percent = f64::NAN, "limit_percent");
+}
+
+#[test]
+fn exporters_that_share_a_name_are_told_apart() {
+    let mut links = Links::default();
+    links.set(&[], 120);
+    let mut gone = exporter(START, 0);
+    (gone.id, gone.address) = (ExporterId(2), "192.0.2.2".parse().unwrap());
+    let mut told = Vec::new();
+    for secs in 0..200 {
+        let now = START + secs * 1000;
+        told.extend(links.look(&[exporter(now, 0), gone.clone()], now));
+    }
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!((told[0].0.subject.as_str(), told[0].1), ("edge1 (192.0.2.2)", true));
+}
