@@ -7,11 +7,11 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use weir_model::Secret;
+use weir_model::{Rung, Secret};
 
 use crate::adapter::AdapterConfig;
 use crate::profile::{Capabilities, Profile};
-use crate::reach::{Hops, KnownPeer, Reach};
+use crate::reach::{Hops, KnownPeer, Lengths, Reach};
 use crate::rpki;
 use crate::wire::{Family, LargeCommunity};
 
@@ -30,6 +30,10 @@ pub struct Config {
     /// What is done with the routes when weir stops.
     #[serde(default)]
     pub on_stop: OnStop,
+    /// File with more entries of the form of `profiles/upstreams.toml`, for `upstream`; they go before those built
+    /// in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstreams: Option<PathBuf>,
     /// Where to ask who may originate which prefix.
     #[serde(default)]
     pub rpki: Option<rpki::Config>,
@@ -122,6 +126,37 @@ pub struct PeerConfig {
     /// How traffic is diverted by this peer; without it the peer gets no diversions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub divert: Option<Divert>,
+    /// What the peer is: `edge` (one of the own routers), `transit`, `ixp`, `scrubber` or `filter`. Transits and
+    /// exchanges take black holes, scrubbers diversions, filters rules, unless `steps` says otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// Steps of the ladder that the peer takes, `mark`, `rate-limit`, `drop`, `redirect`, `divert`, `rtbh`; those
+    /// of its role if not set, and all without a role.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<Vec<Rung>>,
+    /// Whose customer one is to this peer: an entry of `profiles/upstreams.toml` or `bgp.upstreams`. It says
+    /// communities, next hops and lengths of black holes where this peer does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<String>,
+    /// Shortest IPv4 prefix that the peer takes as a black hole, 0-32; any if not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blackhole_min_len4: Option<u8>,
+    /// Longest IPv4 prefix that the peer takes as a black hole, 0-32; any if not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blackhole_max_len4: Option<u8>,
+    /// Shortest IPv6 prefix that the peer takes as a black hole, 0-128; any if not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blackhole_min_len6: Option<u8>,
+    /// Longest IPv6 prefix that the peer takes as a black hole, 0-128; any if not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blackhole_max_len6: Option<u8>,
+    /// Communities of black holes for a prefix that is no single host; those of `communities` if empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub covering_communities: Vec<Community>,
+    /// Unicast routes, black holes and diversions together, that the peer takes from weir, 1-100000; no limit
+    /// but the peer's own if not set. Of more, the most useful are sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_routes: Option<u32>,
     /// What the peer's software can take.
     #[serde(default)]
     pub profile: Profile,
@@ -140,6 +175,34 @@ pub struct PeerConfig {
     /// leaves long-lived graceful restart out (RFC 9494).
     #[serde(default)]
     pub long_lived_restart_secs: u32,
+}
+
+/// What a peer is to the operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// One of the own routers.
+    Edge,
+    /// A network that carries traffic from everywhere.
+    Transit,
+    /// The route server of an exchange.
+    Ixp,
+    /// A scrubbing network, on premises or elsewhere.
+    Scrubber,
+    /// A machine that applies rules and carries no routes.
+    Filter,
+}
+
+impl Role {
+    /// Steps that such a peer takes unless it is configured otherwise.
+    fn steps(self) -> Vec<Rung> {
+        match self {
+            Self::Edge => Rung::ALL.to_vec(),
+            Self::Transit | Self::Ixp => vec![Rung::Rtbh],
+            Self::Scrubber => vec![Rung::Divert],
+            Self::Filter => vec![Rung::Mark, Rung::RateLimit, Rung::Drop, Rung::Redirect],
+        }
+    }
 }
 
 /// Diverting routes to a peer, under `[bgp.peer.divert]`: the prefix with another next hop, or with
@@ -177,6 +240,62 @@ impl Divert {
         let hop4 = self.next_hop4.unwrap_or_else(default_next_hop4);
         let hop6 = self.next_hop6.unwrap_or_else(default_next_hop6);
         check_next_hops(hop4, hop6).map_err(|(field, why)| ("divert", format!("{field}: {why}")))
+    }
+}
+
+/// What a network or an exchange takes as a black hole, as it has published it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Upstream {
+    /// Its name, for `bgp.peer.upstream`.
+    pub name: String,
+    /// Its AS number, 0 for one that has several.
+    pub asn: u32,
+    /// Where it says so.
+    pub source: String,
+    /// When that was read, `2026-12-01`.
+    pub read: String,
+    /// Communities of black holes.
+    pub communities: Vec<Community>,
+    /// Next hop of IPv4 black holes, where the community alone does not do.
+    #[serde(default)]
+    pub next_hop4: Option<Ipv4Addr>,
+    /// The same of IPv6.
+    #[serde(default)]
+    pub next_hop6: Option<Ipv6Addr>,
+    /// Shortest IPv4 black hole.
+    #[serde(default)]
+    pub min_len4: Option<u8>,
+    /// Longest IPv4 black hole.
+    #[serde(default)]
+    pub max_len4: Option<u8>,
+    /// Shortest IPv6 black hole.
+    #[serde(default)]
+    pub min_len6: Option<u8>,
+    /// Longest IPv6 black hole.
+    #[serde(default)]
+    pub max_len6: Option<u8>,
+    /// What else a customer has to know.
+    #[serde(default)]
+    pub note: String,
+}
+
+impl PeerConfig {
+    /// Takes what the upstream says where this peer says nothing of its own.
+    pub fn take(&mut self, upstream: &Upstream) {
+        if self.communities == default_communities() {
+            self.communities.clone_from(&upstream.communities);
+        }
+        if let Some(hop) = upstream.next_hop4.filter(|_| self.next_hop4 == default_next_hop4()) {
+            self.next_hop4 = hop;
+        }
+        if let Some(hop) = upstream.next_hop6.filter(|_| self.next_hop6 == default_next_hop6()) {
+            self.next_hop6 = hop;
+        }
+        self.blackhole_min_len4 = self.blackhole_min_len4.or(upstream.min_len4);
+        self.blackhole_max_len4 = self.blackhole_max_len4.or(upstream.max_len4);
+        self.blackhole_min_len6 = self.blackhole_min_len6.or(upstream.min_len6);
+        self.blackhole_max_len6 = self.blackhole_max_len6.or(upstream.max_len6);
     }
 }
 
@@ -263,6 +382,15 @@ impl PeerConfig {
             mark: true,
             local_pref: default_local_pref(),
             divert: None,
+            role: None,
+            steps: None,
+            upstream: None,
+            blackhole_min_len4: None,
+            blackhole_max_len4: None,
+            blackhole_min_len6: None,
+            blackhole_max_len6: None,
+            covering_communities: Vec::new(),
+            max_routes: None,
             profile: Profile::default(),
             max_rules: None,
             rpki: rpki::Policy::Refuse,
@@ -283,7 +411,47 @@ impl PeerConfig {
         let families = self.families.iter().copied().collect();
         let divert = self.divert.as_ref();
         let divert = divert.map_or(Hops::NONE, |d| Hops { v4: d.next_hop4, v6: d.next_hop6 });
-        Reach { families, capabilities: self.capabilities(), divert }
+        let steps = self.steps.clone().or_else(|| self.role.map(Role::steps));
+        let lengths =
+            |min: Option<u8>, max: Option<u8>, all| (min.unwrap_or(0), max.unwrap_or(all));
+        let black_holes = Lengths {
+            v4: lengths(self.blackhole_min_len4, self.blackhole_max_len4, 32),
+            v6: lengths(self.blackhole_min_len6, self.blackhole_max_len6, 128),
+        };
+        let limit = self.max_routes.and_then(|n| usize::try_from(n).ok());
+        Reach {
+            divert,
+            steps: steps.unwrap_or_else(|| Rung::ALL.to_vec()),
+            black_holes,
+            max_routes: limit.unwrap_or(usize::MAX),
+            ..Reach::new(families, self.capabilities())
+        }
+    }
+
+    /// What it takes has to be something that weir can give it.
+    fn check_scope(&self) -> Result<(), (&'static str, String)> {
+        let reach = self.reach();
+        let Lengths { v4, v6 } = reach.black_holes;
+        if v4.0 > v4.1 || v4.1 > 32 {
+            return Err(("blackhole_min_len4", format!("/{} to /{} is no range", v4.0, v4.1)));
+        }
+        if v6.0 > v6.1 || v6.1 > 128 {
+            return Err(("blackhole_min_len6", format!("/{} to /{} is no range", v6.0, v6.1)));
+        }
+        if reach.steps.is_empty() {
+            return Err(("steps", "is empty: the peer would get nothing".into()));
+        }
+        if self.steps.is_some() && reach.steps.contains(&Rung::Scrub) {
+            return Err(("steps", "scrub is a service's, not a peer's".into()));
+        }
+        if self.role == Some(Role::Scrubber) && self.steps.is_none() && self.divert.is_none() {
+            return Err(("role", "a scrubber needs divert: it would get nothing".into()));
+        }
+        if self.divert.is_some() && !reach.steps.contains(&Rung::Divert) {
+            // Traffic comes from there: what is diverted to it comes back as it is.
+            return Err(("divert", "the peer does not take divert (steps, role)".into()));
+        }
+        Ok(())
     }
 
     fn check(&self) -> Result<(), (&'static str, String)> {
@@ -305,6 +473,10 @@ impl PeerConfig {
         if self.max_rules.is_some_and(|n| !(1..=100_000).contains(&n)) {
             return Err(("max_rules", "must be 1-100000".into()));
         }
+        if self.max_routes.is_some_and(|n| !(1..=100_000).contains(&n)) {
+            return Err(("max_routes", "must be 1-100000".into()));
+        }
+        self.check_scope()?;
         if self.address.is_unspecified() || self.address.is_multicast() {
             return Err(("address", format!("{} is nobody's", self.address)));
         }
@@ -343,6 +515,7 @@ impl Config {
             router_id,
             listen: None,
             on_stop: OnStop::Withdraw,
+            upstreams: None,
             rpki: None,
             peers: Vec::new(),
             adapters: Vec::new(),
@@ -636,6 +809,52 @@ mod tests {
             r#"{"next_hop4": "192.0.2.9", "communities": ["blackhole"]}"#,
             Err("divert: communities has blackhole: what is to be diverted would be discarded"),
         );
+    }
+
+    #[test]
+    fn a_role_says_which_steps_a_peer_takes() {
+        let check = |more: &str, expected: Result<&[&str], &str>| {
+            let json =
+                format!(r#"{{"name": "a", "address": "192.0.2.9", "remote_as": 65010{more}}}"#);
+            let peer: PeerConfig = serde_json::from_str(&json).unwrap();
+            let mut config = Config::new(65010, Ipv4Addr::new(10, 0, 0, 1));
+            config.peers.push(peer.clone());
+            let valid = config.validate().map_err(|e| format!("{}: {}", e.field, e.why));
+            let measures = [
+                (
+                    "rule",
+                    r#"{"flow-spec": {"packets": {"dst": "203.0.113.7/32"}, "action": "drop"}}"#,
+                ),
+                ("/32", r#"{"blackhole": "203.0.113.7/32"}"#),
+                ("/24", r#"{"blackhole": "203.0.113.0/24"}"#),
+                ("way", r#"{"divert": "203.0.113.0/24"}"#),
+            ];
+            let takes = |json: &str| {
+                let measure: weir_model::Measure = serde_json::from_str(json).unwrap();
+                peer.reach().route(&measure).is_ok()
+            };
+            let taken = measures.iter().filter(|(_, json)| takes(json)).map(|(name, _)| *name);
+            let got = valid.map(|()| taken.collect::<Vec<_>>());
+            assert_eq!(got, expected.map(<[_]>::to_vec).map_err(str::to_owned), "{more}");
+        };
+        let divert = r#", "divert": {"next_hop4": "192.0.2.66"}"#;
+        let with = |more: &str| format!("{more}{divert}");
+        check("", Ok(&["rule", "/32", "/24"]));
+        check(&with(r#", "role": "edge""#), Ok(&["rule", "/32", "/24", "way"]));
+        check(r#", "role": "transit""#, Ok(&["/32", "/24"]));
+        check(r#", "role": "ixp", "blackhole_min_len4": 32"#, Ok(&["/32"]));
+        check(r#", "role": "transit", "steps": ["drop", "rtbh"]"#, Ok(&["rule", "/32", "/24"]));
+        check(&with(r#", "role": "scrubber""#), Ok(&["way"]));
+        check(r#", "role": "filter""#, Ok(&["rule"]));
+        check(r#", "blackhole_max_len4": 24"#, Ok(&["rule", "/24"]));
+        let wrong = "the peer does not take divert (steps, role)";
+        check(&with(r#", "role": "transit""#), Err(&format!("divert: {wrong}")));
+        let empty = "a scrubber needs divert: it would get nothing";
+        check(r#", "role": "scrubber""#, Err(&format!("role: {empty}")));
+        check(r#", "steps": []"#, Err("steps: is empty: the peer would get nothing"));
+        check(r#", "steps": ["scrub"]"#, Err("steps: scrub is a service's, not a peer's"));
+        check(r#", "blackhole_min_len4": 33"#, Err("blackhole_min_len4: /33 to /32 is no range"));
+        check(r#", "max_routes": 0"#, Err("max_routes: must be 1-100000"));
     }
 
     #[test]

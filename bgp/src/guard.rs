@@ -1,7 +1,8 @@
 //! The last step before the wire: nothing reaches an adapter but what passed here.
 //!
 //! Invariants of an [`Admitted`] state, whatever was desired:
-//! - every destination lies inside a protected prefix and shares no address with a never-touch one;
+//! - every destination lies inside a protected prefix and shares no address with a never-touch one
+//!   or with what weir itself depends on;
 //! - nothing is wider than the configured maximum, and what discards all traffic of its
 //!   destination is held to the stricter limits of black holes, however it is spelled;
 //! - every entry has an open incident or a named operator behind it and has not expired;
@@ -13,13 +14,14 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use weir_model::{
     Action, DesiredState, Filter, FragmentMatch, IncidentId, Inventory, Match, Measure, Millis,
-    Mitigation, MitigationId, MitigationState, Originator, Redirect,
+    Mitigation, MitigationId, MitigationState, Originator, Part, Redirect,
 };
 
 mod everything;
@@ -169,6 +171,16 @@ pub enum Refusal {
     /// Shares an address with a never-touch prefix.
     #[error("{0} overlaps a never-touch prefix")]
     NeverTouch(IpNet),
+    /// Holds a host that weir itself depends on.
+    #[error("{net} holds {address}, {}: nothing is announced for it (protect.touchable)", part.title())]
+    Infrastructure {
+        /// The destination asked for.
+        net: IpNet,
+        /// The host.
+        address: IpAddr,
+        /// What it is.
+        part: Part,
+    },
     /// Wider than `[guard]` allows.
     #[error("{net} is wider than the allowed /{min_len}")]
     TooWide {
@@ -241,6 +253,7 @@ impl Refusal {
         match self {
             Self::NotProtected(_) => "not-protected",
             Self::NeverTouch(_) => "never-touch",
+            Self::Infrastructure { .. } => "infrastructure",
             Self::TooWide { .. } => "too-wide",
             Self::TooLong { .. } => "too-long",
             Self::Malformed(_) => "malformed",
@@ -375,6 +388,9 @@ impl Guard {
         }
         if self.inventory.protected.covering_net(net).is_none() {
             return Err(Refusal::NotProtected(net));
+        }
+        if let Some(own) = self.inventory.infrastructure_in(net) {
+            return Err(Refusal::Infrastructure { net, address: own.address, part: own.part });
         }
         if self.inventory.never_touch.overlaps(net) {
             return Err(Refusal::NeverTouch(net));

@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use weir_model::{IpNet, Measure};
+use weir_model::{IpNet, Measure, Rung};
 
 use crate::profile::Capabilities;
 use crate::rib::RouteKey;
@@ -20,6 +20,33 @@ pub struct Reach {
     pub capabilities: Capabilities,
     /// Where it diverts to.
     pub divert: Hops,
+    /// Steps of the ladder that it takes.
+    pub steps: Vec<Rung>,
+    /// Lengths of the black holes that it takes.
+    pub black_holes: Lengths,
+    /// Unicast routes, black holes and diversions together, that it takes from weir at most.
+    pub max_routes: usize,
+}
+
+/// Shortest and longest prefixes, inclusive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lengths {
+    /// Of IPv4.
+    pub v4: (u8, u8),
+    /// Of IPv6.
+    pub v6: (u8, u8),
+}
+
+impl Lengths {
+    /// Whatever there is.
+    pub const ALL: Self = Self { v4: (0, 32), v6: (0, 128) };
+
+    const fn of(self, net: IpNet) -> (u8, u8) {
+        match net {
+            IpNet::V4(_) => self.v4,
+            IpNet::V6(_) => self.v6,
+        }
+    }
 }
 
 /// Next hops of diversions; a family without one is not diverted.
@@ -54,11 +81,33 @@ pub struct KnownPeer {
 }
 
 impl Reach {
+    /// A peer that takes every step.
+    pub fn new(families: Families, capabilities: Capabilities) -> Self {
+        Self {
+            families,
+            capabilities,
+            divert: Hops::NONE,
+            steps: Rung::ALL.to_vec(),
+            black_holes: Lengths::ALL,
+            max_routes: usize::MAX,
+        }
+    }
+
     /// The route that a measure becomes; `None` for those that BGP does not carry.
     ///
     /// # Errors
     /// Why this peer cannot have it, for people, to be read after "refused: ".
     pub fn route(&self, measure: &Measure) -> Result<Option<RouteKey>, String> {
+        let step = measure.rung();
+        if !self.steps.contains(&step) {
+            return Err(format!("the peer does not take {step} (bgp.peer.steps, role)"));
+        }
+        if let Measure::Blackhole(net) = measure {
+            let (from, to) = self.black_holes.of(*net);
+            if !(from..=to).contains(&net.prefix_len()) {
+                return Err(format!("the peer takes black holes of /{from} to /{to}"));
+            }
+        }
         if let Measure::FlowSpec(filter) = measure {
             self.capabilities.check(filter).map_err(|error| format!("the peer {error}"))?;
         }

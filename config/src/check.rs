@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use weir_model::{IpNet, Mode};
+use weir_model::{IpNet, Mode, Rung};
 
 use crate::{Config, listeners};
 
@@ -42,6 +42,7 @@ pub(crate) fn check(config: &Config) -> Result<Vec<Warning>, Vec<String>> {
     if let Err(error) = config.mitigator.check() {
         errors.push(format!("mitigator.{error}"));
     }
+    ladder(config, &mut warnings);
     told(config, &mut errors);
     if let Err(error) = config.guard.check() {
         errors.push(format!("guard.{error}"));
@@ -111,6 +112,26 @@ fn protected(config: &Config, errors: &mut Vec<String>, warnings: &mut Vec<Warni
     }
 }
 
+/// Steps that the guard or the peers never let weir take.
+fn ladder(config: &Config, warnings: &mut Vec<Warning>) {
+    for step in &config.mitigator.ladder {
+        let why = match step.rung {
+            Rung::Redirect if !config.guard.allow_redirect => "guard.allow_redirect is off",
+            Rung::Divert if config.peers().iter().all(|peer| peer.divert.is_none()) => {
+                "no bgp.peer has divert"
+            }
+            Rung::Divert
+                if step.len4.is_some_and(|len| len > config.guard.divert_max_len4)
+                    || step.len6.is_some_and(|len| len > config.guard.divert_max_len6) =>
+            {
+                "its prefix is longer than guard.divert_max_len4 or divert_max_len6"
+            }
+            _ => continue,
+        };
+        warnings.push(Warning(format!("mitigator.ladder: {} is never taken: {why}", step.rung)));
+    }
+}
+
 fn told(config: &Config, errors: &mut Vec<String>) {
     if let Err(error) = config.notify.check() {
         errors.push(format!("notify.{error}"));
@@ -155,10 +176,11 @@ fn peers(config: &Config, warnings: &mut Vec<Warning>) {
     for peer in config.peers() {
         let own = IpNet::from(peer.address);
         if config.protect.prefixes.covering_net(own).is_some()
+            && config.protect.touchable.covering_net(own).is_some()
             && config.protect.never_touch.covering_net(own).is_none()
         {
             warnings.push(Warning(format!(
-                "bgp.peer {:?}: its address {} is protected but not in protect.never_touch: a rule could cut the session",
+                "bgp.peer {:?}: its address {} is protected and in protect.touchable: a rule could cut the session",
                 peer.name, peer.address
             )));
         }

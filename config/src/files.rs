@@ -50,7 +50,7 @@ pub(crate) fn check(config: &Config) -> Vec<String> {
     errors
 }
 
-fn read(path: &Path) -> Result<String, String> {
+pub(crate) fn read(path: &Path) -> Result<String, String> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(text.trim().to_owned()),
         Err(error) => Err(format!("{}: {error}", path.display())),

@@ -8,6 +8,7 @@ mod channels;
 mod check;
 mod error;
 mod files;
+mod infrastructure;
 mod listeners;
 mod locate;
 mod log;
@@ -15,6 +16,7 @@ mod protect;
 mod reload;
 mod settings;
 mod uplink;
+mod upstreams;
 
 use std::path::{Path, PathBuf};
 
@@ -113,7 +115,19 @@ impl Config {
 /// # Errors
 /// [`ConfigError::Faults`] with every contradiction found, and where.
 pub fn parse(text: &str) -> Result<(Config, Vec<Warning>), ConfigError> {
-    let config: Config = toml::from_str(text).map_err(|error| syntax(text, &error))?;
+    parse_with(text, |_| Ok(String::new()))
+}
+
+/// `read` reads the file of further upstreams.
+fn parse_with(
+    text: &str,
+    read: impl Fn(&Path) -> Result<String, String>,
+) -> Result<(Config, Vec<Warning>), ConfigError> {
+    let mut config: Config = toml::from_str(text).map_err(|error| syntax(text, &error))?;
+    let unknown = upstreams::take(&mut config, read);
+    if !unknown.is_empty() {
+        return Err(ConfigError::faults(locate::locate(text, unknown)));
+    }
     match check::check(&config) {
         Ok(warnings) => Ok((config, warnings)),
         Err(errors) => Err(ConfigError::faults(locate::locate(text, errors))),
@@ -134,7 +148,7 @@ fn syntax(text: &str, error: &toml::de::Error) -> ConfigError {
 pub fn load(path: &Path) -> Result<(Config, Vec<Warning>), ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
-    let (config, warnings) = parse(&text).map_err(|error| error.of_file(path))?;
+    let (config, warnings) = parse_with(&text, files::read).map_err(|error| error.of_file(path))?;
     match files::check(&config) {
         errors if errors.is_empty() => Ok((config, warnings)),
         errors => Err(ConfigError::faults(locate::locate(&text, errors)).of_file(path)),

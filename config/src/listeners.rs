@@ -9,12 +9,20 @@ type Listener = (&'static str, SocketAddr);
 
 pub(crate) fn check(config: &Config, errors: &mut Vec<String>) {
     let tcp = tcp(config);
-    let udp: Vec<Listener> =
-        config.collector.listen.iter().map(|at| ("collector.listen", *at)).collect();
+    let udp: Vec<Listener> = udp(config).collect();
     // With several sockets a listener, the kernel lets a wider and a narrower address live side by side.
     let shares = config.collector.sockets_per_listener > 1;
     clashes("TCP", &tcp, errors, |a, b| overlap(a.ip(), b.ip()));
     clashes("UDP", &udp, errors, |a, b| if shares { a == b } else { overlap(a.ip(), b.ip()) });
+}
+
+/// Every listener.
+pub(crate) fn all(config: &Config) -> impl Iterator<Item = Listener> {
+    udp(config).chain(tcp(config))
+}
+
+fn udp(config: &Config) -> impl Iterator<Item = Listener> {
+    config.collector.listen.iter().map(|at| ("collector.listen", *at))
 }
 
 fn tcp(config: &Config) -> Vec<Listener> {

@@ -26,6 +26,10 @@ pub struct Protect {
     pub prefixes: PrefixSet,
     /// Parts of them for which nothing is ever announced: the monitoring host, the resolvers.
     pub never_touch: PrefixSet,
+    /// Addresses for which weir may announce though it depends on them itself: its own, those of exporters, BGP
+    /// peers, next hops of diversions, the RPKI cache and resolvers are not touched otherwise.
+    #[serde(skip_serializing_if = "PrefixSet::is_empty")]
+    pub touchable: PrefixSet,
     /// Prefixes in which all of `prefixes` must lie, also those that operators set while weir runs: a stolen
     /// session cannot have weir announce anything outside of them. Without it, any network no wider than a /8
     /// (IPv6: /16).

@@ -156,6 +156,7 @@ impl Settings {
         let protect = Protect {
             prefixes: self.prefixes.as_ref().unwrap_or(&file.prefixes).clone(),
             never_touch: file.never_touch.iter().chain(excluded).collect(),
+            touchable: file.touchable.clone(),
             ceiling: file.ceiling.clone(),
             groups: Vec::new(),
             services: file.services.clone(),

@@ -65,7 +65,7 @@ impl Mitigator {
     }
 
     fn feel_after(&mut self, entry: &mut Entry, verdict: &Verdict, now: Millis) {
-        let spares = matches!(entry.rung(), Some(Rung::RateLimit | Rung::Drop));
+        let spares = entry.rung().is_some_and(Rung::filters);
         let Some(watch) = entry.watch.as_mut().filter(|_| spares) else { return };
         match watch.harm(verdict, &self.memory, &self.config, now) {
             Harm::None | Harm::Suspected => {}

@@ -34,7 +34,12 @@ pub(crate) fn pieces(
         match guard.judge_measure(&piece) {
             Ok(()) if found.len() >= room => return Err(first),
             Ok(()) => found.push(piece),
-            Err(Refusal::NotProtected(_) | Refusal::NeverTouch(_) | Refusal::TooWide { .. }) => {
+            Err(
+                Refusal::NotProtected(_)
+                | Refusal::NeverTouch(_)
+                | Refusal::Infrastructure { .. }
+                | Refusal::TooWide { .. },
+            ) => {
                 // A host is not cut further: it is left out.
                 let half = net.prefix_len().saturating_add(1);
                 if let Ok(halves) = net.subnets(half) {

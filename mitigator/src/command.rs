@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use weir_bgp::guard::route;
 use weir_model::{
-    Action, Command, CommandError, Filter, IncidentId, Measure, Millis, Mitigation, MitigationId,
-    MitigationState, Originator, Rung,
+    Command, CommandError, Filter, IncidentId, Measure, Millis, Mitigation, MitigationId,
+    MitigationState, Originator,
 };
 
 use crate::Mitigator;
@@ -212,7 +212,7 @@ impl Mitigator {
         now: Millis,
     ) -> Result<MitigationId, CommandError> {
         let measure = canonical(measure);
-        let rung = rung_of(&measure);
+        let rung = measure.rung();
         let same = route(&measure);
         if self.manual.iter().any(|m| is_live(m) && route(&m.measure) == same) {
             return Err(CommandError::Conflict("an operator has this match in force".into()));
@@ -295,21 +295,6 @@ impl Mitigator {
             }
             self.entries.insert(id, entry);
         }
-    }
-}
-
-/// The step of the ladder that a measure by hand belongs to.
-pub(crate) const fn rung_of(measure: &Measure) -> Rung {
-    match measure {
-        Measure::FlowSpec(filter) => match filter.action {
-            Action::Drop => Rung::Drop,
-            Action::RateLimit { .. } | Action::RateLimitPackets { .. } | Action::Mark { .. } => {
-                Rung::RateLimit
-            }
-            Action::Redirect(_) => Rung::Scrub,
-        },
-        Measure::Blackhole(_) => Rung::Rtbh,
-        Measure::Scrub(_) | Measure::Divert(_) => Rung::Scrub,
     }
 }
 

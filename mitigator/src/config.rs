@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use weir_model::{LadderStep, Mode, Rung, Verdict, WebhookConfig, WebhookError};
+use weir_model::{IpNet, LadderStep, Mode, Redirect, Rung, Verdict, WebhookConfig, WebhookError};
 
 use crate::scrub::ScrubberConfig;
 
@@ -12,6 +12,11 @@ const DAY_AND_SOME: f64 = 93_600.0;
 
 /// Webhooks, and scrubbing services, at most: each has threads of its own.
 const RECEIVERS_MAX: f64 = 16.0;
+
+/// What is diverted around a target, unless configured: what is longer is carried by nobody beyond the own
+/// network.
+const DIVERT_LEN4: u8 = 24;
+const DIVERT_LEN6: u8 = 48;
 
 /// One step of the ladder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +36,55 @@ pub struct RungConfig {
     /// How long the step is kept after the attack has ended, seconds.
     #[serde(default = "RungConfig::default_hold_secs")]
     pub hold_secs: u64,
+    /// `mark`: the DSCP that the attack's packets get, 0-63.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dscp: Option<u8>,
+    /// `redirect`: where IPv4 packets go: the route target of a VRF (`"64512:9"`, also with a 4-octet AS) or a
+    /// next hop. Without it the step is not for IPv4.
+    #[serde(default, with = "place", skip_serializing_if = "Option::is_none")]
+    pub to4: Option<Redirect>,
+    /// `redirect`: the same of IPv6.
+    #[serde(default, with = "place", skip_serializing_if = "Option::is_none")]
+    pub to6: Option<Redirect>,
+    /// `redirect`: the next hop gets a copy and the packets themselves go on: for looking closer, it
+    /// relieves nobody.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub copy: bool,
+    /// `redirect`: everything that goes to the target, and not only what rules tell apart as the attack: a
+    /// filter that answers SYNs itself has to see whole connections.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub whole: bool,
+    /// `divert`: length of the IPv4 prefix around the target that is diverted, 8-32; 24 if not set. It must
+    /// lie in a protected prefix, and `guard.divert_max_len4` allow it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub len4: Option<u8>,
+    /// `divert`: the same of IPv6, 16-128; 48 if not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub len6: Option<u8>,
+}
+
+/// Where packets are redirected to, as operators write it.
+mod place {
+    use serde::{Deserialize, Deserializer, Serializer};
+    use weir_model::Redirect;
+
+    #[expect(clippy::ref_option, reason = "serde's signature")]
+    pub(super) fn serialize<S: Serializer>(
+        to: &Option<Redirect>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match to {
+            Some(to) => serializer.collect_str(to),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Redirect>, D::Error> {
+        let text: Option<String> = Option::deserialize(deserializer)?;
+        text.map(|text| text.parse().map_err(serde::de::Error::custom)).transpose()
+    }
 }
 
 impl RungConfig {
@@ -43,14 +97,102 @@ impl RungConfig {
         self.shown().allows(verdict)
     }
 
+    /// A step from so many bits a second on, with nothing else said of it.
+    pub const fn new(rung: Rung, above_bits_per_sec: u64) -> Self {
+        Self {
+            rung,
+            above_bits_per_sec,
+            above_packets_per_sec: None,
+            above_syns_per_sec: None,
+            hold_secs: Self::default_hold_secs(),
+            dscp: None,
+            to4: None,
+            to6: None,
+            copy: false,
+            whole: false,
+            len4: None,
+            len6: None,
+        }
+    }
+
+    /// Where packets to a destination are redirected to.
+    pub(crate) fn place(&self, dst: IpNet) -> Option<Redirect> {
+        let to = match dst {
+            IpNet::V4(_) => self.to4,
+            IpNet::V6(_) => self.to6,
+        };
+        to.map(|to| match to {
+            Redirect::NextHop(hop) if self.copy => Redirect::Copy(hop),
+            to => to,
+        })
+    }
+
+    /// The prefix that is diverted when this is attacked.
+    pub(crate) fn covering(&self, target: IpNet) -> IpNet {
+        let len = match target {
+            IpNet::V4(_) => self.len4.unwrap_or(DIVERT_LEN4),
+            IpNet::V6(_) => self.len6.unwrap_or(DIVERT_LEN6),
+        };
+        let len = len.min(target.prefix_len());
+        IpNet::new(target.addr(), len).map_or(target, |net| net.trunc())
+    }
+
+    /// What a step says that is not for it, or lacks.
+    fn check(&self) -> Result<(), &'static str> {
+        let redirects = self.to4.is_some() || self.to6.is_some() || self.copy || self.whole;
+        let diverts = self.len4.is_some() || self.len6.is_some();
+        let targets = [self.to4, self.to6];
+        let mut hops = targets.iter().flatten();
+        match self.rung {
+            Rung::Mark if self.dscp.is_none_or(|dscp| dscp > 63) => Err("mark needs dscp, 0-63"),
+            Rung::Redirect if self.to4.is_none() && self.to6.is_none() => {
+                Err("redirect needs to4 or to6")
+            }
+            Rung::Redirect if self.copy && hops.any(|to| !matches!(to, Redirect::NextHop(_))) => {
+                Err("copy needs a next hop: a VRF gets packets, not copies")
+            }
+            Rung::Divert
+                if self.len4.is_some_and(|len| !(8..=32).contains(&len))
+                    || self.len6.is_some_and(|len| !(16..=128).contains(&len)) =>
+            {
+                Err("len4 is 8-32, len6 16-128")
+            }
+            rung if self.dscp.is_some() && rung != Rung::Mark => Err("dscp is for mark"),
+            rung if redirects && rung != Rung::Redirect => {
+                Err("to4, to6, copy and whole are for redirect")
+            }
+            rung if diverts && rung != Rung::Divert => Err("len4 and len6 are for divert"),
+            _ => Ok(()),
+        }
+    }
+
+    fn how(&self) -> Option<String> {
+        match self.rung {
+            Rung::Mark => self.dscp.map(|dscp| format!("DSCP {dscp}")),
+            Rung::Redirect => {
+                let to: Vec<String> =
+                    [self.to4, self.to6].iter().flatten().map(ToString::to_string).collect();
+                let copy = if self.copy { "copy to " } else { "to " };
+                Some(format!("{copy}{}", to.join(", ")))
+            }
+            Rung::Divert => {
+                let (len4, len6) =
+                    (self.len4.unwrap_or(DIVERT_LEN4), self.len6.unwrap_or(DIVERT_LEN6));
+                Some(format!("the /{len4} (IPv6 /{len6}) around the target"))
+            }
+            _ => None,
+        }
+    }
+
     /// The step as it is shown.
-    pub const fn shown(&self) -> LadderStep {
+    pub fn shown(&self) -> LadderStep {
         LadderStep {
             rung: self.rung,
             above_bits_per_sec: self.above_bits_per_sec,
             above_packets_per_sec: self.above_packets_per_sec,
             above_syns_per_sec: self.above_syns_per_sec,
             hold_secs: self.hold_secs,
+            how: self.how(),
         }
     }
 }
@@ -132,15 +274,15 @@ pub struct Config {
     /// An attack within this many seconds of the last withdrawal makes a repeat victim.
     pub repeat_secs: u64,
     /// How long rules are kept after the end of the first, second, ... attack on a repeat victim,
-    /// seconds; the last holds for all that follow. Black holes and scrubbing keep their own.
+    /// seconds; the last holds for all that follow. Black holes and diversions keep their own.
     pub repeat_holds_secs: Vec<u64>,
     /// Maximum duration of an operator's hold, seconds.
     pub hold_max_secs: u64,
     /// Scrubbing services; without one the ladder's scrub step is passed over.
     #[serde(rename = "scrubber")]
     pub scrubbers: Vec<ScrubberConfig>,
-    /// Seconds after a scrubbing service has accepted before its effect is judged: diverting takes
-    /// minutes.
+    /// Seconds after a scrubbing service has accepted, or a peer has a diverting route, before the effect is
+    /// judged: diverting takes minutes.
     pub scrub_feedback_secs: u64,
     /// Receivers of signed messages about decisions.
     #[serde(rename = "webhook")]
@@ -154,21 +296,20 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         let rung = |rung, above_bits_per_sec, hold_secs| RungConfig {
-            rung,
-            above_bits_per_sec,
             // A flood of 40-octet SYNs stops a server long before it fills a link: 100,000 a second
             // are 32 Mbit/s. A black hole is for links, so packets alone never allow one.
             above_packets_per_sec: match rung {
                 Rung::RateLimit => Some(20_000),
                 Rung::Drop => Some(100_000),
-                Rung::Rtbh | Rung::Scrub => None,
+                _ => None,
             },
             above_syns_per_sec: match rung {
                 Rung::RateLimit => Some(1_000),
                 Rung::Drop => Some(20_000),
-                Rung::Rtbh | Rung::Scrub => None,
+                _ => None,
             },
             hold_secs,
+            ..RungConfig::new(rung, above_bits_per_sec)
         };
         Self {
             mode: Mode::Observe,
@@ -217,6 +358,9 @@ pub enum ConfigError {
     /// A step stands twice in the ladder.
     #[error("ladder: {0} stands twice")]
     RungTwice(Rung),
+    /// A step lacks what it needs, or has what is for another.
+    #[error("ladder: {0}: {1}")]
+    Rung(Rung, &'static str),
     /// A webhook or scrubber makes no sense.
     #[error(transparent)]
     Webhook(#[from] WebhookError),
@@ -248,6 +392,7 @@ impl Config {
             if self.ladder[..i].iter().any(|s| s.rung == step.rung) {
                 return Err(ConfigError::RungTwice(step.rung));
             }
+            step.check().map_err(|why| ConfigError::Rung(step.rung, why))?;
         }
         let mut names = BTreeSet::new();
         for hook in &self.webhooks {
@@ -317,9 +462,9 @@ impl Config {
             .and_then(|index| self.repeat_holds_secs.get(index.min(last)))
             .copied();
         let secs = match rung {
-            Rung::RateLimit | Rung::Drop => repeated.map_or(own, |secs| secs.max(own)),
+            Rung::Mark | Rung::RateLimit | Rung::Drop => repeated.map_or(own, |secs| secs.max(own)),
             // A black hole that outlives its attack finishes the attacker's work.
-            Rung::Rtbh | Rung::Scrub => own,
+            Rung::Redirect | Rung::Divert | Rung::Rtbh | Rung::Scrub => own,
         };
         secs.saturating_mul(1000)
     }
@@ -331,7 +476,7 @@ impl Config {
     /// How long after an announcement its effect is judged, milliseconds.
     pub(crate) const fn feedback_ms(&self, rung: Option<Rung>) -> u64 {
         let secs = match rung {
-            Some(Rung::Scrub) => self.scrub_feedback_secs,
+            Some(Rung::Divert | Rung::Scrub) => self.scrub_feedback_secs,
             _ => self.feedback_secs,
         };
         secs.saturating_mul(1000)

@@ -199,7 +199,7 @@ impl Watch {
             return Effect::Unknown;
         };
         // A black hole and a diversion do not claim to spare anybody in these reports.
-        let spares = matches!(rung, Some(Rung::RateLimit | Rung::Drop));
+        let spares = rung.is_some_and(Rung::filters);
         let exporters = &verdict.reason.exporters;
         // What is reported now was seen that much earlier.
         let lag = memory.lag_ms(exporters);
@@ -238,7 +238,15 @@ impl Watch {
         if long && spares && !self.worked && named && useless {
             return Effect::Useless(gone);
         }
-        if seen { Effect::TooWeak(gone) } else { Effect::Unseen }
+        match rung {
+            // A mark protects nobody by itself: where nothing shows that it helps, the ladder goes on.
+            Some(Rung::Mark) => Effect::TooWeak(gone),
+            // The router that diverts sees the traffic come in, and come back: its sight of what it drops
+            // says nothing of that, and the next step may be a black hole.
+            Some(Rung::Redirect | Rung::Divert) => Effect::Unseen,
+            _ if seen => Effect::TooWeak(gone),
+            _ => Effect::Unseen,
+        }
     }
 
     /// Whether legitimate traffic collapsed soon after the announcement.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use weir_bgp::guard::{discards_everything, route};
-use weir_model::{Measure, Millis, Mitigation, MitigationState, Mode, Rung, Verdict};
+use weir_model::{Measure, Millis, Mitigation, MitigationId, MitigationState, Mode, Rung, Verdict};
 
 use crate::Mitigator;
 use crate::entry::{Entry, same_rule};
@@ -29,10 +29,17 @@ impl Mitigator {
             plan.measures.iter().map(|p| self.as_in_force(entry, p)).collect();
         let state = self.state_for(entry, &planned);
         let routes: Vec<Measure> = planned.iter().map(|p| route(&p.measure)).collect();
+        let unreached = |m: &&Mitigation| {
+            rung == Rung::Rtbh && planned.iter().any(|p| self.peers.parts(&m.measure, &p.measure))
+        };
+        let apart: Vec<MitigationId> = entry.live().filter(unreached).map(|m| m.id).collect();
         let replaced = |m: &Mitigation| {
             let keeps = planned.iter().any(|p| same_rule(&m.measure, &p.measure));
-            // Diverting takes minutes, and rules go on doing their part beside it.
-            let beside = rung == Rung::Scrub && matches!(m.rung, Rung::RateLimit | Rung::Drop);
+            // Diverting takes minutes, and rules go on doing their part beside it; so they do where a black
+            // hole does not reach.
+            let beside = m.rung.filters()
+                && !routes.contains(&route(&m.measure))
+                && (rung.diverts() || apart.contains(&m.id));
             let stays = state == MitigationState::Proposed && m.state == MitigationState::Active;
             !keeps && !stays && !beside && (m.rung != rung || routes.contains(&route(&m.measure)))
         };
@@ -48,7 +55,7 @@ impl Mitigator {
                 self.put(entry, planned, rung, state, &because, now);
             }
         }
-        if matches!(rung, Rung::RateLimit | Rung::Drop) {
+        if rung.filters() {
             entry.gentler = Some((rung, planned));
         }
         entry.pushed = false;
@@ -102,7 +109,7 @@ impl Mitigator {
     fn make_room(&mut self, entry: &mut Entry, planned: &[Planned], rung: Rung, now: Millis) {
         let config = &self.config;
         let limit = match rung {
-            Rung::RateLimit => config.rate_limit_collateral_max,
+            Rung::Mark | Rung::RateLimit => config.rate_limit_collateral_max,
             _ => config.drop_collateral_max,
         };
         let fresh: Vec<&Planned> = planned

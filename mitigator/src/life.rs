@@ -240,9 +240,7 @@ impl Mitigator {
 
     /// Whether FlowSpec rules are in force for long enough to show what they can do.
     fn rules_tried(&self, entry: &Entry, now: Millis) -> bool {
-        let rules = entry.live().any(|m| {
-            matches!(m.rung, Rung::RateLimit | Rung::Drop) && m.state != MitigationState::Proposed
-        });
+        let rules = entry.live().any(|m| m.rung.filters() && m.state != MitigationState::Proposed);
         let since = match entry.watch {
             _ if self.mode_for(entry) == Mode::Observe => entry.generation_at,
             Some(watch) => watch.on_wire.zip(watch.whole).map(|(wire, whole)| wire.max(whole)),
@@ -300,8 +298,8 @@ impl Mitigator {
         let matched_max = entry.coverage_max(verdict);
         let in_force = InForce { matched_max, promised: entry.promised(), rung };
         let effect = watch.judge(verdict, in_force, &self.memory, &self.config, now);
-        // What is diverted vanishes whichever way exporters look.
-        if rung != Some(Rung::Scrub)
+        // What is diverted vanishes or stays in sight whichever way exporters look, what is marked stays.
+        if rung.is_some_and(|rung| rung.filters() || rung == Rung::Rtbh)
             && let Some(seen) = watch.lesson(verdict, effect, entry.coverage_now(verdict))
         {
             self.memory.saw(&verdict.reason.exporters, seen);
@@ -317,7 +315,10 @@ impl Mitigator {
             }
             Effect::Unseen if newly => {
                 watch.settled = true;
-                let text = "the exporters may sample before the filter and report no discards";
+                let text = match rung {
+                    Some(rung) if rung.diverts() => "a router goes on seeing what it diverts",
+                    _ => "the exporters may sample before the filter and report no discards",
+                };
                 self.ledger.note(&mut entry.incident, "unseen", text.into(), now);
             }
             Effect::Works | Effect::Unseen | Effect::TooWeak(_) => {}

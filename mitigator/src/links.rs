@@ -150,8 +150,8 @@ impl Uplink {
                 let before = self.before.insert((exporter.id.0, count.index), *count);
                 // Counted before anybody looked; or anew, after it was forgotten.
                 let Some(before) = before else { continue };
-                octets[0] += float(count.in_bytes.checked_sub(before.in_bytes).unwrap_or(0));
-                octets[1] += float(count.out_bytes.checked_sub(before.out_bytes).unwrap_or(0));
+                octets[0] += float(count.in_bytes.saturating_sub(before.in_bytes));
+                octets[1] += float(count.out_bytes.saturating_sub(before.out_bytes));
             }
         }
         let share = octets.map(|octets| octets / float(secs.max(1)));

@@ -9,7 +9,7 @@ use weir_model::{
 };
 
 use crate::Mitigator;
-use crate::command::{canonical, rung_of};
+use crate::command::canonical;
 use crate::entry::{Entry, Life};
 use crate::feedback::{Harm, Watch, starved};
 use crate::ledger::{close, is_live};
@@ -72,7 +72,7 @@ impl Mitigator {
             return conflict("it has ended already");
         }
         let measure = measure.map_or_else(|| old.measure.clone(), canonical);
-        let rung = rung_of(&measure);
+        let rung = measure.rung();
         if measure != old.measure
             && (self.needs_two_people(&measure) || self.needs_two_people(&old.measure))
         {

@@ -12,7 +12,7 @@ impl Mitigator {
         let (kind, at) = match entry.life {
             Life::Alive => return self.judgement(entry),
             Life::Holding { until } => match entry.rung() {
-                Some(Rung::RateLimit) | None => (OutlookKind::Withdraw, until),
+                Some(Rung::Mark | Rung::RateLimit) | None => (OutlookKind::Withdraw, until),
                 Some(_) => (OutlookKind::StepDown, until),
             },
             Life::Probing { until } => (OutlookKind::Close, until),

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use weir_bgp::guard::route;
 use weir_bgp::reach::{KnownPeer, Reach};
 use weir_bgp::wire::{Families, Family};
-use weir_model::{AGENT_PEER, Measure, Millis, PeerStanding, PeerState, PeerStatus};
+use weir_model::{AGENT_PEER, Action, Measure, Millis, PeerStanding, PeerState, PeerStatus};
 
 /// Peers remembered; more than any appliance has.
 pub(crate) const PEERS_MAX: usize = 1024;
@@ -105,9 +105,11 @@ impl Peers {
     /// # Errors
     /// Why not, for people.
     pub(crate) fn carry(&self, measure: &Measure) -> Result<(), String> {
-        let flowspec = matches!(measure, Measure::FlowSpec(_));
+        // A node cuts what comes to it, and sends nothing another way.
+        let cuts = matches!(measure, Measure::FlowSpec(f)
+            if !matches!(f.action, Action::Redirect(_) | Action::Mark { .. }));
         let unknown = self.known.values().all(|peer| peer.reach.is_none());
-        if unknown || matches!(measure, Measure::Scrub(_)) || (self.nodes && flowspec) {
+        if unknown || matches!(measure, Measure::Scrub(_)) || (self.nodes && cuts) {
             return Ok(());
         }
         let mut why = None;
@@ -123,6 +125,15 @@ impl Peers {
             }
             _ => Err(format!("no peer takes it; {}", why.unwrap_or_default())),
         }
+    }
+
+    /// Whether somebody who can have a rule cannot have the black hole: what comes in there, the rule has to go
+    /// on cutting.
+    pub(crate) fn parts(&self, rule: &Measure, hole: &Measure) -> bool {
+        let split = |peer: &Peer| {
+            peer.reach.is_some() && peer.carries(rule).is_ok() && peer.carries(hole).is_err()
+        };
+        self.known.values().any(split)
     }
 
     /// Peers that can have the measure and neither have it nor said no, by `has` and `refused`. One

@@ -2,8 +2,10 @@
 //!
 //! Pure arithmetic on a verdict; nothing here knows what is in force.
 
-use weir_bgp::guard::Guard;
-use weir_model::{Action, Candidate, Direction, Filter, Hold, Measure, Policy, Rung, Verdict};
+use weir_bgp::guard::{Guard, Refusal};
+use weir_model::{
+    Action, Candidate, Direction, Filter, Hold, Match, Measure, Policy, Redirect, Rung, Verdict,
+};
 
 use crate::carve::pieces;
 use crate::config::{Config, RungConfig};
@@ -116,7 +118,7 @@ pub(crate) fn plan(verdict: &Verdict, situation: &Situation<'_>) -> Plan {
     let mut reasons: Vec<String> = Vec::new();
     for (index, step) in config.ladder.iter().enumerate().skip(situation.from_step) {
         let measures = allowed(index, step, verdict, situation)
-            .and_then(|()| measures_of(step.rung, verdict, situation))
+            .and_then(|()| measures_of(step, verdict, situation))
             .and_then(|measures| match &best {
                 Some(rules) if step.rung == Rung::Rtbh => {
                     rules_first(rules, verdict, situation).map(|()| measures)
@@ -194,7 +196,7 @@ fn allowed(
         Err(format!("part of it may be wanted: {}", hold.why()))
     } else if step.rung == Rung::Rtbh
         && verdict.served >= SERVED_MIN
-        && fits_link(situation, verdict.rate.bits_per_sec)
+        && links_fit(verdict, situation, Rung::Drop, verdict.rate.bits_per_sec).is_ok()
     {
         Err(format!("the target still answers {:.0} % of what arrives", verdict.served * 100.0))
     } else if situation.end_step.is_some_and(|end| index >= end) {
@@ -212,7 +214,7 @@ fn allowed(
 /// and what they leave is measured before it is thrown away with everything else; only links that
 /// others depend on cannot wait for that.
 fn rules_first(rules: &Plan, verdict: &Verdict, situation: &Situation<'_>) -> Result<(), String> {
-    let are_rules = matches!(rules.step, Some((_, Rung::RateLimit | Rung::Drop)));
+    let are_rules = rules.step.is_some_and(|(_, rung)| rung.filters());
     let rung = rules.step.map_or(Rung::Drop, |(_, rung)| rung);
     let link = links_fit(verdict, situation, rung, rules.residual_bits_per_sec);
     if are_rules && link.is_ok() && !situation.rules_tried {
@@ -253,8 +255,13 @@ fn links_fit<'a>(
 }
 
 fn residual_bits_per_sec(verdict: &Verdict, rung: Rung, measures: &[Planned]) -> f64 {
-    if matches!(rung, Rung::Rtbh | Rung::Scrub) {
+    if matches!(rung, Rung::Divert | Rung::Rtbh | Rung::Scrub) {
         return 0.0;
+    }
+    let copies = |p: &Planned| matches!(&p.measure, Measure::FlowSpec(f) if matches!(f.action, Action::Redirect(Redirect::Copy(_))));
+    // What is only copied arrives all the same.
+    if measures.iter().all(copies) {
+        return verdict.rate.bits_per_sec;
     }
     let covered: f64 = measures.iter().map(|p| p.coverage).sum::<f64>().min(1.0);
     let passed: f64 = measures
@@ -274,14 +281,14 @@ fn residual_bits_per_sec(verdict: &Verdict, rung: Rung, measures: &[Planned]) ->
 }
 
 fn measures_of(
-    rung: Rung,
+    step: &RungConfig,
     verdict: &Verdict,
     situation: &Situation<'_>,
 ) -> Result<Vec<Planned>, String> {
-    let config = situation.config;
+    let (config, rung) = (situation.config, step.rung);
     let sure = verdict.confidence >= config.full_confidence
         && verdict.evidence_groups >= config.drop_evidence_groups;
-    if rung != Rung::RateLimit && !sure {
+    if !matches!(rung, Rung::Mark | Rung::RateLimit) && !sure {
         return Err(format!(
             "needs confidence {} and {} groups of evidence, has {} and {}",
             config.full_confidence,
@@ -291,6 +298,13 @@ fn measures_of(
         ));
     }
     match rung {
+        Rung::Mark => {
+            let dscp = step.dscp.unwrap_or_default();
+            let limit = config.rate_limit_collateral_max;
+            filters(verdict, situation, limit, |_| Action::Mark { dscp })
+        }
+        Rung::Redirect => redirect(step, verdict, situation),
+        Rung::Divert => divert(step, verdict, situation),
         Rung::RateLimit => {
             let careful = verdict.confidence < config.full_confidence;
             let limit = if careful {
@@ -324,6 +338,53 @@ fn whole(
     let normal = (verdict.rate.bits_per_sec - verdict.excess.bits_per_sec).max(0.0) / 8.0;
     let collateral = if matches!(measure, Measure::Blackhole(_)) { 1.0 } else { 0.0 };
     Ok(vec![Planned { measure, coverage: 1.0, collateral, normal_bytes_per_sec: normal }])
+}
+
+/// What is sent to a filter, which hands back what is clean: collateral is nobody's loss.
+fn redirect(
+    step: &RungConfig,
+    verdict: &Verdict,
+    situation: &Situation<'_>,
+) -> Result<Vec<Planned>, String> {
+    let target = verdict.target;
+    let Some(to) = step.place(target) else {
+        return Err("no place is configured for this family (to4, to6)".into());
+    };
+    let action = Action::Redirect(to);
+    if !step.whole && verdict.separable {
+        let mut planned = filters(verdict, situation, f64::INFINITY, |_| action)?;
+        planned.iter_mut().for_each(|p| p.collateral = 0.0);
+        return Ok(planned);
+    }
+    let all = Filter { packets: Match::to(target), action };
+    let mut planned = whole(Measure::FlowSpec(all), verdict, situation)?;
+    planned.iter_mut().for_each(|p| p.collateral = 0.0);
+    Ok(planned)
+}
+
+/// The prefix around the target, or the target itself where it is wider, in pieces no wider than the guard
+/// allows.
+fn divert(
+    step: &RungConfig,
+    verdict: &Verdict,
+    situation: &Situation<'_>,
+) -> Result<Vec<Planned>, String> {
+    let measure = Measure::Divert(step.covering(verdict.target));
+    let list = match situation.guard.judge_measure(&measure) {
+        Err(Refusal::TooWide { .. }) => pieces(&measure, situation.guard, PIECES_MAX),
+        Ok(()) => Ok(vec![measure]),
+        Err(refusal) => Err(refusal),
+    };
+    let list = list.map_err(|refusal| refusal.to_string())?;
+    let share = 1.0 / f64::from(u32::try_from(list.len()).unwrap_or(u32::MAX));
+    let mut planned = Vec::new();
+    for measure in list {
+        for piece in whole(measure, verdict, situation)? {
+            let normal_bytes_per_sec = piece.normal_bytes_per_sec * share;
+            planned.push(Planned { coverage: share, normal_bytes_per_sec, ..piece });
+        }
+    }
+    Ok(planned)
 }
 
 /// Takes candidates in the detector's order while their collateral together stays below the limit.

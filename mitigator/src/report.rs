@@ -199,10 +199,11 @@ impl Mitigator {
     }
 }
 
-/// Whether a measure can be one of this incident's: they all lie inside its target. With ten
-/// thousand rules, each report would otherwise look at all of them.
+/// Whether a measure can be one of this incident's: they lie inside its target, or, diversions, around it.
+/// With ten thousand rules, each report would otherwise look at all of them.
 fn may_concern(entry: &Entry, measure: &Measure) -> bool {
-    entry.incident.verdict.target.contains(&measure.target())
+    let (target, net) = (entry.incident.verdict.target, measure.target());
+    target.contains(&net) || matches!(measure, Measure::Divert(_)) && net.contains(&target)
 }
 
 fn set_peer(m: &mut Mitigation, peer: &str, has: bool) {

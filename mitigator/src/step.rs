@@ -111,7 +111,7 @@ impl Mitigator {
         now: Millis,
     ) -> Result<(), CommandError> {
         match rung {
-            Rung::RateLimit => {
+            Rung::Mark | Rung::RateLimit => {
                 Err(CommandError::Conflict("it is the gentlest step: withdraw it instead".into()))
             }
             Rung::Drop if self.config.step_of(Rung::RateLimit).is_none() => {
@@ -123,11 +123,13 @@ impl Mitigator {
                 entry.gentler = Some((Rung::RateLimit, list));
                 Ok(())
             }
-            Rung::Rtbh | Rung::Scrub if entry.gentler.is_some() => Ok(()),
-            Rung::Rtbh | Rung::Scrub => {
+            Rung::Redirect | Rung::Divert | Rung::Rtbh | Rung::Scrub if entry.gentler.is_some() => {
+                Ok(())
+            }
+            Rung::Redirect | Rung::Divert | Rung::Rtbh | Rung::Scrub => {
                 // It was the first step of all: what rules would do now.
                 let plan = self.plan_from(entry, verdict, 0, Some(rung), now);
-                if let Some((_, rung @ (Rung::RateLimit | Rung::Drop))) = plan.step {
+                if let Some((_, rung)) = plan.step.filter(|(_, rung)| rung.filters()) {
                     entry.gentler = Some((rung, plan.measures));
                 }
                 Ok(())

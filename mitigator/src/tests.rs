@@ -1,12 +1,14 @@
 //! Whole lives in virtual time. One [`World`] drives the public API only.
 
 mod away;
+mod divert;
 mod feedback;
 mod manual;
 mod people;
 mod policy;
 mod preview;
 mod repeat;
+mod scope;
 mod stance;
 mod uplinks;
 mod wanted;

@@ -50,7 +50,7 @@ impl Mitigator {
 
     fn remember(&mut self, entry: &Entry, rung: Rung, now: Millis) {
         // A black hole is never where a new attack begins.
-        let flowspec = matches!(rung, Rung::RateLimit | Rung::Drop);
+        let flowspec = rung.filters();
         let target = entry.incident.verdict.target;
         self.memory.defended(target, entry.strikes, flowspec.then_some(rung), now);
     }
@@ -64,8 +64,10 @@ impl Mitigator {
                 entry.gentler = Some((Rung::RateLimit, gentler));
                 self.fall_back(entry, "stepped down", now);
             }
-            Some(Rung::Rtbh | Rung::Scrub) => self.fall_back(entry, "stepped down", now),
-            Some(Rung::RateLimit) | None => self.let_go(entry, now),
+            Some(Rung::Redirect | Rung::Divert | Rung::Rtbh | Rung::Scrub) => {
+                self.fall_back(entry, "stepped down", now);
+            }
+            Some(Rung::Mark | Rung::RateLimit) | None => self.let_go(entry, now),
         }
     }
 

@@ -96,7 +96,7 @@ impl Incident {
     /// `dropped by 2 rules`, and so on for each step that these measures are of.
     fn steps(&self, which: impl Fn(&Mitigation) -> bool) -> String {
         let mut parts = Vec::new();
-        for rung in [Rung::RateLimit, Rung::Drop, Rung::Rtbh, Rung::Scrub] {
+        for rung in Rung::ALL {
             let of_rung = |m: &&Mitigation| m.rung == rung && which(m);
             let number = self.mitigations.iter().filter(of_rung).count();
             if number == 0 {
@@ -104,8 +104,11 @@ impl Incident {
             }
             let rules = if number == 1 { "rule" } else { "rules" };
             parts.push(match rung {
+                Rung::Mark => format!("marked by {number} {rules}"),
                 Rung::RateLimit => format!("limited by {number} {rules}"),
                 Rung::Drop => format!("dropped by {number} {rules}"),
+                Rung::Redirect => format!("redirected by {number} {rules}"),
+                Rung::Divert => "diverted".to_owned(),
                 Rung::Rtbh => "black-holed".to_owned(),
                 Rung::Scrub => "diverted to scrubbing".to_owned(),
             });

@@ -85,6 +85,52 @@ pub enum ExpectedTraffic {
     Surge,
 }
 
+/// What a host of the operator's own is to weir.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub enum Part {
+    /// The machine that weir runs on.
+    Weir,
+    /// An exporter.
+    Exporter,
+    /// A BGP peer.
+    Peer,
+    /// A next hop of diversions: what comes back from there must not be cut.
+    NextHop,
+    /// The RPKI cache.
+    RpkiCache,
+    /// A resolver of this machine.
+    Resolver,
+}
+
+impl Part {
+    /// In words, with an article.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Weir => "weir itself",
+            Self::Exporter => "an exporter",
+            Self::Peer => "a BGP peer",
+            Self::NextHop => "a next hop of diversions",
+            Self::RpkiCache => "the RPKI cache",
+            Self::Resolver => "a resolver",
+        }
+    }
+}
+
+/// A host without which weir would lose sight or hands: not touched unless an operator says so.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct Infrastructure {
+    /// Its address.
+    #[cfg_attr(feature = "schema", schema(value_type = String))]
+    pub address: IpAddr,
+    /// What it is.
+    pub part: Part,
+    /// Its name, or the setting that names it.
+    pub name: String,
+}
+
 /// Prefixes and service ports, as configured and as synchronised from panels.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Inventory {
@@ -92,6 +138,9 @@ pub struct Inventory {
     pub protected: PrefixSet,
     /// Prefixes for which nothing is ever announced, though they may lie in protected ones.
     pub never_touch: PrefixSet,
+    /// Protected hosts that weir itself depends on, sorted; they stand in `never_touch`, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub infrastructure: Vec<Infrastructure>,
     /// Declared service ports, sorted, without duplicates.
     pub services: Vec<Service>,
     /// Hosts that belong together, by name.
@@ -124,6 +173,35 @@ impl Inventory {
         expected.sort();
         (self.groups, self.expected) = (groups, expected);
         self
+    }
+
+    /// The same, sparing what weir depends on as far as it is protected and `touchable` does not hold it. A
+    /// node that exports flows and runs declared services is there for them: it is defended.
+    #[must_use]
+    pub fn sparing(
+        mut self,
+        mut infrastructure: Vec<Infrastructure>,
+        touchable: &PrefixSet,
+    ) -> Self {
+        infrastructure.retain(|own| {
+            let spared = self.never_touch.contains(own.address);
+            let serves = own.part == Part::Exporter && !self.services_of(own.address).is_empty();
+            let meant = spared || serves || touchable.contains(own.address);
+            self.protected.contains(own.address) && !meant
+        });
+        infrastructure.sort();
+        infrastructure.dedup_by_key(|own| own.address);
+        if !infrastructure.is_empty() {
+            let own = infrastructure.iter().map(|own| IpNet::from(own.address));
+            self.never_touch = self.never_touch.iter().chain(own).collect();
+        }
+        self.infrastructure = infrastructure;
+        self
+    }
+
+    /// The first host that weir depends on in a prefix.
+    pub fn infrastructure_in(&self, net: IpNet) -> Option<&Infrastructure> {
+        self.infrastructure.iter().find(|own| net.contains(&own.address))
     }
 
     /// The same with what operators have put together.

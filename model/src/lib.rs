@@ -47,8 +47,12 @@ pub use exporter::{
 pub use flow::{Direction, FlowRecord, Forwarding, Fragment, tcp_flags};
 pub use host::{HostBaseline, HostBaselines, HostRate};
 pub use incident::{Decision, Incident, IncidentState, Outlook, OutlookKind, TimelineEntry};
-pub use inventory::{Expected, ExpectedTraffic, HostGroup, Inventory, Policy, Service};
-pub use matches::{Action, Filter, FlagMatch, FlagsError, FragmentMatch, Match, Range, Redirect};
+pub use inventory::{
+    Expected, ExpectedTraffic, HostGroup, Infrastructure, Inventory, Part, Policy, Service,
+};
+pub use matches::{
+    Action, Filter, FlagMatch, FlagsError, FragmentMatch, Match, Range, Redirect, RedirectError,
+};
 pub use mitigation::{
     DesiredState, Measure, Mitigation, MitigationId, MitigationState, Originator, Rung,
 };

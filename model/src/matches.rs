@@ -292,6 +292,26 @@ pub enum Redirect {
     Copy(IpAddr),
 }
 
+/// Neither a route target nor an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("neither a route target such as 65010:666 nor an address")]
+pub struct RedirectError;
+
+impl FromStr for Redirect {
+    type Err = RedirectError;
+
+    /// A route target, or a next hop.
+    fn from_str(text: &str) -> Result<Self, RedirectError> {
+        if let Ok(address) = text.parse() {
+            return Ok(Self::NextHop(address));
+        }
+        let target = text.split_once(':').and_then(|(asn, value)| {
+            Some(Self::RouteTarget { asn: asn.parse().ok()?, value: value.parse().ok()? })
+        });
+        target.ok_or(RedirectError)
+    }
+}
+
 impl fmt::Display for Redirect {
     /// `65010:666`, `192.0.2.9`, `copy 192.0.2.9`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -6,29 +6,59 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{Filter, IncidentId, Millis};
+use crate::{Action, Filter, IncidentId, Millis};
 
 /// A step of the ladder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum Rung {
+    /// FlowSpec rules that set the DSCP, for a policy further on.
+    Mark,
     /// FlowSpec rate limit.
     RateLimit,
     /// FlowSpec drop.
     Drop,
+    /// FlowSpec rules that send packets to a filter: to a VRF or a next hop.
+    Redirect,
+    /// A route by which a prefix takes another way: through a filter or a scrubbing network.
+    Divert,
     /// Remotely triggered black hole (RFC 5635, RFC 7999).
     Rtbh,
-    /// Diversion: to a scrubbing service, by a route, or by a redirecting rule.
+    /// Diversion by a scrubbing service, asked for by its API.
     Scrub,
 }
 
 impl Rung {
+    /// Every step, gentlest first.
+    pub const ALL: [Self; 7] = [
+        Self::Mark,
+        Self::RateLimit,
+        Self::Drop,
+        Self::Redirect,
+        Self::Divert,
+        Self::Rtbh,
+        Self::Scrub,
+    ];
+
+    /// Whether rules of this step cut traffic where they stand.
+    pub const fn filters(self) -> bool {
+        matches!(self, Self::RateLimit | Self::Drop)
+    }
+
+    /// Whether traffic takes another way, to be filtered there.
+    pub const fn diverts(self) -> bool {
+        matches!(self, Self::Redirect | Self::Divert | Self::Scrub)
+    }
+
     /// Stable identifier.
     pub const fn id(self) -> &'static str {
         match self {
+            Self::Mark => "mark",
             Self::RateLimit => "rate-limit",
             Self::Drop => "drop",
+            Self::Redirect => "redirect",
+            Self::Divert => "divert",
             Self::Rtbh => "rtbh",
             Self::Scrub => "scrub",
         }
@@ -57,6 +87,21 @@ pub enum Measure {
 }
 
 impl Measure {
+    /// The step of the ladder that it belongs to.
+    pub const fn rung(&self) -> Rung {
+        match self {
+            Self::FlowSpec(filter) => match filter.action {
+                Action::Drop => Rung::Drop,
+                Action::RateLimit { .. } | Action::RateLimitPackets { .. } => Rung::RateLimit,
+                Action::Mark { .. } => Rung::Mark,
+                Action::Redirect(_) => Rung::Redirect,
+            },
+            Self::Blackhole(_) => Rung::Rtbh,
+            Self::Divert(_) => Rung::Divert,
+            Self::Scrub(_) => Rung::Scrub,
+        }
+    }
+
     /// The destination concerned.
     pub const fn target(&self) -> IpNet {
         match self {

@@ -456,6 +456,9 @@ pub struct LadderStep {
     pub above_syns_per_sec: Option<u64>,
     /// How long the step is kept after the attack has ended, seconds.
     pub hold_secs: u64,
+    /// Where traffic goes, or how it is marked, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub how: Option<String>,
 }
 
 impl LadderStep {

@@ -303,6 +303,12 @@ fn check(path: &std::path::Path, dump: bool) -> anyhow::Result<ExitCode> {
     for warning in warnings {
         complain(&format!("{}: warning: {warning}", path.display()));
     }
+    let inventory = config.protect.inventory();
+    let inventory = inventory.sparing(config.infrastructure(), &config.protect.touchable);
+    for own in inventory.infrastructure.iter().filter(|_| !dump) {
+        let (address, part) = (own.address, own.part.title());
+        cli::say(&format!("never touched: {address}, {part} ({})", own.name))?;
+    }
     if dump {
         cli::say(&weir_config::dump(&config)?)?;
     } else {

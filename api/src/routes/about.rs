@@ -7,7 +7,7 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use tracing::error;
 use utoipa::{IntoParams, ToSchema};
-use weir_model::{Intake, IpNet, LadderStep, Millis, Role, Service};
+use weir_model::{Infrastructure, Intake, IpNet, LadderStep, Millis, Role, Service};
 
 use crate::access::permission::{Allowed, needs};
 use crate::app::App;
@@ -33,6 +33,8 @@ pub(crate) struct About {
     /// Prefixes for which nothing is ever announced.
     #[schema(value_type = Vec<String>)]
     never_touch: Vec<IpNet>,
+    /// Those of them that weir itself depends on; `protect.touchable` lifts it.
+    infrastructure: Vec<Infrastructure>,
     /// Declared service ports.
     services: usize,
     /// The steps of the ladder, in the order in which they are tried.
@@ -53,6 +55,7 @@ pub(crate) async fn about(_who: Allowed<needs::ReadStatus>, State(app): State<Ap
         flow_listeners: facts.flow_listeners.clone(),
         protected: snapshot.inventory.protected.iter().collect(),
         never_touch: snapshot.inventory.never_touch.iter().collect(),
+        infrastructure: snapshot.inventory.infrastructure.clone(),
         services: snapshot.inventory.services.len(),
         ladder: snapshot.ladder.clone(),
         intake: snapshot.intake.clone(),

@@ -30,7 +30,7 @@ use crate::config::{
 use crate::flowspec;
 use crate::guard::Admitted;
 use crate::profile::Profile;
-use crate::reach::{Hops, Reach};
+use crate::reach::Reach;
 use crate::rib::{AdjRibOut, Refusal, Route, RouteKey};
 use crate::speaker::{Stop, wall};
 use crate::wire::{Families, Family};
@@ -132,7 +132,7 @@ impl AdapterConfig {
         let mut capabilities = self.profile.capabilities();
         // Whatever the routers behind it take.
         capabilities.redirect_as4 &= self.kind != Kind::Exabgp;
-        Reach { families: self.originates(), capabilities, divert: Hops::NONE }
+        Reach::new(self.originates(), capabilities)
     }
 
     fn control(&self) -> PathBuf {

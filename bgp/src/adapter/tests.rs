@@ -23,11 +23,7 @@ fn filter(dst: &str, action: Action, change: impl FnOnce(&mut Match)) -> Measure
 }
 
 fn wanted(measures: Vec<Measure>) -> Wanted {
-    let mut rib = AdjRibOut::new(Reach {
-        families: Families::ALL,
-        capabilities: Profile::Generic.capabilities(),
-        divert: Hops::NONE,
-    });
+    let mut rib = AdjRibOut::new(Reach::new(Families::ALL, Profile::Generic.capabilities()));
     let mut mitigations: Vec<Mitigation> = measures
         .into_iter()
         .map(|measure| Mitigation {

@@ -43,6 +43,9 @@ impl AdjRibOut {
         let rules = self.reach.capabilities.max_rules;
         let why = format!("the peer holds {rules} rules at most");
         self.rank(|key| matches!(key, RouteKey::Flow(..)), rules, &why, &mut left_out);
+        let routes = self.reach.max_routes;
+        let why = format!("the peer takes {routes} black holes and diversions at most");
+        self.rank(|key| matches!(key, RouteKey::Unicast(_)), routes, &why, &mut left_out);
         let before = std::mem::replace(&mut self.left_out, left_out);
         let mut refusals = Vec::new();
         let now_out = self.left_out.keys().filter(|key| !before.contains_key(key));
@@ -90,7 +93,13 @@ impl AdjRibOut {
     /// Whether what is to be withdrawn keeps something else from the wire.
     pub(super) fn is_full(&self) -> bool {
         let full = |f: Family| self.sent_of[f as usize] >= self.limits.allowed(f);
-        self.flows_sent() >= self.reach.capabilities.max_rules || Family::ALL.into_iter().any(full)
+        self.flows_sent() >= self.reach.capabilities.max_rules
+            || self.unicast_sent() >= self.reach.max_routes
+            || Family::ALL.into_iter().any(full)
+    }
+
+    const fn unicast_sent(&self) -> usize {
+        self.sent_of[Family::Ipv4Unicast as usize] + self.sent_of[Family::Ipv6Unicast as usize]
     }
 
     const fn flows_sent(&self) -> usize {
@@ -100,9 +109,11 @@ impl AdjRibOut {
     /// Whether there is room for a route by now.
     pub(super) fn fits(&self, key: &RouteKey) -> bool {
         let family = key.family();
-        let flows = matches!(key, RouteKey::Unicast(_))
-            || self.flows_sent() < self.reach.capabilities.max_rules;
-        let room = flows && self.sent_of[family as usize] < self.limits.allowed(family);
+        let kind = match key {
+            RouteKey::Unicast(_) => self.unicast_sent() < self.reach.max_routes,
+            RouteKey::Flow(..) => self.flows_sent() < self.reach.capabilities.max_rules,
+        };
+        let room = kind && self.sent_of[family as usize] < self.limits.allowed(family);
         room || self.sent.contains_key(key)
     }
 }

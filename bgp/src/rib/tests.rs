@@ -32,10 +32,10 @@ fn hole(net: &str) -> Measure {
 }
 
 fn table(families: Families, max_rules: usize) -> AdjRibOut {
+    let capabilities = Capabilities { max_rules, ..Profile::Generic.capabilities() };
     AdjRibOut::new(Reach {
-        families,
-        capabilities: Capabilities { max_rules, ..Profile::Generic.capabilities() },
         divert: Hops { v4: Some([192, 0, 2, 9].into()), v6: None },
+        ..Reach::new(families, capabilities)
     })
 }
 
@@ -274,6 +274,37 @@ fn what_is_written_adds_up_to_what_is_wanted() {
         assert_eq!(peer, expected, "seed {seed}");
         assert!(rib.is_settled(Millis(0)));
     }
+}
+
+#[test]
+fn a_peer_gets_no_more_routes_than_it_is_said_to_take() {
+    let capabilities = Profile::Generic.capabilities();
+    let reach = Reach { max_routes: 2, ..Reach::new(Families::ALL, capabilities) };
+    let mut rib = AdjRibOut::new(reach);
+    rib.up(Millis(0), Families::ALL);
+    let worth = |last: u8, worth: u64| Mitigation {
+        worth,
+        ..mitigation(hole(&format!("203.0.113.{last}/32")), 7)
+    };
+    let refused =
+        rib.want(&[worth(1, 1_000_000), worth(2, 5_000_000_000), worth(3, 9_000_000_000)]);
+    assert_eq!(refused.len(), 1);
+    assert_eq!(refused[0].measure, hole("203.0.113.1/32"));
+    assert_eq!(refused[0].why, "the peer takes 2 black holes and diversions at most");
+    let mut peer = BTreeMap::new();
+    let most = |rib: &mut AdjRibOut, peer: &mut BTreeMap<RouteKey, Measure>| {
+        while let Some(change) = rib.next_change(Millis(0)) {
+            apply(peer, change);
+            assert!(peer.len() <= 2, "never more than it takes, not even for a moment");
+        }
+    };
+    most(&mut rib, &mut peer);
+    assert!(!peer.values().any(|m| *m == hole("203.0.113.1/32")));
+    // What goes makes room for what was left out, and rules do not count.
+    rib.want(&list(vec![hole("203.0.113.1/32"), hole("203.0.113.3/32")]));
+    most(&mut rib, &mut peer);
+    let held: Vec<&Measure> = peer.values().collect();
+    assert_eq!(held, [&hole("203.0.113.1/32"), &hole("203.0.113.3/32")]);
 }
 
 fn apply(peer: &mut BTreeMap<RouteKey, Measure>, change: Change) {

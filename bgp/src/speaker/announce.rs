@@ -16,6 +16,8 @@ use crate::wire::{self, Attributes, LargeCommunity, WriteError};
 #[derive(Debug)]
 pub(super) struct Writer {
     black_hole: Attributes,
+    /// Of black holes that are no single host.
+    covering: Attributes,
     flow: Attributes,
     divert: Attributes,
     hops: Hops,
@@ -32,12 +34,16 @@ impl Writer {
             local_pref: peer.local_pref,
             ..Attributes::default()
         };
-        let mut black_hole = with(base.clone(), &peer.communities);
         let scope =
             [(peer.no_export, Community::NO_EXPORT), (peer.no_advertise, Community::NO_ADVERTISE)];
-        for (_, community) in scope.into_iter().filter(|(on, _)| *on) {
-            black_hole = with(black_hole, &[community]);
-        }
+        let scope: Vec<Community> =
+            scope.into_iter().filter_map(|(on, community)| on.then_some(community)).collect();
+        let black_hole = with(with(base.clone(), &peer.communities), &scope);
+        let covering = if peer.covering_communities.is_empty() {
+            black_hole.clone()
+        } else {
+            with(with(base.clone(), &peer.covering_communities), &scope)
+        };
         let mut divert = base.clone();
         if let Some(own) = &peer.divert {
             divert.local_pref = own.local_pref;
@@ -48,6 +54,7 @@ impl Writer {
         }
         Self {
             black_hole,
+            covering,
             flow: with(base, &peer.flowspec_communities),
             divert,
             hops: peer.reach().divert,
@@ -70,6 +77,7 @@ impl Writer {
                 let (next_hop, attributes) = match route.measure {
                     // A table holds a diversion only where the peer has a next hop for it.
                     Measure::Divert(_) => (self.hops.of(*net).unwrap_or(hole), &self.divert),
+                    _ if net.prefix_len() < net.max_prefix_len() => (hole, &self.covering),
                     _ => (hole, &self.black_hole),
                 };
                 wire::announce_unicast(*net, next_hop, &self.marked(attributes, route))

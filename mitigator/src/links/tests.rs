@@ -6,6 +6,7 @@ const START: Millis = Millis(1_000_000_000);
 
 fn exporter(last_seen: Millis, in_bytes: u64) -> ExporterStatus {
     ExporterStatus {
+        sampling_doubted: 0,
         id: ExporterId(1),
         address: "192.0.2.1".parse().unwrap(),
         agent: None,

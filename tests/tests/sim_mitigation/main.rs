@@ -31,10 +31,11 @@ use std::sync::Arc;
 use routers::{Nature, Peer};
 
 use weir_bgp::guard::Admitted;
-use weir_mitigator::{Checkpoint, Config, GuardConfig, Mitigator, Visibility};
+use weir_mitigator::{Checkpoint, Config, GuardConfig, Mitigator, RungConfig, Visibility};
 use weir_model::ACTIONS;
 use weir_model::{
     Incident, IncidentId, IncidentState, Inventory, IpNet, Measure, Millis, Mitigation, Mode, Rate,
+    Rung,
 };
 
 /// Virtual seconds per seed.
@@ -97,6 +98,27 @@ const TARGETS: [&str; 8] = [
 
 /// How many of [`TARGETS`] may be defended as they stand.
 const DEFENSIBLE: usize = 3;
+
+/// Steps that mark the attack or send it another way, before the black hole.
+fn other_ways(config: &mut Config, rng: &mut Rng) {
+    if rng.once_in(2) {
+        let mark = RungConfig { dscp: Some(8), ..RungConfig::new(Rung::Mark, 50_000_000) };
+        config.ladder.insert(0, mark);
+    }
+    let at = config.ladder.iter().position(|step| step.rung == Rung::Drop).map_or(0, |at| at + 1);
+    if rng.once_in(2) {
+        config.ladder.insert(at, RungConfig::new(Rung::Divert, 1_000_000_000));
+    }
+    if rng.once_in(2) {
+        let redirect = RungConfig {
+            to4: "64512:9".parse().ok(),
+            to6: "2001:db9::66".parse().ok(),
+            whole: rng.once_in(2),
+            ..RungConfig::new(Rung::Redirect, 600_000_000)
+        };
+        config.ladder.insert(at, redirect);
+    }
+}
 
 fn bits(mbps: f64) -> Rate {
     Rate { packets_per_sec: mbps * 125.0, bits_per_sec: mbps * 1e6 }
@@ -196,10 +218,14 @@ impl World {
             let scrubber = r#"{"name":"clean","url":"https://scrub.example"}"#;
             config.scrubbers.push(serde_json::from_str(scrubber).unwrap());
         }
+        let mut guard = GuardConfig::default();
+        if !clean && rng.once_in(3) {
+            other_ways(&mut config, &mut rng);
+            guard.allow_redirect = rng.once_in(2);
+        }
         for step in &mut config.ladder {
             step.hold_secs = 3 + rng.below(20);
         }
-        let mut guard = GuardConfig::default();
         if !clean && rng.once_in(2) {
             guard.max_per_incident = 1 + u32::try_from(rng.below(5)).unwrap();
             guard.max_total = 2 + u32::try_from(rng.below(8)).unwrap();

@@ -31,7 +31,7 @@ impl World {
         let incident =
             if incidents.is_empty() { IncidentId(7) } else { *self.rng.pick(&incidents) };
         let target = net(TARGETS[usize::try_from(self.rng.below(8)).unwrap()]);
-        let command = match self.rng.below(14) {
+        let command = match self.rng.below(15) {
             0..=3 => Command::Approve { mitigation, by },
             4 => Command::Withdraw { mitigation, by },
             5 | 6 => Command::Hold { incident, on: self.rng.once_in(2), by },
@@ -48,6 +48,7 @@ impl World {
                 Command::SetMode { mode, by }
             }
             11 => Command::Skip { incident, by },
+            13 => Command::Add { measure: Measure::Divert(target), ttl_secs: 40, by },
             12 => Command::StepDown { incident, by },
             _ => Command::Panic { by },
         };

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use weir_bgp::config::PeerConfig;
+use weir_bgp::config::{Divert, PeerConfig, Role};
 use weir_bgp::guard::route;
 use weir_bgp::reach::KnownPeer;
 use weir_bgp::rib::{AdjRibOut, Blame, Change, Refusal};
@@ -30,6 +30,12 @@ pub(super) struct Nature {
     breaks: Option<u64>,
     /// It says that it has what it throws away.
     lies: bool,
+    /// What it is to the operator.
+    role: Option<Role>,
+    /// It diverts, where its role lets it.
+    diverts: bool,
+    /// Black holes and diversions that it takes, by its configuration.
+    max_routes: Option<u32>,
 }
 
 impl Nature {
@@ -43,6 +49,11 @@ impl Nature {
                 .then(|| (1 + usize::try_from(rng.below(4)).unwrap_or(0), rng.once_in(2))),
             breaks: rng.once_in(3).then(|| 2 + rng.below(30)),
             lies: rng.once_in(12),
+            role: rng
+                .once_in(2)
+                .then(|| *rng.pick(&[Role::Edge, Role::Transit, Role::Ixp, Role::Filter])),
+            diverts: rng.once_in(2),
+            max_routes: rng.once_in(5).then(|| 1 + u32::try_from(rng.below(2)).unwrap_or(0)),
         }
     }
 }
@@ -93,6 +104,7 @@ impl Peer {
 
     pub(super) const fn takes_rules(&self) -> bool {
         !self.nature.unicast_only
+            && !matches!(self.nature.role, Some(Role::Transit | Role::Ixp | Role::Scrubber))
     }
 
     pub(super) fn wish(&mut self, second: u64, wanted: Vec<Mitigation>) {
@@ -260,6 +272,12 @@ impl Peer {
         let most = self.nature.limit.map_or(usize::MAX, |(limit, _)| limit);
         let flows = self.rib.iter().filter(|m| matches!(m, Measure::FlowSpec(_)));
         assert!(!faults || flows.count() <= most.saturating_mul(2));
+        let reach = self.known().reach;
+        for measure in &self.rib {
+            assert!(reach.route(measure).is_ok(), "{} does not take {measure}", self.name);
+        }
+        let routes = self.rib.iter().filter(|m| !matches!(m, Measure::FlowSpec(_))).count();
+        assert!(routes <= reach.max_routes, "{} takes no {routes} routes", self.name);
     }
 
     fn status(&self, state: PeerState, at: Millis) -> Observed {
@@ -292,6 +310,17 @@ fn known(name: &str, nature: Nature) -> KnownPeer {
     let mut peer = PeerConfig::new(name, [192, 0, 2, 1].into(), 64512);
     if nature.unicast_only {
         peer.families = vec![Family::Ipv4Unicast, Family::Ipv6Unicast];
+    }
+    peer.role = nature.role;
+    peer.max_routes = nature.max_routes;
+    if nature.diverts && matches!(nature.role, None | Some(Role::Edge)) {
+        peer.divert = Some(Divert {
+            next_hop4: Some([192, 0, 2, 66].into()),
+            next_hop6: Some([0x2001, 0xdb9, 0, 0, 0, 0, 0, 0x66].into()),
+            communities: Vec::new(),
+            local_pref: 200,
+            no_export: false,
+        });
     }
     KnownPeer { name: name.to_owned(), reach: peer.reach() }
 }

@@ -43,7 +43,7 @@ pub struct What {
     #[arg(long, group = "action", value_name = "PACKETS")]
     rate_packets: Option<u64>,
     /// Redirect to a route target (65010:666) or a next hop (192.0.2.9), instead of dropping
-    #[arg(long, group = "action", value_name = "TARGET|ADDRESS", value_parser = redirect)]
+    #[arg(long, group = "action", value_name = "TARGET|ADDRESS")]
     redirect: Option<Redirect>,
     /// Copy to a next hop, instead of dropping
     #[arg(long, group = "action", value_name = "ADDRESS")]
@@ -118,16 +118,6 @@ fn protocol(text: &str) -> Result<u8, String> {
             text.parse().map_err(|_| "use tcp, udp, icmp, icmpv6, gre, esp or 0-255".to_owned())
         }
     }
-}
-
-fn redirect(text: &str) -> Result<Redirect, String> {
-    if let Ok(address) = text.parse() {
-        return Ok(Redirect::NextHop(address));
-    }
-    let target = text.split_once(':').and_then(|(asn, value)| {
-        Some(Redirect::RouteTarget { asn: asn.parse().ok()?, value: value.parse().ok()? })
-    });
-    target.ok_or_else(|| "neither a route target such as 65010:666 nor an address".to_owned())
 }
 
 impl What {

@@ -13,9 +13,9 @@ use tracing::{info, warn};
 use weir_api::Metrics;
 use weir_api::settings::Reload;
 use weir_collector::socket::{SharedExporters, SharedInventory};
-use weir_config::{Config, Protect, Settings};
+use weir_config::{Config, Settings};
 use weir_mitigator::RungConfig;
-use weir_model::{Inventory, Snapshot};
+use weir_model::{Infrastructure, Inventory, Snapshot};
 use weir_panel::runner::Update;
 use weir_store::notes::Setting;
 
@@ -52,6 +52,7 @@ pub(crate) struct Parts {
     pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
     pub(crate) path: Option<PathBuf>,
     pub(crate) level: Level,
+    pub(crate) surroundings: Vec<Infrastructure>,
 }
 
 #[derive(Debug)]
@@ -60,15 +61,28 @@ pub(super) struct State {
     pub(super) file: Config,
     pub(super) settings: Settings,
     panels: Update,
+    /// What weir depends on and no configuration names.
+    surroundings: Vec<Infrastructure>,
     in_force: Arc<Inventory>,
 }
 
 impl State {
     /// What is protected when the file says so, with settings and panels.
-    pub(super) fn merged(&self, protect: &Protect) -> Inventory {
+    pub(super) fn merged(&self, file: &Config) -> Inventory {
         let known = &self.in_force.policies;
-        merge(&self.settings.renewed(protect, now(), known), &self.panels)
+        let declared = self.settings.renewed(&file.protect, now(), known);
+        spare(merge(&declared, &self.panels), file, &self.surroundings)
     }
+}
+
+/// The same, sparing what weir depends on: what the configuration names and what was found around it.
+pub(crate) fn spare(
+    inventory: Inventory,
+    file: &Config,
+    surroundings: &[Infrastructure],
+) -> Inventory {
+    let all = file.infrastructure().into_iter().chain(surroundings.iter().cloned()).collect();
+    inventory.sparing(all, &file.protect.touchable)
 }
 
 /// What operators set in earlier runs. A value that no longer fits is left out, with a warning: weir starts.
@@ -93,8 +107,18 @@ impl Desk {
         parts: Parts,
     ) -> Self {
         let file = file.clone();
-        let state = State { file, settings, panels: Update::default(), in_force };
-        let Parts { control, shared, exporters, notify, metrics, snapshot, path, level } = parts;
+        let Parts {
+            control,
+            shared,
+            exporters,
+            notify,
+            metrics,
+            snapshot,
+            path,
+            level,
+            surroundings,
+        } = parts;
+        let state = State { file, settings, panels: Update::default(), surroundings, in_force };
         let state = Mutex::new(state);
         Self { control, shared, exporters, notify, metrics, snapshot, path, level, state }
     }
@@ -122,7 +146,7 @@ impl Desk {
 
     /// Puts in force what is protected now, if that is something else than before.
     pub(super) fn renew(&self, state: &mut State) {
-        let made = state.merged(&state.file.protect);
+        let made = state.merged(&state.file);
         if made == *state.in_force {
             return;
         }

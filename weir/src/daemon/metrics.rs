@@ -18,8 +18,6 @@ const STATES: [PeerState; 6] = [
     PeerState::Established,
 ];
 
-const RUNGS: [Rung; 4] = [Rung::RateLimit, Rung::Drop, Rung::Rtbh, Rung::Scrub];
-
 pub(crate) fn update(
     metrics: &Metrics,
     snapshot: &Snapshot,
@@ -47,7 +45,7 @@ pub(crate) fn update(
     }
     let braked = snapshot.stance.as_ref().is_some_and(|stance| stance.brake);
     metrics.brake.with_label_values::<&str>(&[]).set(braked.into());
-    for rung in RUNGS {
+    for rung in Rung::ALL {
         let active = snapshot.desired.mitigations.iter().filter(|m| m.rung == rung).count();
         metrics.mitigations_active.with_label_values(&[rung.id()]).set(count(active));
     }

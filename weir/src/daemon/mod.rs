@@ -38,6 +38,7 @@ mod recorder;
 mod reload;
 mod store_thread;
 mod sums;
+mod surroundings;
 mod totals;
 mod views;
 mod web;
@@ -138,7 +139,12 @@ impl Daemon {
         let (file, mut config) = (config, config.clone());
         settings.stand_in(&mut config);
         let config = &config;
-        let inventory = Arc::new(settings.inventory(&config.protect, now()));
+        let surroundings = surroundings::look(config);
+        let inventory = settings.inventory(&config.protect, now());
+        let inventory = Arc::new(inventory::spare(inventory, config, &surroundings));
+        for own in &inventory.infrastructure {
+            info!(address = %own.address, part = own.part.title(), name = own.name, "never touched");
+        }
         let mut core = Core::new(config, &inventory);
         let mut learned = store_thread::learned(&mut store);
         learned.heed(files.last());
@@ -246,6 +252,7 @@ impl Daemon {
                 snapshot: Arc::clone(&snapshot),
                 path: options.file.clone(),
                 level: options.level.clone(),
+                surroundings,
             },
         ));
         let (peers_desk, orders) = config.bgp.as_ref().map(weir_bgp::speaker::desk).unzip();

@@ -86,7 +86,7 @@ impl Desk {
 
     /// What is in force now and would not be with this configuration, in words.
     fn ends(&self, state: &State, next: &Config) -> Vec<String> {
-        let inventory = Arc::new(state.merged(&next.protect));
+        let inventory = Arc::new(state.merged(next));
         let guard = Guard::new(next.guard.clone(), inventory);
         let ladder = state.settings.ladder.as_ref().unwrap_or(&next.mitigator.ladder);
         let quiet = next.mitigator.mode != state.file.mitigator.mode

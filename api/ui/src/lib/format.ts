@@ -165,7 +165,7 @@ export function measure(what: Measure, withTarget = true): string {
   return "scrub " + target(what.scrub ?? "");
 }
 
-export const RUNGS: Record<string, string> = { "rate-limit": "rate limit", drop: "drop", rtbh: "black hole", scrub: "scrub" };
+export const RUNGS: Record<string, string> = { mark: "mark", "rate-limit": "rate limit", drop: "drop", redirect: "redirect", divert: "divert", rtbh: "black hole", scrub: "scrub" };
 export const rung = (id: string | null) => (id ? (RUNGS[id] ?? id) : "nothing yet");
 
 /** Whether a router or node has it: nothing else is "in force". */

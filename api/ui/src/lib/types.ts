@@ -5,7 +5,7 @@ export interface Rate {
   bits_per_sec: number;
 }
 export type Mode = "observe" | "approve" | "auto";
-export type Rung = "rate-limit" | "drop" | "rtbh" | "scrub";
+export type Rung = "mark" | "rate-limit" | "drop" | "redirect" | "divert" | "rtbh" | "scrub";
 export type Role = "owner" | "admin" | "analyst" | "readonly" | "tenant";
 
 export interface Me {
@@ -296,6 +296,7 @@ export interface LadderStep {
   above_bits_per_sec: number | null;
   above_packets_per_sec: number | null;
   hold_secs: number;
+  how?: string;
 }
 export interface Unlisted {
   address: string;
@@ -308,6 +309,7 @@ export interface About {
   flow_listeners: string[];
   protected: string[];
   never_touch: string[];
+  infrastructure: { address: string; part: string; name: string }[];
   services: number;
   ladder: LadderStep[];
   socket_drops: number;
