@@ -425,6 +425,11 @@ fn fields(lines: &mut std::str::Lines<'_>, all: bool) -> Vec<Field> {
             let renamed =
                 attributes.split_once("rename = \"").and_then(|(_, rest)| rest.split_once('"'));
             let kind = kind.trim_end_matches(',').to_owned();
+            if has_word(&attributes, "skip") {
+                // Made of other settings, and none itself.
+                (doc, attributes) = Default::default();
+                continue;
+            }
             found.push(Field {
                 key: renamed.map_or(name, |(name, _)| name).to_owned(),
                 has_default: all || kind.starts_with("Option<") || has_word(&attributes, "default"),
