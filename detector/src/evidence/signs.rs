@@ -40,6 +40,9 @@ const REFLECTORS: [u16; 26] = [
     17, 19, 69, 111, 123, 137, 138, 177, 389, 427, 520, 623, 1434, 1900, 3283, 3389, 3702, 5093,
     5353, 5683, 10_001, 11_211, 30_718, 32_414, 37_810, 47_808,
 ];
+/// Those of them that are polled in some trades: boot servers, directories, management of servers, caches,
+/// building automation, sensors.
+const POLLED: [u16; 7] = [69, 111, 389, 623, 5683, 11_211, 47_808];
 /// Smallest average length of what is reflected, octets: an answer to a real question about the
 /// time has 76.
 const REFLECTED_MIN: f64 = 200.0;
@@ -126,6 +129,12 @@ fn of_tcp(packets: &[&Packet], total: f64, single: bool) -> Option<Sign> {
 /// Whether hosts do not use the service of this UDP port in the ordinary way of business.
 pub(crate) fn is_reflector(port: u16) -> bool {
     REFLECTORS.contains(&port)
+}
+
+/// Whether most of these packets come from services that somebody may poll.
+pub(crate) fn are_polled(packets: &[&Packet]) -> bool {
+    let total: f64 = packets.iter().map(|p| weight(p)).sum();
+    share_of(packets, total.max(1.0), &|p| POLLED.contains(&p.src_port)) >= 1.0 - MOST
 }
 
 /// Share of the packets of which something holds.

@@ -6,7 +6,7 @@ use weir_model::{Hold, Match};
 use crate::evidence::answers::{Account, Answers, Pairs, Standing};
 use crate::evidence::connections::{Usual, is_foreign, is_ignored};
 use crate::evidence::matching::hits;
-use crate::evidence::signs::{Sign, forged, networks, sign};
+use crate::evidence::signs::{Sign, are_polled, forged, networks, sign};
 use crate::watch::packets::Packet;
 
 /// Networks up to which the senders are a few.
@@ -85,12 +85,12 @@ impl Knowledge<'_> {
             .filter(|sign| *sign != Sign::Reflection || self.is_harm(packets, secs))
     }
 
-    /// Whether so much comes from reflectors' ports that nobody asked for it. Where questions cannot be
-    /// seen, whoever polls devices gets such answers, too; but never so much.
+    /// Whether nobody asked for what comes from reflectors' ports, or it is more than anybody would. Where
+    /// questions cannot be seen, whoever polls devices gets such answers, too; but never so much.
     fn is_harm(&self, matched: &[&Packet], secs: f64) -> bool {
         #[expect(clippy::cast_precision_loss, reason = "a statistic")]
         let bits: f64 = matched.iter().map(|p| p.bytes as f64 * 8.0).sum();
-        self.answers.visible || bits >= HARM_BITS_PER_SEC * secs
+        self.answers.visible || !are_polled(matched) || bits >= HARM_BITS_PER_SEC * secs
     }
 
     /// Whether one question is asked over and over by forged senders, of a target that knows no such question
