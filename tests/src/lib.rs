@@ -11,6 +11,7 @@ pub mod fastnetmon;
 pub mod lab;
 pub mod load;
 pub mod nft;
+pub mod play;
 pub mod process;
 pub mod reference;
 pub mod rival;

@@ -10,7 +10,7 @@
 
 use serde_json::Value;
 use weir_tests::lab::{Lab, Pid, Side};
-use weir_tests::{capture, seed};
+use weir_tests::{capture, play};
 
 const PROGRAMS: &[&str] = &["ip", "tc", "nft", "tcpreplay", "pmacctd", "bird", "birdc", "curl"];
 
@@ -31,20 +31,8 @@ protocol bgp weir {
 }
 "#;
 
+/// Beside [`play::CITY`].
 const WEIR: &str = r#"
-[protect]
-prefixes = ["10.10.10.0/24"]
-[[protect.service]]
-address = "10.10.10.10"
-port = 30120
-protocol = "udp"
-name = "city"
-game = "FiveM"
-[collector]
-listen = ["127.0.0.1:2055"]
-[[collector.exporters]]
-address = "127.0.0.1/32"
-name = "edge"
 [detector]
 end_quiet_secs = 4
 [mitigator]
@@ -76,9 +64,6 @@ socket = "@SOCKET@"
 loopback_readonly = true
 "#;
 
-/// Datagrams a second of the player.
-const RATE: u32 = 200;
-
 /// The laboratory: outside - router - server.
 struct Loop {
     lab: Lab,
@@ -106,18 +91,11 @@ impl Loop {
             "tc", "qdisc", "add", "dev", "lan0", "root", "tbf", "rate", "20mbit", "burst", "64k",
             "limit", "128k",
         ]);
-        let bird = lab.write("bird.conf", BIRD);
-        let control = lab.path("bird.ctl");
-        let control = control.to_str().unwrap();
-        lab.spawn("bird", &["bird", "-f", "-c", bird.to_str().unwrap(), "-s", control]);
-        lab.wait_for("bird", 10, |lab| lab.path("bird.ctl").exists().then_some(()));
-        lab.spawn("filter", &[env!("CARGO_BIN_EXE_flowspec_nft"), control]);
-        start_weir(&mut lab, mode);
-        start_exporter(&mut lab, tap);
-        let player = env!("CARGO_BIN_EXE_player");
-        lab.spawn_in(&server, "server", &[player, "serve", "10.10.10.10:30120"]);
-        let rate = RATE.to_string();
-        lab.spawn_in(&outside, "player", &[player, "play", "10.10.10.10:30120", &rate]);
+        let control = play::start_bird(&mut lab, BIRD);
+        lab.spawn("filter", &[env!("CARGO_BIN_EXE_flowspec_nft"), &control]);
+        play::start_weir(&mut lab, &WEIR.replace("@MODE@", mode));
+        play::start_exporter(&mut lab, tap);
+        play::start_player(&mut lab, &server, &outside, env!("CARGO_BIN_EXE_player"));
         Some(Self { lab, outside, server, attack: None })
     }
 
@@ -125,8 +103,8 @@ impl Loop {
     fn attack(&mut self) {
         let capture = capture::ntp_flood(&self.lab.path("attack.pcap"));
         let capture = capture.to_str().unwrap().to_owned();
-        let play = ["tcpreplay", "-q", "-i", "wan1", "--loop=0", "--pps=10000", &capture];
-        self.attack = Some(self.lab.spawn_in(&self.outside, "tcpreplay", &play));
+        let replay = ["tcpreplay", "-q", "-i", "wan1", "--loop=0", "--pps=10000", &capture];
+        self.attack = Some(self.lab.spawn_in(&self.outside, "tcpreplay", &replay));
     }
 
     fn end_attack(&mut self) {
@@ -135,42 +113,24 @@ impl Loop {
         }
     }
 
-    /// Whole seconds the player has told of.
-    fn told(&self) -> usize {
-        self.lab.log("player").lines().count()
-    }
-
-    /// Waits until the player has told of so many more seconds than now; the numbers of the seconds.
+    /// Waits for so many more seconds of play; the numbers of the seconds.
     fn seconds(&self, more: usize) -> std::ops::Range<usize> {
-        // The one under way may have begun before.
-        let from = self.told() + 2;
-        let what = format!("{more} seconds of play");
-        self.lab.wait_for(&what, 60, |_| (self.told() >= from + more).then_some(()));
-        from..from + more
+        play::seconds(&self.lab, more)
     }
 
     /// Share of the player's datagrams that came back in these seconds.
     fn goodput(&self, seconds: std::ops::Range<usize>) -> f64 {
-        let log = self.lab.log("player");
-        let number = |line: &str, at: usize| {
-            line.split(' ').nth(at).and_then(|n| n.parse::<f64>().ok()).unwrap()
-        };
-        let lines: Vec<&str> = log.lines().collect();
-        let lines = &lines[seconds];
-        let sent: f64 = lines.iter().map(|line| number(line, 1)).sum();
-        lines.iter().map(|line| number(line, 2)).sum::<f64>() / sent
+        play::goodput(&self.lab, seconds)
     }
 
     /// Octets that have reached the server's interface.
     fn arrived(&self) -> f64 {
-        let path = "/sys/class/net/lan1/statistics/rx_bytes";
-        self.lab.run_in(&self.server, &["cat", path]).trim().parse().unwrap()
+        play::octets(&self.lab, Some(&self.server), "lan1", "rx")
     }
 
     /// Octets that the attack has put on the wire.
     fn attacked(&self) -> f64 {
-        let path = "/sys/class/net/wan1/statistics/tx_bytes";
-        self.lab.run_in(&self.outside, &["cat", path]).trim().parse().unwrap()
+        play::octets(&self.lab, Some(&self.outside), "wan1", "tx")
     }
 
     fn has_rules(&self) -> bool {
@@ -212,38 +172,11 @@ fn wire(lab: &Lab, side: &Side, name: &str, addresses: [&str; 2]) {
     lab.run_in(side, &["ip", "route", "add", "default", "via", gateway]);
 }
 
-fn start_weir(lab: &mut Lab, mode: &str) {
-    let socket = lab.path("api.sock");
-    let config = WEIR.replace("@MODE@", mode).replace("@SOCKET@", socket.to_str().unwrap());
-    let state = lab.path("state.db");
-    let config = format!("{config}[store]\npath = {state:?}\n");
-    // Minutes of ordinary play, as a weir that has been there for a while would know them.
-    seed::player(&config, &state, f64::from(RATE));
-    let config = lab.write("weir.toml", &config);
-    let binary = weir_tests::weir_binary();
-    lab.spawn("weir", &[binary.to_str().unwrap(), "run", "--config", config.to_str().unwrap()]);
-    lab.wait_for("the session", 30, |lab| {
-        let peers = lab.ask(&["curl", "-s", "http://127.0.0.1:8080/api/v1/peers"]);
-        peers.contains("\"established\"").then_some(())
-    });
-}
-
-fn start_exporter(lab: &mut Lab, tap: &str) {
-    let config = format!(
-        "pcap_interface: {tap}\nplugins: sfprobe\nsampling_rate: 4\nsfprobe_agentip: 127.0.0.1\n\
-         sfprobe_receiver: 127.0.0.1:2055\naggregate: src_host, dst_host\n"
-    );
-    let config = lab.write("pmacctd.conf", &config);
-    lab.spawn("exporter", &["pmacctd", "-f", config.to_str().unwrap()]);
-    let tap = tap.to_owned();
-    lab.wait_for("pmacctd", 10, move |lab| lab.log("exporter").contains(&tap).then_some(()));
-}
-
 /// An attack is cut and the player stays, whichever side of the filter the exporter is on.
 fn attack_is_cut(test: &str, tap: &str) {
     let Some(mut world) = Loop::start(test, "auto", tap) else { return };
     let before = world.goodput(world.seconds(4));
-    let began = world.told();
+    let began = play::told(&world.lab);
     world.attack();
     world.wait_for_rules(true, 30);
     let (arrived, attacked) = (world.arrived(), world.attacked());

@@ -15,7 +15,7 @@
 
 use serde_json::Value;
 use weir_tests::lab::{Lab, Side};
-use weir_tests::{capture, seed};
+use weir_tests::{capture, play};
 
 const PROGRAMS: &[&str] = &["ip", "tc", "nft", "tcpreplay", "pmacctd", "bird", "curl", "sysctl"];
 
@@ -36,20 +36,8 @@ protocol bgp weir {
 }
 ";
 
+/// Beside [`play::CITY`].
 const WEIR: &str = r#"
-[protect]
-prefixes = ["10.10.10.0/24"]
-[[protect.service]]
-address = "10.10.10.10"
-port = 30120
-protocol = "udp"
-name = "city"
-game = "FiveM"
-[collector]
-listen = ["127.0.0.1:2055"]
-[[collector.exporters]]
-address = "127.0.0.1/32"
-name = "edge"
 [detector]
 end_quiet_secs = 2
 [mitigator]
@@ -77,9 +65,6 @@ listen = "127.0.0.1:8080"
 socket = "@SOCKET@"
 loopback_readonly = true
 "#;
-
-/// Datagrams a second of the player.
-const RATE: u32 = 200;
 
 /// A wire between the router and a side, or between two sides: `<name>0` on the first, `<name>1` on the second.
 fn wire(lab: &Lab, sides: (Option<&Side>, &Side), name: &str, addresses: [&str; 2]) {
@@ -139,37 +124,16 @@ impl Network {
             "tc", "qdisc", "add", "dev", "mid0", "root", "tbf", "rate", "20mbit", "burst", "64k",
             "limit", "128k",
         ]);
-        let bird = lab.write("bird.conf", BIRD);
-        let control = lab.path("bird.ctl");
-        let control = control.to_str().unwrap();
-        lab.spawn("bird", &["bird", "-f", "-c", bird.to_str().unwrap(), "-s", control]);
-        lab.wait_for("bird", 10, |lab| lab.path("bird.ctl").exists().then_some(()));
-        start_weir(&mut lab);
-        let exporter = lab.write(
-            "pmacctd.conf",
-            "pcap_interface: wan0\nplugins: sfprobe\nsampling_rate: 4\nsfprobe_agentip: 127.0.0.1\n\
-             sfprobe_receiver: 127.0.0.1:2055\naggregate: src_host, dst_host\n",
-        );
-        lab.spawn("exporter", &["pmacctd", "-f", exporter.to_str().unwrap()]);
-        lab.wait_for("pmacctd", 10, |lab| lab.log("exporter").contains("wan0").then_some(()));
-        let player = env!("CARGO_BIN_EXE_player");
-        lab.spawn_in(&server, "server", &[player, "serve", "10.10.10.10:30120"]);
-        let rate = RATE.to_string();
-        lab.spawn_in(&outside, "player", &[player, "play", "10.10.10.10:30120", &rate]);
+        play::start_bird(&mut lab, BIRD);
+        play::start_weir(&mut lab, WEIR);
+        play::start_exporter(&mut lab, "wan0");
+        play::start_player(&mut lab, &server, &outside, env!("CARGO_BIN_EXE_player"));
         Some(Self { lab, outside, server })
     }
 
     /// Share of the player's datagrams that came back, over so many whole seconds from now on.
     fn goodput(&self, seconds: usize) -> f64 {
-        let told = |lab: &Lab| lab.log("player").lines().count();
-        // The second under way may have begun before.
-        let from = told(&self.lab) + 2;
-        self.lab.wait_for("seconds of play", 30, |lab| (told(lab) >= from + seconds).then_some(()));
-        let log = self.lab.log("player");
-        let number = |line: &str, at: usize| line.split(' ').nth(at)?.parse::<f64>().ok();
-        let lines: Vec<&str> = log.lines().skip(from).take(seconds).collect();
-        let sum = |at| lines.iter().map(|line| number(line, at).unwrap()).sum::<f64>();
-        sum(2) / sum(1)
+        play::goodput(&self.lab, play::seconds(&self.lab, seconds))
     }
 
     /// Where the edge sends what goes to the server.
@@ -178,39 +142,15 @@ impl Network {
         answer.split_whitespace().skip_while(|word| *word != "via").nth(1).unwrap().to_owned()
     }
 
-    fn octets(&self, side: Option<&Side>, interface: &str, direction: &str) -> f64 {
-        let path = format!("/sys/class/net/{interface}/statistics/{direction}_bytes");
-        let text = match side {
-            Some(side) => self.lab.run_in(side, &["cat", &path]),
-            None => self.lab.run(&["cat", &path]),
-        };
-        text.trim().parse().unwrap()
-    }
-
     /// Octets sent by the attacker and the player, on to the core, on to the filter, and had by the server.
     fn counted(&self) -> [f64; 4] {
         [
-            self.octets(Some(&self.outside), "wan1", "tx"),
-            self.octets(None, "mid0", "tx"),
-            self.octets(None, "flt0", "tx"),
-            self.octets(Some(&self.server), "lan1", "rx"),
+            play::octets(&self.lab, Some(&self.outside), "wan1", "tx"),
+            play::octets(&self.lab, None, "mid0", "tx"),
+            play::octets(&self.lab, None, "flt0", "tx"),
+            play::octets(&self.lab, Some(&self.server), "lan1", "rx"),
         ]
     }
-}
-
-fn start_weir(lab: &mut Lab) {
-    let (socket, state) = (lab.path("api.sock"), lab.path("state.db"));
-    let config = WEIR.replace("@SOCKET@", socket.to_str().unwrap());
-    let config = format!("{config}[store]\npath = {state:?}\n");
-    // Minutes of ordinary play, as a weir that has been there for a while would know them.
-    seed::player(&config, &state, f64::from(RATE));
-    let config = lab.write("weir.toml", &config);
-    let binary = weir_tests::weir_binary();
-    lab.spawn("weir", &[binary.to_str().unwrap(), "run", "--config", config.to_str().unwrap()]);
-    lab.wait_for("the session", 30, |lab| {
-        let peers = lab.ask(&["curl", "-s", "http://127.0.0.1:8080/api/v1/peers"]);
-        peers.contains("\"established\"").then_some(())
-    });
 }
 
 #[test]
@@ -220,10 +160,10 @@ fn an_attacked_prefix_goes_through_the_filter_and_comes_back_clean() {
     assert_eq!(world.way(), "172.16.1.2");
     let before = world.goodput(2);
     let capture = capture::ntp_flood(&world.lab.path("attack.pcap"));
-    let play =
+    let replay =
         ["tcpreplay", "-q", "-i", "wan1", "--loop=0", "--pps=10000", capture.to_str().unwrap()];
     let outside = world.outside.clone();
-    let attack = world.lab.spawn_in(&outside, "tcpreplay", &play);
+    let attack = world.lab.spawn_in(&outside, "tcpreplay", &replay);
     world.lab.wait_for("the way through the filter", 30, |_| {
         (world.way() == "172.16.2.2").then_some(())
     });

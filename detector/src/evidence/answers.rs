@@ -103,7 +103,7 @@ pub(crate) struct Answers {
     pub(crate) visible: bool,
     /// Whether the target was seen to send anything of late, an answer or not.
     pub(crate) speaks: bool,
-    /// Packets that it sent of late, answers or not, and the most that one record of them stands for.
+    /// Packets that it sent of late, answers or not, and the most that one record of what it sends stands for.
     all_sent: f64,
     unit: f64,
 }

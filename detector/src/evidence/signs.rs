@@ -131,7 +131,7 @@ pub(crate) fn is_reflector(port: u16) -> bool {
     REFLECTORS.contains(&port)
 }
 
-/// Whether most of these packets come from services that somebody may poll.
+/// Whether a fifth or more of these packets come from services that somebody may poll.
 pub(crate) fn are_polled(packets: &[&Packet]) -> bool {
     let total: f64 = packets.iter().map(|p| weight(p)).sum();
     share_of(packets, total.max(1.0), &|p| POLLED.contains(&p.src_port)) >= 1.0 - MOST

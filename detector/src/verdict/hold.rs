@@ -183,10 +183,8 @@ pub(crate) fn hold(m: &Match, known: &Knowledge<'_>) -> Weighed {
 /// the share that it covers, 0-1: what is wanted for all that is known is no attack, and of a target of which
 /// nothing is known yet (`learning`) it is nothing to tell.
 pub(crate) fn held_cap(rules: &[(Weighed, f64)], learning: bool) -> f64 {
-    let total: f64 = rules.iter().map(|(_, coverage)| coverage).sum();
-    let share = |of: &dyn Fn(&Weighed) -> bool| {
-        rules.iter().filter(|(rule, _)| of(rule)).map(|(_, coverage)| coverage).sum::<f64>()
-    };
+    let share = |of: &dyn Fn(&Weighed) -> bool| covered(rules, of);
+    let total = share(&|_| true);
     // What shows a sign of attack beside what is wanted is no less of an attack.
     if share(&is_telling) >= TELLING * total {
         return 1.0;
@@ -202,12 +200,15 @@ pub(crate) fn held_cap(rules: &[(Weighed, f64)], learning: bool) -> f64 {
 /// Whether volume is all there is to go by: of a target that is not known yet, or whose answers cannot be seen,
 /// and no rule shows anything beside it.
 pub(crate) fn is_volume_alone(rules: &[(Weighed, f64)]) -> bool {
-    let share = |of: &dyn Fn(&Weighed) -> bool| {
-        rules.iter().filter(|(rule, _)| of(rule)).map(|(_, coverage)| coverage).sum::<f64>()
-    };
+    let share = |of: &dyn Fn(&Weighed) -> bool| covered(rules, of);
     let volume = |rule: &Weighed| matches!(rule.hold, Some(Hold::Learning | Hold::OneWay));
     let all = share(&|_| true);
     all > 0.0 && share(&is_telling) <= 0.0 && share(&volume) >= MOST * all
+}
+
+/// Share of the excess that those rules cover of which something holds, 0-1.
+fn covered(rules: &[(Weighed, f64)], of: &dyn Fn(&Weighed) -> bool) -> f64 {
+    rules.iter().filter(|(rule, _)| of(rule)).map(|(_, coverage)| coverage).sum()
 }
 
 /// Whether what a rule matches speaks for an attack.
@@ -218,10 +219,7 @@ const fn is_telling(rule: &Weighed) -> bool {
 /// Whether one may soon know more of an excess: nothing is known of the target yet, nor whether it answers,
 /// and no rule shows a sign of attack.
 pub(crate) fn is_unsettled(rules: &[(Weighed, f64)]) -> bool {
-    let sum = |of: &dyn Fn(&Weighed) -> bool| {
-        rules.iter().filter(|(rule, _)| of(rule)).map(|(_, coverage)| coverage).sum::<f64>()
-    };
-    sum(&is_telling) < MOST * sum(&|_| true).max(MOST)
+    covered(rules, &is_telling) < MOST * covered(rules, &|_| true).max(MOST)
 }
 
 /// The whole of a flood of forged senders on a port, where a rule matches a part of it whose senders share

@@ -134,12 +134,7 @@ impl Detector {
         // as exports lag, or what is seen depends on who exported last.
         let lag = if back > 2 { (back + 3) * SLOTS_PER_SEC } else { 0 };
         let slots = (alarm.window_ms / 100).max(lag).clamp(2, NOW_SLOTS_MAX);
-        let mut span = slots;
-        let mut now = warm.profile_of(way).latest(slot, span);
-        if now.len() < 4 * EVIDENCE_MIN {
-            span = slots.max(30);
-            now = warm.profile_of(way).latest(slot, span);
-        }
+        let (now, span) = latest(warm, way, slot, slots);
         let mut rate = present(warm, way, back);
         if told.is_empty() && alarm.window_ms < 1000 {
             rate = higher(rate, burst(warm, way, alarm.window_ms));
@@ -169,12 +164,14 @@ impl Detector {
         let visible = visible || way == Direction::Outbound;
         let other = warm.profile_of(way.other());
         let usual = other.normal().into_iter().map(|(p, _)| p).collect();
-        let sent = other.latest(slot, slots.max(RECENT_SLOTS + lag));
+        // Both ways as far back: what is counted of one is held against the other.
+        let recently = slots.max(RECENT_SLOTS + lag);
+        let sent = other.latest(slot, recently);
         let answers = Answers::new(sent, usual, visible);
         let answered = answers.of_excess(&excess);
         let mut traits = Traits { response, seen_before, ..traits(&excess, &parts, &services) };
         traits.standalone = unasked(&parts, &traits, &answers, answered);
-        let recent = warm.profile_of(way).latest(slot, slots.max(RECENT_SLOTS));
+        let recent = warm.profile_of(way).latest(slot, recently);
         let known = Knowledge {
             answers: &answers,
             now: &now,
@@ -185,7 +182,7 @@ impl Detector {
             response,
             usual: Usual {
                 packets_per_sec: mean.map_or(0.0, |(_, outbound)| outbound),
-                secs: seconds_of(RECENT_SLOTS),
+                secs: seconds_of(recently),
             },
             secs: seconds_of(span),
             settling: back > 2 && self.clock.since(begun) < back.min(SETTLING_SECS_MAX) * 1000,
@@ -213,13 +210,7 @@ impl Detector {
         let rules: Vec<(Weighed, f64)> =
             holds.iter().copied().zip(found.rules.iter().map(|rule| rule.coverage)).collect();
         let new = learning && !warm.known();
-        let mut held_cap = held_cap(&rules, new);
-        if new && answered.is_some_and(|share| share >= ANSWERED_MOST) {
-            held_cap = held_cap.min(NO_INCIDENT);
-        }
-        if is_volume_alone(&rules) && traits.standalone < KNOWN_BY_FORM {
-            held_cap = held_cap.min(VOLUME_ALONE);
-        }
+        let held_cap = held_cap(&rules, new).min(bound(&rules, new, answered, traits.standalone));
         let unsettled = new && visible && answered.is_none() && is_unsettled(&rules);
         let replies = match way {
             Direction::Inbound => 0.0,
@@ -357,6 +348,29 @@ impl Detector {
             exporters: ids.into_iter().map(name).collect(),
             service: alarm.service,
         }
+    }
+}
+
+/// The packets of the present, and how many slots it spans: three seconds at least where a shorter window
+/// has few.
+fn latest(warm: &mut Warm, way: Direction, slot: u64, slots: u64) -> (Vec<Packet>, u64) {
+    let now = warm.profile_of(way).latest(slot, slots);
+    if now.len() >= 4 * EVIDENCE_MIN {
+        return (now, slots);
+    }
+    let longer = slots.max(30);
+    (warm.profile_of(way).latest(slot, longer), longer)
+}
+
+/// Highest probability of an attack that the excess as a whole allows, 0-1, whatever its rules say: a host just
+/// met that answers most of it is not told of, and volume by itself is no certainty.
+fn bound(rules: &[(Weighed, f64)], new: bool, answered: Option<f64>, standalone: f64) -> f64 {
+    if new && answered.is_some_and(|share| share >= ANSWERED_MOST) {
+        NO_INCIDENT
+    } else if is_volume_alone(rules) && standalone < KNOWN_BY_FORM {
+        VOLUME_ALONE
+    } else {
+        1.0
     }
 }
 
