@@ -280,6 +280,14 @@ pub struct Upstream {
     pub note: String,
 }
 
+impl Upstream {
+    /// Whether it is another network than the one a peer belongs to. Of route servers of exchanges it cannot be
+    /// told: they have AS numbers of their own.
+    pub fn is_another(&self, peer: &PeerConfig) -> bool {
+        self.asn != 0 && self.asn != peer.remote_as && peer.role != Some(Role::Ixp)
+    }
+}
+
 impl PeerConfig {
     /// Takes what the upstream says where this peer says nothing of its own.
     pub fn take(&mut self, upstream: &Upstream) {

@@ -98,6 +98,10 @@ impl Reach {
     /// # Errors
     /// Why this peer cannot have it, for people, to be read after "refused: ".
     pub fn route(&self, measure: &Measure) -> Result<Option<RouteKey>, String> {
+        // Not carried by BGP, and so no peer's to refuse.
+        if matches!(measure, Measure::Scrub(_)) {
+            return Ok(None);
+        }
         let step = measure.rung();
         if !self.steps.contains(&step) {
             return Err(format!("the peer does not take {step} (bgp.peer.steps, role)"));

@@ -238,7 +238,7 @@ impl Exporter {
     pub(crate) fn set_entry(&mut self, entry: Option<&ExporterConfig>) {
         self.listed = entry.is_some();
         let Some(entry) = entry else { return };
-        self.name = entry.name.clone().unwrap_or_else(|| self.sender.address.to_string());
+        self.name = name(self.sender, Some(entry));
         self.sampling.operator = entry.sampling;
         self.sampling.fallback = entry.default_sampling;
         self.overhead = if entry.counts_frames { ETHERNET_HEADER } else { 0 };

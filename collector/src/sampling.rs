@@ -26,7 +26,7 @@ pub(crate) const FIRST_MAX: u32 = 65_536;
 /// So long after its first word an exporter has said what it has to say: routers tell their samplers one
 /// after the other. Milliseconds.
 const SETTLED_MS: u64 = 600_000;
-/// Words of one domain that wait to be said again.
+/// Words of one domain that wait to be said again, of scopes that it has not spoken of before.
 const MAX_DOUBTS: usize = 64;
 /// Largest rate believed. RouterOS v6 sends 1 as 16777216: such values are turned round.
 pub(crate) const MAX_RATE: u32 = 10_000_000;
@@ -143,6 +143,8 @@ pub(crate) struct Said {
     pub(crate) interfaces: FxHashMap<u32, u32>,
     /// Words that are too far from what is known to be believed at once, and since when they stand.
     doubts: FxHashMap<Scope, (u32, Millis)>,
+    /// Of a rate that has changed within the last minute: what stood before, and since when it changes.
+    anchors: FxHashMap<Scope, (u32, Millis)>,
     /// What was known before a word that had been doubted was believed: a return to it needs no proof.
     former: FxHashMap<Scope, u32>,
 }
@@ -197,9 +199,11 @@ impl SamplingTable {
     /// Takes note of an option that speaks of the domain which said `said`. Says whether it is believed:
     /// one datagram does not multiply what an exporter says by a million.
     pub(crate) fn hear(&mut self, said: &mut Said, scope: Scope, rate: u32, now: Millis) -> bool {
-        let first = *self.first.get_or_insert(now);
-        if !self.jumps(said, scope, rate, now.since(first) >= SETTLED_MS) {
+        let scope = scope.narrowest();
+        self.first.get_or_insert(now);
+        if !self.jumps(said, scope, rate, now) {
             said.doubts.remove(&scope);
+            said.stood(scope, rate, now);
             self.learn(said, scope, rate);
             return true;
         }
@@ -208,23 +212,28 @@ impl SamplingTable {
             _ => now,
         };
         if now.since(since) < CONFIRM_MS {
-            if said.doubts.len() < MAX_DOUBTS || said.doubts.contains_key(&scope) {
-                said.doubts.insert(scope, (rate, since));
-            }
+            said.doubt(scope, rate, since);
             return false;
         }
         said.doubts.remove(&scope);
         if let Some(known) = said.of(scope) {
             said.former.insert(scope, known);
+            said.anchors.remove(&scope);
         }
         self.learn(said, scope, rate);
         true
     }
 
     /// Whether a word is too far from what is known to be believed at once.
-    fn jumps(&self, said: &Said, scope: Scope, rate: u32, settled: bool) -> bool {
+    fn jumps(&self, said: &Said, scope: Scope, rate: u32, now: Millis) -> bool {
+        let settled = self.first.is_some_and(|first| now.since(first) >= SETTLED_MS);
         let far = |known: u32| rate.max(known) / JUMP > rate.min(known);
         if let Some(known) = said.of(scope) {
+            // Against what has stood: three words of one datagram are no three steps.
+            let known = match said.anchors.get(&scope) {
+                Some((stood, since)) if now.since(*since) < CONFIRM_MS => *stood,
+                _ => known,
+            };
             return far(known) && said.former.get(&scope) != Some(&rate);
         }
         let of = Of {
@@ -354,7 +363,43 @@ impl SamplingTable {
     }
 }
 
+impl Scope {
+    /// As rates are kept: by the narrowest thing that an option names.
+    fn narrowest(self) -> Self {
+        match self {
+            Self { sampler: sampler @ Some(_), .. } => Self { sampler, ..Self::default() },
+            Self { template: template @ Some(_), .. } => Self { template, ..Self::default() },
+            Self { interface, .. } => Self { interface, ..Self::default() },
+        }
+    }
+}
+
 impl Said {
+    /// Takes note of what stood before a word that is believed at once.
+    fn stood(&mut self, scope: Scope, rate: u32, now: Millis) {
+        let Some(known) = self.of(scope).filter(|known| *known != rate) else { return };
+        let anchor = self.anchors.entry(scope).or_insert((known, now));
+        if now.since(anchor.1) >= CONFIRM_MS {
+            *anchor = (known, now);
+        }
+    }
+
+    /// Takes note of a word that is not believed yet. What is known may always be doubted; of what was never
+    /// heard of, the longest in doubt gives way.
+    fn doubt(&mut self, scope: Scope, rate: u32, since: Millis) {
+        if self.of(scope).is_none() && !self.doubts.contains_key(&scope) {
+            let strange = self.doubts.iter().filter(|(scope, _)| self.of(**scope).is_none());
+            let strange: Vec<(Scope, Millis)> =
+                strange.map(|(scope, (_, at))| (*scope, *at)).collect();
+            if strange.len() >= MAX_DOUBTS
+                && let Some((oldest, _)) = strange.iter().min_by_key(|(_, at)| *at)
+            {
+                self.doubts.remove(oldest);
+            }
+        }
+        self.doubts.insert(scope, (rate, since));
+    }
+
     /// What it has said of exactly this scope.
     fn of(&self, scope: Scope) -> Option<u32> {
         match scope {
@@ -539,5 +584,36 @@ mod tests {
         assert_eq!(table.v5(0x03e8), (1000, SamplingSource::Record));
         assert_eq!(table.v5(0x4064), (100, SamplingSource::Record));
         assert_eq!(table.v5(50_000), (50_000, SamplingSource::Record));
+    }
+
+    #[test]
+    fn one_datagram_is_no_ladder() {
+        let (mut table, mut said) = (SamplingTable::default(), Said::default());
+        let scope = Scope { sampler: Some(1), ..Scope::default() };
+        let at = |secs: u64| Millis(1_000_000 + secs * 1000);
+        assert!(table.hear(&mut said, scope, 1000, at(0)));
+        assert!(table.hear(&mut said, scope, 16_000, at(100)));
+        assert!(!table.hear(&mut said, scope, 250_000, at(100)));
+        // Not by a scope that names more of the same either.
+        let wordy = Scope { interface: Some(7), ..scope };
+        assert!(!table.hear(&mut said, wordy, 250_000, at(101)));
+        assert!(table.hear(&mut said, scope, 16_000, at(102)));
+        assert!(!table.hear(&mut said, wordy, 300_000, at(170)));
+        // What has stood for a minute may be changed from there.
+        assert!(table.hear(&mut said, scope, 64_000, at(171)));
+    }
+
+    #[test]
+    fn made_up_scopes_keep_no_router_from_changing_its_rate() {
+        let (mut table, mut said) = (SamplingTable::default(), Said::default());
+        let of = |index: u32| Scope { interface: Some(index), ..Scope::default() };
+        let at = |secs: u64| Millis(1_000_000 + secs * 1000);
+        assert!(table.hear(&mut said, of(1), 10, at(0)));
+        for index in 0..1000 {
+            assert!(!table.hear(&mut said, of(1000 + index), MAX_RATE, at(10)));
+        }
+        assert!(said.doubts.len() <= MAX_DOUBTS);
+        assert!(!table.hear(&mut said, of(1), 10_000, at(20)));
+        assert!(table.hear(&mut said, of(1), 10_000, at(90)));
     }
 }

@@ -267,6 +267,10 @@ impl Source {
     /// a while and no other; until then it is that sample's own word, within bounds.
     #[cold]
     fn unusual(&mut self, rate: u32, now: Millis) -> u32 {
+        if rate == 0 {
+            // No word at all, and none that a usual one could be taken from.
+            return 0;
+        }
         if rate == self.usual || rate != self.other {
             (self.other, self.other_since, self.others) = (rate, now, 0);
         }
@@ -276,7 +280,7 @@ impl Source {
         }
         self.others += 1;
         if self.others >= UNUSUAL_SAMPLES && now.since(self.other_since) >= UNUSUAL_MS {
-            (self.usual, self.other) = (rate, 0);
+            (self.usual, self.other, self.others) = (rate, 0, 0);
             return rate;
         }
         match self.usual {
@@ -458,5 +462,18 @@ mod tests {
             ..InterfaceStatus::default()
         };
         assert_eq!(sources.interfaces(), [expected]);
+    }
+
+    #[test]
+    fn a_sample_without_a_rate_lifts_no_bound() {
+        let mut sources = Sources::default();
+        let mut rate = |rate: u32, secs: u64| {
+            sources.rate(KEY, Pool { rate, pool: 0, life: 0 }, NOW + secs * 1000)
+        };
+        for secs in 0..300 {
+            rate(100, secs);
+        }
+        rate(0, 301);
+        assert_eq!(rate(60_000, 302), Some((1600, SamplingSource::Record)));
     }
 }

@@ -104,6 +104,17 @@ impl Config {
         exporters
     }
 
+    /// The uplinks, with exporters named as the collector names them: an address is spelled in one way.
+    pub fn links(&self) -> Vec<weir_mitigator::UplinkConfig> {
+        let mut uplinks = self.uplinks.clone();
+        for uplink in &mut uplinks {
+            if let Ok(address) = uplink.exporter.parse::<std::net::IpAddr>() {
+                uplink.exporter = address.to_string();
+            }
+        }
+        uplinks
+    }
+
     /// The BGP peers, if any.
     pub fn peers(&self) -> &[weir_bgp::config::PeerConfig] {
         self.bgp.as_ref().map_or(&[], |bgp| &bgp.peers)

@@ -39,6 +39,10 @@ pub(crate) fn take(
     for peer in &mut bgp.peers {
         let Some(name) = &peer.upstream else { continue };
         match known.iter().find(|entry| entry.name == *name) {
+            Some(entry) if entry.is_another(peer) => errors.push(format!(
+                "bgp.peer \"{}\": upstream: {name} is AS {}, and the peer is AS {}",
+                peer.name, entry.asn, peer.remote_as
+            )),
             Some(entry) => peer.take(entry),
             None => {
                 let names: Vec<&str> = known.iter().map(|entry| entry.name.as_str()).collect();
@@ -96,7 +100,9 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), known.len(), "each once");
         for entry in &known {
-            let peer = peer(&format!("upstream = \"{}\"", entry.name), "").unwrap();
+            // The own AS number of an exchange's route servers is not that of the exchange.
+            let named = format!("role = \"ixp\"\nupstream = \"{}\"", entry.name);
+            let peer = peer(&named, "").unwrap();
             assert_eq!(peer.communities, entry.communities, "{}", entry.name);
         }
     }
@@ -112,6 +118,12 @@ mod tests {
         let own = peer(more, "").unwrap();
         assert_eq!(own.communities[0].to_string(), "65000:1");
         assert_eq!((own.blackhole_min_len4, own.blackhole_max_len4), (Some(30), Some(32)));
+    }
+
+    #[test]
+    fn an_upstream_is_the_peer_s_own_network() {
+        let ntt = peer("upstream = \"ntt\"", "").unwrap_err();
+        assert!(ntt.contains("ntt is AS 2914, and the peer is AS 6939"), "{ntt}");
     }
 
     #[test]

@@ -76,13 +76,15 @@ impl Shared {
 
     /// Takes note of records that were lost on the way here.
     pub fn lose(&self, records: u64) {
-        self.lost.fetch_add(records, Ordering::Relaxed);
+        // The number is somebody else's word.
+        let more = |lost: u64| Some(lost.saturating_add(records));
+        let _ = self.lost.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
     }
 
     fn refused(&self, what: &str, error: &io::Error) {
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         if trouble.is_none() {
-            error!(%error, what, "the disk of the archive refuses; detection goes on without it");
+            error!(%error, what, "archive: write failed");
         }
         *trouble = Some(format!("{what}: {error}"));
     }
@@ -225,13 +227,13 @@ impl Archive {
         self.thin.second(Load {
             busy: (self.busy + began.elapsed()).as_secs_f64() / elapsed.as_secs_f64(),
             waiting: self.shared.waiting.load(Ordering::Relaxed),
-            lost: lost - self.lost_before,
+            lost: lost.saturating_sub(self.lost_before),
         });
         let now = self.thin.keep_one_in();
         if now > before {
-            warn!("more comes than can be kept: archived 1 in {now}");
+            warn!(keep_one_in = now, "overload: keeping 1 in {now} flow records");
         } else if now < before {
-            info!("archived 1 in {now}");
+            info!(keep_one_in = now, "keeping 1 in {now} flow records");
         }
         self.shared.keep_one_in.store(now, Ordering::Relaxed);
         self.lost_before = lost;

@@ -10,7 +10,7 @@ use crate::catalog::Keep;
 use crate::query::Limits;
 use crate::server::Config;
 
-/// Keep weir's flow records and answer questions about them
+/// Keep flow records and answer questions about them (weir does not send its own yet)
 #[derive(Debug, Parser)]
 #[command(name = "weir-flows", version, max_term_width = 100)]
 pub struct Cli {
@@ -22,7 +22,7 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Action {
-    /// Take records from weir and answer questions until stopped
+    /// Take records and answer questions until stopped
     Run(Run),
     /// Write manual pages and shell completions, for packages
     #[command(hide = true)]

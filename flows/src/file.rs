@@ -1,5 +1,5 @@
 //! One sealed file: Apache Parquet, rows sorted by destination and source so that bounds of a row group
-//! tell whether it can hold what is asked for. The schema is in `docs/flows.md`.
+//! tell whether it can hold what is asked for. The schema is [`crate::columns`].
 
 use std::fs::File;
 use std::io;

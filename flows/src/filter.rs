@@ -303,7 +303,7 @@ impl<'a> Parser<'a> {
             "packets" => self.computed(Computed::Packets)?,
             "length" | "bpp" => self.computed(Computed::Length)?,
             "duration" => self.computed(Computed::Duration)?,
-            _ => return Err(self.was_wrong("not a test; see weir flows --help")),
+            _ => return Err(self.was_wrong("not a test")),
         })
     }
 

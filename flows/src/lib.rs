@@ -1,7 +1,8 @@
 //! The archive of flow records: a process of its own, so that neither a hostile question nor a slow disk
 //! touches detection.
 //!
-//! weir brings records over a local socket and drops what this process does not take; it never waits.
+//! Records come over a local socket; whoever sends them drops what this process does not take, and never waits.
+//! weir itself does not send them yet.
 //! Records go to a log with checksums and each minute from there into Apache Parquet, which other programs read
 //! as it is. Read [`archive::Archive`] and [`query::answer`] first.
 

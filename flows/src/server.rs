@@ -1,7 +1,8 @@
 //! The local socket: records in, questions answered. One thread a connection, few connections.
 
+use std::fs::{File, TryLockError};
 use std::io::{self, BufReader, Read as _, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -54,6 +55,8 @@ pub struct Server {
     accept: JoinHandle<()>,
     log: JoinHandle<()>,
     socket: PathBuf,
+    /// Held while this process keeps the archive.
+    _lock: File,
 }
 
 struct Room {
@@ -73,10 +76,12 @@ impl Server {
     /// # Errors
     /// When the archive cannot be opened, or the socket not bound.
     pub fn start(config: &Config) -> io::Result<Self> {
+        // First of all: what another process has open is not for this one to seal or to remove.
+        let lock = lock(&config.archive)?;
+        let listener = bind(&config.socket)?;
         let catalog = Catalog::open(&config.archive)?;
         let shared = Arc::new(Shared::new(catalog));
         let archive = Archive::start(&shared, config.keep)?;
-        let listener = bind(&config.socket)?;
         let stop = Arc::new(AtomicBool::new(false));
         let (frames, waiting) = sync_channel(FRAMES_WAITING);
         let log = spawn("log", move || write_log(archive, &waiting))?;
@@ -92,7 +97,7 @@ impl Server {
         let accept = spawn("accept", move || accept(&listener, &room))?;
         let state = shared.state();
         info!(socket = %config.socket.display(), files = state.files, octets = state.octets, "ready");
-        Ok(Self { stop, accept, log, socket: config.socket.clone() })
+        Ok(Self { stop, accept, log, socket: config.socket.clone(), _lock: lock })
     }
 
     /// Stops taking records and questions, seals what came, and waits for it.
@@ -115,15 +120,34 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHan
     std::thread::Builder::new().name(name.to_owned()).spawn(work)
 }
 
+/// Takes the directory for this process alone, for as long as the file is open.
+fn lock(archive: &Path) -> io::Result<File> {
+    std::fs::create_dir_all(archive)?;
+    let lock = File::create(archive.join("lock"))?;
+    lock.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => {
+            let what = format!("{}: another weir-flows keeps it", archive.display());
+            io::Error::new(io::ErrorKind::AddrInUse, what)
+        }
+        TryLockError::Error(error) => error,
+    })?;
+    Ok(lock)
+}
+
 /// Takes the socket's path over from a process that is gone, never from one that answers.
 fn bind(path: &Path) -> io::Result<UnixListener> {
     if UnixStream::connect(path).is_ok() {
         let what = format!("{}: another weir-flows listens there", path.display());
         return Err(io::Error::new(io::ErrorKind::AddrInUse, what));
     }
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => std::fs::remove_file(path)?,
+        Ok(_) => {
+            let what = format!("{} is there, and is no socket", path.display());
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
     }
     let listener = UnixListener::bind(path)?;
     // Owner and group: weir is in it.
@@ -216,7 +240,7 @@ impl Room {
 
     fn feed(&self, stream: UnixStream) -> io::Result<()> {
         stream.set_read_timeout(Some(LOOK))?;
-        info!("records come in");
+        info!("feed connected");
         let mut stream = BufReader::with_capacity(1 << 18, stream);
         let mut head = [0; 12];
         while fill(&mut stream, &mut head, &self.stop)? {
@@ -236,7 +260,7 @@ impl Room {
                 break;
             }
         }
-        info!("records come in no more");
+        info!("feed disconnected");
         Ok(())
     }
 
@@ -298,16 +322,25 @@ impl Room {
         }
         questions.0 += 1;
         drop(questions);
+        // Given back however the question ends.
+        let _turn = Turn(self);
         // Waiting counts.
         let limits =
             Limits { time: self.limits.time.saturating_sub(began.elapsed()), ..self.limits };
         let answered = answer(&self.shared, query, limits, now_ms(), gone);
-        let body = answered.and_then(|answer| {
+        answered.and_then(|answer| {
             serde_json::to_vec(&answer).map_err(|error| QueryError::Io(io::Error::other(error)))
-        });
-        self.questions.lock().unwrap_or_else(PoisonError::into_inner).0 -= 1;
-        self.ended.notify_one();
-        body
+        })
+    }
+}
+
+/// A question's turn.
+struct Turn<'a>(&'a Room);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.questions.lock().unwrap_or_else(PoisonError::into_inner).0 -= 1;
+        self.0.ended.notify_one();
     }
 }
 

@@ -131,9 +131,12 @@ impl Mitigator {
         let Some(approved) = entry.incident.mitigations.iter().find(|m| m.id == id).cloned() else {
             return;
         };
+        let stays = |m: &&Mitigation| self.stays_beside(m, approved.rung, &[&approved.measure]);
+        let beside: Vec<MitigationId> = entry.live().filter(stays).map(|m| m.id).collect();
         let replaced = |m: &Mitigation| {
             m.id != id
                 && m.state == MitigationState::Active
+                && !beside.contains(&m.id)
                 && (m.rung != approved.rung || route(&m.measure) == route(&approved.measure))
         };
         let why = "replaced by an approved step";

@@ -29,17 +29,12 @@ impl Mitigator {
             plan.measures.iter().map(|p| self.as_in_force(entry, p)).collect();
         let state = self.state_for(entry, &planned);
         let routes: Vec<Measure> = planned.iter().map(|p| route(&p.measure)).collect();
-        let unreached = |m: &&Mitigation| {
-            rung == Rung::Rtbh && planned.iter().any(|p| self.peers.parts(&m.measure, &p.measure))
-        };
-        let apart: Vec<MitigationId> = entry.live().filter(unreached).map(|m| m.id).collect();
+        let aims: Vec<&Measure> = planned.iter().map(|p| &p.measure).collect();
+        let stays_beside = |m: &&Mitigation| self.stays_beside(m, rung, &aims);
+        let beside: Vec<MitigationId> = entry.live().filter(stays_beside).map(|m| m.id).collect();
         let replaced = |m: &Mitigation| {
             let keeps = planned.iter().any(|p| same_rule(&m.measure, &p.measure));
-            // Diverting takes minutes, and rules go on doing their part beside it; so they do where a black
-            // hole does not reach.
-            let beside = m.rung.filters()
-                && !routes.contains(&route(&m.measure))
-                && (rung.diverts() || apart.contains(&m.id));
+            let beside = beside.contains(&m.id);
             let stays = state == MitigationState::Proposed && m.state == MitigationState::Active;
             !keeps && !stays && !beside && (m.rung != rung || routes.contains(&route(&m.measure)))
         };
@@ -62,6 +57,15 @@ impl Mitigator {
         entry.generation_at = Some(now);
         entry.watch = Some(Watch::new(verdict, entry.legitimate, now));
         self.show_rung(entry);
+    }
+
+    /// Whether a rule goes on doing its part beside measures of another step: diverting takes minutes, and a
+    /// black hole does not reach every router.
+    pub(crate) fn stays_beside(&self, m: &Mitigation, rung: Rung, aims: &[&Measure]) -> bool {
+        let apart =
+            || rung == Rung::Rtbh && aims.iter().any(|aim| self.peers.parts(&m.measure, aim));
+        let replaced = || aims.iter().any(|aim| route(aim) == route(&m.measure));
+        m.rung.filters() && m.rung != rung && !replaced() && (rung.diverts() || apart())
     }
 
     /// Why, for people, and which group holds weir back.

@@ -229,6 +229,11 @@ impl Mitigator {
             rules_tried: self.rules_tried(entry, now),
             without,
             wanted: entry.wanted,
+            diverted: entry.rung().is_some_and(|rung| {
+                // An operator who goes on from there has decided.
+                matches!(rung, Rung::Redirect | Rung::Divert)
+                    && self.config.step_of(rung).is_some_and(|step| from_step <= step)
+            }),
             others_bits_per_sec: &|| self.others_bits_per_sec(entry.incident.id),
             links: &self.links,
             is_banned: &is_banned,
@@ -238,9 +243,10 @@ impl Mitigator {
         plan(verdict, &situation)
     }
 
-    /// Whether FlowSpec rules are in force for long enough to show what they can do.
+    /// Whether rules that cut or mark are in force for long enough to show what they can do.
     fn rules_tried(&self, entry: &Entry, now: Millis) -> bool {
-        let rules = entry.live().any(|m| m.rung.filters() && m.state != MitigationState::Proposed);
+        let is_tried = |m: &Mitigation| m.rung.filters() || m.rung == Rung::Mark;
+        let rules = entry.live().any(|m| is_tried(m) && m.state != MitigationState::Proposed);
         let since = match entry.watch {
             _ if self.mode_for(entry) == Mode::Observe => entry.generation_at,
             Some(watch) => watch.on_wire.zip(watch.whole).map(|(wire, whole)| wire.max(whole)),

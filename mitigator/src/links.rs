@@ -40,6 +40,9 @@ const LEARNED_MIN: f64 = 1e6;
 /// Time in which the learned level follows, seconds.
 const FOLLOWS_SECS: f64 = 3600.0;
 
+/// After how long what counts as vanished is learned as normal, seconds.
+const RELEARNED_SECS: u64 = 86_400;
+
 /// Share of the capacity that an attack must have to be what fills the link.
 const ATTACK_SHARE: f64 = 0.1;
 
@@ -124,6 +127,8 @@ struct Uplink {
     /// What normally comes in, bits a second, and how long that was watched.
     normal: f64,
     watched: u64,
+    /// For how long next to nothing has come in, seconds.
+    vanished_secs: u64,
 }
 
 impl Uplink {
@@ -173,8 +178,16 @@ impl Uplink {
         }
     }
 
-    fn learn(&mut self, secs: u64) {
-        let [inbound, _] = self.rate(1);
+    /// What an attack adds is not normal, nor is a failure; but what is so for a day is.
+    fn learn(&mut self, secs: u64, vanished: bool) {
+        self.vanished_secs = if vanished { self.vanished_secs.saturating_add(secs) } else { 0 };
+        if vanished && self.vanished_secs < RELEARNED_SECS {
+            return;
+        }
+        let [mut inbound, _] = self.rate(1);
+        if self.watched >= LEARNED_SECS {
+            inbound = inbound.min((2.0 * self.normal).max(LEARNED_MIN));
+        }
         self.watched = self.watched.saturating_add(secs);
         let share = float(secs) / FOLLOWS_SECS.min(float(self.watched.max(1)));
         self.normal += (inbound - self.normal) * share.min(1.0);
@@ -197,6 +210,8 @@ pub struct Links {
     silent_ms: u64,
     uplinks: Vec<Uplink>,
     watched: BTreeMap<(ConditionKind, String), Watched>,
+    /// Of what nothing can be said now.
+    unknown: Vec<(ConditionKind, String)>,
     started: Option<Millis>,
     looked: Option<Millis>,
 }
@@ -204,10 +219,12 @@ pub struct Links {
 impl Links {
     /// Watches these; what is known of one that stays is kept.
     pub fn set(&mut self, config: &[UplinkConfig], silent_secs: u64) {
-        let known: BTreeMap<String, Uplink> =
-            self.config.drain(..).map(|c| c.name).zip(self.uplinks.drain(..)).collect();
+        // Moved to other interfaces it is another one.
+        let place = |c: &UplinkConfig| (c.name.clone(), c.exporter.clone(), c.interfaces.clone());
+        let known: BTreeMap<_, Uplink> =
+            self.config.iter().map(place).zip(self.uplinks.drain(..)).collect();
         self.uplinks =
-            config.iter().map(|c| known.get(&c.name).cloned().unwrap_or_default()).collect();
+            config.iter().map(|c| known.get(&place(c)).cloned().unwrap_or_default()).collect();
         self.config = config.to_vec();
         self.silent_ms = silent_secs.saturating_mul(1000);
     }
@@ -231,6 +248,8 @@ impl Links {
             // Records of long flows come as late as the cache holds them.
             let patience = self.silent_ms.max(3 * exporter.active_timeout_ms.min(600_000));
             let silent = now.since(last) >= patience;
+            // Not heard since weir began, and not for long enough to say so.
+            let silent = (silent || exporter.last_seen > started).then_some(silent);
             let text = match exporter.last_seen {
                 Millis(0) => "nothing was ever received from it".to_owned(),
                 at => format!("nothing was received from it since {at}"),
@@ -240,7 +259,7 @@ impl Links {
                 Some(2..) => format!("{} ({})", exporter.name, exporter.address),
                 _ => exporter.name.clone(),
             };
-            seen.push((ConditionKind::ExporterSilent, name, Some(silent), 0, text));
+            seen.push((ConditionKind::ExporterSilent, name, silent, 0, text));
         }
         for (config, uplink) in self.config.iter().zip(&mut self.uplinks) {
             uplink.take(config, exporters, secs, now);
@@ -252,23 +271,27 @@ impl Links {
             let full = is_known.and_then(|()| {
                 if fuller >= alarm { Some(true) } else { (fuller < alarm * 0.95).then_some(false) }
             });
-            let way = if inbound >= outbound { "in" } else { "out" };
+            let way = if inbound >= outbound { "inbound" } else { "outbound" };
             let capacity = bits(float(config.capacity_bits_per_sec));
-            let text = format!("{} go {way}, of {capacity}", bits(fuller));
+            let percent = fuller / float(config.capacity_bits_per_sec) * 100.0;
+            let text = format!("{way} {} of {capacity} ({percent:.0} %)", bits(fuller));
             seen.push((ConditionKind::UplinkFull, config.name.clone(), full, FULL_SECS, text));
             let least = uplink.least(config);
             let vanished = is_known.and_then(|()| match least {
-                None => Some(false),
+                // Never, or not known yet.
+                None => (config.least_bits_per_sec == Some(0)).then_some(false),
                 Some(least) if inbound < least => Some(true),
                 Some(least) => (inbound >= least * 2.0).then_some(false),
             });
-            let normal = if config.least_bits_per_sec.is_some() {
-                "the least set is"
-            } else {
-                "a twentieth of normal is"
+            let normal = match config.least_bits_per_sec {
+                Some(_) => "least_bits_per_sec",
+                None => "5 % of normal",
             };
-            let text =
-                format!("{} come in; {normal} {}", bits(inbound), bits(least.unwrap_or(0.0)));
+            let text = format!(
+                "inbound {}, below {normal} ({})",
+                bits(inbound),
+                bits(least.unwrap_or(0.0))
+            );
             seen.push((
                 ConditionKind::TrafficVanished,
                 config.name.clone(),
@@ -276,10 +299,12 @@ impl Links {
                 VANISHED_SECS,
                 text,
             ));
-            if is_known.is_some() && vanished != Some(true) {
-                uplink.learn(secs);
+            if is_known.is_some() {
+                uplink.learn(secs, vanished == Some(true));
             }
         }
+        let unknown = seen.iter().filter(|(_, _, is_bad, _, _)| is_bad.is_none());
+        self.unknown = unknown.map(|(kind, subject, ..)| (*kind, subject.clone())).collect();
         self.judge(seen, now)
     }
 
@@ -335,6 +360,7 @@ impl Links {
         Conditions {
             now: self.watched.values().filter_map(|w| w.condition.clone()).collect(),
             settled: self.started.is_some_and(|started| now.since(started) >= SETTLED_MS),
+            unknown: self.unknown.clone(),
         }
     }
 

@@ -94,6 +94,8 @@ pub(crate) struct Situation<'a> {
     pub(crate) is_banned: &'a dyn Fn(&Measure) -> bool,
     /// Measures that were tried and cut next to nothing.
     pub(crate) is_useless: &'a dyn Fn(&Measure) -> bool,
+    /// Whether the traffic takes another way now, by the step that is in force.
+    pub(crate) diverted: bool,
     /// Whether any peer could have a measure; why not.
     pub(crate) carry: &'a dyn Fn(&Measure) -> Result<(), String>,
 }
@@ -194,6 +196,8 @@ fn allowed(
         && let Some(hold) = partly_held(verdict)
     {
         Err(format!("part of it may be wanted: {}", hold.why()))
+    } else if step.rung == Rung::Rtbh && situation.diverted {
+        Err("what is diverted cannot be measured here: a black hole is a person's decision".into())
     } else if step.rung == Rung::Rtbh
         && verdict.served >= SERVED_MIN
         && links_fit(verdict, situation, Rung::Drop, verdict.rate.bits_per_sec).is_ok()
@@ -214,10 +218,11 @@ fn allowed(
 /// and what they leave is measured before it is thrown away with everything else; only links that
 /// others depend on cannot wait for that.
 fn rules_first(rules: &Plan, verdict: &Verdict, situation: &Situation<'_>) -> Result<(), String> {
-    let are_rules = rules.step.is_some_and(|(_, rung)| rung.filters());
     let rung = rules.step.map_or(Rung::Drop, |(_, rung)| rung);
     let link = links_fit(verdict, situation, rung, rules.residual_bits_per_sec);
-    if are_rules && link.is_ok() && !situation.rules_tried {
+    // What is left by a step that sends only a part another way is measured first, too.
+    let is_gentler = !matches!(rung, Rung::Rtbh | Rung::Scrub);
+    if is_gentler && link.is_ok() && !situation.rules_tried {
         let left = verdict.rate.bits_per_sec - rules.residual_bits_per_sec;
         return Err(format!("rules that cut {:.0} Mbit/s come first", left / 1e6));
     }
@@ -236,8 +241,8 @@ pub(crate) fn fits_host(verdict: &Verdict, config: &Config, residual: f64) -> bo
 /// Whether the links can take what a step leaves; if not, the uplink that cannot, where it is one.
 ///
 /// Of an uplink it is known what it carries. Rules may be in force before it or behind it: what they promise
-/// counts until they have had their time, and then what is measured. A black hole and a scrubbing service work
-/// before it.
+/// counts until they have had their time, and then what is measured. A black hole, a diverting route and a
+/// scrubbing service work before it.
 fn links_fit<'a>(
     verdict: &Verdict,
     situation: &Situation<'a>,
@@ -249,7 +254,8 @@ fn links_fit<'a>(
     if link.is_some_and(|link| residual + (situation.others_bits_per_sec)() > link) {
         return Err(None);
     }
-    let promised = !situation.rules_tried || matches!(rung, Rung::Rtbh | Rung::Scrub);
+    let promised =
+        !situation.rules_tried || matches!(rung, Rung::Divert | Rung::Rtbh | Rung::Scrub);
     let relief = if promised { verdict.rate.bits_per_sec - residual } else { 0.0 };
     situation.links.in_danger(verdict, relief).map_or(Ok(()), |uplink| Err(Some(uplink)))
 }

@@ -141,7 +141,9 @@ impl Mitigator {
             return;
         }
         let nobody = match measure {
-            Measure::Scrub(_) => refusers.len() >= self.config.scrubbers.len(),
+            Measure::Scrub(_) => {
+                self.config.scrubbers.iter().all(|own| refusers.contains_key(&own.peer()))
+            }
             _ => {
                 let from = entry.live().filter(is_it).map(|m| m.since).max().unwrap_or(now);
                 self.awaited(entry, measure, from, now).next().is_none()

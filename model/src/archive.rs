@@ -1,6 +1,6 @@
 //! Flow records as they are archived, the form in which they go there, and questions about them.
 //!
-//! weir and the process that keeps the archive speak over a local socket. The first octet says what for:
+//! The process that keeps the archive (`weir-flows`) is spoken to over a local socket. The first octet says what for:
 //! [`RECORDS`] or [`QUESTION`].
 //!
 //! ```text

@@ -101,4 +101,7 @@ pub struct Conditions {
     pub now: Vec<Condition>,
     /// Whether weir has watched for long enough to say that nothing else is.
     pub settled: bool,
+    /// Of what nothing can be said now, by kind and subject: it stays as it was told.
+    #[serde(default)]
+    pub unknown: Vec<(ConditionKind, String)>,
 }

@@ -8,7 +8,7 @@ use crate::request::{is_header, is_url};
 use crate::{Address, Hidden, Secret};
 
 /// Every kind of decision there is: what a webhook can ask for, and the `action` of the log.
-pub const ACTIONS: [&str; 24] = [
+pub const ACTIONS: [&str; 26] = [
     "open",
     "alert",
     "simulate",
@@ -24,9 +24,11 @@ pub const ACTIONS: [&str; 24] = [
     "roll-back",
     "end",
     "lapse",
+    "blind",
     "hold",
     "release",
     "approve",
+    "change",
     "mode",
     "panic",
     "exporter-silent",

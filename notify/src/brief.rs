@@ -179,7 +179,7 @@ impl Brief {
             ConditionKind::UplinkFull => Severity::Warning,
         };
         Self {
-            target: clean(&condition.subject, NAME_MAX),
+            target: Self::subject(&condition.subject),
             family: condition.kind.id().to_owned(),
             family_title: condition.kind.title().to_owned(),
             severity,
@@ -189,6 +189,11 @@ impl Brief {
             condition: true,
             ..Self::default()
         }
+    }
+
+    /// How the subject of a condition is shown.
+    pub(crate) fn subject(subject: &str) -> String {
+        clean(subject, NAME_MAX)
     }
 
     /// What people would call news, beside numbers that always move.

@@ -378,7 +378,10 @@ impl Desk {
         if seen.conditions.settled {
             for (_, brief) in self.briefs.range_mut(IncidentId(CONDITIONS)..) {
                 let lives = seen.conditions.now.iter().any(|condition| is_of(brief, condition));
-                if brief.closed.is_none() && !lives {
+                let unknown = seen.conditions.unknown.iter().any(|(kind, subject)| {
+                    brief.family == kind.id() && brief.target == Brief::subject(subject)
+                });
+                if brief.closed.is_none() && !lives && !unknown {
                     brief.closed = Some(now);
                     self.changed = true;
                 }

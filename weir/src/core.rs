@@ -111,7 +111,7 @@ impl Tuning {
             },
             guard: config.guard.clone(),
             exporters: config.collector.exporters.clone(),
-            uplinks: config.uplinks.clone(),
+            uplinks: config.links(),
         }
     }
 }
@@ -147,7 +147,7 @@ impl Core {
             Mitigator::new(config.mitigator.clone(), config.guard.clone(), Arc::clone(inventory));
         let peers = config.bgp.as_ref().map(weir_bgp::config::Config::known_peers);
         mitigator.set_peers(peers.unwrap_or_default(), config.agents.is_some());
-        mitigator.set_uplinks(&config.uplinks);
+        mitigator.set_uplinks(&config.links());
         Self {
             detector: Detector::new(config.detector.clone(), Arc::clone(inventory)),
             mitigator,

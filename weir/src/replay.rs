@@ -166,8 +166,11 @@ impl Player {
     pub fn new(config: &Config, start: Millis) -> Self {
         let inventory = Arc::new(config.protect.inventory());
         let registry = Arc::new(Registry::default());
+        // As the daemon has it: exporters count what passes uplinks.
+        let collector =
+            weir_collector::Config { exporters: config.exporters(), ..config.collector.clone() };
         Self {
-            shard: Shard::new(0, &config.collector, Arc::clone(&inventory), registry),
+            shard: Shard::new(0, &collector, Arc::clone(&inventory), registry),
             core: Core::new(config, &inventory),
             slice: Slice::default(),
             start,

@@ -110,10 +110,10 @@ fn traffic_that_vanishes_is_told_of_where_its_level_is_known() {
     assert!(matches!(told[..], [(ConditionKind::TrafficVanished, true, 955..=975)]), "{told:?}");
     let text = world.links.conditions(world.now).now[0].text.clone();
     assert!(
-        text.starts_with("1 Mbit/s come in") || text.contains("a twentieth of normal"),
+        text.starts_with("inbound ") && text.ends_with("below 5 % of normal (2 Mbit/s)"),
         "{text}"
     );
-    // It does not become normal.
+    // It does not become normal within hours.
     assert_eq!(world.pass(7200, Some(0)), []);
     let over = world.pass(90, Some(40_000_000));
     assert!(matches!(over[..], [(ConditionKind::TrafficVanished, false, _)]), "{over:?}");
@@ -184,4 +184,39 @@ fn exporters_that_share_a_name_are_told_apart() {
     }
     assert_eq!(told.len(), 1, "{told:?}");
     assert_eq!((told[0].0.subject.as_str(), told[0].1), ("edge1 (192.0.2.2)", true));
+}
+
+#[test]
+fn after_a_start_nothing_is_over_before_it_is_known() {
+    let mut world = World::new(uplink());
+    world.pass(300, Some(0));
+    let conditions = world.links.conditions(world.now);
+    let vanished = (ConditionKind::TrafficVanished, "transit-a".to_owned());
+    assert!(conditions.settled && conditions.unknown.contains(&vanished), "{conditions:?}");
+    // A level that is set is known at once.
+    let mut world = World::new(UplinkConfig { least_bits_per_sec: Some(1_000_000), ..uplink() });
+    world.pass(300, Some(2_000_000));
+    assert!(world.links.conditions(world.now).unknown.is_empty());
+    // An exporter not heard since the start may have been silent before.
+    let mut world = World::new(uplink());
+    world.pass(100, None);
+    let silent = (ConditionKind::ExporterSilent, "edge1".to_owned());
+    assert!(world.links.conditions(world.now).unknown.contains(&silent));
+}
+
+#[test]
+fn an_attack_does_not_teach_what_is_normal_and_a_day_does() {
+    let mut world = World::new(uplink());
+    world.pass(900, Some(4_000_000));
+    // An hour of attack at twenty times as much; the night after is no failure.
+    world.pass(3600, Some(80_000_000));
+    let after = world.pass(600, Some(2_000_000));
+    assert!(after.iter().all(|(kind, ..)| *kind != ConditionKind::TrafficVanished), "{after:?}");
+    // Customers moved away for good: after a day that is normal.
+    let mut world = World::new(uplink());
+    world.pass(900, Some(40_000_000));
+    let told = world.pass(200, Some(1_500_000));
+    assert!(matches!(told[..], [(ConditionKind::TrafficVanished, true, _)]), "{told:?}");
+    let over = world.pass(2 * 86_400, Some(1_500_000));
+    assert!(matches!(over[..], [(ConditionKind::TrafficVanished, false, _)]), "{over:?}");
 }

@@ -22,6 +22,23 @@ fn redirect(whole: bool) -> RungConfig {
 /// A world with this ladder, where a peer diverts and redirection is allowed.
 fn world(ladder: Vec<RungConfig>) -> World {
     let mut world = World::seeing_with(|config| config.ladder = ladder.clone());
+    set_up(&mut world);
+    world
+}
+
+/// The ladder of a network that diverts between rules and black holes.
+pub(super) fn let_edge_divert(world: &mut World) {
+    world.mitigator.config.ladder = vec![
+        step(Rung::RateLimit, GBPS / 10),
+        step(Rung::Drop, GBPS / 5),
+        step(Rung::Divert, GBPS),
+        step(Rung::Rtbh, 2 * GBPS),
+    ];
+    set_up(world);
+}
+
+/// A peer diverts, and redirection is allowed.
+fn set_up(world: &mut World) {
     let guard = GuardConfig { allow_redirect: true, ..GuardConfig::default() };
     let config = world.mitigator.config.clone();
     world.mitigator.set_config(config, guard);
@@ -39,7 +56,6 @@ fn world(ladder: Vec<RungConfig>) -> World {
     });
     bgp.peers.push(edge);
     world.mitigator.set_peers(bgp.known_peers(), false);
-    world
 }
 
 fn inseparable(id: u64, target: &str, at: weir_model::Millis) -> Verdict {
@@ -173,12 +189,13 @@ fn a_mark_that_shows_no_effect_is_followed_by_the_next_step() {
 }
 
 #[test]
-fn a_diverting_route_is_known_by_its_peers_after_a_restart_too() {
+fn a_peer_that_withdraws_a_diverting_route_has_it_no_more() {
     let mut world = world(vec![step(Rung::Divert, GBPS)]);
     world.attack_as(2, |at| inseparable(1, "203.0.113.7/32", at));
     let measure = Measure::Divert(net("203.0.113.0/24"));
     let seen = Observed::Withdrawn { peer: "edge1".into(), measure, at: world.now };
     world.announce_all();
+    assert_eq!(world.of(MitigationState::Active)[0].peers, ["edge1"]);
     world.mitigator.observed(&seen);
     assert!(world.of(MitigationState::Active)[0].peers.is_empty());
 }
@@ -203,4 +220,18 @@ fn a_step_says_what_it_needs_and_nothing_else() {
     check(RungConfig { len4: Some(32), ..new(Rung::Divert) }, None);
     check(RungConfig { len4: Some(7), ..new(Rung::Divert) }, Some("len4 is 8-32, len6 16-128"));
     check(RungConfig { len6: Some(48), ..new(Rung::Rtbh) }, Some("len4 and len6 are for divert"));
+}
+
+#[test]
+fn a_part_that_goes_another_way_is_measured_before_a_black_hole() {
+    let check = |first: RungConfig| {
+        let mut world = world(vec![first, step(Rung::Rtbh, GBPS)]);
+        let part =
+            |at| Verdict { candidates: vec![candidate(123, 0.8, 0.0)], ..attack(1, 20_000.0, at) };
+        world.attack_as(2, part);
+        let desired = world.desired();
+        assert!(desired.len() == 1 && desired[0].starts_with("flowspec"), "{desired:?}");
+    };
+    check(redirect(false));
+    check(RungConfig { dscp: Some(8), ..step(Rung::Mark, GBPS) });
 }

@@ -66,3 +66,19 @@ fn a_step_that_no_peer_takes_is_not_planned() {
     let why = world.mitigator.take_decisions().pop().unwrap().detail;
     assert!(why.contains("does not take drop") && why.contains("/0 to /24"), "{why}");
 }
+
+#[test]
+fn an_approved_black_hole_leaves_the_rules_that_it_does_not_reach() {
+    let mut world = world(false);
+    world.attack_as(3, flood);
+    world.mitigator.config.two_person_rtbh = true;
+    let skip = weir_model::Command::Skip { incident: IncidentId(1), by: "ann".into() };
+    world.command(&skip).unwrap();
+    let proposed = world.of(weir_model::MitigationState::Proposed)[0].id;
+    for by in ["ann", "bob"] {
+        let approve = weir_model::Command::Approve { mitigation: proposed, by: by.into() };
+        let _ = world.command(&approve);
+    }
+    let hole = "blackhole 203.0.113.7/32".to_owned();
+    assert_eq!(world.desired(), [drop_from(123), hole]);
+}

@@ -60,7 +60,23 @@ fn what_is_wrong_beside_attacks_is_a_decision() {
     let told = world.mitigator.take_decisions().into_iter().find(|d| d.action == "uplink-full");
     let told = told.unwrap();
     assert!(
-        told.incident.is_none() && told.detail.starts_with("transit-a: 3.9 Gbit/s go in"),
+        told.incident.is_none()
+            && told.detail.starts_with("transit-a: inbound 3.9 Gbit/s of 4.0 Gbit/s (98 %)"),
         "{told:?}"
     );
+}
+
+#[test]
+fn what_is_diverted_is_not_black_holed_for_a_full_uplink() {
+    let (mut world, mut counted) = (world("edge1"), 0);
+    divert::let_edge_divert(&mut world);
+    attacked(&mut world, 2, 3_900_000_000, &mut counted);
+    world.announce_all();
+    for _ in 0..60 {
+        attacked(&mut world, 2, 3_900_000_000, &mut counted);
+        world.announce_all();
+        let desired = world.desired();
+        assert!(desired.iter().all(|route| !route.starts_with("blackhole")), "{desired:?}");
+    }
+    assert!(world.desired().contains(&"divert 203.0.113.0/24".to_owned()), "{:?}", world.desired());
 }

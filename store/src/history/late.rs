@@ -1,5 +1,5 @@
 //! What becomes known of a minute after it was written: flows are exported when they end, or when their
-//! exporter's active timeout has passed, which may be half an hour.
+//! exporter's active timeout has passed. Of a flow, five minutes are known at most.
 
 use rusqlite::{OptionalExtension as _, Transaction, params};
 

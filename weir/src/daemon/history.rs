@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use weir_api::{Metrics, Question, Traffic};
 use weir_model::{ClassVolume, Expectation, HostRate, IpNet, LongFlow, Millis, Rate, Slice};
 use weir_store::Health;
@@ -165,6 +165,8 @@ struct Keeper {
     minute: u64,
     /// What became known of minutes that were written, to be added to them.
     late: HashMap<(IpNet, u64), Late, rustc_hash::FxBuildHasher>,
+    /// Late volume left out because too much waited, in seconds of a host or prefix.
+    late_dropped: u64,
     history: History,
     /// The file that could not be opened.
     wanted: Option<PathBuf>,
@@ -198,6 +200,7 @@ impl Keeper {
             second: 0,
             minute: 0,
             late: HashMap::default(),
+            late_dropped: 0,
             history,
             wanted: None,
             totals,
@@ -327,6 +330,10 @@ impl Keeper {
         // Written already, or before this run: what the file has is added to.
         let second = usize::try_from(at % 60).unwrap_or(0);
         for net in [IpNet::from(host), whole_of(host)] {
+            if self.late.len() >= LATE_MAX && !self.late.contains_key(&(net, minute)) {
+                self.late_dropped += 1;
+                continue;
+            }
             let late = self.late.entry((net, minute)).or_default();
             late.packets[second] += packets;
             late.bytes[second] += bytes;
@@ -349,9 +356,7 @@ impl Keeper {
     /// Says whether there was anything to write.
     fn write_until(&mut self, end: u64) -> Result<bool, weir_store::StoreError> {
         let mut wrote = false;
-        if self.late.len() >= LATE_MAX || self.minute < end {
-            self.add_late(None)?;
-        }
+        let due = self.minute < end || self.late.len() >= LATE_MAX;
         while self.minute < end {
             let minute = self.minute;
             self.minute += 1;
@@ -365,6 +370,17 @@ impl Keeper {
                 self.history.put_minute(Millis::from_secs(minute * 60), &hosts)?;
                 wrote = true;
             }
+        }
+        // After the minutes themselves: it adds to what is written of them.
+        if due {
+            self.add_late(None)?;
+        }
+        let dropped = std::mem::take(&mut self.late_dropped);
+        if dropped > 0 {
+            warn!(
+                dropped,
+                "charts lack traffic that was reported late: more than waits for the history file"
+            );
         }
         Ok(wrote)
     }

@@ -11,7 +11,7 @@ fn silent() -> Conditions {
         since: Millis::from_secs(1_795_168_960),
         text: "nothing was received from it".to_owned(),
     };
-    Conditions { now: vec![condition], settled: false }
+    Conditions { now: vec![condition], settled: false, unknown: Vec::new() }
 }
 
 fn ok(job: &Job) -> Reply {
