@@ -485,7 +485,8 @@ impl Search<'_> {
                                 excess,
                                 normal: fold(|t| &t.normal, &base.normal),
                                 prior: fold(|t| &t.prior, &base.prior),
-                                cost: cost(all.map(|t| t.says)) - self.narrower(d.says),
+                                cost: cost(all.map(|t| t.says))
+                                    - self.narrower(all.map(|t| t.says)),
                             });
                         }
                     }
@@ -495,10 +496,14 @@ impl Search<'_> {
         drafts
     }
 
-    /// What naming a port is worth where too little is known of the target to count what else it would cut.
-    fn narrower(&self, port: Option<Says>) -> f64 {
+    /// What naming a port is worth where too little is known of the target to count what else would be cut:
+    /// beside the form of a protocol, never in its place.
+    fn narrower(&self, says: [Option<Says>; 4]) -> f64 {
         let unknown = self.input.normal.len() < KNOWN_MIN;
-        if unknown && matches!(port, Some(Says::DstPort(_))) { NARROWER } else { 0.0 }
+        let said = |is: fn(&Says) -> bool| says.iter().flatten().any(is);
+        let port = said(|s| matches!(s, Says::DstPort(_)));
+        let form = said(|s| matches!(s, Says::Flags(_) | Says::SrcPort(_) | Says::IcmpType(_)));
+        if unknown && port && form { NARROWER } else { 0.0 }
     }
 
     fn to_match(&self, draft: &Draft) -> Match {

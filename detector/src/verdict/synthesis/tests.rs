@@ -116,3 +116,16 @@ fn ports_are_complemented() {
     assert_eq!(complement(vec![1, 65_535]), [Range { from: 2, to: 65_534 }]);
     assert_eq!(complement(vec![]), [Range { from: 1, to: 65_535 }]);
 }
+
+#[test]
+fn a_port_of_a_target_that_is_not_known_is_named_beside_the_form_of_a_flood_and_not_for_it() {
+    let answers: Vec<Packet> = (0..200_u32)
+        .map(|i| {
+            let mut s = sample(i * 7919, 443, 6, 873, 44 + (i % 4) as u16 * 4);
+            s.record.tcp_flags = 0x12;
+            inbound(&s, 5)
+        })
+        .collect();
+    let told = text(&search(&answers, &[], &[]));
+    assert!(told[0].contains("tcp-flags SYN+ACK/SYN+ACK"), "{told:?}");
+}
