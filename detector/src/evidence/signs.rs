@@ -53,6 +53,8 @@ const NETWORKS_MIN: usize = 5;
 const NETWORKS_MANY: usize = 30;
 /// Networks from which senders must be forged.
 const NETWORKS_FORGED: f64 = 10_000.0;
+/// Networks beyond which nobody's tunnels come from.
+const NETWORKS_HUB: f64 = 3_000.0;
 /// Networks of SYN-ACKs that nobody asked for.
 const NETWORKS_UNASKED: f64 = 300.0;
 /// Flows between random ports, and the largest share of one port.
@@ -84,7 +86,9 @@ pub(crate) fn sign(packets: &[&Packet], answers: &Answers, single: bool) -> Opti
         return (networks >= NETWORKS_MANY).then_some(Sign::Fragments);
     }
     if share(&|p| !matches!(p.protocol, 6 | 17) && !p.is_icmp()) >= MOST {
-        return (networks >= NETWORKS_MANY).then_some(Sign::OddProtocol);
+        // A hub has hundreds of tunnels; whether it answers in them is what tells, where that is seen.
+        let hub = !answers.visible && distinct(packets) < NETWORKS_HUB;
+        return (networks >= NETWORKS_MANY && !hub).then_some(Sign::OddProtocol);
     }
     if reflection(packets, answers, total) && networks >= NETWORKS_MIN {
         return Some(Sign::Reflection);
@@ -172,7 +176,12 @@ fn network_estimate(packets: &[&Packet]) -> f64 {
 
 /// Whether the packets must come from thousands of networks: so few pairs of one network among them.
 pub(crate) fn forged(packets: &[&Packet]) -> bool {
-    at_least(packets.iter().map(|p| p.src_prefix())) >= NETWORKS_FORGED
+    distinct(packets) >= NETWORKS_FORGED
+}
+
+/// Networks from which the packets come at least.
+fn distinct(packets: &[&Packet]) -> f64 {
+    at_least(packets.iter().map(|p| p.src_prefix()))
 }
 
 /// How many different ones there are at least (99 %) in the population from which these were drawn, from how
@@ -270,7 +279,7 @@ mod tests {
             s
         };
         assert_eq!(told(60, ttl), Some(Sign::ForgedTtl));
-        assert_eq!(told(60, |i| sample(anybody(i), 0, 47, 0, 500)), Some(Sign::OddProtocol));
+        assert_eq!(told(200, |i| sample(anybody(i), 0, 47, 0, 500)), Some(Sign::OddProtocol));
     }
 
     #[test]
@@ -279,6 +288,8 @@ mod tests {
         assert_eq!(told(300, |i| sample(anybody(i) % 400 * 256, 4000, 17, 28_015, 90)), None);
         assert_eq!(told(300, |_| sample(7, 51_820, 17, 51_820, 1420)), None);
         assert_eq!(told(300, |i| sample(i % 3, 0, 47, 0, 1400)), None);
+        // A hub of five hundred tunnels, of which the other direction is not seen.
+        assert_eq!(told(300, |i| sample(anybody(i) % 500 * 256, 0, 47, 0, 1400)), None);
         assert_eq!(told(300, |i| sample(i % 60 * 256, 161, 17, 40_000, 400)), None);
         assert_eq!(told(380, |i| sample(anybody(i), 53, 17, 40_000, 300)), Some(Sign::Forged));
         // Many visitors of a web server.

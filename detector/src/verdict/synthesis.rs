@@ -22,10 +22,11 @@ use numbers::{complement, top, wilson};
 const GAIN_MIN: f64 = 0.04;
 const PACKETS_MIN: u32 = 5;
 
-/// Packets of normal times from which a target is known, and what a named port is worth before, as a share of
-/// the excess.
+/// Packets of normal times from which a target is known, and what a named port and a named length are worth
+/// before, as a share of the excess: a little more than they cost.
 const KNOWN_MIN: usize = 40;
-const NARROWER: f64 = 0.008;
+const NARROWER_PORT: f64 = 0.008;
+const NARROWER_LENGTH: f64 = 0.01;
 
 /// What a search is given.
 #[derive(Clone, Debug)]
@@ -496,14 +497,18 @@ impl Search<'_> {
         drafts
     }
 
-    /// What naming a port is worth where too little is known of the target to count what else would be cut:
-    /// beside the form of a protocol, never in its place.
+    /// What naming more is worth where too little is known of the target to count what else would be cut: a
+    /// port beside the form of a protocol, never in its place, and the one length of a flood beside either.
     fn narrower(&self, says: [Option<Says>; 4]) -> f64 {
-        let unknown = self.input.normal.len() < KNOWN_MIN;
+        if self.input.normal.len() >= KNOWN_MIN {
+            return 0.0;
+        }
         let said = |is: fn(&Says) -> bool| says.iter().flatten().any(is);
         let port = said(|s| matches!(s, Says::DstPort(_)));
         let form = said(|s| matches!(s, Says::Flags(_) | Says::SrcPort(_) | Says::IcmpType(_)));
-        if unknown && port && form { NARROWER } else { 0.0 }
+        let length = said(|s| matches!(s, Says::Length(range) if range.from == range.to));
+        let worth = |named: bool, worth: f64| if named { worth } else { 0.0 };
+        worth(port && form, NARROWER_PORT) + worth(length && (port || form), NARROWER_LENGTH)
     }
 
     fn to_match(&self, draft: &Draft) -> Match {
