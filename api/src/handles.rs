@@ -1,6 +1,7 @@
 //! The API's only ways to the rest of weir: what it reads, what it sends, what it asks.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -299,4 +300,6 @@ pub struct Handles {
     pub settings: Arc<dyn settings::Desk>,
     /// Where other questions go; none where nobody can answer.
     pub asks: Option<mpsc::Sender<Ask>>,
+    /// Socket of the archive of flow records; empty where there is none.
+    pub flows: PathBuf,
 }

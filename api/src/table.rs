@@ -73,7 +73,7 @@ impl Table {
             routes::deliveries::resend, routes::deliveries::mute,
             routes::hosts::list, routes::hosts::one, routes::hosts::series,
             routes::hosts::prefix_series, routes::hosts::baseline, routes::policy::policy,
-            routes::traffic::traffic, routes::about::services,
+            routes::flows::query, routes::traffic::traffic, routes::about::services,
             routes::live::live,
             routes::status::status, routes::status::exporters, routes::status::forget, routes::status::peers,
             routes::status::peer, routes::status::lift, routes::status::probe,

@@ -15,6 +15,7 @@ use crate::decode::{self, Context, Tally, Visit};
 use crate::error::{DecodeError, DecodeErrorKind};
 use crate::exporter::Exporter;
 use crate::registry::{Registry, Sender};
+use crate::tap::{Both, Tap};
 use crate::tenure::{Newcomers, Standing};
 use crate::time::Timeouts;
 
@@ -140,6 +141,7 @@ pub struct Shard {
     /// Takes the accumulator's place when workers add up.
     router: Option<Router>,
     worker_overflow: Overflow,
+    tap: Option<Tap>,
     inventory: Arc<Inventory>,
     tally: Tally,
     counters: Counters,
@@ -171,6 +173,7 @@ impl Shard {
             accumulator,
             router: None,
             worker_overflow: Overflow::default(),
+            tap: None,
             inventory,
             tally: Tally::default(),
             counters: Counters::default(),
@@ -284,15 +287,39 @@ impl Shard {
         let exporter = &mut self.exporters[exporter as usize];
         let tally = &mut self.tally;
         let view = View { tunnel: self.config.tunnel, protected: &self.inventory.protected };
-        if let Some(visit) = &mut self.router {
-            return read(
-                Context::new(exporter, tally, visit, now, view, (session, from.port())),
-                payload,
-            );
+        let peer = (session, from.port());
+        let named = exporter.sender.agent.unwrap_or(exporter.sender.address);
+        let tap = self.tap.as_mut().and_then(|tap| tap.open(named));
+        match (&mut self.router, tap) {
+            (Some(visit), None) => {
+                read(Context::new(exporter, tally, visit, now, view, peer), payload)
+            }
+            (Some(visit), Some(tap)) => {
+                let visit = &mut Both { visit, tap };
+                read(Context::new(exporter, tally, visit, now, view, peer), payload)
+            }
+            (None, tap) => {
+                self.accumulator.arrive(now);
+                let visit = &mut self.accumulator;
+                let Some(tap) = tap else {
+                    return read(Context::new(exporter, tally, visit, now, view, peer), payload);
+                };
+                let visit = &mut Both { visit, tap };
+                read(Context::new(exporter, tally, visit, now, view, peer), payload)
+            }
         }
-        self.accumulator.arrive(now);
-        let visit = &mut self.accumulator;
-        read(Context::new(exporter, tally, visit, now, view, (session, from.port())), payload)
+    }
+
+    /// Shows every record that is accepted to a tap, too.
+    pub fn tap(&mut self, tap: Tap) {
+        self.tap = Some(tap);
+    }
+
+    /// Hands on what has gathered for the tap.
+    pub(crate) fn flush_tap(&mut self) {
+        if let Some(tap) = &mut self.tap {
+            tap.flush();
+        }
     }
 
     /// Takes note of a datagram on which decoding panicked.

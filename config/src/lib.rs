@@ -8,6 +8,7 @@ mod channels;
 mod check;
 mod error;
 mod files;
+mod flows;
 mod infrastructure;
 mod listeners;
 mod locate;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub use check::Warning;
 pub use error::{ConfigError, Fault, Place};
+pub use flows::Flows;
 pub use log::{Log, LogFormat};
 pub use protect::{GROUP_PREFIXES_MAX, GROUPS_MAX, Protect, ServiceConfig, ServiceProtocol};
 pub use reload::{Difference, Hidden, Plan, differences, is_live, plan};
@@ -72,6 +74,8 @@ pub struct Config {
     /// Agents on nodes; without it none are awaited.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agents: Option<weir_agent::server::Config>,
+    /// The archive of flow records, a process of its own.
+    pub flows: Flows,
     /// HTTP.
     pub api: weir_api::Config,
     /// State that survives a restart.

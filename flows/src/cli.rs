@@ -62,7 +62,7 @@ pub struct Run {
     /// Directory of the archive
     #[arg(long, default_value = "/var/lib/weir-flows")]
     pub archive: PathBuf,
-    /// Socket on which records and questions are awaited
+    /// Socket on which weir is awaited (`[flows] socket` of weir.toml)
     #[arg(long, default_value = "/run/weir-flows/flows.sock")]
     pub socket: PathBuf,
     /// Remove records that are older, days

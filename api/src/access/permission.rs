@@ -60,6 +60,8 @@ permissions! {
     ReadMitigations = "mitigations:read", Readonly, true;
     /// See what hosts carry.
     ReadHosts = "hosts:read", Readonly, true;
+    /// Ask the archive for flow records, of all customers.
+    ReadFlows = "flows:read", Analyst, false;
     /// Follow what happens.
     ReadLive = "live:read", Readonly, true;
     /// See exporters, BGP peers, the mode.

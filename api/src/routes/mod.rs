@@ -11,6 +11,7 @@ pub(crate) mod audit;
 pub(crate) mod backup;
 pub(crate) mod dashboard;
 pub(crate) mod deliveries;
+pub(crate) mod flows;
 pub(crate) mod hosts;
 pub(crate) mod incidents;
 pub(crate) mod live;

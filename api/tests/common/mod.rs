@@ -318,6 +318,7 @@ pub fn world_again(config: Config, records: Records) -> World {
         panels: Some(Arc::new(Panels::default())),
         settings: Arc::clone(&settings) as _,
         asks: Some(asks()),
+        flows: std::path::PathBuf::from("/nonexistent/flows.sock"),
     };
     let time = Arc::clone(&clock);
     let clock_of = Clock::new(move || Millis(time.load(Ordering::Relaxed)));

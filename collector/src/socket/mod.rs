@@ -1,7 +1,7 @@
 //! Sockets and the clock: receives datagrams into shards and hands sealed slices on.
 //!
-//! One thread for each [`Receiver`]. It takes no lock, and allocates nothing once warm; a slow
-//! sink is the sink's to handle.
+//! One thread for each [`Receiver`]. It takes no lock, and allocates nothing once warm, but for the batches of
+//! a [`Tap`] that somebody listens to; a slow sink is the sink's to handle.
 
 mod replicate;
 mod spread;
@@ -31,6 +31,7 @@ use crate::config::{Config, ExporterConfig, TlsConfig};
 use crate::error::DecodeErrorKind;
 use crate::registry::Registry;
 use crate::shard::{Counters, Shard};
+use crate::tap::Tap;
 use replicate::Replicas;
 use spread::Spread;
 use tcp::Tcp;
@@ -327,6 +328,11 @@ impl Receiver {
         self.forgets = Some((Arc::clone(forgets), u64::MAX, 0));
     }
 
+    /// Shows every record that is accepted to a tap, too.
+    pub fn tap(&mut self, tap: &Tap) {
+        self.shard.tap(tap.clone());
+    }
+
     /// Receives until `stop` is set, then hands over the last slice.
     pub fn run(mut self, mut sink: impl SliceSink, stop: &AtomicBool) {
         let batch = if matches!(self.socket, Socket::Udp(_)) { BATCH } else { 0 };
@@ -351,6 +357,7 @@ impl Receiver {
                 }
             }
             if now.slot() > slot {
+                self.shard.flush_tap();
                 self.count_drops(&mut buffers, &mut control, now);
                 self.renew_inventory(spread.as_ref());
                 slice = self.seal(now, now.slot() - 1, slice, spread.as_mut(), &mut sink);
@@ -363,6 +370,7 @@ impl Receiver {
                 slot = now.slot();
             }
         }
+        self.shard.flush_tap();
         slice = self.seal(clock.now(), slot, slice, spread.as_mut(), &mut sink);
         if let Some(mut spread) = spread {
             if let Some(last) = spread.collect(&mut self.shard, true) {

@@ -8,6 +8,7 @@ pub mod accounts;
 mod adopt;
 pub mod baseline;
 mod client;
+pub mod flows;
 pub mod measure;
 pub mod notify;
 mod output;
@@ -134,6 +135,9 @@ pub enum Ask {
         #[arg(long, default_value_t = 20)]
         limit: u16,
     },
+    /// Query the archive of flow records: totals, top N, time series, records
+    #[command(after_help = flows::HELP)]
+    Flows(flows::Flows),
     /// Show, freeze, thaw or reset a host's baselines, or override a threshold
     #[command(subcommand_negates_reqs = true)]
     Baseline {
@@ -215,6 +219,7 @@ pub fn run(ask: &Ask, common: &Common) -> anyhow::Result<ExitCode> {
         Ask::Reload { check } => settings::reload(&client, &output, *check)?,
         Ask::Mode { mode } => respond::mode(&client, &output, mode.as_deref())?,
         Ask::Hosts { packets, limit } => overview::hosts(&client, &output, *packets, *limit)?,
+        Ask::Flows(flows) => flows::flows(&client, &output, flows)?,
         Ask::Baseline { host, action } => {
             baseline::baseline(&client, &output, *host, action.as_ref())?;
         }

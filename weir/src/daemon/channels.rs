@@ -6,6 +6,7 @@
 //! | others -> core: [`Control`] | bounded, [`CONTROL_MAX`] | commands: 503; actuators wait; health is skipped |
 //! | core -> bgp: `Admitted` | watch, the latest wins | cannot fill |
 //! | core -> notify: news | bounded, [`super::notify::WAITING_MAX`] | the news is dropped and counted |
+//! | rx -> flows: batches of records | bounded, 256 of 512 | the batch is dropped and counted |
 //! | core -> store | bounded | core waits a few milliseconds, then counts and keeps the newest; a measure is written before it is announced |
 
 use std::net::IpAddr;

@@ -11,6 +11,7 @@
 //! | `owners`, `owners/mail` | pages for owners of servers | sockets |
 //! | `notify`, `notify/<n>` | webhooks and scrubbing services | news, answers, timers |
 //! | `store` | the state file | its queue |
+//! | `flows` | the way to `weir-flows` | batches of records |
 //! | `history` | the last minutes of every host, the history file | the core's seconds, questions |
 //!
 //! A thread that ends before it is asked to, or panics, ends the process: a wrong mitigator is worse
@@ -23,6 +24,7 @@ mod channels;
 mod clock;
 mod core_thread;
 mod descriptors;
+mod flows;
 mod heard;
 mod history;
 mod inventory;
@@ -114,6 +116,7 @@ pub struct Daemon {
     store: JoinHandle<()>,
     mode_kept: Option<JoinHandle<()>>,
     history: JoinHandle<()>,
+    flows: Option<JoinHandle<()>>,
     tell: notify::Notify,
     notify: JoinHandle<()>,
 }
@@ -270,6 +273,7 @@ impl Daemon {
                 control: control.clone(),
                 history: ask,
                 facts: facts(started, &flow_addresses),
+                flows: config.flows.socket.clone(),
                 agents: nodes.clone().map(|nodes| nodes as Arc<dyn weir_api::nodes::Nodes>),
                 panels: desk.clone().map(|desk| desk as Arc<dyn weir_api::panels::Desk>),
                 inventory: Arc::clone(&inventory_desk),
@@ -329,11 +333,17 @@ impl Daemon {
             },
             &failed_tx,
         )?;
+        let (tap, flows) = flows::spawn(&config.flows.socket, &metrics, &failed_tx)?.unzip();
         for receiver in &mut sockets {
+            if let Some(tap) = &tap {
+                receiver.tap(tap);
+            }
             receiver.follow(&inventory);
             receiver.heed(&exporters);
             receiver.obey(&forgets);
         }
+        // The thread ends with the last receiver.
+        drop(tap);
         let receivers = start_receivers(sockets, &queue, &control, &stop_receiving, &failed_tx)?;
         let panels = panels::spawn(config, &inventory_desk, &metrics, &failed_tx)?;
         let owners = owners::spawn(
@@ -378,6 +388,7 @@ impl Daemon {
             store,
             mode_kept,
             history,
+            flows,
             tell,
             notify,
         })
@@ -424,6 +435,7 @@ impl Daemon {
         join("store", [self.store]);
         join("mode", self.mode_kept);
         join("history", [self.history]);
+        join("flows", self.flows);
         info!("stopped");
     }
 }

@@ -2,7 +2,7 @@
 //! core.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
@@ -47,6 +47,7 @@ pub(crate) struct Parts {
     pub(crate) control: Sender<Control>,
     pub(crate) history: Sender<Question>,
     pub(crate) facts: Facts,
+    pub(crate) flows: PathBuf,
     pub(crate) agents: Option<Arc<dyn weir_api::nodes::Nodes>>,
     pub(crate) panels: Option<Arc<dyn weir_api::panels::Desk>>,
     pub(crate) inventory: Arc<Desk>,
@@ -93,6 +94,7 @@ pub(crate) fn spawn(
         panels: parts.panels,
         settings: Arc::clone(&parts.inventory) as Arc<dyn weir_api::settings::Desk>,
         asks: Some(asks),
+        flows: parts.flows,
     };
     let app = App::new(config.clone(), handles, parts.records, Clock::new(now));
     if let Some(code) = app.setup_code()? {
