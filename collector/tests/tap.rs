@@ -15,7 +15,7 @@ fn flood(count: u32) -> Vec<Vec<u8>> {
     let record = |n: u32| {
         let src = [198, 51, (n >> 8) as u8, n as u8];
         // Every other one is of nobody's concern here, and is archived all the same.
-        let dst = if n % 2 == 0 { [203, 0, 113, 7] } else { [192, 0, 2, 99] };
+        let dst = if n.is_multiple_of(2) { [203, 0, 113, 7] } else { [192, 0, 2, 99] };
         v5_record(src, dst, n as u16, UP - 1500, UP - 1000)
     };
     let records: Vec<_> = (0..count).map(record).collect();

@@ -29,6 +29,8 @@ const LOG_TIME: Duration = Duration::from_secs(60);
 pub const LOG_ROWS: u64 = 1 << 20;
 /// How often a file that the disk refused is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How often a log that cannot be read is tried before it stays as it is until the next start.
+const READS_MAX: u32 = 3;
 /// How often old files are looked for when nothing is sealed.
 const BOUND_EVERY: Duration = Duration::from_secs(10);
 
@@ -164,8 +166,9 @@ impl Archive {
                     self.shared.lose(count);
                     self.shared.refused("log", &error);
                     if error.kind() == io::ErrorKind::StorageFull {
-                        self.shared.catalog.evict("full disk");
+                        self.shared.catalog.give_up_oldest();
                     }
+                    self.leave_broken();
                 }
             }
         }
@@ -218,6 +221,7 @@ impl Archive {
             && let Err(error) = open.log.sync()
         {
             self.shared.refused("log", &error);
+            self.leave_broken();
         }
         if self.open.as_ref().is_some_and(|open| open.since.elapsed() >= LOG_TIME) {
             self.close();
@@ -239,6 +243,13 @@ impl Archive {
         self.lost_before = lost;
         self.busy = Duration::ZERO;
         self.second = Instant::now();
+    }
+
+    /// Closes a log that can take no more: what stands in it is sealed, the next record begins another.
+    fn leave_broken(&mut self) {
+        if self.open.as_ref().is_some_and(|open| open.log.is_broken()) {
+            self.close();
+        }
     }
 
     /// Closes the log, so that it is sealed.
@@ -273,23 +284,33 @@ fn seal_all(shared: &Shared, keep: &Keep, closed: &Receiver<Arc<Entry>>) {
             (false, false) => Duration::ZERO,
         };
         match closed.recv_timeout(patience) {
-            Ok(log) => waiting.push_back(log),
+            Ok(log) => waiting.push_back((log, 0)),
             Err(RecvTimeoutError::Timeout) => {}
             // What the disk refuses now is for the next run.
             Err(RecvTimeoutError::Disconnected) if waiting.is_empty() || refused => return,
             Err(RecvTimeoutError::Disconnected) => {}
         }
-        if let Some(log) = waiting.front() {
-            refused = match seal(shared, log) {
+        if let Some((log, reads)) = waiting.pop_front() {
+            refused = match seal(shared, &log) {
                 Ok(()) => {
-                    waiting.pop_front();
                     shared.waiting.fetch_sub(1, Ordering::Relaxed);
                     false
                 }
-                Err(error) => {
+                // Its own fault: the others are sealed meanwhile, and queries read of it what can be read.
+                Err(Refusal::Log(error)) => {
+                    if reads + 1 < READS_MAX {
+                        waiting.push_back((log, reads + 1));
+                    } else {
+                        error!(%error, path = %log.path.display(), "a log cannot be read: it stays as it is until the next start");
+                        shared.waiting.fetch_sub(1, Ordering::Relaxed);
+                    }
+                    waiting.iter().all(|(_, reads)| *reads > 0)
+                }
+                Err(Refusal::Disk(error)) => {
+                    waiting.push_front((log, reads));
                     shared.refused("file", &error);
                     let full = error.kind() == io::ErrorKind::StorageFull;
-                    !(full && shared.catalog.evict("full disk"))
+                    !(full && shared.catalog.give_up_oldest())
                 }
             };
         }
@@ -303,7 +324,22 @@ pub fn now_ms() -> u64 {
     since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-fn seal(shared: &Shared, log: &Arc<Entry>) -> io::Result<()> {
+/// Why a log is not sealed.
+#[derive(Debug)]
+enum Refusal {
+    /// It cannot be read.
+    Log(io::Error),
+    /// The disk takes no file.
+    Disk(io::Error),
+}
+
+impl From<io::Error> for Refusal {
+    fn from(error: io::Error) -> Self {
+        Self::Disk(error)
+    }
+}
+
+fn seal(shared: &Shared, log: &Arc<Entry>) -> Result<(), Refusal> {
     let mut flows = Vec::new();
     let read = log::read(&log.path, |frame| {
         flows.extend_from_slice(frame);
@@ -315,7 +351,7 @@ fn seal(shared: &Shared, log: &Arc<Entry>) -> io::Result<()> {
             shared.catalog.sealed(log, None);
             return Ok(());
         }
-        other => other?,
+        other => other.map_err(Refusal::Log)?,
     }
     let ends = flows.iter().map(|flow| flow.end);
     let (Some(first), Some(last)) = (ends.clone().min(), ends.max()) else {
@@ -331,7 +367,7 @@ fn seal(shared: &Shared, log: &Arc<Entry>) -> io::Result<()> {
     if let Err(error) = written {
         // What stays of it is cleared away at the next start.
         let _ = fs::remove_file(&temporary);
-        return Err(error);
+        return Err(error.into());
     }
     let octets = fs::metadata(&path)?.len();
     let entry = Entry::new(path.clone(), log.number, Some((first, last)), octets);

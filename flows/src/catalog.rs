@@ -39,13 +39,22 @@ pub struct Entry {
     pub octets: AtomicU64,
     /// Whether it goes when nobody reads it any more.
     doomed: AtomicBool,
+    /// Whether it was said that it cannot be read.
+    unreadable: AtomicBool,
 }
 
 impl Entry {
     /// A file of `octets`.
     pub const fn new(path: PathBuf, number: u64, ends: Option<(u64, u64)>, octets: u64) -> Self {
-        let (octets, doomed) = (AtomicU64::new(octets), AtomicBool::new(false));
-        Self { path, number, ends, octets, doomed }
+        let (doomed, unreadable) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { path, number, ends, octets: AtomicU64::new(octets), doomed, unreadable }
+    }
+
+    /// Takes note that it cannot be read, and says so once.
+    pub fn unreadable(&self, error: &io::Error) {
+        if !self.unreadable.swap(true, Ordering::Relaxed) {
+            warn!(%error, path = %self.path.display(), "a file of the archive cannot be read: answers leave it out");
+        }
     }
 
     /// Whether it is a log.
@@ -170,33 +179,39 @@ impl Catalog {
     /// Removes what must go, oldest first; never the newest, which is being written.
     pub fn bound(&self, keep: &Keep, now_ms: u64) {
         let too_old = now_ms.saturating_sub(keep.age_ms);
+        let is_too_old = |e: &Arc<Entry>| e.ends.is_some_and(|(_, last)| last < too_old);
+        // Looked at once: a file that a query has open frees its room later, and what others write
+        // meanwhile is no reason to give all of it up at once.
+        let mut missing = self.room().map_or(0, |room| keep.free.saturating_sub(room));
         loop {
-            let why = {
+            let (at, why) = {
                 let entries = self.lock();
-                let oldest = entries.first().filter(|_| entries.len() > 1);
                 let sum = |e: &Arc<Entry>| e.octets.load(Ordering::Relaxed);
-                match oldest {
-                    None => None,
-                    Some(e) if e.ends.is_some_and(|(_, last)| last < too_old) => Some("age"),
-                    Some(_) if entries.iter().map(sum).sum::<u64>() > keep.octets => Some("octets"),
-                    Some(_) if self.room().is_some_and(|room| room < keep.free) => Some("room"),
-                    Some(_) => None,
+                // Not only the first: one record from the future must not hold back what came after it.
+                match entries.iter().position(is_too_old) {
+                    Some(at) => (at, "age"),
+                    None if entries.iter().map(sum).sum::<u64>() > keep.octets => (0, "octets"),
+                    None if missing > 0 => (0, "room"),
+                    None => return,
                 }
             };
-            let Some(why) = why else { return };
-            if !self.evict(why) {
-                return;
-            }
+            let Some(freed) = self.evict(at, why) else { return };
+            missing = missing.saturating_sub(freed.max(1));
         }
     }
 
-    /// Removes the oldest file; says whether there was one to remove.
-    pub fn evict(&self, why: &'static str) -> bool {
+    /// Removes the oldest file because the disk is full; says whether there was one to remove.
+    pub fn give_up_oldest(&self) -> bool {
+        self.evict(0, "full disk").is_some()
+    }
+
+    /// Removes a file, unless it is the only one; its octets.
+    fn evict(&self, at: usize, why: &'static str) -> Option<u64> {
         let mut entries = self.lock();
-        if entries.len() < 2 {
-            return false;
+        if entries.len() < 2 || at >= entries.len() {
+            return None;
         }
-        let oldest = entries.remove(0);
+        let oldest = entries.remove(at);
         drop(entries);
         if let Err(error) = fs::remove_file(&oldest.path) {
             warn!(%error, path = %oldest.path.display(), "a file of the archive cannot be removed");
@@ -208,8 +223,8 @@ impl Catalog {
                 break;
             }
         }
-        info!(why, path = %oldest.path.display(), "the oldest file of the archive went");
-        true
+        info!(why, path = %oldest.path.display(), "a file of the archive was removed");
+        Some(oldest.octets.load(Ordering::Relaxed))
     }
 
     fn room(&self) -> Option<u64> {
@@ -281,6 +296,39 @@ mod tests {
         let again = Catalog::open(dir.path()).unwrap();
         assert_eq!(again.now().len(), 1);
         assert_eq!(again.now()[0].ends, Some((4000, 4999)));
+    }
+
+    fn filled(dir: &Path, ends: &[(u64, u64)]) -> Catalog {
+        let catalog = Catalog::open(dir).unwrap();
+        for (number, ends) in (1_u64..).zip(ends) {
+            let path = catalog.place(number, *ends).unwrap();
+            fs::write(&path, [0; 100]).unwrap();
+            catalog.add(Entry::new(path, number, Some(*ends), 100));
+        }
+        catalog
+    }
+
+    #[test]
+    fn a_record_from_the_future_holds_nothing_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog =
+            filled(dir.path(), &[(1000, u64::MAX), (2000, 2999), (3000, 3999), (9000, 9999)]);
+        catalog.bound(&Keep { age_ms: 5000, octets: 1000, free: 0 }, 10_000);
+        let numbers: Vec<_> = catalog.now().iter().map(|entry| entry.number).collect();
+        assert_eq!(numbers, [1, 4]);
+    }
+
+    #[test]
+    fn a_disk_that_others_fill_costs_no_more_than_what_is_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = filled(dir.path(), &[(1, 2), (3, 4), (5, 6), (7, 8), (9, 10)]);
+        let room = catalog.room().unwrap();
+        // Files of 100 octets by the catalog's account: two of them make up for what is missing, and what
+        // they really free, a page each or nothing yet, is looked at the next time.
+        let keep = Keep { age_ms: 1000, octets: 1000, free: room + (1 << 30) };
+        catalog.now().iter().for_each(|e| e.octets.store(1 << 29, Ordering::Relaxed));
+        catalog.bound(&Keep { octets: u64::MAX, ..keep }, 10);
+        assert!((1..=3).contains(&catalog.now().len()), "{}", catalog.now().len());
     }
 
     #[test]

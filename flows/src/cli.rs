@@ -10,7 +10,7 @@ use crate::catalog::Keep;
 use crate::query::Limits;
 use crate::server::Config;
 
-/// Keep flow records and answer questions about them (weir does not send its own yet)
+/// Keep flow records and answer questions about them
 #[derive(Debug, Parser)]
 #[command(name = "weir-flows", version, max_term_width = 100)]
 pub struct Cli {

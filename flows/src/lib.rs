@@ -2,7 +2,6 @@
 //! touches detection.
 //!
 //! Records come over a local socket; whoever sends them drops what this process does not take, and never waits.
-//! weir itself does not send them yet.
 //! Records go to a log with checksums and each minute from there into Apache Parquet, which other programs read
 //! as it is. Read [`archive::Archive`] and [`query::answer`] first.
 

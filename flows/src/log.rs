@@ -20,6 +20,7 @@ pub struct Log {
     file: File,
     len: u64,
     unsynced: bool,
+    broken: bool,
 }
 
 impl Log {
@@ -29,7 +30,7 @@ impl Log {
     /// What the disk says.
     pub fn create(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().create_new(true).write(true).open(path)?;
-        Ok(Self { file, len: 0, unsynced: false })
+        Ok(Self { file, len: 0, unsynced: false, broken: false })
     }
 
     /// Octets written.
@@ -42,7 +43,12 @@ impl Log {
         self.len == 0
     }
 
-    /// Appends a frame of records in their wire form. After an error the log is as it was before.
+    /// Whether it can take no more: half a frame stands at its end, or the disk lost what it had taken.
+    pub const fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Appends a frame of records in their wire form. After an error the log is as it was before, or broken.
     ///
     /// # Errors
     /// What the disk says.
@@ -58,8 +64,9 @@ impl Log {
         frame.extend_from_slice(records);
         if let Err(error) = self.file.write_all(&frame) {
             // Half a frame would hide what comes after it.
-            self.file.set_len(self.len)?;
-            self.file.seek(SeekFrom::Start(self.len))?;
+            let undone = self.file.set_len(self.len);
+            let undone = undone.and_then(|()| self.file.seek(SeekFrom::Start(self.len)));
+            self.broken = undone.is_err();
             return Err(error);
         }
         self.len += frame.len() as u64;
@@ -72,7 +79,13 @@ impl Log {
     /// # Errors
     /// What the disk says.
     pub fn sync(&mut self) -> io::Result<()> {
-        if std::mem::take(&mut self.unsynced) { self.file.sync_data() } else { Ok(()) }
+        if std::mem::take(&mut self.unsynced) {
+            // What the disk did not take is not tried again by the kernel: asking once more would succeed and
+            // mean nothing.
+            self.file.sync_data().inspect_err(|_| self.broken = true)
+        } else {
+            Ok(())
+        }
     }
 }
 

@@ -232,6 +232,7 @@ struct Found {
     records: BinaryHeap<ArchivedFlow>,
     thinned: u32,
     looked_at: u64,
+    unread: u64,
 }
 
 /// What all threads of a question look at.
@@ -307,6 +308,7 @@ fn merge(plan: &Plan, all: &mut Found, own: Found) {
     all.total.add(own.total);
     all.thinned = all.thinned.max(own.thinned);
     all.looked_at += own.looked_at;
+    all.unread += own.unread;
     for (key, group) in own.groups {
         let into = all.groups.entry(key).or_default();
         into.sums.add(group.sums);
@@ -328,6 +330,11 @@ impl Run<'_> {
             match outcome {
                 // The oldest went while it was its turn: the archive begins later now.
                 Err(QueryError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {}
+                // One damaged file is no reason to hide the others.
+                Err(QueryError::Io(error)) => {
+                    entry.unreadable(&error);
+                    found.unread += 1;
+                }
                 other => other?,
             }
         }
@@ -474,6 +481,7 @@ fn shown(plan: &Plan, found: Found) -> Result<FlowAnswer, QueryError> {
         records: found.records.into_sorted_vec(),
         thinned: found.thinned,
         looked_at: found.looked_at,
+        unread: found.unread,
         ..FlowAnswer::default()
     })
 }

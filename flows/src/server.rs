@@ -20,6 +20,8 @@ use crate::query::{Limits, QueryError, answer};
 
 /// Connections at the same time.
 const CONNECTIONS_MAX: usize = 32;
+/// Of them, senders of records: weir is one. The others are for questions.
+const FEEDS_MAX: usize = 4;
 /// Longest frame of records, octets.
 const RECORDS_MAX: usize = 4 << 20;
 /// Longest question, octets.
@@ -64,7 +66,7 @@ struct Room {
     limits: Limits,
     frames: SyncSender<Vec<u8>>,
     stop: Arc<AtomicBool>,
-    connections: AtomicUsize,
+    feeds: AtomicUsize,
     /// Questions under way, and waiting.
     questions: Mutex<(usize, usize)>,
     ended: Condvar,
@@ -90,7 +92,7 @@ impl Server {
             limits: config.limits,
             frames,
             stop: Arc::clone(&stop),
-            connections: AtomicUsize::new(0),
+            feeds: AtomicUsize::new(0),
             questions: Mutex::new((0, 0)),
             ended: Condvar::new(),
         });
@@ -190,11 +192,9 @@ fn accept(listener: &UnixListener, room: &Arc<Room>) {
         }
         let own = Arc::clone(room);
         let thread = spawn("connection", move || {
-            own.connections.fetch_add(1, Ordering::Relaxed);
             if let Err(error) = own.serve(stream) {
                 debug!(%error, "a connection ended");
             }
-            own.connections.fetch_sub(1, Ordering::Relaxed);
         });
         threads.extend(thread);
     }
@@ -232,7 +232,16 @@ impl Room {
         let mut what = [0];
         stream.read_exact(&mut what)?;
         match what[0] {
-            RECORDS => self.feed(stream),
+            RECORDS => {
+                let feeds = self.feeds.fetch_add(1, Ordering::Relaxed);
+                let fed = if feeds < FEEDS_MAX {
+                    self.feed(stream)
+                } else {
+                    Err(io::Error::other("too many feeds"))
+                };
+                self.feeds.fetch_sub(1, Ordering::Relaxed);
+                fed
+            }
             QUESTION => self.question(stream),
             _ => Err(io::Error::other("neither records nor a question")),
         }

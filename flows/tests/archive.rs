@@ -157,3 +157,43 @@ fn rubbish_on_the_socket_ends_its_connection_only() {
     feed.send(&flows(1, 10)).unwrap();
     wait(|| process.count() == 10, "the records do not arrive");
 }
+
+#[test]
+fn what_cannot_be_read_costs_only_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    for (seed, count) in [(1, 1000), (2, 500)] {
+        let process = Process::start(dir.path(), &[]);
+        let before = process.count();
+        process.feed().send(&flows(seed, count)).unwrap();
+        wait(|| process.count() == before + count, "the records do not arrive");
+        process.stop();
+    }
+    let list = Command::new("find").arg(dir.path()).args(["-name", "*.parquet"]).output().unwrap();
+    let list = String::from_utf8(list.stdout).unwrap();
+    let mut files: Vec<_> = list.lines().collect();
+    assert_eq!(files.len(), 2);
+    files.sort_by_key(|file| std::fs::metadata(file).unwrap().len());
+    std::fs::write(files[1], "PAR1 and nothing more PAR1").unwrap();
+    // A log that no read gets anything out of, before the ones to come.
+    std::fs::create_dir(dir.path().join("archive/log/7.log")).unwrap();
+    let process = Process::start(dir.path(), &[]);
+    let answer = process.ask(&all()).unwrap();
+    assert_eq!((answer.total.records, answer.unread), (500, 2));
+    process.feed().send(&flows(3, 200)).unwrap();
+    wait(|| process.count() == 700, "the records do not arrive");
+    process.stop();
+    assert_eq!(sealed(dir.path()), 3, "the new log is sealed in spite of the old one");
+    let log = std::fs::read_to_string(dir.path().join("log.txt")).unwrap();
+    assert_eq!(log.matches("answers leave it out").count(), 2, "{log}");
+}
+
+#[test]
+fn senders_that_say_nothing_leave_room_for_questions() {
+    let dir = tempfile::tempdir().unwrap();
+    let process = Process::start(dir.path(), &[]);
+    let mut weir = process.feed();
+    let idle: Vec<_> = (0..64).map(|_| process.feed()).collect();
+    weir.send(&flows(1, 10)).unwrap();
+    wait(|| process.count() == 10, "the records do not arrive");
+    drop(idle);
+}

@@ -297,6 +297,9 @@ pub struct FlowAnswer {
     pub thinned: u32,
     /// Records looked at.
     pub looked_at: u64,
+    /// Files of this time that could not be read: the answer lacks what they hold.
+    #[serde(default)]
+    pub unread: u64,
     /// Milliseconds that it took.
     pub took_ms: u64,
     /// How the archive is.

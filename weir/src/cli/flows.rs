@@ -183,10 +183,15 @@ const SUMS: [Column; 3] = [
 /// Where the keys of a group stand; there are no more than four.
 const KEYS: [&str; 4] = ["/key/0", "/key/1", "/key/2", "/key/3"];
 
-fn groups(output: &Output, flows: &Flows, answer: &Value) -> anyhow::Result<()> {
+/// The columns of what is grouped by.
+fn keys(flows: &Flows) -> Vec<Column> {
     // Titles live as long as the program: they are few and it ends soon.
     let titles = flows.by.iter().map(|by| &*Box::leak(by.clone().into_boxed_str()));
-    let mut columns: Vec<Column> = titles.zip(KEYS).map(|(by, at)| (by, at, As::Text)).collect();
+    titles.zip(KEYS).map(|(by, at)| (by, at, As::Text)).collect()
+}
+
+fn groups(output: &Output, flows: &Flows, answer: &Value) -> anyhow::Result<()> {
+    let mut columns = keys(flows);
     columns.extend(SUMS);
     output.list(&answer["groups"], &columns)
 }
@@ -205,8 +210,7 @@ fn series(output: &Output, flows: &Flows, answer: &Value) -> anyhow::Result<()> 
             rows.push(row);
         }
     }
-    let titles = flows.by.iter().map(|by| &*Box::leak(by.clone().into_boxed_str()));
-    let mut columns: Vec<Column> = titles.zip(KEYS).map(|(by, at)| (by, at, As::Text)).collect();
+    let mut columns = keys(flows);
     columns.extend([
         ("time", "/at", As::Time),
         ("bit/s", "/bits_per_sec", As::Number),
@@ -256,6 +260,9 @@ fn remark(answer: &Value) {
     );
     if number("/thinned") > 1.0 {
         eprintln!("estimated: the archive kept 1 record in {} at times", number("/thinned"));
+    }
+    if number("/unread") > 0.0 {
+        eprintln!("{} files could not be read: the answer lacks what they hold", number("/unread"));
     }
     if let Some(trouble) = answer.pointer("/archive/trouble").and_then(Value::as_str) {
         eprintln!("the archive is in trouble: {trouble}");
