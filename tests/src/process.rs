@@ -221,8 +221,10 @@ impl Drop for Weir {
 /// When it cannot be written.
 pub fn write_config(folder: &Path, more: &str) -> PathBuf {
     let path = folder.join("weir.toml");
+    // An archive of this machine is not for tests.
+    let flows = if more.contains("[flows]") { "" } else { "[flows]\nsocket = \"\"\n" };
     let text = format!(
-        "[protect]\nprefixes = [\"203.0.113.0/24\"]\n[collector]\nlisten = [\"127.0.0.1:0\"]\n\
+        "{flows}[protect]\nprefixes = [\"203.0.113.0/24\"]\n[collector]\nlisten = [\"127.0.0.1:0\"]\n\
          [api]\nlisten = \"127.0.0.1:0\"\nsocket = {:?}\n[store]\npath = {:?}\n{more}",
         folder.join("api.sock"),
         folder.join("state.db")
@@ -249,4 +251,34 @@ fn run<'a>(arguments: impl Iterator<Item = &'a std::ffi::OsStr>, input: &str) ->
     let _ = stdin.write_all(input.as_bytes());
     drop(stdin);
     child.wait_with_output().expect("it ends")
+}
+
+/// A running `weir-flows`. Ends with the value.
+#[derive(Debug)]
+pub struct Archive(Child);
+
+impl Archive {
+    /// Starts one with its archive and its socket (`flows.sock`) in a folder.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start(folder: &Path) -> Self {
+        let child = Command::new(crate::flows_binary())
+            .args(["run", "--free-gb", "0", "--archive"])
+            .arg(folder.join("archive"))
+            .arg("--socket")
+            .arg(folder.join("flows.sock"))
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("weir-flows starts");
+        Self(child)
+    }
+}
+
+impl Drop for Archive {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

@@ -5,7 +5,7 @@
 
 use std::process::Command;
 
-use weir_tests::process::{Weir, text};
+use weir_tests::process::{Archive, Weir, text};
 use weir_tests::{lab::find_program, skip};
 
 /// Under the hundred requests a second that one address may make; refusals test nothing.
@@ -46,7 +46,11 @@ fn the_document_is_kept_with_a_token_and_without() {
         skip(test, "not installed: schemathesis (from PyPI, on the path or in WEIR_SCHEMATHESIS)");
         return;
     }
-    let weir = Weir::start("");
+    let archive = tempfile::tempdir().unwrap();
+    let _flows = Archive::start(archive.path());
+    let socket = archive.path().join("flows.sock");
+    let weir = Weir::start(&format!("[flows]\nsocket = {socket:?}\n"));
+    weir.wait_for("the archive", |weir| weir.ask(&["flows", "udp"]).status.success().then_some(()));
     let made = weir.ask(&["token", "create", "--name", "fuzz", "--role", "owner"]);
     let secret = text(&made).trim().to_owned();
     assert!(secret.starts_with("weir_"), "{made:?}");

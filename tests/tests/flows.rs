@@ -3,34 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 
-use weir_tests::flows_binary;
-use weir_tests::process::{Weir, text};
-
-/// Ends with the value.
-struct Archive(Child);
-
-impl Archive {
-    fn start(folder: &Path) -> Self {
-        let child = Command::new(flows_binary())
-            .args(["run", "--free-gb", "0", "--archive"])
-            .arg(folder.join("archive"))
-            .arg("--socket")
-            .arg(folder.join("flows.sock"))
-            .stderr(Stdio::null())
-            .spawn();
-        Self(child.unwrap())
-    }
-}
-
-impl Drop for Archive {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use weir_tests::process::{Archive, Weir, text};
 
 /// NetFlow v5 of one record: 10 packets of 100 octets, 198.51.100.1 port 53 to 203.0.113.7, sampled 1:100.
 fn datagram(dst_port: u16) -> Vec<u8> {
