@@ -15,6 +15,7 @@ pub mod enforcer;
 pub mod eyes;
 pub mod levels;
 pub mod link;
+pub mod mirror;
 pub mod netlink;
 pub mod protocol;
 pub mod rules;

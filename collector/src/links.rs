@@ -31,12 +31,13 @@ impl Links {
         self.0.is_empty()
     }
 
-    /// Counts a record of so many octets, multiplied by its sampling rate.
-    pub(crate) fn add(&mut self, input_if: u32, output_if: u32, bytes: u64) {
+    /// Counts a record of so many octets, multiplied by its sampling rate. What the router dropped has filled
+    /// the link that it came in by, and none that it would have gone out by.
+    pub(crate) fn add(&mut self, input_if: u32, output_if: u32, bytes: u64, dropped: bool) {
         if let Some(at) = self.at(input_if) {
             self.0[at].in_bytes = self.0[at].in_bytes.wrapping_add(bytes);
         }
-        if let Some(at) = self.at(output_if) {
+        if let Some(at) = self.at(output_if).filter(|_| !dropped) {
             self.0[at].out_bytes = self.0[at].out_bytes.wrapping_add(bytes);
         }
     }
@@ -58,13 +59,14 @@ mod tests {
     #[test]
     fn only_what_is_asked_for_is_counted_and_it_goes_on() {
         let mut links = Links::new(&[7, 3]);
-        links.add(3, 9, 100);
-        links.add(9, 3, 10);
-        links.add(7, 3, 1);
+        links.add(3, 9, 100, false);
+        links.add(9, 3, 10, false);
+        links.add(7, 3, 1, false);
+        links.add(7, 3, 1000, true);
         let count = |index, in_bytes, out_bytes| LinkCount { index, in_bytes, out_bytes };
-        assert_eq!(links.counts(), [count(3, 100, 11), count(7, 1, 0)]);
+        assert_eq!(links.counts(), [count(3, 100, 11), count(7, 1001, 0)]);
         links.set(&[9, 3]);
-        links.add(9, 7, 5);
+        links.add(9, 7, 5, false);
         assert_eq!(links.counts(), [count(3, 100, 11), count(9, 5, 0)]);
         links.set(&[]);
         assert!(links.is_empty());

@@ -54,3 +54,30 @@ fn any_octets_may_be_a_packet() {
         }
     }
 }
+
+/// `tests/fuzz` begins its searches with these: each target has its own form.
+#[test]
+fn seeds_for_the_fuzzer() {
+    let own = tempfile::tempdir().unwrap();
+    let told = std::env::var_os("WEIR_FUZZ_SEEDS").map(std::path::PathBuf::from);
+    let folder = told.unwrap_or_else(|| own.path().to_owned());
+    let put = |target: &str, number: usize, octets: &[u8]| {
+        let folder = folder.join(target);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join(number.to_string()), octets).unwrap();
+    };
+    for (number, seed) in seeds().iter().enumerate() {
+        let framed = bytes().u16(u16::try_from(seed.len()).unwrap()).raw(seed).0;
+        put("datagram", number, &framed);
+        match seed[..2] {
+            [0, 5] => put("oracle_netflow_v5", number, seed),
+            [0, 9] => put("oracle_netflow_v9", number, &framed),
+            [0, 10] => put("oracle_ipfix", number, &framed),
+            _ => put("oracle_sflow", number, seed),
+        }
+    }
+    let packet = ethernet(0x0800, &ipv4(17, [1, 2, 3, 4], [203, 0, 113, 7], &udp(1, 2, &[0; 9])));
+    put("packet", 0, &bytes().u8(1).u32(100).raw(&packet).0);
+    let targets: Vec<_> = std::fs::read_dir(&folder).unwrap().collect();
+    assert_eq!(targets.len(), 6, "a seed for each target that reads datagrams: {targets:?}");
+}

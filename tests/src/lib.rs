@@ -57,6 +57,14 @@ pub fn flows_binary() -> std::path::PathBuf {
     binary("weir-flows")
 }
 
+/// The binary for mirror ports beside the test's own, as [`weir_binary`].
+///
+/// # Panics
+/// When it is not there: build the workspace, not this crate alone.
+pub fn mirror_binary() -> std::path::PathBuf {
+    binary("weir-mirror")
+}
+
 fn binary(name: &str) -> std::path::PathBuf {
     let own = std::env::current_exe().expect("a test has a file");
     let folder = own.parent().and_then(std::path::Path::parent).expect("target/<profile>/deps");

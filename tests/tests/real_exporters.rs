@@ -6,7 +6,7 @@
 use serde_json::Value;
 use weir_tests::capture::{self, Totals};
 use weir_tests::lab::Lab;
-use weir_tests::weir_binary;
+use weir_tests::{mirror_binary, weir_binary};
 
 /// Packets of the traffic, played in four seconds: slow enough for a busy machine's user space.
 const PACKETS: u64 = 16_000;
@@ -195,6 +195,24 @@ fn sfprobe_sflow() {
          sfprobe_receiver: 127.0.0.1:2055\n"
     );
     pmacctd("sfprobe_sflow", &plugin, Within::SamplingError);
+}
+
+/// A mirror port: `wan1` is what a switch mirrors to.
+#[test]
+fn a_mirror_port() {
+    let Some(mut lab) = lab("a_mirror_port", &[], "name = \"mirror\"\n") else { return };
+    let binary = mirror_binary();
+    let rate = SAMPLING.to_string();
+    let command = [binary.to_str().unwrap(), "wan1", "--rate", &rate, "--to", "127.0.0.1:2055"];
+    lab.spawn("exporter", &[&command[..], &["--workers", "2"]].concat());
+    // Its first counters come at once, and a sample may come before all of them.
+    lab.wait_for("the port's name", 20, |lab| {
+        let text = lab.ask(&["curl", "-s", "http://127.0.0.1:8080/api/v1/exporters"]);
+        let list: Value = serde_json::from_str(&text).unwrap_or_default();
+        (list["exporters"][0]["interfaces"][0]["name"] == "wan1").then_some(())
+    });
+    let played = play(&lab);
+    check(lab, played, Within::SamplingError);
 }
 
 /// Open vSwitch with its datapath in user space: no kernel module is needed.

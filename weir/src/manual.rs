@@ -15,13 +15,14 @@ const SHELLS: [(Shell, &str); 3] = [
     (Shell::Fish, "fish/vendor_completions.d"),
 ];
 
-/// Writes the pages and completions of `weir` and `weir-agent`, each below a directory with the program's
+/// Writes the pages and completions of `weir`, `weir-agent` and `weir-mirror`, each below a directory with the program's
 /// name that is laid out like `/usr/share`.
 ///
 /// # Errors
 /// When a file cannot be written.
 pub fn write(weir: &Command, dir: &Path) -> anyhow::Result<()> {
-    for command in [weir.clone().name("weir"), weir_agent::cli::Cli::command()] {
+    let others = [weir_agent::cli::Cli::command(), weir_agent::mirror::Cli::command()];
+    for command in [weir.clone().name("weir")].into_iter().chain(others) {
         let name = command.get_name().to_owned();
         let share = dir.join(&name);
         let pages = share.join("man/man1");

@@ -5,7 +5,7 @@ pub mod history;
 pub mod host;
 pub mod pcapng;
 pub mod ring;
-mod sampler;
+pub(crate) mod sampler;
 pub mod sflow;
 
 pub use sampler::Sampler;

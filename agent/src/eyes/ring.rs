@@ -7,7 +7,7 @@
 #![expect(unsafe_code, reason = "memory shared with the kernel has no safe wrapper")]
 
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use socket2::{Domain, SockFilter, Socket, Type};
@@ -110,6 +110,30 @@ impl Ring {
         Ok(Self { socket, map, blocks, next: 0, seen: Seen::default() })
     }
 
+    /// Shares its packets with the other rings of a group: each processor's go to one of them
+    /// (PACKET_FANOUT_CPU).
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn share(&self, group: u16) -> io::Result<()> {
+        let argument = libc::PACKET_FANOUT_CPU << 16 | u32::from(group);
+        set(&self.socket, libc::PACKET_FANOUT, &argument)
+    }
+
+    /// Takes packets that are not for this machine either, as long as the ring is open.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn promiscuous(&self, interface: u32) -> io::Result<()> {
+        let request = libc::packet_mreq {
+            mr_ifindex: i32::try_from(interface).map_err(io::Error::other)?,
+            mr_type: libc::c_ushort::try_from(libc::PACKET_MR_PROMISC).map_err(io::Error::other)?,
+            mr_alen: 0,
+            mr_address: [0; 8],
+        };
+        set(&self.socket, libc::PACKET_ADD_MEMBERSHIP, &request)
+    }
+
     /// Waits for the next block and shows its packets, oldest first; how many there were.
     ///
     /// # Errors
@@ -181,7 +205,7 @@ impl Ring {
     }
 }
 
-fn set<T>(socket: &Socket, option: libc::c_int, value: &T) -> io::Result<()> {
+fn set<T>(socket: &impl AsRawFd, option: libc::c_int, value: &T) -> io::Result<()> {
     let length = libc::socklen_t::try_from(size_of::<T>()).map_err(io::Error::other)?;
     // SAFETY: a plain structure of the kernel's interface, passed with its own size and only read.
     let outcome = unsafe {

@@ -138,7 +138,7 @@ fn drain(socket: &Socket) {
 
 /// The filter: one of the interfaces, and a random number divisible by the rate (`SKF_AD_RANDOM`); takes the
 /// first [`HEADER_MAX`] octets.
-fn filter(interfaces: &[u32], rate: u32) -> Vec<SockFilter> {
+pub(crate) fn filter(interfaces: &[u32], rate: u32) -> Vec<SockFilter> {
     const LOAD_WORD: u16 = 0x20;
     const MODULO: u16 = 0x94;
     const JUMP_EQUAL: u16 = 0x15;

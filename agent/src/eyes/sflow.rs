@@ -32,6 +32,24 @@ pub struct Counters {
     pub datagrams: u32,
     /// Samples taken.
     pub samples: u32,
+    /// Samples that the kernel took and had no room for: the pool grows by them all the same, so that the
+    /// collector can make up for them.
+    pub dropped: u32,
+}
+
+/// What an interface has counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interface {
+    /// Its index.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its speed, bits a second; 0 when not known.
+    pub speed_bps: u64,
+    /// Octets received.
+    pub in_octets: u64,
+    /// Packets received.
+    pub in_packets: u32,
 }
 
 /// Writes one datagram of at most [`SAMPLES_MAX`] samples.
@@ -42,6 +60,51 @@ pub fn datagram(
     samples: &[Sample],
     counters: &mut Counters,
 ) -> Vec<u8> {
+    let samples = &samples[..samples.len().min(SAMPLES_MAX)];
+    let mut out = header(agent, uptime_ms, samples.len(), counters);
+    for sample in samples {
+        counters.samples = counters.samples.wrapping_add(1);
+        flow_sample(&mut out, sample, rate, counters);
+    }
+    out
+}
+
+/// Writes a datagram with what an interface has counted (if_counters) and how it is called (port_name).
+pub fn interface_datagram(
+    agent: IpAddr,
+    uptime_ms: u32,
+    sequence: u32,
+    interface: &Interface,
+    counters: &mut Counters,
+) -> Vec<u8> {
+    const COUNTERS_SAMPLE: u32 = 2;
+    const IF_COUNTERS: u32 = 1;
+    const PORT_NAME: u32 = 1005;
+    const ETHERNET: u32 = 6;
+    const FULL_DUPLEX: u32 = 1;
+    const UP: u32 = 3;
+    let mut out = header(agent, uptime_ms, 1, counters);
+    let mut words = |words: &[u32]| words.iter().for_each(|w| out.extend(w.to_be_bytes()));
+    let halves = |n: u64| [(n >> 32) as u32, (n & 0xffff_ffff) as u32];
+    let name = &interface.name.as_bytes()[..interface.name.len().min(64)];
+    let padded = name.len().next_multiple_of(4);
+    let body = 12 + 8 + 88 + 8 + 4 + padded;
+    words(&[COUNTERS_SAMPLE, length(body), sequence, interface.index & 0x00ff_ffff, 2]);
+    words(&[IF_COUNTERS, 88, interface.index, ETHERNET]);
+    words(&halves(interface.speed_bps));
+    words(&[FULL_DUPLEX, UP]);
+    words(&halves(interface.in_octets));
+    // Packets received, then what a mirror port has no use for.
+    words(&[interface.in_packets]);
+    words(&[0; 13]);
+    words(&[PORT_NAME, length(4 + padded), length(name.len())]);
+    out.extend(name);
+    out.resize(out.len() + padded - name.len(), 0);
+    out
+}
+
+/// The beginning of a datagram with so many samples.
+fn header(agent: IpAddr, uptime_ms: u32, samples: usize, counters: &mut Counters) -> Vec<u8> {
     let mut out = Vec::with_capacity(1472);
     let mut word = |value: u32| out.extend(value.to_be_bytes());
     word(5);
@@ -61,16 +124,11 @@ pub fn datagram(
     counters.datagrams = counters.datagrams.wrapping_add(1);
     word(counters.datagrams);
     word(uptime_ms);
-    let samples = &samples[..samples.len().min(SAMPLES_MAX)];
-    word(length(samples.len()));
-    for sample in samples {
-        counters.samples = counters.samples.wrapping_add(1);
-        flow_sample(&mut out, sample, rate, counters.samples);
-    }
+    word(length(samples));
     out
 }
 
-fn flow_sample(out: &mut Vec<u8>, sample: &Sample, rate: u32, sequence: u32) {
+fn flow_sample(out: &mut Vec<u8>, sample: &Sample, rate: u32, counters: &Counters) {
     const FLOW_SAMPLE: u32 = 1;
     const RAW_HEADER: u32 = 1;
     const ETHERNET: u32 = 1;
@@ -82,11 +140,11 @@ fn flow_sample(out: &mut Vec<u8>, sample: &Sample, rate: u32, sequence: u32) {
     let words = [
         FLOW_SAMPLE,
         record + 8 + 32,
-        sequence,
+        counters.samples,
         sample.input & 0x00ff_ffff,
         rate,
-        sequence.wrapping_mul(rate),
-        0,
+        counters.samples.wrapping_add(counters.dropped).wrapping_mul(rate),
+        counters.dropped,
         sample.input,
         UNKNOWN_OUTPUT,
         1,
@@ -139,7 +197,7 @@ mod tests {
         assert_eq!((word(44), word(48)), (100, 100), "rate and pool");
         assert_eq!((word(80), word(84), word(88)), (1518, 4, 61));
         assert_eq!(out.len(), 28 + 2 * (8 + 120));
-        assert_eq!(counters, Counters { datagrams: 1, samples: 2 });
+        assert_eq!(counters, Counters { datagrams: 1, samples: 2, dropped: 0 });
     }
 
     #[test]
@@ -148,6 +206,27 @@ mod tests {
         let agent = "2001:db8::1".parse().unwrap();
         let out = datagram(agent, 0, 1, &vec![sample; 99], &mut Counters::default());
         assert!(out.len() <= 1452, "{}", out.len());
+    }
+
+    #[test]
+    fn counters_of_an_interface_have_their_places() {
+        let interface = Interface {
+            index: 7,
+            name: "eth1".to_owned(),
+            speed_bps: 10_000_000_000,
+            in_octets: 5_000_000_001,
+            in_packets: 9,
+        };
+        let agent = "192.0.2.9".parse().unwrap();
+        let out = interface_datagram(agent, 7, 3, &interface, &mut Counters::default());
+        let word = |at: usize| u32::from_be_bytes(out[at..at + 4].try_into().unwrap());
+        assert_eq!((word(24), word(28), word(36), word(40)), (1, 2, 3, 7));
+        assert_eq!(word(32) as usize, out.len() - 36, "the length of the sample");
+        assert_eq!((word(48), word(52), word(56)), (1, 88, 7));
+        assert_eq!((word(64), word(68)), (2, 1_410_065_408), "speed");
+        assert_eq!((word(80), word(84), word(88)), (1, 705_032_705, 9), "octets and packets");
+        assert_eq!((word(144), word(148), word(152)), (1005, 8, 4));
+        assert_eq!(&out[156..], b"eth1");
     }
 
     #[test]

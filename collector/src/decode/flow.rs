@@ -69,7 +69,8 @@ pub(super) fn plain_flow<V: Visit, F: Fields>(
         return;
     }
     let (packets, bytes) = (cx.cut.count(packets), cx.cut.count(bytes));
-    cx.carried(input_if, output_if, bytes.saturating_mul(u64::from(sampling)));
+    let carried = bytes.saturating_mul(u64::from(sampling));
+    cx.carried(input_if, output_if, carried, || forwarding(raw));
     let exporter = cx.exporter.id;
     cx.visit.make(|| {
         let mut flow = FlowRecord {

@@ -196,10 +196,8 @@ impl<V: Visit> Context<'_, V> {
     #[inline]
     pub(crate) fn record(&mut self, record: &FlowRecord) {
         if self.admit(record.input_if, record.output_if, record.start, record.end) {
-            if !matches!(record.forwarding, Forwarding::Dropped) {
-                let bytes = record.bytes.saturating_mul(u64::from(record.sampling));
-                self.carried(record.input_if, record.output_if, bytes);
-            }
+            let bytes = record.bytes.saturating_mul(u64::from(record.sampling));
+            self.carried(record.input_if, record.output_if, bytes, || record.forwarding);
             self.visit.record(record);
         }
     }
@@ -242,9 +240,16 @@ impl<V: Visit> Context<'_, V> {
     /// Takes note of what the links between which a record's packets went have carried: octets, multiplied
     /// by the sampling rate.
     #[inline]
-    pub(crate) fn carried(&mut self, input_if: u32, output_if: u32, bytes: u64) {
+    pub(crate) fn carried(
+        &mut self,
+        input_if: u32,
+        output_if: u32,
+        bytes: u64,
+        forwarding: impl FnOnce() -> Forwarding,
+    ) {
         if !self.exporter.links.is_empty() {
-            self.exporter.links.add(input_if, output_if, bytes);
+            let dropped = forwarding() == Forwarding::Dropped;
+            self.exporter.links.add(input_if, output_if, bytes, dropped);
         }
     }
 

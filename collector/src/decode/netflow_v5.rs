@@ -94,7 +94,8 @@ fn flow<V: Visit, const ALL: bool>(
     } else if !cx.admit(input_if, output_if, start, end) {
         return None;
     } else {
-        cx.carried(input_if, output_if, bytes.saturating_mul(u64::from(sampling)));
+        let carried = bytes.saturating_mul(u64::from(sampling));
+        cx.carried(input_if, output_if, carried, || Forwarding::Unknown);
     }
     let exporter = cx.exporter.id;
     cx.visit.make(|| {

@@ -234,7 +234,7 @@ fn sampled(
     complete(exporter, sample, flow, now);
     if !exporter.links.is_empty() {
         let bytes = flow.bytes.saturating_mul(u64::from(flow.sampling));
-        exporter.links.add(sample.input_if, sample.output_if, bytes);
+        exporter.links.add(sample.input_if, sample.output_if, bytes, sample.dropped);
     }
     Seen::Traffic
 }
