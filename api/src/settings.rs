@@ -32,6 +32,9 @@ pub struct Changed {
     pub before: Option<String>,
     /// What it is; absent when it is gone.
     pub after: Option<String>,
+    /// Why only a restart puts it in force; absent when a reload does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// A setting made at run time that stands in for something of the file.

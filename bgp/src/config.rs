@@ -414,6 +414,42 @@ impl PeerConfig {
         Capabilities { max_rules: limit.unwrap_or(profile.max_rules), ..profile }
     }
 
+    /// Whether it takes another session to go on as `next` says: everything but what is said of single
+    /// routes, which ones the peer takes, and when it is dialled again.
+    pub(crate) fn needs_another_session(&self, next: &Self) -> bool {
+        let same_session = Self {
+            name: next.name.clone(),
+            // Compared where it is known what holds without it.
+            local_as: next.local_as,
+            connect_retry_secs: next.connect_retry_secs,
+            // What the file says counts, and it stands in `password` by now.
+            password_file: next.password_file.clone(),
+            next_hop4: next.next_hop4,
+            next_hop6: next.next_hop6,
+            communities: next.communities.clone(),
+            flowspec_communities: next.flowspec_communities.clone(),
+            no_export: next.no_export,
+            no_advertise: next.no_advertise,
+            mark: next.mark,
+            local_pref: next.local_pref,
+            divert: next.divert.clone(),
+            role: next.role,
+            steps: next.steps.clone(),
+            upstream: next.upstream.clone(),
+            blackhole_min_len4: next.blackhole_min_len4,
+            blackhole_max_len4: next.blackhole_max_len4,
+            blackhole_min_len6: next.blackhole_min_len6,
+            blackhole_max_len6: next.blackhole_max_len6,
+            covering_communities: next.covering_communities.clone(),
+            max_routes: next.max_routes,
+            profile: next.profile,
+            max_rules: next.max_rules,
+            rpki: next.rpki,
+            ..self.clone()
+        };
+        same_session != *next
+    }
+
     /// What it can be given at all.
     pub fn reach(&self) -> Reach {
         let families = self.families.iter().copied().collect();
@@ -535,6 +571,36 @@ impl Config {
         let peers = self.peers.iter().map(|p| (&p.name, p.reach()));
         let all = peers.chain(self.adapters.iter().map(|a| (&a.name, a.reach())));
         all.map(|(name, reach)| KnownPeer { name: name.clone(), reach }).collect()
+    }
+
+    /// weir's AS number towards a peer.
+    pub(crate) fn local_as_of(&self, peer: &PeerConfig) -> u32 {
+        peer.local_as.unwrap_or(self.local_as)
+    }
+
+    /// Names of the peers whose sessions end, or are opened anew, when `next` takes this one's place; files
+    /// with passwords are not looked into.
+    pub fn sessions_that_end(&self, next: Option<&Self>) -> Vec<(String, bool)> {
+        let mut all = Vec::new();
+        for peer in &self.peers {
+            let after = next.and_then(|next| {
+                let own = next.peers.iter().find(|own| own.name == peer.name)?;
+                Some((next, own))
+            });
+            match after {
+                None => all.push((peer.name.clone(), false)),
+                Some((next, own)) => {
+                    let same = (self.local_as_of(peer), self.router_id)
+                        == (next.local_as_of(own), next.router_id)
+                        && peer.password_file == own.password_file
+                        && !peer.needs_another_session(own);
+                    if !same {
+                        all.push((peer.name.clone(), true));
+                    }
+                }
+            }
+        }
+        all
     }
 
     /// Checks what the types cannot.

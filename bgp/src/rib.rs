@@ -64,6 +64,8 @@ pub struct AdjRibOut {
     /// To be announced, by class.
     announce: [BTreeSet<RouteKey>; 3],
     withdraw: BTreeSet<RouteKey>,
+    /// On the wire as wanted, and to be written once more: asked for, or in other words now.
+    again: BTreeSet<RouteKey>,
     session: Option<Families>,
     end_of_rib: Families,
     trials: Trials,
@@ -99,6 +101,7 @@ impl AdjRibOut {
             sent_of: [0; 4],
             announce: [const { BTreeSet::new() }; 3],
             withdraw: BTreeSet::new(),
+            again: BTreeSet::new(),
             session: None,
             end_of_rib: Families::ALL,
             trials: Trials::new(),
@@ -139,15 +142,39 @@ impl AdjRibOut {
                         self.compare(&key);
                     }
                 }
-                None => refusals.extend(self.add(mitigation)),
+                None => refusals.extend(self.add(&mitigation.measure, incident, worth)),
             }
         }
         refusals.extend(self.make_room());
         refusals
     }
 
-    fn add(&mut self, mitigation: &Mitigation) -> Option<Refusal> {
-        let measure = &mitigation.measure;
+    /// The peer can be given something else from now on; what it can have in either case is not touched.
+    /// Returns what it is newly refused.
+    pub fn set_reach(&mut self, reach: Reach) -> Vec<Refusal> {
+        if self.reach == reach {
+            return Vec::new();
+        }
+        self.reach = reach;
+        self.version += 1;
+        let moved = |(measure, known): &(&Measure, &Wanted)| match self.reach.route(measure) {
+            Ok(key) => known.key != key || known.unsupported.is_some(),
+            Err(why) => known.unsupported.as_ref() != Some(&why),
+        };
+        let moved: Vec<(Measure, Wanted)> =
+            self.measures.iter().filter(moved).map(|(m, known)| (m.clone(), known.clone())).collect();
+        let mut refusals = Vec::new();
+        for (measure, Wanted { incident, worth, .. }) in moved {
+            self.unwant(&measure);
+            refusals.extend(self.add(&measure, incident, worth));
+        }
+        // There may be more room, or less.
+        self.crowded = true;
+        refusals.extend(self.make_room());
+        refusals
+    }
+
+    fn add(&mut self, measure: &Measure, incident: u32, worth: Worth) -> Option<Refusal> {
         let refuse = |why: String| Some(Refusal { measure: measure.clone(), why });
         let route = self.reach.route(measure);
         let unsupported = route.as_ref().err().cloned();
@@ -166,8 +193,6 @@ impl AdjRibOut {
                 (Some(key), refusal)
             }
         };
-        let incident = incident_mark(&mitigation.originator);
-        let worth = Worth::of(mitigation);
         let wanted = Wanted { incident, key: key.clone(), worth, unsupported };
         self.measures.insert(measure.clone(), wanted);
         if let Some(key) = key {
@@ -220,7 +245,7 @@ impl AdjRibOut {
             return;
         }
         match (self.route(key), self.sent.get(key)) {
-            (Some(route), sent) if sent != Some(&route) => {
+            (Some(route), sent) if sent != Some(&route) || self.again.contains(key) => {
                 let class = self.trials.class(key, &route.measure);
                 self.announce[class as usize].insert(key.clone());
             }
@@ -289,6 +314,7 @@ impl AdjRibOut {
             class.clear();
         }
         self.withdraw.clear();
+        self.again.clear();
         self.sent_of = [0; 4];
         std::mem::take(&mut self.sent).into_values().map(|r| r.measure).collect()
     }
@@ -340,15 +366,19 @@ impl AdjRibOut {
 
     /// The peer wants a family once more (RFC 2918).
     pub fn refresh(&mut self, family: Family) {
-        let again = self.sent.iter().filter(|(k, _)| k.family() == family);
-        let again = again.filter(|(k, _)| self.route(k).is_some());
-        let again: Vec<(RouteKey, Class)> =
-            again.map(|(k, route)| (k.clone(), self.trials.class(k, &route.measure))).collect();
-        for (key, class) in again {
-            self.announce[class as usize].insert(key);
-        }
+        self.write_again(|key, _| key.family() == family);
         if self.session.is_some_and(|s| s.contains(family)) {
             self.end_of_rib.insert(family);
+        }
+    }
+
+    /// Has those routes written once more that are on the wire and that `which` names.
+    pub fn write_again(&mut self, which: impl Fn(&RouteKey, &Route) -> bool) {
+        let named = self.sent.iter().filter(|(key, route)| which(key, route));
+        let named: Vec<RouteKey> = named.map(|(key, _)| key.clone()).collect();
+        for key in named {
+            self.again.insert(key.clone());
+            self.compare(&key);
         }
     }
 
@@ -370,6 +400,7 @@ impl AdjRibOut {
             && let Some(key) = self.withdraw.pop_first()
             && let Some(route) = self.sent.remove(&key)
         {
+            self.again.remove(&key);
             self.sent_of[key.family() as usize] -= 1;
             return Some(Change::Withdraw { key, route });
         }
@@ -400,6 +431,7 @@ impl AdjRibOut {
 
     fn announce_now(&mut self, now: Millis, class: Class, key: RouteKey) -> Option<Change> {
         self.announce[class as usize].remove(&key);
+        self.again.remove(&key);
         let route = self.route(&key)?;
         self.trials.wrote(now, &key, &route.measure);
         let before = self.sent.insert(key.clone(), route.clone());

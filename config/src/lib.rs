@@ -28,7 +28,7 @@ pub use error::{ConfigError, Fault, Place};
 pub use flows::Flows;
 pub use log::{Log, LogFormat};
 pub use protect::{GROUP_PREFIXES_MAX, GROUPS_MAX, Protect, ServiceConfig, ServiceProtocol};
-pub use reload::{Difference, Hidden, Plan, differences, is_live, plan};
+pub use reload::{Difference, Hidden, Plan, differences, needs_restart, plan};
 pub use settings::{EXCLUSIONS_MAX, Exclusion, PREFIXES_MAX, Settings};
 
 /// `[store]`.

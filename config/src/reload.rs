@@ -1,7 +1,6 @@
 //! What another file changes in a running weir: what is put in force at once, and what waits for a restart.
 //!
-//! [`take`] says what can change while weir runs; everything else is compared with it. A setting that is
-//! not named there needs a restart, so that none is ever said to be in force and is not.
+//! [`FIXED`] says what cannot change while weir runs, and why; everything else is put in force.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -22,6 +21,8 @@ pub struct Difference {
     pub before: Option<String>,
     /// What it is; none when it is gone.
     pub after: Option<String>,
+    /// Why only a restart puts it in force, if so.
+    pub why: Option<&'static str>,
 }
 
 /// What comes of another file.
@@ -48,51 +49,64 @@ pub fn plan(running: &Config, file: &Config) -> Result<Plan, ConfigError> {
         )
     })?;
     let live = differences(running, &config)?;
-    let restart = differences(&config, file)?;
+    let mut restart = differences(&config, file)?;
+    for difference in &mut restart {
+        difference.why = needs_restart(&plain(&difference.key));
+    }
     Ok(Plan { config, live, restart })
 }
 
-/// Keys of what [`take`] takes, with everything below them, and what of it stays.
-const LIVE: [&str; 8] = [
-    "collector.exporters",
-    "detector",
-    "guard",
-    "log.level",
-    "mitigator",
-    "notify",
-    "protect",
-    "uplink",
+/// What only a restart puts in force, with everything below it, and why.
+const FIXED: [(&str, &str); 10] = [
+    ("log.format", "the log is begun in one form"),
+    ("collector", "sockets, receive threads and their memory are made at the start"),
+    ("detector.quarantine_secs", "every watched host has room for so many seconds"),
+    ("mitigator.scrubber", "what is diverted is known by its service"),
+    ("agents", "nodes are awaited from the start"),
+    ("api", "its listeners are opened at the start"),
+    ("store", "the state file is opened at the start"),
+    ("panel", "panels are read from the start"),
+    ("owners", "its listener is opened at the start"),
+    ("game", "panels are read from the start"),
 ];
-const NOT_LIVE: [&str; 2] = ["detector.quarantine_secs", "mitigator.scrubber"];
 
-/// Whether a setting is put in force by a reload, by its dotted key.
-pub fn is_live(key: &str) -> bool {
-    let below = |all: &[&str]| {
-        all.iter()
-            .any(|part| key.strip_prefix(part).is_some_and(|r| r.is_empty() || r.starts_with('.')))
+/// What of it changes while weir runs all the same.
+const NOT_FIXED: [&str; 1] = ["collector.exporters"];
+
+/// Why only a restart puts a setting in force, by its dotted key; `None` when a reload does.
+pub fn needs_restart(key: &str) -> Option<&'static str> {
+    let below = |part: &str| {
+        key.strip_prefix(part).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     };
-    below(&LIVE) && !below(&NOT_LIVE)
+    if NOT_FIXED.into_iter().any(below) {
+        return None;
+    }
+    FIXED.into_iter().find(|(part, _)| below(part)).map(|(_, why)| why)
 }
 
-/// What runs, with everything of the file that can change while it runs.
+/// A difference's key without what tells entries of a list apart: `bgp.peer "edge1".port` is
+/// `bgp.peer.port`.
+fn plain(key: &str) -> String {
+    let parts = key.split('"').step_by(2).map(str::trim_end);
+    parts.collect::<String>().trim_end_matches("(order)").trim_end().to_owned()
+}
+
+/// The file, with what cannot change as it runs.
 fn take(running: &Config, file: &Config) -> Config {
-    let mut next = running.clone();
-    next.log.level.clone_from(&file.log.level);
-    next.protect = file.protect.clone();
-    next.collector.exporters.clone_from(&file.collector.exporters);
-    next.detector = weir_detector::Config {
-        // Every watched host has room for so many seconds.
-        quarantine_secs: running.detector.quarantine_secs,
-        ..file.detector.clone()
+    let mut next = file.clone();
+    next.log.format = running.log.format;
+    next.collector = weir_collector::Config {
+        exporters: file.collector.exporters.clone(),
+        ..running.collector.clone()
     };
-    next.mitigator = weir_mitigator::Config {
-        // What is diverted is known by its service.
-        scrubbers: running.mitigator.scrubbers.clone(),
-        ..file.mitigator.clone()
-    };
-    next.guard = file.guard.clone();
-    next.notify = file.notify.clone();
-    next.uplinks.clone_from(&file.uplinks);
+    next.detector.quarantine_secs = running.detector.quarantine_secs;
+    next.mitigator.scrubbers.clone_from(&running.mitigator.scrubbers);
+    next.store.clone_from(&running.store);
+    next.agents.clone_from(&running.agents);
+    next.api.clone_from(&running.api);
+    next.panels.clone_from(&running.panels);
+    next.owners.clone_from(&running.owners);
+    next.games.clone_from(&running.games);
     next
 }
 
@@ -154,6 +168,7 @@ pub fn differences(before: &Config, after: &Config) -> Result<Vec<Difference>, C
                 key: key.clone(),
                 before: other.and_then(|_| hidden()),
                 after: hidden(),
+                why: None,
             }),
         }
     }
@@ -220,6 +235,7 @@ fn compare(key: &str, before: Option<&Value>, after: Option<&Value>, found: &mut
                 key: key.to_owned(),
                 before: before.map(inline),
                 after: after.map(inline),
+                why: None,
             }),
         },
     }
@@ -253,6 +269,7 @@ fn compare_lists<'a>(
             key: format!("{key} (order)"),
             before: text(before),
             after: text(after),
+            why: None,
         });
     }
 }
@@ -367,7 +384,7 @@ mod tests {
             &[],
         );
         check("secret = \"one\"", "secret = \"two\"", &["mitigator.webhook \"ops\".secret"], &[]);
-        check("local_as = 65010\n", "local_as = 65020\n", &[], &["bgp.local_as"]);
+        check("local_as = 65010\n", "local_as = 65020\n", &["bgp.local_as"], &[]);
         check(
             "[protect]\n",
             "[store]\npath = \"/x\"\n[detector]\nmultiplier = 4.0\nquarantine_secs = 31\n\
@@ -420,7 +437,8 @@ mod tests {
                 hook.secret.clone_from(&kept.secret);
             }
             let put = differences(&running, &take(&running, &file)).unwrap();
-            let expected = if is_live(&key) { vec![key.clone()] } else { Vec::new() };
+            let live = needs_restart(&key).is_none();
+            let expected = if live { vec![key.clone()] } else { Vec::new() };
             let put: Vec<String> = put.into_iter().map(|d| d.key).collect();
             let infinite = put.is_empty() && file_is(&running, &file);
             assert!(put == expected || infinite, "{key}: {put:?}");

@@ -367,9 +367,19 @@ impl Mitigator {
     }
 
     /// Learns which peers are configured and what each can be given, before any of them has
-    /// reported; `nodes` when nodes with an agent take rules, too.
+    /// reported, or when that changes; `nodes` when nodes with an agent take rules, too. What a peer refused
+    /// that can be given something else now, it has not refused.
     pub fn set_peers(&mut self, peers: Vec<weir_bgp::reach::KnownPeer>, nodes: bool) {
-        self.peers.configure(peers, nodes);
+        let others = self.peers.configure(peers, nodes);
+        if others.is_empty() {
+            return;
+        }
+        for entry in self.entries.values_mut() {
+            for refusers in entry.refusers.values_mut() {
+                refusers.retain(|peer, _| !others.contains(peer));
+            }
+            entry.refusers.retain(|_, refusers| !refusers.is_empty());
+        }
     }
 
     /// How far weir acts by itself at present.

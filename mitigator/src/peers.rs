@@ -56,12 +56,21 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    /// Takes the configured ones in, before any of them has reported.
-    pub(crate) fn configure(&mut self, peers: Vec<KnownPeer>, nodes: bool) {
+    /// Takes the configured ones in; what those that stay have reported still counts. Names those that can be
+    /// given something else than before, and those that are gone.
+    pub(crate) fn configure(&mut self, peers: Vec<KnownPeer>, nodes: bool) -> BTreeSet<String> {
         self.nodes = nodes;
+        let mut before = std::mem::take(&mut self.known);
+        let mut others = BTreeSet::new();
         for KnownPeer { name, reach } in peers.into_iter().take(PEERS_MAX) {
-            self.known.insert(name, Peer { reach: Some(reach), ..Peer::default() });
+            let mut peer = before.remove(&name).unwrap_or_default();
+            if peer.reach.replace(reach) != peer.reach {
+                others.insert(name.clone());
+            }
+            self.known.insert(name, peer);
         }
+        others.extend(before.into_keys());
+        others
     }
 
     /// What was concluded about peers, where it is anything.

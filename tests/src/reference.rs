@@ -103,7 +103,7 @@ pub fn reference(root: &Path) -> String {
         "# Configuration reference\n\nMade from the code by `WEIR_BLESS=1 cargo test -p weir-tests --test reference`; not \
          edited by hand. What the sections are for: [configuration.md](../configuration.md).\n\n\
          *Default* is what holds when the setting is absent; *required* has none. *Reload*: `yes` is put in force by \
-         `weir reload`, SIGHUP and `systemctl reload weir` while weir runs; the rest waits for a restart and is named.\n",
+         `weir reload`, SIGHUP and `systemctl reload weir` while weir runs; the rest waits for a restart, for the reason given.\n",
     );
     let (krate, file, name) = ROOT;
     types.section(
@@ -223,7 +223,8 @@ impl Types {
                 Some(value) => format!("`{}`", short(value)),
                 None => "none".to_owned(),
             };
-            let reload = if weir_config::is_live(&key) { "yes" } else { "no" };
+            let reload = weir_config::needs_restart(&key)
+                .map_or_else(|| "yes".to_owned(), |why| format!("no: {why}"));
             let _ = writeln!(
                 rows,
                 "| `{}` | {kind} | {default} | {reload} | {} |",

@@ -1,11 +1,12 @@
 //! Detector and mitigator in line: slices, reports and commands in, desired state and decisions out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use weir_bgp::guard::Admitted;
+use weir_bgp::reach::KnownPeer;
 use weir_collector::ExporterConfig;
 use weir_config::Config;
 use weir_detector::Detector;
@@ -80,6 +81,8 @@ pub struct Core {
     verdicts: Vec<Verdict>,
     exporters: BTreeMap<u16, Vec<ExporterStatus>>,
     peers: BTreeMap<String, PeerStatus>,
+    /// Peers that a file read again no longer has, whose last words may still come.
+    gone: BTreeSet<String>,
     inventory: Arc<Inventory>,
     /// Who may send: of those who never did there is a row, too.
     listed: Vec<ExporterConfig>,
@@ -96,6 +99,10 @@ pub struct Tuning {
     guard: weir_mitigator::GuardConfig,
     exporters: Vec<ExporterConfig>,
     uplinks: Vec<UplinkConfig>,
+    /// Which peers there are and what each can be given.
+    bgp: Option<weir_bgp::config::Config>,
+    /// Whether nodes with an agent take rules, too.
+    nodes: bool,
 }
 
 impl Tuning {
@@ -112,8 +119,19 @@ impl Tuning {
             guard: config.guard.clone(),
             exporters: config.collector.exporters.clone(),
             uplinks: config.links(),
+            bgp: config.bgp.clone().map(without_passwords),
+            nodes: config.agents.is_some(),
         }
     }
+
+    fn peers(&self) -> Vec<KnownPeer> {
+        self.bgp.as_ref().map(weir_bgp::config::Config::known_peers).unwrap_or_default()
+    }
+}
+
+fn without_passwords(mut bgp: weir_bgp::config::Config) -> weir_bgp::config::Config {
+    bgp.peers.iter_mut().for_each(|peer| peer.password = None);
+    bgp
 }
 
 impl From<Tuning> for String {
@@ -125,6 +143,8 @@ impl From<Tuning> for String {
             guard: tuning.guard,
             collector: weir_collector::Config { exporters, ..Default::default() },
             uplinks: tuning.uplinks,
+            bgp: tuning.bgp,
+            agents: tuning.nodes.then(Default::default),
             ..Config::default()
         };
         // Every section of the configuration has a TOML form: `weir check --dump` prints it.
@@ -154,6 +174,7 @@ impl Core {
             verdicts: Vec::new(),
             exporters: BTreeMap::new(),
             peers: BTreeMap::new(),
+            gone: BTreeSet::new(),
             inventory: Arc::clone(inventory),
             listed: config.collector.exporters.clone(),
             looked: 0,
@@ -199,10 +220,17 @@ impl Core {
 
     /// The configuration file was read again. Its mode counts where it has changed, but never above the brake.
     pub fn tune(&mut self, tuning: Tuning, now: Millis) {
+        let peers = tuning.peers();
         self.mitigator.set_file_mode(tuning.mitigator.mode, now);
         self.detector.set_config(tuning.detector);
         self.mitigator.set_config(tuning.mitigator, tuning.guard);
         self.mitigator.set_uplinks(&tuning.uplinks);
+        self.gone.extend(self.peers.keys().cloned());
+        for peer in &peers {
+            self.gone.remove(&peer.name);
+        }
+        self.peers.retain(|name, _| !self.gone.contains(name));
+        self.mitigator.set_peers(peers, tuning.nodes);
         self.listed = tuning.exporters;
     }
 
@@ -221,6 +249,9 @@ impl Core {
     /// An actuator reports.
     pub fn observed(&mut self, observed: &Observed) {
         if let Observed::Peer(status) = observed {
+            if self.gone.contains(&status.name) {
+                return;
+            }
             self.peers.insert(status.name.clone(), status.clone());
         }
         self.mitigator.observed(observed);

@@ -32,7 +32,7 @@ use crate::guard::Admitted;
 use crate::profile::Profile;
 use crate::reach::Reach;
 use crate::rib::{AdjRibOut, Refusal, Route, RouteKey};
-use crate::speaker::{Stop, wall};
+use crate::speaker::{Word, wall};
 use crate::wire::{Families, Family};
 
 /// How often a daemon is looked at without a reason: for so long a restarted one may be without
@@ -125,6 +125,13 @@ impl AdapterConfig {
             }
             _ => check_next_hops(self.next_hop4, self.next_hop6),
         }
+    }
+
+    /// Whether `next` is about another daemon, or another name for weir's routes in it: then everything is
+    /// taken out here before anything is put in there.
+    pub(crate) fn is_another_daemon(&self, next: &Self) -> bool {
+        (self.kind, self.control(), &self.include, self.local_as)
+            != (next.kind, next.control(), &next.include, next.local_as)
     }
 
     /// What the daemon can be given at all.
@@ -231,28 +238,28 @@ pub async fn release(config: &AdapterConfig) -> Result<(), AdapterError> {
     converge(config, &Wanted::new(), &mut false).await.map(drop)
 }
 
-/// Keeps one daemon as desired until stopped.
-pub async fn run(
-    config: AdapterConfig,
+/// Keeps one daemon as desired until told to end. What is configured may change meanwhile, but not which
+/// daemon it is.
+pub(crate) async fn run(
+    mut configs: watch::Receiver<AdapterConfig>,
     mut desired: watch::Receiver<Admitted>,
     observed: mpsc::Sender<Observed>,
-    mut stop: watch::Receiver<Stop>,
+    mut word: watch::Receiver<Word>,
 ) {
+    let config = configs.borrow_and_update().clone();
     let mut adapter = Adapter::new(config, observed);
     let mut next = Instant::now();
     loop {
-        let stopping = *stop.borrow_and_update();
-        if stopping != Stop::Run {
-            if stopping == Stop::Withdraw {
-                adapter.rib.want(&[]);
-                if tokio::time::timeout(FAREWELL, adapter.converge()).await.is_err() {
-                    tracing::error!(
-                        adapter = %adapter.config.name,
-                        "the BGP daemon did not give up its routes in time"
-                    );
-                }
+        let told = *word.borrow_and_update();
+        if told != Word::Run {
+            if told.withdraws() {
+                adapter.leave(told).await;
             }
             return;
+        }
+        if configs.has_changed().is_ok_and(|changed| changed) {
+            let config = configs.borrow_and_update().clone();
+            adapter.configure(config).await;
         }
         let state = desired.borrow_and_update().clone();
         // Before the first state is loaded nothing may be taken away.
@@ -266,7 +273,8 @@ pub async fn run(
         }
         tokio::select! {
             biased;
-            changed = stop.changed() => if changed.is_err() { return },
+            changed = word.changed() => if changed.is_err() { return },
+            Ok(()) = configs.changed() => configs.mark_changed(),
             // Whoever desires may end before the word to stop comes: that word still counts.
             Ok(()) = desired.changed() => {}
             () = tokio::time::sleep_until(next) => {}
@@ -318,6 +326,49 @@ impl Adapter {
             status,
             observed,
         }
+    }
+
+    /// Takes everything of weir's out of the daemon.
+    async fn leave(&mut self, word: Word) {
+        self.rib.want(&[]);
+        let left = tokio::time::timeout(FAREWELL, self.converge()).await;
+        if left == Ok(true) {
+            return;
+        }
+        tracing::error!(
+            adapter = %self.config.name,
+            "the BGP daemon did not give up its routes in time: look into it"
+        );
+        if !matches!(word, Word::Stop(_)) {
+            // Nobody speaks to it any more: what it has is not weir's to count.
+            self.report_changes(Wanted::new()).await;
+        }
+    }
+
+    /// Goes on with other settings: what they change is put in by the next look at the daemon.
+    async fn configure(&mut self, config: AdapterConfig) {
+        tracing::info!(adapter = %config.name, "other settings for the BGP daemon");
+        let lost = self.config.neighbors.iter().filter(|own| !config.neighbors.contains(own));
+        let lost: Vec<IpAddr> = lost.copied().collect();
+        if !lost.is_empty() {
+            let of_lost = AdapterConfig { neighbors: lost, ..self.config.clone() };
+            let left = tokio::time::timeout(FAREWELL, release(&of_lost)).await;
+            if !matches!(left, Ok(Ok(()))) {
+                tracing::error!(
+                    adapter = %config.name,
+                    neighbors = ?of_lost.neighbors,
+                    "the BGP daemon still has weir's routes for neighbours that are no longer configured"
+                );
+            }
+        }
+        let refusals = self.rib.set_reach(config.reach());
+        self.refuse(refusals).await;
+        if self.config.families.iter().any(|family| !config.families.contains(family)) {
+            // Of a family that is not configured the daemon is not asked.
+            self.converge().await;
+        }
+        self.config = config;
+        self.status.families = self.config.originates().iter().map(|f| f.to_string()).collect();
     }
 
     async fn refuse(&self, refusals: Vec<Refusal>) {

@@ -266,6 +266,11 @@ impl Peer {
         self.settings.open.restarting = false;
     }
 
+    /// Another first wait before dialling again, milliseconds; counts from the next one on.
+    pub const fn set_retry(&mut self, retry_ms: u64) {
+        self.settings.retry_ms = retry_ms;
+    }
+
     /// Takes one event; appends what follows from it.
     pub fn handle(&mut self, now: Millis, input: Input, out: &mut Vec<Output>) {
         match input {

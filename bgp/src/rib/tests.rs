@@ -208,6 +208,50 @@ fn a_refresh_says_it_again() {
     );
 }
 
+/// What is to be said again is said also when something else is compared before that.
+#[test]
+fn what_is_written_in_other_words_is_written_again_and_nothing_else() {
+    let mut rib = table(Families::ALL, 100);
+    rib.up(Millis(0), Families::ALL);
+    rib.want(&list(vec![rule(1, LIMIT), hole("203.0.113.9/32")]));
+    drain(&mut rib);
+    rib.write_again(|key, _| matches!(key, RouteKey::Unicast(_)));
+    rib.want(&list(vec![rule(1, LIMIT), rule(2, LIMIT), hole("203.0.113.9/32")]));
+    rib.compare_all();
+    let rules = "+ flowspec dst 203.0.113.2/32 rate-limit 1000 bytes/s";
+    assert_eq!(drain(&mut rib), ["+ blackhole 203.0.113.9/32", rules]);
+    assert_eq!(drain(&mut rib), [""; 0]);
+    // What is withdrawn meanwhile is not said again.
+    rib.write_again(|_, _| true);
+    rib.want(&[]);
+    assert_eq!(drain(&mut rib).len(), 3);
+}
+
+#[test]
+fn a_peer_that_takes_other_steps_gets_and_loses_what_differs() {
+    let mut rib = table(Families::ALL, 100);
+    rib.up(Millis(0), Families::ALL);
+    rib.want(&list(vec![rule(1, LIMIT), hole("203.0.113.9/32")]));
+    drain(&mut rib);
+    let all = rib.reach.clone();
+    let narrow = |steps: &[Rung], max_rules| {
+        let capabilities = Capabilities { max_rules, ..all.capabilities };
+        Reach { steps: steps.to_vec(), capabilities, ..all.clone() }
+    };
+    let refused = rib.set_reach(narrow(&[Rung::RateLimit], 100));
+    assert_eq!(refused.len(), 1, "{refused:?}");
+    assert!(refused[0].why.contains("does not take rtbh"), "{refused:?}");
+    assert_eq!(drain(&mut rib), ["- blackhole 203.0.113.9/32"]);
+    assert_eq!(rib.set_reach(narrow(&[Rung::RateLimit], 100)), []);
+    assert_eq!(rib.set_reach(all.clone()), []);
+    assert_eq!(drain(&mut rib), ["+ blackhole 203.0.113.9/32"]);
+    // Less room: what is worth least goes, and comes back with the room.
+    assert_eq!(rib.set_reach(narrow(&Rung::ALL, 0)).len(), 1);
+    assert_eq!(drain(&mut rib), ["- flowspec dst 203.0.113.1/32 rate-limit 1000 bytes/s"]);
+    rib.set_reach(all);
+    assert_eq!(drain(&mut rib), ["+ flowspec dst 203.0.113.1/32 rate-limit 1000 bytes/s"]);
+}
+
 /// Whatever happens in between: once drained, what was written adds up to what is wanted.
 #[test]
 fn what_is_written_adds_up_to_what_is_wanted() {

@@ -15,12 +15,17 @@ use super::{Input, Output, Reader, Session, Table};
 /// Longest wait for a connection or for octets to be taken.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long what another cache said counts while this one has not answered.
+const INHERITED: Duration = Duration::from_secs(600);
+
 /// Octets read at once.
 const READ: usize = 16 * 1024;
 
 /// Speaks to the cache until nobody wants the table any more.
 pub async fn run(cache: SocketAddr, table: watch::Sender<Table>) {
+    let inherited = !table.borrow().is_empty();
     let mut client = Client {
+        inherited_until: inherited.then(|| Instant::now() + INHERITED),
         cache,
         table,
         session: Session::default(),
@@ -32,6 +37,8 @@ pub async fn run(cache: SocketAddr, table: watch::Sender<Table>) {
 }
 
 struct Client {
+    /// Until when what another cache said counts.
+    inherited_until: Option<Instant>,
     cache: SocketAddr,
     table: watch::Sender<Table>,
     session: Session,
@@ -53,6 +60,12 @@ impl Client {
             let table = self.table.clone();
             tokio::select! {
                 () = table.closed() => return,
+                () = sleep_until(self.inherited_until.unwrap_or(self.started)),
+                    if self.inherited_until.is_some() =>
+                {
+                    self.inherited_until = None;
+                    self.act(Output::Forget).await;
+                }
                 () = sleep_until(deadline.unwrap_or(self.started)), if deadline.is_some() => {
                     self.step(Input::Tick).await;
                 }
@@ -125,6 +138,7 @@ impl Client {
             }
             Output::Replace(table) => {
                 tracing::info!(cache = %self.cache, payloads = table.len(), "RPKI data received");
+                self.inherited_until = None;
                 self.table.send_replace(table);
                 None
             }

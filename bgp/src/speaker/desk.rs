@@ -1,12 +1,10 @@
 //! Questions and orders to the task of one peer, from outside.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 use weir_model::PeerRoutes;
-
-use crate::config::Config;
 
 /// Orders that wait for one peer's task.
 const ORDERS_MAX: usize = 4;
@@ -20,34 +18,24 @@ pub(super) enum Order {
     Lift(Option<String>, oneshot::Sender<bool>),
 }
 
-/// Asks peers' tasks.
-#[derive(Clone, Debug)]
-pub struct Desk(Arc<BTreeMap<String, mpsc::Sender<Order>>>);
-
-/// The other end, for the speaker.
-#[derive(Debug, Default)]
-pub struct Orders(BTreeMap<String, mpsc::Receiver<Order>>);
-
-/// A desk for the peers of a configuration.
-pub fn desk(config: &Config) -> (Desk, Orders) {
-    let mut senders = BTreeMap::new();
-    let mut receivers = BTreeMap::new();
-    for peer in &config.peers {
-        let (sender, receiver) = mpsc::channel(ORDERS_MAX);
-        senders.insert(peer.name.clone(), sender);
-        receivers.insert(peer.name.clone(), receiver);
-    }
-    (Desk(Arc::new(senders)), Orders(receivers))
-}
-
-impl Orders {
-    /// Those of one peer; none will ever come where there is no desk.
-    pub(super) fn of(&mut self, name: &str) -> mpsc::Receiver<Order> {
-        self.0.remove(name).unwrap_or_else(|| mpsc::channel(1).1)
-    }
-}
+/// Asks peers' tasks; knows those that run.
+#[derive(Clone, Debug, Default)]
+pub struct Desk(Arc<Mutex<BTreeMap<String, mpsc::Sender<Order>>>>);
 
 impl Desk {
+    /// What is asked of a peer from now on.
+    pub(super) fn open(&self, name: &str) -> mpsc::Receiver<Order> {
+        let (sender, receiver) = mpsc::channel(ORDERS_MAX);
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(name.to_owned(), sender);
+        receiver
+    }
+
+    /// Nobody is there any more to be asked.
+    pub(super) fn close(&self, name: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
     /// What a peer has; `None` when there is no such peer or the speaker has ended.
     pub async fn show(&self, name: &str) -> Option<PeerRoutes> {
         self.ask(name, Order::Show).await
@@ -65,7 +53,8 @@ impl Desk {
         order: impl FnOnce(oneshot::Sender<T>) -> Order,
     ) -> Option<T> {
         let (reply, answer) = oneshot::channel();
-        self.0.get(name)?.send(order(reply)).await.ok()?;
+        let task = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
+        task?.send(order(reply)).await.ok()?;
         answer.await.ok()
     }
 }

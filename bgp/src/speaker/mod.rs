@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! admitted (watch, latest wins) -> one task per peer <--> TCP
-//! stop     (watch)             -->        |
+//! policy   (watch)             -->        |
+//! word     (watch)             -->        |
 //! orders   (mpsc, 4)           -->        |
 //! listener task -- accepted --> (mpsc, 4) |
 //!                                         +--> observed (mpsc, bounded by its maker)
+//! changes  (mpsc) ----------> the speaker: tasks begin, end, or are told another policy
 //! ```
 //! A peer's task owns its sockets, machine and table; nothing is shared. It never waits for the
 //! core: reports queue up, and while they do, no further route is written, but the session lives.
@@ -16,7 +18,9 @@ mod desk;
 mod listener;
 mod origin;
 mod peer;
+mod prepared;
 mod probe;
+mod running;
 mod sockopt;
 mod standing;
 
@@ -24,28 +28,21 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
 use weir_model::{Millis, Observed};
 
 use crate::adapter;
 use crate::config::{Config, ConfigError};
 use crate::guard::Admitted;
-use crate::rpki;
-use listener::Route as ListenerRoute;
-use origin::OriginCheck;
-use peer::PeerTask;
+use running::Running;
 
-pub use desk::{Desk, Orders, desk};
+pub use desk::Desk;
+pub use prepared::{Listening, Prepared};
 pub use probe::{PROBE_MAX, blank as blank_probe, probe};
 pub use standing::PeerMemory;
 
 /// How long a stop may last: withdrawals, last words, and daemons that are slow to answer.
 pub const FAREWELL: Duration = adapter::FAREWELL.saturating_add(Duration::from_secs(2));
-
-/// Connections accepted for one peer and not yet looked at.
-const ACCEPTED_MAX: usize = 4;
 
 /// How the speaker is to go on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,6 +54,30 @@ pub enum Stop {
     Hold,
     /// Withdraw every route, then close with Cease.
     Withdraw,
+}
+
+/// How a single task is to go on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// Run.
+    #[default]
+    Run,
+    /// weir stops.
+    Stop(Stop),
+    /// The peer is no longer configured: withdraw everything.
+    Gone,
+    /// Another task follows with another session: the peer is to keep the routes meanwhile, if it
+    /// can.
+    Anew,
+    /// Another task follows, whose session is with somebody else: withdraw everything.
+    Instead,
+}
+
+impl Word {
+    /// Whether nothing of weir's is to stay.
+    pub(crate) const fn withdraws(self) -> bool {
+        matches!(self, Self::Stop(Stop::Withdraw) | Self::Gone | Self::Instead)
+    }
 }
 
 /// Why the speaker does not run.
@@ -89,45 +110,42 @@ pub enum SpeakerError {
 /// A speaker that is bound but does not run yet.
 #[derive(Debug)]
 pub struct Speaker {
-    config: Config,
-    listener: Option<TcpListener>,
-    orders: Orders,
+    first: Prepared,
+    changes: Option<mpsc::Receiver<Prepared>>,
+    desk: Desk,
     memory: BTreeMap<String, PeerMemory>,
 }
 
 impl Speaker {
+    /// One that begins with this configuration.
+    pub fn new(first: Prepared) -> Self {
+        Self { first, changes: None, desk: Desk::default(), memory: BTreeMap::new() }
+    }
+
     /// Checks the configuration and binds the listening socket.
     ///
     /// # Errors
     /// [`SpeakerError::Config`], [`SpeakerError::Password`], [`SpeakerError::Bind`].
-    pub async fn bind(mut config: Config) -> Result<Self, SpeakerError> {
-        config.validate()?;
-        listener::read_passwords(&mut config)?;
-        let listener = match config.listen {
-            None => None,
-            Some(address) => Some(
-                listener::bind(address, &config)
-                    .map_err(|source| SpeakerError::Bind { address, source })?,
-            ),
-        };
-        Ok(Self { config, listener, orders: Orders::default(), memory: BTreeMap::new() })
+    pub fn bind(config: Config) -> Result<Self, SpeakerError> {
+        Prepared::new(Some(config), &Listening::default()).map(|(first, _)| Self::new(first))
+    }
+
+    /// Follows other configurations while it runs.
+    #[must_use]
+    pub fn with_changes(self, changes: mpsc::Receiver<Prepared>) -> Self {
+        Self { changes: Some(changes), ..self }
     }
 
     /// Takes orders from a desk.
     #[must_use]
-    pub fn with_orders(self, orders: Orders) -> Self {
-        Self { orders, ..self }
+    pub fn with_desk(self, desk: Desk) -> Self {
+        Self { desk, ..self }
     }
 
     /// Takes back what an earlier run had found out about peers, by name.
     #[must_use]
     pub fn with_memory(self, memory: BTreeMap<String, PeerMemory>) -> Self {
         Self { memory, ..self }
-    }
-
-    /// Where it listens.
-    pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.listener.as_ref().and_then(|l| l.local_addr().ok())
     }
 
     /// Runs until stopped.
@@ -137,60 +155,17 @@ impl Speaker {
     /// drop what they kept over a restart.
     ///
     /// # Errors
-    /// [`SpeakerError::Task`].
+    /// [`SpeakerError::Task`], and [`SpeakerError::Bind`] when the socket cannot be used.
     pub async fn run(
-        mut self,
+        self,
         desired: watch::Receiver<Admitted>,
         observed: mpsc::Sender<Observed>,
-        mut stop: watch::Receiver<Stop>,
+        stop: watch::Receiver<Stop>,
     ) -> Result<(), SpeakerError> {
-        let mut peers = JoinSet::new();
-        let mut helpers = JoinSet::new();
-        let mut routes = Vec::new();
-        let origins = self.config.rpki.as_ref().map(|rpki| {
-            let (table, origins) = watch::channel(rpki::Table::default());
-            helpers.spawn(rpki::run(rpki.cache, table));
-            (origins, rpki.origin_as.unwrap_or(self.config.local_as))
-        });
-        for (index, peer) in self.config.peers.iter().enumerate() {
-            let (sender, accepted) = mpsc::channel(ACCEPTED_MAX);
-            routes.push(ListenerRoute::new(peer, sender));
-            let task = PeerTask::new(
-                &self.config,
-                index,
-                &self.memory.remove(&peer.name).unwrap_or_default(),
-                peer::Ends {
-                    origin: origins
-                        .as_ref()
-                        .map(|(table, asn)| OriginCheck::new(table.clone(), *asn, peer.rpki)),
-                    accepted,
-                    orders: self.orders.of(&peer.name),
-                    desired: desired.clone(),
-                    observed: observed.clone(),
-                    stop: stop.clone(),
-                },
-            );
-            peers.spawn(task.run());
-        }
-        for adapter in self.config.adapters {
-            let (desired, observed) = (desired.clone(), observed.clone());
-            peers.spawn(adapter::run(adapter, desired, observed, stop.clone()));
-        }
-        if let Some(listener) = self.listener {
-            helpers.spawn(listener::accept(listener, routes));
-        }
-        let mut result = Ok(());
-        if peers.is_empty() {
-            // Nobody to speak to: wait to be stopped.
-            let _ = stop.wait_for(|s| *s != Stop::Run).await;
-        }
-        while let Some(ended) = peers.join_next().await {
-            if ended.is_err() {
-                result = Err(SpeakerError::Task);
-            }
-        }
-        helpers.shutdown().await;
-        result
+        let Self { first, changes, desk, memory } = self;
+        let mut running = Running::new(desired, observed, desk, memory);
+        running.change(first);
+        running.run(changes, stop).await
     }
 }
 
@@ -204,7 +179,7 @@ pub async fn run(
     observed: mpsc::Sender<Observed>,
     stop: watch::Receiver<Stop>,
 ) -> Result<(), SpeakerError> {
-    Speaker::bind(config).await?.run(desired, observed, stop).await
+    Speaker::bind(config)?.run(desired, observed, stop).await
 }
 
 /// The wall clock, for reports.

@@ -26,6 +26,14 @@ impl OriginCheck {
         Self { table, asn, policy, told: BTreeSet::new(), refused: 0 }
     }
 
+    /// The same cache, asked about another origin, or with other consequences.
+    pub(super) fn ask_for(&mut self, asn: u32, policy: Policy) {
+        if (self.asn, self.policy) != (asn, policy) {
+            (self.asn, self.policy) = (asn, policy);
+            self.told.clear();
+        }
+    }
+
     /// What the cache is good for, and how much it has kept back.
     pub(super) fn state(&self) -> RpkiState {
         let table = self.table.borrow();

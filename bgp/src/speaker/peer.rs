@@ -22,11 +22,13 @@ use super::connection::Connection;
 use super::desk::Order;
 use super::origin::OriginCheck;
 use super::standing::{Clocks, EPOCH, PeerMemory, route_id};
-use super::{Stop, listener, wall};
-use crate::config::{Config, PeerConfig};
+use super::running::PeerStart;
+use super::{Stop, Word, listener, wall};
+use crate::config::PeerConfig;
 use crate::fsm::{self, Down, Input, Negotiated, Output, Role};
 use crate::guard::Admitted;
 use crate::rib::{AdjRibOut, Blame, Change};
+use crate::rpki;
 use crate::wire::{Notification, OpenSettings, cease, codes};
 
 /// Longest wait between two attempts to dial.
@@ -41,6 +43,9 @@ const CLOSING_MAX: usize = 8;
 /// How long withdrawals may take when weir stops.
 const WITHDRAW_WAIT: Duration = Duration::from_secs(5);
 
+/// A session up for so long has taken what is on the wire, milliseconds.
+const PROOF_MS: u64 = 10_000;
+
 /// A connection that takes nothing for so long is dead, where no hold time is agreed on.
 const SEND_HOLD_MS: u64 = 480_000;
 
@@ -54,7 +59,8 @@ enum Event {
     /// The desired state, or what is known of origins, changed.
     Desired,
     Order(Order),
-    Stop,
+    Policy,
+    Word,
     Reported,
     Tick,
 }
@@ -81,30 +87,40 @@ pub(super) struct PeerTask {
     updates_received: u64,
     accepted: mpsc::Receiver<TcpStream>,
     orders: mpsc::Receiver<Order>,
+    policy: watch::Receiver<Policy>,
+    origins: watch::Receiver<rpki::Table>,
     desired: watch::Receiver<Admitted>,
     observed: mpsc::Sender<Observed>,
-    stop: watch::Receiver<Stop>,
+    word: watch::Receiver<Word>,
+}
+
+/// What holds for a peer and changes without another session.
+#[derive(Clone, PartialEq)]
+pub(super) struct Policy {
+    pub(super) peer: PeerConfig,
+    /// Who is to be the origin of what is announced; not asked for without a cache.
+    pub(super) origin_as: Option<u32>,
 }
 
 /// The task's ends of what ties it to the rest.
 pub(super) struct Ends {
-    pub(super) origin: Option<OriginCheck>,
+    pub(super) policy: watch::Receiver<Policy>,
+    pub(super) origins: watch::Receiver<rpki::Table>,
     pub(super) accepted: mpsc::Receiver<TcpStream>,
     pub(super) orders: mpsc::Receiver<Order>,
     pub(super) desired: watch::Receiver<Admitted>,
     pub(super) observed: mpsc::Sender<Observed>,
-    pub(super) stop: watch::Receiver<Stop>,
+    pub(super) word: watch::Receiver<Word>,
 }
 
 impl PeerTask {
-    pub(super) fn new(config: &Config, index: usize, memory: &PeerMemory, ends: Ends) -> Self {
-        let peer = config.peers[index].clone();
-        let local_as = peer.local_as.unwrap_or(config.local_as);
+    pub(super) fn new(start: &PeerStart, seed: u64, memory: &PeerMemory, ends: Ends) -> Self {
+        let PeerStart { peer, local_as, router_id, origin_as } = start.clone();
         let secs = peer.graceful_restart_secs;
         let open = OpenSettings {
             asn: local_as,
             hold_secs: peer.hold_time_secs,
-            id: config.router_id,
+            id: router_id,
             families: peer.families.iter().copied().collect(),
             restart_secs: (secs > 0).then_some(secs),
             restarting: true,
@@ -120,7 +136,7 @@ impl PeerTask {
             passive: peer.passive,
             retry_ms: u64::from(peer.connect_retry_secs) * 1000,
             retry_max_ms: RETRY_MAX_MS,
-            seed: wall().0 ^ (index as u64) << 32,
+            seed,
         });
         let status = PeerStatus {
             name: peer.name.clone(),
@@ -137,7 +153,8 @@ impl PeerTask {
             rpki: None,
             standing: PeerStanding::default(),
         };
-        let Ends { origin, accepted, orders, desired, observed, stop } = ends;
+        let Ends { policy, origins, accepted, orders, desired, observed, word } = ends;
+        let origin = origin_as.map(|asn| OriginCheck::new(origins.clone(), asn, peer.rpki));
         Self {
             config: peer,
             local_as,
@@ -157,9 +174,11 @@ impl PeerTask {
             updates_received: 0,
             accepted,
             orders,
+            policy,
+            origins,
             desired,
             observed,
-            stop,
+            word,
         }
     }
 
@@ -168,14 +187,15 @@ impl PeerTask {
         EPOCH + u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    pub(super) async fn run(mut self) {
+    /// Runs until told to end; says what was found out about the peer.
+    pub(super) async fn run(mut self) -> PeerMemory {
         self.take_desired();
         self.step(Input::Start);
-        let mut stop = *self.stop.borrow_and_update();
-        while stop == Stop::Run {
+        let mut word = *self.word.borrow_and_update();
+        while word == Word::Run {
             let event = self.wait().await;
-            if matches!(event, Event::Stop) {
-                stop = *self.stop.borrow_and_update();
+            if matches!(event, Event::Word) {
+                word = *self.word.borrow_and_update();
             } else {
                 self.take(event);
                 // A flood of other events must not hold back the timers.
@@ -185,7 +205,19 @@ impl PeerTask {
                 self.settle();
             }
         }
-        self.end(stop).await;
+        let memory = self.memory();
+        self.end(word).await;
+        memory
+    }
+
+    /// What a next task is to know of the peer.
+    fn memory(&mut self) -> PeerMemory {
+        self.update_status();
+        let stood = self.session.is_some() && wall().since(self.status.since) >= PROOF_MS;
+        PeerMemory {
+            standing: self.status.standing.clone(),
+            proven: self.rib.on_wire().filter(|_| stood).cloned().collect(),
+        }
     }
 
     async fn wait(&mut self) -> Event {
@@ -194,17 +226,18 @@ impl PeerTask {
         let [active, passive] = &self.connections;
         tokio::select! {
             biased;
-            stopped = self.stop.changed() => {
-                if stopped.is_err() {
+            told = self.word.changed() => {
+                if told.is_err() {
                     // Whoever ran weir is gone: leave the routes to graceful restart.
-                    let (sender, receiver) = watch::channel(Stop::Hold);
-                    self.stop = receiver;
+                    let (sender, receiver) = watch::channel(Word::Stop(Stop::Hold));
+                    self.word = receiver;
                     drop(sender);
                 }
-                Event::Stop
+                Event::Word
             }
             ready = ready(active.as_ref()) => Event::Io(Role::Active, ready),
             ready = ready(passive.as_ref()) => Event::Io(Role::Passive, ready),
+            Ok(()) = self.policy.changed() => Event::Policy,
             Ok(()) = self.desired.changed() => Event::Desired,
             () = origins_changed(self.origin.as_mut()) => Event::Desired,
             dialled = dialled(self.dialling.as_mut()) => Event::Dialled(dialled),
@@ -262,6 +295,7 @@ impl PeerTask {
             }
             Event::Desired => self.take_desired(),
             Event::Order(order) => self.obey(order),
+            Event::Policy => self.take_policy(),
             Event::Tick => {
                 let now = self.now();
                 let limit = self.send_hold_ms();
@@ -276,7 +310,7 @@ impl PeerTask {
                 }
                 self.step(Input::Tick);
             }
-            Event::Reported | Event::Stop => {}
+            Event::Reported | Event::Word => {}
         }
     }
 
@@ -307,6 +341,34 @@ impl PeerTask {
                 let _ = reply.send(lifted);
             }
         }
+    }
+
+    /// Goes on as is configured now: the session stays, and what is written in other words, or was
+    /// not for this peer, is written.
+    fn take_policy(&mut self) {
+        let Policy { peer, origin_as } = self.policy.borrow_and_update().clone();
+        tracing::info!(peer = %peer.name, "another policy towards the BGP peer; its session goes on");
+        self.config = peer;
+        self.machine.set_retry(u64::from(self.config.connect_retry_secs) * 1000);
+        match (&mut self.origin, origin_as) {
+            (Some(check), Some(asn)) => check.ask_for(asn, self.config.rpki),
+            (origin, asn) => {
+                let check = |asn| OriginCheck::new(self.origins.clone(), asn, self.config.rpki);
+                *origin = asn.map(check);
+            }
+        }
+        let refusals = self.rib.set_reach(self.config.reach());
+        self.refuse(refusals);
+        if let Some((_, writer, negotiated)) = &mut self.session {
+            let next = Writer::new(&self.config, self.local_as, negotiated);
+            self.rib.write_again(|key, route| {
+                let (key, route) = (key.clone(), route.clone());
+                let change = Change::Announce { key, route, replaces: None };
+                writer.write(&change).ok() != next.write(&change).ok()
+            });
+            *writer = next;
+        }
+        self.take_desired();
     }
 
     fn take_desired(&mut self) {
@@ -601,31 +663,38 @@ impl PeerTask {
         }
     }
 
-    async fn end(mut self, stop: Stop) {
-        let farewell = match stop {
-            Stop::Withdraw => {
-                self.rib.clear();
-                let _ = tokio::time::timeout(WITHDRAW_WAIT, self.flush()).await;
-                let farewell = Notification::shutdown("weir stops");
-                Some(if self.is_kept_over_notifications() { farewell.hard() } else { farewell })
+    async fn end(mut self, word: Word) {
+        if word.withdraws() {
+            self.rib.clear();
+            let _ = tokio::time::timeout(WITHDRAW_WAIT, self.flush()).await;
+        }
+        let restart = self.session.as_ref().and_then(|(_, _, n)| n.graceful_restart);
+        let farewell = match word {
+            Word::Run | Word::Stop(Stop::Run | Stop::Hold) => None,
+            // A peer that does not keep the routes is told why it loses them.
+            Word::Anew if restart.is_some() => None,
+            Word::Anew | Word::Instead => {
+                Some(Notification::new(codes::CEASE, cease::CONFIG_CHANGE))
             }
-            Stop::Run | Stop::Hold => None,
+            Word::Gone => Some(Notification::new(codes::CEASE, cease::DECONFIGURED)),
+            Word::Stop(Stop::Withdraw) => Some(Notification::shutdown("weir stops")),
         };
+        // Some keep routes over a NOTIFICATION that is no Hard Reset (RFC 8538 §4).
+        let kept = restart.is_some_and(|restart| restart.notification);
+        let farewell = farewell.map(|why| if kept { why.hard() } else { why });
         self.step(Input::Stop(farewell));
         self.settle();
         while self.closing.join_next().await.is_some() {}
         while let Some(report) = self.reports.pop_front() {
-            // The core may be gone already, or wait for us: its queue is not worth a deadlock.
-            if self.observed.try_send(report).is_err() {
+            let told = match word {
+                // The core may be gone already, or wait for us: its queue is not worth a deadlock.
+                Word::Run | Word::Stop(_) => self.observed.try_send(report).is_ok(),
+                _ => self.observed.send(report).await.is_ok(),
+            };
+            if !told {
                 break;
             }
         }
-    }
-
-    /// Whether the peer keeps routes over a NOTIFICATION that is no Hard Reset (RFC 8538 §4).
-    fn is_kept_over_notifications(&self) -> bool {
-        let restart = self.session.as_ref().and_then(|(_, _, n)| n.graceful_restart);
-        restart.is_some_and(|restart| restart.notification)
     }
 
     /// Goes on until every withdrawal is written.
@@ -639,7 +708,7 @@ impl PeerTask {
                 return;
             }
             match self.wait().await {
-                Event::Desired | Event::Stop => {}
+                Event::Desired | Event::Policy | Event::Word => {}
                 event => self.take(event),
             }
         }

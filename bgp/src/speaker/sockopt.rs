@@ -42,19 +42,6 @@ fn set<T>(fd: BorrowedFd<'_>, level: c_int, name: c_int, value: &T) -> io::Resul
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Lets the socket have an address that the machine does not have yet: at boot weir may be up before its
-/// interfaces are.
-///
-/// # Errors
-/// As the kernel says.
-pub(super) fn freebind(fd: BorrowedFd<'_>, ipv6: bool) -> io::Result<()> {
-    let on: c_int = 1;
-    match ipv6 {
-        true => set(fd, libc::IPPROTO_IPV6, libc::IPV6_FREEBIND, &on),
-        false => set(fd, libc::IPPROTO_IP, libc::IP_FREEBIND, &on),
-    }
-}
-
 /// Signs segments to `peer` and refuses those from it that are not signed. `ipv6_socket` says that
 /// the socket is of IPv6, where an IPv4 peer is named by its mapped address.
 ///

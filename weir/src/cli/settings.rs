@@ -95,7 +95,8 @@ fn told(reload: &Value) -> String {
     let check = reload["check"].as_bool().unwrap_or_default();
     let change = |changed: &Value| {
         let side = |name: &str| changed[name].as_str().unwrap_or("(none)").to_owned();
-        format!("  {}: {} -> {}", word(&changed["key"]), side("before"), side("after"))
+        let why = changed["why"].as_str().map(|why| format!(" ({why})")).unwrap_or_default();
+        format!("  {}: {} -> {}{why}", word(&changed["key"]), side("before"), side("after"))
     };
     let mut lines = Vec::new();
     let changed = list("changed");

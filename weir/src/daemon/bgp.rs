@@ -1,15 +1,18 @@
 //! The BGP thread: one current-thread runtime for all sessions.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use arc_swap::ArcSwapOption;
 use crossbeam_channel::{Sender, TrySendError};
 use tokio::sync::{mpsc, watch};
 use tracing::error;
+use weir_bgp::config::Config;
 use weir_bgp::guard::Admitted;
-use weir_bgp::speaker::{self, Orders, PeerMemory, Speaker, Stop};
+use weir_bgp::speaker::{self, Desk, Listening, PeerMemory, Prepared, Speaker, Stop};
 use weir_mitigator::Checkpoint;
 use weir_model::{Incident, Mitigation, Observed};
 
@@ -19,6 +22,9 @@ use super::spawn as spawn_thread;
 /// Reports that may wait for the core before a session is held up.
 const REPORTS_MAX: usize = 1024;
 
+/// Configurations that may wait for the speaker, which takes them at once.
+const CHANGES_MAX: usize = 16;
+
 /// A measure in force for so long has been taken by the peers that have it, milliseconds.
 const PROOF_MS: u64 = 10_000;
 
@@ -27,7 +33,7 @@ pub(crate) struct Parts {
     pub(crate) desired: watch::Receiver<Admitted>,
     pub(crate) control: Sender<Control>,
     pub(crate) stopping: watch::Receiver<Stop>,
-    pub(crate) orders: Orders,
+    pub(crate) desk: Desk,
     pub(crate) memory: BTreeMap<String, PeerMemory>,
 }
 
@@ -55,23 +61,63 @@ pub(crate) fn memory(
     peers
 }
 
+/// The way to the running thread.
+#[derive(Debug)]
+pub(crate) struct Bgp {
+    changes: mpsc::Sender<Prepared>,
+    listening: Listening,
+    /// For tests of single peers.
+    configured: Arc<ArcSwapOption<Config>>,
+}
+
+/// Another configuration with what it needs.
+pub(crate) struct Ready {
+    config: Option<Config>,
+    prepared: Prepared,
+    listening: Option<Listening>,
+}
+
+impl Bgp {
+    /// Checks, reads passwords and binds.
+    pub(crate) fn prepare(&self, config: Option<&Config>, check: bool) -> anyhow::Result<Ready> {
+        let mut config = config.cloned();
+        if let Some(config) = config.as_mut().filter(|_| check) {
+            config.listen = self.listening.asked();
+        }
+        let (prepared, listening) = Prepared::new(config.clone(), &self.listening)?;
+        Ok(Ready { config, prepared, listening })
+    }
+
+    /// Also when nothing has changed but what a password file holds.
+    pub(crate) fn put_in_force(&mut self, ready: Ready) {
+        let Ready { config, prepared, listening } = ready;
+        self.configured.store(config.map(Arc::new));
+        if let Some(listening) = listening {
+            self.listening = listening;
+        }
+        if self.changes.try_send(prepared).is_err() {
+            error!("the BGP thread does not take what has changed: restart weir");
+        }
+    }
+}
+
 pub(crate) fn spawn(
-    config: Option<weir_bgp::config::Config>,
+    config: Option<&Config>,
+    configured: Arc<ArcSwapOption<Config>>,
     parts: Parts,
     failed: &Sender<String>,
-) -> anyhow::Result<JoinHandle<()>> {
-    let Parts { desired, control, stopping, orders, memory } = parts;
-    let Some(config) = config else {
-        // Nobody to speak to: the thread is there all the same, so that a stop is one path.
-        return spawn_thread("bgp", failed, || {});
-    };
+) -> anyhow::Result<(Bgp, JoinHandle<()>)> {
+    let Parts { desired, control, stopping, desk, memory } = parts;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .build()
         .context("bgp runtime")?;
+    let (first, listening) = Prepared::new(config.cloned(), &Listening::default())?;
+    configured.store(config.cloned().map(Arc::new));
+    let (changes, changed) = mpsc::channel(CHANGES_MAX);
     let failed_too = failed.clone();
-    spawn_thread("bgp", failed, move || {
+    let thread = spawn_thread("bgp", failed, move || {
         let (observed, reports) = mpsc::channel(REPORTS_MAX);
         let mut stopped = stopping.clone();
         let outcome = runtime.block_on(async move {
@@ -82,12 +128,10 @@ pub(crate) fn spawn(
                     tokio::time::sleep(speaker::FAREWELL).await;
                 }
             };
+            let speaker =
+                Speaker::new(first).with_changes(changed).with_desk(desk).with_memory(memory);
             let outcome = tokio::select! {
-                outcome = async {
-                    let speaker = Speaker::bind(config).await?;
-                    let speaker = speaker.with_orders(orders).with_memory(memory);
-                    speaker.run(desired, observed, stopping).await
-                } => outcome,
+                outcome = speaker.run(desired, observed, stopping) => outcome,
                 () = farewell => Ok(()),
             };
             forward.abort();
@@ -97,7 +141,9 @@ pub(crate) fn spawn(
             error!(%error, "the BGP speaker stopped");
             let _ = failed_too.try_send("bgp".to_owned());
         }
-    })
+    })?;
+    let listening = listening.unwrap_or_default();
+    Ok((Bgp { changes, listening, configured }, thread))
 }
 
 /// Carries reports to the core, waiting while it is busy without holding up keepalives.

@@ -100,6 +100,8 @@ struct State {
     heard: Heard,
     /// Unlisted senders that the log has named.
     named: BTreeSet<IpAddr>,
+    /// Peers that have series in the metrics.
+    shown: BTreeSet<String>,
 }
 
 impl CoreThread {
@@ -120,6 +122,7 @@ impl CoreThread {
             templates: BTreeMap::new(),
             heard: Heard::default(),
             named: BTreeSet::new(),
+            shown: BTreeSet::new(),
         };
         self.settle(&mut state, start);
         let slices = self.queue.rx.clone();
@@ -403,7 +406,8 @@ impl CoreThread {
         snapshot.intake = intake(&state.counters, self.queue.lost());
         let snapshot = Arc::new(snapshot);
         let detector = self.core.detector().counters();
-        metrics::update(&self.metrics, &snapshot, &state.counters, &detector, self.queue.lost());
+        let (counters, lost) = (&state.counters, self.queue.lost());
+        metrics::update(&self.metrics, &snapshot, counters, &detector, lost, &mut state.shown);
         self.snapshot.store(snapshot);
         state.published = state.judged;
     }

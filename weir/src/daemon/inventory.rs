@@ -12,6 +12,7 @@ use serde_json::Value;
 use tracing::{info, warn};
 use weir_api::Metrics;
 use weir_api::settings::Reload;
+use weir_bgp::config::OnStop;
 use weir_collector::socket::{SharedExporters, SharedInventory};
 use weir_config::{Config, Settings};
 use weir_mitigator::RungConfig;
@@ -40,6 +41,8 @@ pub(crate) struct Desk {
     pub(super) path: Option<PathBuf>,
     pub(super) level: Level,
     pub(super) state: Mutex<State>,
+    /// What else follows the file; there once weir has started.
+    pub(super) parts: Mutex<Option<super::parts::Parts>>,
 }
 
 /// What the desk is given.
@@ -62,7 +65,7 @@ pub(super) struct State {
     pub(super) settings: Settings,
     panels: Update,
     /// What weir depends on and no configuration names.
-    surroundings: Vec<Infrastructure>,
+    pub(super) surroundings: Vec<Infrastructure>,
     in_force: Arc<Inventory>,
 }
 
@@ -120,7 +123,19 @@ impl Desk {
         } = parts;
         let state = State { file, settings, panels: Update::default(), surroundings, in_force };
         let state = Mutex::new(state);
-        Self { control, shared, exporters, notify, metrics, snapshot, path, level, state }
+        let parts = Mutex::new(None);
+        Self { control, shared, exporters, notify, metrics, snapshot, path, level, state, parts }
+    }
+
+    /// weir has started: from now on the file can be read again.
+    pub(crate) fn follow(&self, parts: super::parts::Parts) {
+        *self.parts.lock().unwrap_or_else(PoisonError::into_inner) = Some(parts);
+    }
+
+    /// What is done with the routes when weir stops.
+    pub(crate) fn on_stop(&self) -> OnStop {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.file.bgp.as_ref().map(|bgp| bgp.on_stop).unwrap_or_default()
     }
 
     /// Panels said something.

@@ -1,6 +1,6 @@
 //! Copies what weir counted into the metrics, once a second.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use weir_api::Metrics;
 use weir_collector::{Counters, DecodeErrorKind};
@@ -24,12 +24,13 @@ pub(crate) fn update(
     counters: &BTreeMap<u16, Counters>,
     detector: &weir_detector::Counters,
     lost_slices: u64,
+    shown: &mut BTreeSet<String>,
 ) {
     for (kind, value) in of_detector(detector) {
         Metrics::raise(&metrics.detector_events, &[kind], value);
     }
     exporters(metrics, snapshot);
-    peers(metrics, snapshot);
+    peers(metrics, snapshot, shown);
     uplinks(metrics, snapshot);
     for family in Family::ALL {
         let open = snapshot
@@ -201,7 +202,33 @@ pub(crate) fn forget_uplink(metrics: &Metrics, name: &str) {
     let _ = metrics.uplink_known.remove_label_values(&[name]);
 }
 
-fn peers(metrics: &Metrics, snapshot: &Snapshot) {
+/// Takes the series of a peer away that is no longer configured.
+fn forget_peer(metrics: &Metrics, name: &str) {
+    // A series that was never made is gone already.
+    for state in STATES {
+        let _ = metrics.peer_state.remove_label_values(&[name, state.id()]);
+    }
+    for state in ["suspected", "banned"] {
+        let _ = metrics.peer_doubts.remove_label_values(&[name, state]);
+    }
+    for family in [&metrics.peer_flaps, &metrics.peer_failures] {
+        let _ = family.remove_label_values(&[name]);
+    }
+    for family in [
+        &metrics.peer_routes,
+        &metrics.peer_kept_back,
+        &metrics.peer_rpki_refused,
+        &metrics.peer_rpki_lapsed,
+    ] {
+        let _ = family.remove_label_values(&[name]);
+    }
+}
+
+/// `shown` are the peers that had series the last time.
+fn peers(metrics: &Metrics, snapshot: &Snapshot, shown: &mut BTreeSet<String>) {
+    let names: BTreeSet<String> = snapshot.peers.iter().map(|peer| peer.name.clone()).collect();
+    shown.difference(&names).for_each(|name| forget_peer(metrics, name));
+    *shown = names;
     for peer in &snapshot.peers {
         for state in STATES {
             let on = i64::from(peer.state == state);

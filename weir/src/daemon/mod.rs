@@ -35,6 +35,7 @@ mod notify;
 mod owners;
 mod panel_desk;
 mod panels;
+mod parts;
 mod probes;
 mod recorder;
 mod reload;
@@ -103,7 +104,6 @@ pub struct Daemon {
     desk: Arc<inventory::Desk>,
     panels: Option<panels::Panels>,
     owners: Option<owners::Owners>,
-    on_stop: OnStop,
     control: Sender<Control>,
     stop_receiving: Arc<AtomicBool>,
     stop_web: watch::Sender<bool>,
@@ -258,8 +258,8 @@ impl Daemon {
                 surroundings,
             },
         ));
-        let (peers_desk, orders) = config.bgp.as_ref().map(weir_bgp::speaker::desk).unzip();
-        let orders = orders.unwrap_or_default();
+        let peers_desk = weir_bgp::speaker::Desk::default();
+        let peers_configured = Arc::default();
         let web = web::spawn(
             &config.api,
             &config.store.path,
@@ -279,7 +279,11 @@ impl Daemon {
                 inventory: Arc::clone(&inventory_desk),
                 notify: tell.clone(),
                 forgets: Arc::clone(&forgets),
-                probes: probes::Probes::new(config.bgp.clone(), peers_desk, Arc::clone(&snapshot)),
+                probes: probes::Probes::new(
+                    Arc::clone(&peers_configured),
+                    peers_desk.clone(),
+                    Arc::clone(&snapshot),
+                ),
             },
             web_stopping,
             &failed_tx,
@@ -305,13 +309,14 @@ impl Daemon {
         // Where agents are awaited, routers get what is not left to nodes.
         let (routers, routers_rx) = watch::channel(Admitted::default());
         let for_bgp = if config.agents.is_some() { routers_rx } else { desired_rx };
-        let bgp = bgp::spawn(
-            config.bgp.clone(),
+        let (peers, bgp) = bgp::spawn(
+            config.bgp.as_ref(),
+            peers_configured,
             bgp::Parts {
                 desired: for_bgp,
                 control: control.clone(),
                 stopping: bgp_stopping,
-                orders,
+                desk: peers_desk,
                 memory: of_peers,
             },
             &failed_tx,
@@ -358,6 +363,7 @@ impl Daemon {
         if let (Some(desk), Some(panels)) = (&desk, &panels) {
             desk.open(panels, owners.as_ref());
         }
+        inventory_desk.follow(parts::Parts { bgp: peers });
         ready.store(true, Ordering::Release);
         info!(
             api = %web.address,
@@ -375,7 +381,6 @@ impl Daemon {
             desk: inventory_desk,
             panels,
             owners,
-            on_stop: config.bgp.as_ref().map(|bgp| bgp.on_stop).unwrap_or_default(),
             control,
             stop_receiving,
             stop_web,
@@ -421,7 +426,7 @@ impl Daemon {
         join("rx", self.receivers);
         let _ = self.control.send(Control::Stop);
         join("core", [self.core]);
-        let farewell = match self.on_stop {
+        let farewell = match self.desk.on_stop() {
             OnStop::Withdraw => Stop::Withdraw,
             OnStop::Hold => Stop::Hold,
         };

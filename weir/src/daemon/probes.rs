@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{Semaphore, oneshot};
 use tracing::info;
 use weir_bgp::config::{Config, PeerConfig};
@@ -13,30 +13,26 @@ use weir_model::{PeerProbe, PeerRoutes, PeerState, PeerStatus, ProbeStage, Snaps
 /// What tests need.
 #[derive(Clone, Debug)]
 pub(crate) struct Probes {
-    config: Option<Arc<Config>>,
-    desk: Option<Desk>,
+    config: Arc<ArcSwapOption<Config>>,
+    desk: Desk,
     snapshot: Arc<ArcSwap<Snapshot>>,
     turn: Arc<Semaphore>,
 }
 
 impl Probes {
     pub(crate) fn new(
-        config: Option<Config>,
-        desk: Option<Desk>,
+        config: Arc<ArcSwapOption<Config>>,
+        desk: Desk,
         snapshot: Arc<ArcSwap<Snapshot>>,
     ) -> Self {
-        Self { config: config.map(Arc::new), desk, snapshot, turn: Arc::new(Semaphore::new(1)) }
+        Self { config, desk, snapshot, turn: Arc::new(Semaphore::new(1)) }
     }
 
     /// What a peer has, and what it has not and why. The asker may have hung up.
     pub(crate) fn show(&self, name: String, reply: oneshot::Sender<Option<PeerRoutes>>) {
         let desk = self.desk.clone();
         drop(tokio::spawn(async move {
-            let found = match desk {
-                Some(desk) => desk.show(&name).await,
-                None => None,
-            };
-            let _ = reply.send(found);
+            let _ = reply.send(desk.show(&name).await);
         }));
     }
 
@@ -49,20 +45,16 @@ impl Probes {
     ) {
         let desk = self.desk.clone();
         drop(tokio::spawn(async move {
-            let lifted = match desk {
-                Some(desk) => desk.lift(&name, route).await,
-                None => None,
-            };
-            let _ = reply.send(lifted);
+            let _ = reply.send(desk.lift(&name, route).await);
         }));
     }
 
     /// Tests a peer beside everything else. While another test runs the question is dropped, which its
     /// asker sees as 503.
     pub(crate) fn ask(&self, name: &str, reply: oneshot::Sender<Option<PeerProbe>>) {
-        let known = self.config.as_ref().and_then(|config| {
-            let peer = config.peers.iter().find(|peer| peer.name == name)?;
-            Some((Arc::clone(config), peer.clone()))
+        let known = self.config.load_full().and_then(|config| {
+            let peer = config.peers.iter().find(|peer| peer.name == name)?.clone();
+            Some((config, peer))
         });
         let Some((config, peer)) = known else {
             // The asker may have hung up.

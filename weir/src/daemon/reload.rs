@@ -69,6 +69,9 @@ impl Desk {
             format!("it does not go with what was set at run time (`weir settings`): {why}")
         })?;
         let (told, _) = notify::with_secrets(&config).map_err(|error| format!("{error:#}"))?;
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let parts = parts.as_mut().ok_or("weir is still starting")?;
+        let ready = parts.prepare(&state.file, &config, check).map_err(|why| format!("{why:#}"))?;
         let reload = Reload {
             check,
             changed: live.into_iter().map(changed).collect(),
@@ -80,6 +83,7 @@ impl Desk {
         if !check {
             warn_of_hidden(&state.settings, &config);
             self.put_in_force(&mut state, config, told);
+            parts.put_in_force(ready);
         }
         Ok(reload)
     }
@@ -105,6 +109,13 @@ impl Desk {
                 Ok(()) => continue,
             };
             all.push(format!("{} ends: {why}", m.measure));
+        }
+        let running = state.file.bgp.iter();
+        for (peer, anew) in running.flat_map(|bgp| bgp.sessions_that_end(next.bgp.as_ref())) {
+            all.push(match anew {
+                true => format!("the session with {peer} is opened anew"),
+                false => format!("the session with {peer} ends: it is no longer configured"),
+            });
         }
         let open = snapshot.incidents.iter().filter(|i| i.state == IncidentState::Open).count();
         if quiet && open > 0 {
@@ -142,6 +153,7 @@ impl Desk {
         if before.mitigator.ladder != next.mitigator.ladder && state.settings.ladder.is_none() {
             self.ladder(&next.mitigator.ladder);
         }
+        state.surroundings = super::surroundings::look(&state.file);
         // Also when only a file that holds a key has changed.
         self.notify.own(told);
         self.renew(state);
@@ -160,8 +172,8 @@ fn keys(list: &[Changed]) -> String {
     if keys.is_empty() { "nothing".to_owned() } else { keys.join(", ") }
 }
 
-fn changed(Difference { key, before, after }: Difference) -> Changed {
-    Changed { key, before, after }
+fn changed(Difference { key, before, after, why }: Difference) -> Changed {
+    Changed { key, before, after, why: why.map(str::to_owned) }
 }
 
 fn hidden(weir_config::Hidden { name, missing }: weir_config::Hidden) -> Hidden {
