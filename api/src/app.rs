@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
 use axum::http::HeaderMap;
 use tokio::sync::Semaphore;
 use weir_model::Millis;
@@ -69,7 +70,7 @@ pub struct App {
 
 #[derive(Debug)]
 pub(crate) struct Inner {
-    pub(crate) config: Config,
+    config: ArcSwap<Config>,
     pub(crate) handles: Handles,
     pub(crate) records: Records,
     pub(crate) clock: Clock,
@@ -92,7 +93,7 @@ impl App {
         let live = Arc::new(Hub::new(clock.0()));
         Self {
             inner: Arc::new(Inner {
-                config,
+                config: ArcSwap::from_pointee(config),
                 handles,
                 records,
                 clock,
@@ -123,6 +124,16 @@ impl App {
         Ok(code)
     }
 
+    /// What is configured at present.
+    pub(crate) fn config(&self) -> Arc<Config> {
+        self.inner.config.load_full()
+    }
+
+    /// The configuration file was read again. Listeners are not touched: see [`crate::server::Next`].
+    pub fn set_config(&self, config: Config) {
+        self.inner.config.store(Arc::new(config));
+    }
+
     pub(crate) fn now(&self) -> Millis {
         (self.inner.clock.0)()
     }
@@ -138,9 +149,8 @@ impl App {
 
     /// Whether the browser speaks TLS, to weir or to a named proxy in front of it.
     pub(crate) fn secure(&self, peer: &Peer, headers: &HeaderMap) -> bool {
-        let behind = peer
-            .address
-            .is_some_and(|address| self.inner.config.trusted_proxies.contains(&address));
+        let behind =
+            peer.address.is_some_and(|address| self.config().trusted_proxies.contains(&address));
         let proto = headers.get("x-forwarded-proto").and_then(|value| value.to_str().ok());
         peer.tls || (behind && proto == Some("https"))
     }

@@ -25,7 +25,6 @@ pub mod settings;
 mod table;
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
@@ -33,7 +32,6 @@ use axum::extract::{Request as HttpRequest, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
-use tokio::net::TcpListener;
 
 pub use access::{Permission, Requirement};
 pub use app::{App, Clock};
@@ -169,19 +167,10 @@ async fn sweep(app: App) {
     let mut hour = tokio::time::interval(Duration::from_secs(3600));
     loop {
         hour.tick().await;
-        let (now, config) = (app.now(), &app.inner.config);
+        let (now, config) = (app.now(), app.config());
         let idle = now - config.session_idle_secs.saturating_mul(1000);
         let created = now - config.session_max_secs.saturating_mul(1000);
         // A failure is logged where it happens; the next hour tries again.
         let _ = app.change(move |change| change.sweep_sessions(idle, created)).await;
     }
-}
-
-/// Binds the API's TCP socket.
-///
-/// # Errors
-/// When the address is taken or not ours; the message names it.
-pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    server::listen(address)
-        .map_err(|error| std::io::Error::new(error.kind(), format!("api {address}: {error}")))
 }

@@ -135,6 +135,10 @@ pub struct JoinToken {
 
 /// Nodes with agents. Calls may read files.
 pub trait Nodes: Send + Sync + std::fmt::Debug {
+    /// Whether nodes are awaited at all.
+    fn are_awaited(&self) -> bool {
+        true
+    }
     /// All, by name.
     fn list(&self) -> Vec<AgentView>;
     /// One, with all that is known of it.

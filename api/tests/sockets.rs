@@ -24,12 +24,12 @@ struct Running {
 
 async fn serve(world: &World, tls: bool) -> Running {
     let folder = tempfile::tempdir().unwrap();
-    let tcp = weir_api::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let tcp = weir_api::server::listen("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = tcp.local_addr().unwrap();
     let tls = tls.then(|| Identity::load(&Tls::default(), folder.path()).unwrap());
     let local = Some(bind_local(&folder.path().join("api.sock")).unwrap());
     let (stop, stopped) = oneshot::channel::<()>();
-    let listeners = Listeners { tcp, tls, local, places: 300 };
+    let listeners = Listeners { tcp, tls, local, places: 300, changes: None };
     let task = tokio::spawn(weir_api::serve(listeners, world.app.clone(), async move {
         let _ = stopped.await;
     }));

@@ -161,8 +161,12 @@ impl AdjRibOut {
             Ok(key) => known.key != key || known.unsupported.is_some(),
             Err(why) => known.unsupported.as_ref() != Some(&why),
         };
-        let moved: Vec<(Measure, Wanted)> =
-            self.measures.iter().filter(moved).map(|(m, known)| (m.clone(), known.clone())).collect();
+        let moved: Vec<(Measure, Wanted)> = self
+            .measures
+            .iter()
+            .filter(moved)
+            .map(|(m, known)| (m.clone(), known.clone()))
+            .collect();
         let mut refusals = Vec::new();
         for (measure, Wanted { incident, worth, .. }) in moved {
             self.unwant(&measure);

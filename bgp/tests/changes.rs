@@ -24,8 +24,7 @@ const RULE: &str = "flowspec dst 203.0.113.9/32 drop";
 /// A black hole and a rule.
 fn desired() -> Admitted {
     let rule = Filter { packets: Match::to_host([203, 0, 113, 9].into()), action: Action::Drop };
-    let measures =
-        [Measure::FlowSpec(rule), Measure::Blackhole("203.0.113.7/32".parse().unwrap())];
+    let measures = [Measure::FlowSpec(rule), Measure::Blackhole("203.0.113.7/32".parse().unwrap())];
     let mut mitigations: Vec<Mitigation> = measures
         .into_iter()
         .map(|measure| Mitigation {
@@ -46,7 +45,7 @@ fn desired() -> Admitted {
     let protected: PrefixSet = [("203.0.113.0/24").parse().unwrap()].into_iter().collect();
     let inventory = Inventory::new(protected, PrefixSet::default(), Vec::new());
     let mut guard = Guard::new(guard::Config::default(), Arc::new(inventory));
-    guard.admit(&DesiredState { generation: 1, mitigations }, Millis(1_000))
+    guard.admit(&DesiredState { generation: 1, mitigations: mitigations.into() }, Millis(1_000))
 }
 
 /// A router: what happens there.

@@ -57,17 +57,14 @@ pub fn plan(running: &Config, file: &Config) -> Result<Plan, ConfigError> {
 }
 
 /// What only a restart puts in force, with everything below it, and why.
-const FIXED: [(&str, &str); 10] = [
+const FIXED: [(&str, &str); 7] = [
     ("log.format", "the log is begun in one form"),
     ("collector", "sockets, receive threads and their memory are made at the start"),
     ("detector.quarantine_secs", "every watched host has room for so many seconds"),
     ("mitigator.scrubber", "what is diverted is known by its service"),
-    ("agents", "nodes are awaited from the start"),
-    ("api", "its listeners are opened at the start"),
-    ("store", "the state file is opened at the start"),
-    ("panel", "panels are read from the start"),
-    ("owners", "its listener is opened at the start"),
-    ("game", "panels are read from the start"),
+    ("api.socket", "commands and what they left behind are looked for there"),
+    ("api.tls.names", "weir's own certificate is made once"),
+    ("store.path", "the state file is opened at the start"),
 ];
 
 /// What of it changes while weir runs all the same.
@@ -101,12 +98,9 @@ fn take(running: &Config, file: &Config) -> Config {
     };
     next.detector.quarantine_secs = running.detector.quarantine_secs;
     next.mitigator.scrubbers.clone_from(&running.mitigator.scrubbers);
-    next.store.clone_from(&running.store);
-    next.agents.clone_from(&running.agents);
-    next.api.clone_from(&running.api);
-    next.panels.clone_from(&running.panels);
-    next.owners.clone_from(&running.owners);
-    next.games.clone_from(&running.games);
+    next.store.path.clone_from(&running.store.path);
+    next.api.socket.clone_from(&running.api.socket);
+    next.api.tls.names.clone_from(&running.api.tls.names);
     next
 }
 

@@ -16,11 +16,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
 use serde::{Deserialize, Serialize};
-use weir_model::{Expected, HostGroup, Millis, PrefixSet, Service};
+use weir_model::{Expected, HostGroup, Millis, PrefixSet, Secret, Service};
 
 use crate::client::{Client, Timeouts};
 use crate::config::{Config, Mode, PanelConfig};
-use crate::games::Games;
+use crate::games::{GameConfig, Games};
 use crate::keycheck;
 use crate::listing::Listing;
 use crate::mapping::{Names, names_of};
@@ -146,49 +146,146 @@ impl Update {
 }
 
 /// Synchronises every panel until told to stop, or until nobody can tell any more. Calls
-/// `on_update` whenever something changed.
+/// `on_update` whenever something changed. Follows what comes out of `setups`: a panel of which
+/// nothing changed goes on, and what is known of one that stays counts until it is read anew.
 ///
 /// # Errors
 /// In words, when the configuration cannot be used or a thread cannot be started.
 pub fn run(
     setup: &Setup,
+    setups: &Receiver<Setup>,
     commands: &Receiver<Command>,
     mut on_update: impl FnMut(Update),
 ) -> Result<(), String> {
-    let games = setup.config.check().map_err(|e| e.to_string())?;
     let (report_to, reports) = bounded(REPORTS_MAX);
-    let mut workers = Vec::new();
-    let mut panels = Vec::new();
-    for (i, panel) in setup.config.panels.iter().enumerate() {
-        let (to, from) = bounded(16);
-        let worker = Worker::new(setup, panel, games.clone(), i)?;
-        let report_to = report_to.clone();
-        std::thread::Builder::new()
-            .name(format!("panel/{}", panel.name))
-            .spawn(move || worker.run(&from, &report_to))
-            .map_err(|e| format!("panel {}: {e}", panel.name))?;
-        workers.push((panel.name.clone(), to));
-        panels.push(PanelState { name: panel.name.clone(), ..PanelState::default() });
-    }
+    let mut workers = Workers { all: Vec::new(), next: 0, report_to };
+    workers.follow(setup)?;
     loop {
         select! {
+            recv(setups) -> next => match next {
+                Err(_) => break,
+                Ok(next) => {
+                    if let Err(why) = workers.follow(&next) {
+                        tracing::error!(why, "panels do not follow the file");
+                    }
+                    on_update(workers.update());
+                }
+            },
             recv(commands) -> command => match command {
                 Err(_) | Ok(Command::Stop) => break,
-                Ok(command) => tell(&workers, &command),
+                Ok(command) => workers.tell(&command),
             },
             recv(reports) -> report => {
-                let Ok((i, state)): Result<(usize, PanelState), _> = report else { break };
-                if panels[i] != state {
-                    panels[i] = state;
-                    on_update(Update::merge(panels.clone()));
+                let Ok((number, state)): Result<(usize, PanelState), _> = report else { break };
+                // One that was ended may still have had something to say.
+                let of = workers.all.iter_mut().find(|worker| worker.number == number);
+                if let Some(worker) = of.filter(|worker| worker.state != state) {
+                    worker.state = state;
+                    on_update(workers.update());
                 }
             },
         }
     }
-    for (_, to) in &workers {
-        let _ = to.try_send(Command::Stop);
-    }
+    workers.tell(&Command::Stop);
     Ok(())
+}
+
+/// A panel's thread as its conductor sees it.
+struct Running {
+    /// By which its reports are told from those of others.
+    number: usize,
+    panel: PanelConfig,
+    key: Secret,
+    games: Vec<GameConfig>,
+    protected: PrefixSet,
+    to: Sender<Command>,
+    state: PanelState,
+}
+
+struct Workers {
+    /// In the order of the configuration.
+    all: Vec<Running>,
+    next: usize,
+    report_to: Sender<(usize, PanelState)>,
+}
+
+impl Workers {
+    /// Starts and ends threads, so that those run that the setup names.
+    fn follow(&mut self, setup: &Setup) -> Result<(), String> {
+        let games = setup.config.check().map_err(|e| e.to_string())?;
+        let mut all = Vec::new();
+        for panel in &setup.config.panels {
+            let key = panel.read_key().map_err(|why| format!("panel {}: {why}", panel.name))?;
+            all.push((panel, key));
+        }
+        let mut before = std::mem::take(&mut self.all);
+        for (panel, key) in all {
+            let known = before.iter().position(|own| own.panel.name == panel.name);
+            let known = known.map(|at| before.remove(at));
+            let same = known.as_ref().is_some_and(|own| {
+                (&own.panel, &own.key, &own.games, &own.protected)
+                    == (panel, &key, &setup.config.games, &setup.protected)
+            });
+            match known {
+                Some(own) if same => self.all.push(own),
+                known => {
+                    if let Some(own) = &known {
+                        let _ = own.to.try_send(Command::Stop);
+                    }
+                    // Of another panel nothing is known yet.
+                    let known = known.filter(|own| own.panel.url == panel.url).map(|own| own.state);
+                    self.start(setup, panel, key, games.clone(), known)?;
+                }
+            }
+        }
+        for gone in before {
+            let _ = gone.to.try_send(Command::Stop);
+        }
+        Ok(())
+    }
+
+    fn start(
+        &mut self,
+        setup: &Setup,
+        panel: &PanelConfig,
+        key: Secret,
+        games: Games,
+        known: Option<PanelState>,
+    ) -> Result<(), String> {
+        let (to, from) = bounded(16);
+        let number = self.next;
+        self.next += 1;
+        let mut worker = Worker::new(setup, panel, key.clone(), games, number);
+        worker.snapshot = known.as_ref().and_then(|known| known.snapshot.clone());
+        let report_to = self.report_to.clone();
+        std::thread::Builder::new()
+            .name(format!("panel/{}", panel.name))
+            .spawn(move || worker.run(&from, &report_to))
+            .map_err(|e| format!("panel {}: {e}", panel.name))?;
+        let state = known
+            .unwrap_or_else(|| PanelState { name: panel.name.clone(), ..PanelState::default() });
+        let (panel, protected) = (panel.clone(), setup.protected.clone());
+        let games = setup.config.games.clone();
+        self.all.push(Running { number, panel, key, games, protected, to, state });
+        Ok(())
+    }
+
+    /// A full queue means that enough hints are waiting already.
+    fn tell(&self, command: &Command) {
+        for Running { panel, to, .. } in &self.all {
+            let meant = match command {
+                Command::Hint(None) | Command::Stop => true,
+                Command::Hint(Some(name)) | Command::Accept(name) => *name == panel.name,
+            };
+            if meant && to.try_send(command.clone()).is_err() {
+                tracing::debug!(panel = %panel.name, "panel is busy, command dropped");
+            }
+        }
+    }
+
+    fn update(&self) -> Update {
+        Update::merge(self.all.iter().map(|worker| worker.state.clone()).collect())
+    }
 }
 
 /// Reads one panel once, for a look at it before or beside the daemon: keeps nothing, and says what
@@ -203,7 +300,8 @@ pub fn once(
 ) -> Result<(PanelState, Option<Arc<Listing>>), String> {
     let games = setup.config.check().map_err(|e| e.to_string())?;
     let alone = Setup { state: None, ..setup.clone() };
-    let mut worker = Worker::new(&alone, panel, games, 0)?;
+    let key = panel.read_key().map_err(|why| format!("panel {}: {why}", panel.name))?;
+    let mut worker = Worker::new(&alone, panel, key, games, 0);
     let begin = worker.clock.now();
     let mut wake = worker.take(Event::Start(None));
     let unfinished = |worker: &Worker| {
@@ -219,19 +317,6 @@ pub fn once(
         wake = worker.take(Event::Wake);
     }
     Ok((worker.state(), worker.sync.listing().cloned()))
-}
-
-/// A full queue means that enough hints are waiting already.
-fn tell(workers: &[(String, Sender<Command>)], command: &Command) {
-    for (name, to) in workers {
-        let meant = match command {
-            Command::Hint(None) | Command::Stop => true,
-            Command::Hint(Some(panel)) | Command::Accept(panel) => panel == name,
-        };
-        if meant && to.try_send(command.clone()).is_err() {
-            tracing::debug!(panel = %name, "panel is busy, command dropped");
-        }
-    }
 }
 
 /// Wall-clock time that never runs backwards: the clock at the start and what passed since.
@@ -271,11 +356,10 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(setup: &Setup, panel: &PanelConfig, games: Games, index: usize) -> Result<Self, String> {
-        let key = panel.read_key().map_err(|why| format!("panel {}: {why}", panel.name))?;
+    fn new(setup: &Setup, panel: &PanelConfig, key: Secret, games: Games, index: usize) -> Self {
         let clock = Clock::start();
         let seed = clock.wall.0 ^ (index as u64) << 48;
-        Ok(Self {
+        Self {
             index,
             sync: Sync::new(panel, key.expose(), seed),
             client: Client::new(&panel.url, key, setup.timeouts),
@@ -290,7 +374,7 @@ impl Worker {
             names_asked: None,
             snapshot: None,
             key_writes: None,
-        })
+        }
     }
 
     fn run(mut self, commands: &Receiver<Command>, reports: &Sender<(usize, PanelState)>) {

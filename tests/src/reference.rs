@@ -115,6 +115,47 @@ pub fn reference(root: &Path) -> String {
     out
 }
 
+/// A setting as the reference has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Setting {
+    /// Its dotted key.
+    pub key: String,
+    /// Its type, in words.
+    pub kind: String,
+    /// What holds when it is absent, if anything does and it is shown whole.
+    pub default: Option<Value>,
+    /// Whether a reload puts it in force.
+    pub live: bool,
+}
+
+/// Every setting of the reference as it stands in the documentation.
+///
+/// # Panics
+/// When the reference cannot be read.
+pub fn settings(root: &Path) -> Vec<Setting> {
+    let path = root.join("docs/reference/configuration.md");
+    let text = std::fs::read_to_string(path).expect("the reference");
+    let (mut found, mut section) = (Vec::new(), String::new());
+    for line in text.lines() {
+        if let Some(heading) = line.strip_prefix("## `") {
+            section = heading.trim_end_matches('`').to_owned();
+        }
+        let Some(row) = line.strip_prefix("| `") else { continue };
+        let mut cells = row.splitn(5, " | ");
+        let mut cell = || cells.next().expect("a cell").to_owned();
+        let (name, kind, default, reload) = (cell(), cell(), cell(), cell());
+        let default = default.trim_matches('`').replace("\\|", "|");
+        let default = format!("value = {default}").parse::<toml::Table>();
+        found.push(Setting {
+            key: format!("{section}.{}", name.trim_end_matches('`')),
+            kind,
+            default: default.ok().and_then(|table| table.get("value").cloned()),
+            live: reload == "yes",
+        });
+    }
+    found
+}
+
 impl Types {
     fn read(root: &Path) -> Self {
         let mut types = Self::default();

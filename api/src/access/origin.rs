@@ -21,7 +21,8 @@ const FORWARDED_FOR: &str = "x-forwarded-for";
 pub(crate) fn client(parts: &Parts, app: &App) -> IpAddr {
     let peer = Peer::of(parts);
     let mut address = peer.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    let proxies = &app.inner.config.trusted_proxies;
+    let config = app.config();
+    let proxies = &config.trusted_proxies;
     // Proxies append: the entries before the first one that no named proxy wrote are the client's
     // own words.
     let forwarded = parts.headers.get_all(FORWARDED_FOR).into_iter().collect::<Vec<_>>();
@@ -82,7 +83,7 @@ pub(crate) fn is_local_reader(parts: &Parts, app: &App, wanted: Option<Permissio
     if !parts.method.is_safe() || came_through_a_proxy(&parts.headers) {
         return false;
     }
-    let config = &app.inner.config;
+    let config = app.config();
     let named = |nets: &[IpNet]| nets.iter().any(|net| net.contains(&address));
     if wanted == Some(Permission::ReadMetrics) && named(&config.metrics_from) {
         return true;
@@ -111,7 +112,8 @@ fn host_is_local(headers: &HeaderMap) -> bool {
 /// send and what they would get is open to anybody on the way.
 pub(crate) fn check_transport(parts: &Parts, app: &App) -> Result<(), Problem> {
     let peer = Peer::of(parts);
-    let proxies = &app.inner.config.trusted_proxies;
+    let config = app.config();
+    let proxies = &config.trusted_proxies;
     match peer.address {
         Some(address) if !peer.tls && !address.is_loopback() && !proxies.contains(&address) => {
             Err(Problem::new(

@@ -112,7 +112,7 @@ pub(crate) async fn resume(
         },
     };
     let Some((session, user)) = found else { return Ok(None) };
-    let (now, config) = (app.now(), &app.inner.config);
+    let (now, config) = (app.now(), app.config());
     let idle = now.since(session.seen) >= config.session_idle_secs.saturating_mul(1000);
     let old = now.since(session.created) >= config.session_max_secs.saturating_mul(1000);
     if idle || old || user.disabled {

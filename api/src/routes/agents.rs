@@ -56,7 +56,8 @@ pub(crate) struct CaptureList {
 }
 
 fn nodes(app: &App, what: &'static str) -> Result<Arc<dyn Nodes>, Problem> {
-    app.inner.handles.agents.clone().ok_or_else(|| Problem::missing(what))
+    let nodes = app.inner.handles.agents.clone().filter(|nodes| nodes.are_awaited());
+    nodes.ok_or_else(|| Problem::missing(what))
 }
 
 /// Asks on a thread that may read files.
@@ -75,7 +76,8 @@ pub(crate) async fn agents(
     _who: Allowed<needs::ReadStatus>,
     State(app): State<App>,
 ) -> Json<Agents> {
-    let agents = app.inner.handles.agents.as_ref().map(|nodes| nodes.list());
+    let nodes = app.inner.handles.agents.as_ref().filter(|nodes| nodes.are_awaited());
+    let agents = nodes.map(|nodes| nodes.list());
     Json(Agents { configured: agents.is_some(), agents: agents.unwrap_or_default() })
 }
 

@@ -139,7 +139,7 @@ async fn sign_in(app: &App, parts: &Parts, user: &User) -> Result<Response, Prob
     let address = origin::client(parts, app);
     let fresh = session::open(app, user, address, &parts.headers).await?;
     let secure = app.secure(&Peer::of(parts), &parts.headers);
-    let cookie = session::set_cookie(Some(&fresh), secure, app.inner.config.session_max_secs);
+    let cookie = session::set_cookie(Some(&fresh), secure, app.config().session_max_secs);
     let who = Principal {
         name: user.name.clone(),
         person: user.name.clone(),

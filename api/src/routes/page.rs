@@ -58,7 +58,8 @@ fn words(at: Millis) -> String {
 }
 
 fn status(app: &App) -> Result<PublicStatus, Problem> {
-    let page = &app.inner.config.status_page;
+    let config = app.config();
+    let page = &config.status_page;
     if !page.enabled {
         return Err(Problem::missing("resource"));
     }

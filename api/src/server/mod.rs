@@ -19,13 +19,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tower::Service as _;
 use weir_model::{Place, Places, Seat};
 
-pub use listen::listen;
+pub use listen::{bind, listen};
 pub(crate) use local::NOT_YOURS;
 pub use local::{Local, bind_local};
 pub use tls::{Identity, TlsError};
@@ -98,6 +98,27 @@ pub struct Listeners {
     pub local: Option<UnixListener>,
     /// Connections over TCP at the same time.
     pub places: usize,
+    /// What takes the place of the TCP socket and of its certificate; those connected stay so.
+    pub changes: Option<mpsc::Receiver<Next>>,
+}
+
+/// What is listened on from now on.
+#[derive(Debug)]
+pub struct Next {
+    /// Another TCP socket; the same if none.
+    pub tcp: Option<std::net::TcpListener>,
+    /// What it shows, if it speaks TLS.
+    pub tls: Option<Identity>,
+}
+
+impl Listeners {
+    /// What is listened on from now on; for ever the same where nobody can say.
+    async fn changed(changes: Option<&mut mpsc::Receiver<Next>>) -> Option<Next> {
+        match changes {
+            Some(changes) => changes.recv().await,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 /// A place of the local socket; the last ones are root's.
@@ -108,7 +129,7 @@ fn local_place(places: &Arc<Semaphore>, local: &Local) -> Option<OwnedSemaphoreP
 
 /// Serves until `stop` resolves, then lets open requests end for a moment.
 pub(crate) async fn run(
-    listeners: Listeners,
+    mut listeners: Listeners,
     router: Router,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
@@ -117,13 +138,20 @@ pub(crate) async fn run(
     let local_places = Arc::new(Semaphore::new(LOCAL_MAX));
     let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
     let owner = listeners.local.as_ref().map(local::owner).transpose()?;
-    let acceptor = listeners.tls.map(Identity::into_acceptor);
+    let mut acceptor = listeners.tls.take().map(Identity::into_acceptor);
     let (stopping, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut stop = std::pin::pin!(stop);
     loop {
         tokio::select! {
             () = &mut stop => break,
+            Some(next) = Listeners::changed(listeners.changes.as_mut()) => {
+                acceptor = next.tls.map(Identity::into_acceptor);
+                match next.tcp.map(TcpListener::from_std).transpose() {
+                    Ok(tcp) => listeners.tcp = tcp.unwrap_or(listeners.tcp),
+                    Err(error) => tracing::error!(%error, "the API stays where it was"),
+                }
+            }
             accepted = listeners.tcp.accept() => match accepted {
                 Ok((stream, from)) => {
                     let address = from.ip().to_canonical();

@@ -69,11 +69,7 @@ pub(super) fn bind(
     bound
 }
 
-fn open(
-    address: SocketAddr,
-    config: &Config,
-    beside: bool,
-) -> io::Result<std::net::TcpListener> {
+fn open(address: SocketAddr, config: &Config, beside: bool) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     sign(&socket.as_fd(), address.is_ipv6(), &[], &config.peers)?;

@@ -110,6 +110,12 @@ impl Portal {
         Self { doors, public_url: public_url.trim_end_matches('/').to_owned(), links }
     }
 
+    /// Goes by other doors and another address; who is signed in stays so.
+    pub fn configure(&mut self, doors: Vec<Door>, public_url: &str) {
+        self.doors = doors;
+        public_url.trim_end_matches('/').clone_into(&mut self.public_url);
+    }
+
     /// Links and sessions, to send a link or to share one.
     pub const fn links(&mut self) -> &mut Links {
         &mut self.links

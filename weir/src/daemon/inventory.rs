@@ -132,6 +132,11 @@ impl Desk {
         *self.parts.lock().unwrap_or_else(PoisonError::into_inner) = Some(parts);
     }
 
+    /// weir stops: the file is not read again.
+    pub(crate) fn leave(&self) -> Option<super::parts::Parts> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// What is done with the routes when weir stops.
     pub(crate) fn on_stop(&self) -> OnStop {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -97,13 +97,14 @@ pub struct Daemon {
     pub api_address: SocketAddr,
     /// The agents' socket, as bound, when agents are awaited.
     pub agents_address: Option<SocketAddr>,
+    /// The owners' listener, as bound; `None` when it is not configured.
+    pub owners_address: Option<SocketAddr>,
     /// The latest snapshot.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// Names the thread that ended although nobody asked it to.
     pub failed: Receiver<String>,
     desk: Arc<inventory::Desk>,
-    panels: Option<panels::Panels>,
-    owners: Option<owners::Owners>,
+    panels: panels::Panels,
     control: Sender<Control>,
     stop_receiving: Arc<AtomicBool>,
     stop_web: watch::Sender<bool>,
@@ -112,7 +113,7 @@ pub struct Daemon {
     core: JoinHandle<()>,
     bgp: JoinHandle<()>,
     web: JoinHandle<()>,
-    agents: Option<JoinHandle<()>>,
+    agents: JoinHandle<()>,
     store: JoinHandle<()>,
     mode_kept: Option<JoinHandle<()>>,
     history: JoinHandle<()>,
@@ -213,8 +214,7 @@ impl Daemon {
         let (stop_web, web_stopping) = watch::channel(false);
         let agents_stopping = web_stopping.clone();
 
-        let nodes = config.agents.as_ref().map(|a| agents::open(a, &agents_folder(config)));
-        let nodes = nodes.transpose()?;
+        let nodes = Arc::new(views::Slot::default());
         let (feed, ask, history) = history::spawn(
             open_history(&config.store.path, started)?,
             &metrics,
@@ -223,8 +223,7 @@ impl Daemon {
         )?;
         let in_force = Arc::clone(&inventory);
         let inventory = Arc::new(SharedInventory::new(inventory));
-        let desk = (!config.panels.is_empty())
-            .then(|| Arc::new(panel_desk::Desk::new(config, store_tx.clone())));
+        let desk = Arc::new(panel_desk::Desk::new(config, store_tx.clone()));
         let diverted = core.mitigator().mitigations().cloned().collect();
         let (tell, notify) = notify::spawn(
             config,
@@ -274,8 +273,8 @@ impl Daemon {
                 history: ask,
                 facts: facts(started, &flow_addresses),
                 flows: config.flows.socket.clone(),
-                agents: nodes.clone().map(|nodes| nodes as Arc<dyn weir_api::nodes::Nodes>),
-                panels: desk.clone().map(|desk| desk as Arc<dyn weir_api::panels::Desk>),
+                agents: Some(Arc::clone(&nodes) as Arc<dyn weir_api::nodes::Nodes>),
+                panels: Some(Arc::clone(&desk) as Arc<dyn weir_api::panels::Desk>),
                 inventory: Arc::clone(&inventory_desk),
                 notify: tell.clone(),
                 forgets: Arc::clone(&forgets),
@@ -294,7 +293,7 @@ impl Daemon {
             queue: queue.clone(),
             control: control_rx,
             desired,
-            store: store_tx,
+            store: store_tx.clone(),
             snapshot: Arc::clone(&snapshot),
             metrics: Arc::clone(&metrics),
             shards,
@@ -305,10 +304,8 @@ impl Daemon {
             marker,
         };
         let core = spawn("core", &failed_tx, move || core.run())?;
-        let agents_desired = desired_rx.clone();
-        // Where agents are awaited, routers get what is not left to nodes.
-        let (routers, routers_rx) = watch::channel(Admitted::default());
-        let for_bgp = if config.agents.is_some() { routers_rx } else { desired_rx };
+        // Routers get what is not left to nodes.
+        let (routers, for_bgp) = watch::channel(Admitted::default());
         let (peers, bgp) = bgp::spawn(
             config.bgp.as_ref(),
             peers_configured,
@@ -322,18 +319,16 @@ impl Daemon {
             &failed_tx,
         )?;
         let stop_receiving = Arc::new(AtomicBool::new(false));
-        let agents = start_agents(
+        let agents = agents::spawn(
             config,
             nodes,
             agents::Parts {
                 inventory: Arc::clone(&inventory),
-                desired: agents_desired,
+                desired: desired_rx,
                 routers,
                 snapshot: Arc::clone(&snapshot),
-                mitigator: config.mitigator.clone(),
                 control: control.clone(),
                 stopping: agents_stopping,
-                places: shares.agents,
                 metrics: Arc::clone(&metrics),
             },
             &failed_tx,
@@ -351,36 +346,38 @@ impl Daemon {
         drop(tap);
         let receivers = start_receivers(sockets, &queue, &control, &stop_receiving, &failed_tx)?;
         let panels = panels::spawn(config, &inventory_desk, &metrics, &failed_tx)?;
-        let owners = owners::spawn(
-            config,
-            panels.as_ref(),
-            &snapshot,
-            learned.shares,
-            shares.owners,
-            stop_web.subscribe(),
-            &failed_tx,
-        )?;
-        if let (Some(desk), Some(panels)) = (&desk, &panels) {
-            desk.open(panels, owners.as_ref());
-        }
-        inventory_desk.follow(parts::Parts { bgp: peers });
+        let places = shares.owners;
+        let mut owners =
+            owners::Owners::new(&panels, &snapshot, learned.shares, places, &failed_tx);
+        owners.put_in_force(owners.prepare(config, false)?)?;
+        desk.open(&panels, &owners);
+        let (agents_address, owners_address) = (agents.way.address(), owners.address());
+        inventory_desk.follow(parts::Parts {
+            bgp: peers,
+            web: web.way,
+            agents: agents.way,
+            panels: panels.way(&metrics),
+            panel_desk: desk,
+            owners,
+            store: store_tx,
+        });
         ready.store(true, Ordering::Release);
         info!(
             api = %web.address,
             flows = ?flow_addresses,
-            owners = ?owners.as_ref().map(|owners| owners.address),
+            owners = ?owners_address,
             mode = %snapshot.load().mode,
             "ready"
         );
         Ok(Self {
             flow_addresses,
             api_address: web.address,
-            agents_address: agents.as_ref().map(|a| a.address),
+            agents_address,
+            owners_address,
             snapshot,
             failed,
             desk: inventory_desk,
             panels,
-            owners,
             control,
             stop_receiving,
             stop_web,
@@ -389,7 +386,7 @@ impl Daemon {
             core,
             bgp,
             web: web.thread,
-            agents: agents.map(|a| a.thread),
+            agents: agents.thread,
             store,
             mode_kept,
             history,
@@ -399,14 +396,9 @@ impl Daemon {
         })
     }
 
-    /// What is known of the game panels; `None` when none is configured.
-    pub fn panels(&self) -> Option<Arc<weir_panel::runner::Update>> {
-        self.panels.as_ref().map(panels::Panels::latest)
-    }
-
-    /// The owners' listener, as bound; `None` when it is not configured.
-    pub fn owners_address(&self) -> Option<SocketAddr> {
-        self.owners.as_ref().map(|owners| owners.address)
+    /// What is known of the game panels.
+    pub fn panels(&self) -> Arc<weir_panel::runner::Update> {
+        self.panels.latest()
     }
 
     /// Reads the configuration file again and puts in force what can change while weir runs. What came of it
@@ -419,9 +411,8 @@ impl Daemon {
     pub fn stop(self) {
         // Nobody listens any more when its thread has failed; the order holds all the same.
         let _ = self.stop_web.send(true);
-        if let Some(panels) = self.panels {
-            panels.stop();
-        }
+        let parts = self.desk.leave();
+        self.panels.stop();
         self.stop_receiving.store(true, Ordering::Release);
         join("rx", self.receivers);
         let _ = self.control.send(Control::Stop);
@@ -435,8 +426,10 @@ impl Daemon {
         join("bgp", [self.bgp]);
         join("notify", [self.notify]);
         join("web", [self.web]);
-        join("owners", self.owners.map(|owners| owners.thread));
-        join("agents", self.agents);
+        if let Some(parts) = parts {
+            parts.owners.stop();
+        }
+        join("agents", [self.agents]);
         join("store", [self.store]);
         join("mode", self.mode_kept);
         join("history", [self.history]);
@@ -448,16 +441,6 @@ impl Daemon {
 /// Where the authority of agents and the state of nodes are: beside the state file.
 pub fn agents_folder(config: &Config) -> PathBuf {
     config.store.path.parent().unwrap_or_else(|| Path::new(".")).join("agents")
-}
-
-fn start_agents(
-    config: &Config,
-    nodes: Option<Arc<views::View>>,
-    parts: agents::Parts,
-    failed: &Sender<String>,
-) -> anyhow::Result<Option<agents::Agents>> {
-    let both = config.agents.as_ref().zip(nodes);
-    both.map(|(config, nodes)| agents::spawn(config, &nodes, parts, failed)).transpose()
 }
 
 /// What the API tells of this run.

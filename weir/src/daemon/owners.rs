@@ -8,7 +8,7 @@
 //! nobody whether the panel knows an address.
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command as Program, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,8 +29,8 @@ use weir_config::Config;
 use weir_model::Snapshot;
 use weir_panel::client::{Client, Timeouts};
 use weir_panel::owner::{Answer, Ask, Door, Effect, Links, Mail, Portal, World, hook};
-use weir_panel::parse;
 use weir_panel::runner::{Command, Update};
+use weir_panel::{PanelConfig, parse};
 
 use super::limited::Limited;
 use super::panels::Panels;
@@ -40,87 +40,179 @@ use super::{now, spawn as spawn_thread};
 /// Addresses waiting to be looked up; more are dropped, and their askers told what all are told.
 const LOOKUPS_MAX: usize = 32;
 
-/// The running listener.
+/// The listener, if it is configured, and what outlives it.
 #[derive(Debug)]
 pub(crate) struct Owners {
-    pub(crate) address: SocketAddr,
     pub(crate) portal: Arc<Mutex<Portal>>,
-    pub(crate) thread: JoinHandle<()>,
+    update: Arc<ArcSwap<Update>>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    commands: Sender<Command>,
+    places: usize,
+    failed: Sender<String>,
+    running: Option<Running>,
+}
+
+/// A listener that runs.
+#[derive(Debug)]
+struct Running {
+    /// As configured.
+    asked: SocketAddr,
+    socket: TcpListener,
+    stop: watch::Sender<bool>,
+    thread: JoinHandle<()>,
+}
+
+/// Another configuration with what it needs.
+pub(crate) struct Ready {
+    doors: Vec<Door>,
+    public_url: String,
+    /// The socket and who sends mail, when there are to be pages.
+    pages: Option<(SocketAddr, TcpListener, Mailer)>,
 }
 
 struct Shared {
     portal: Arc<Mutex<Portal>>,
     update: Arc<ArcSwap<Update>>,
     snapshot: Arc<ArcSwap<Snapshot>>,
-    commands: Option<Sender<Command>>,
+    commands: Sender<Command>,
     lookups: Sender<String>,
 }
 
-/// Starts the listener; nothing when it is not configured.
-pub(crate) fn spawn(
-    config: &Config,
-    panels: Option<&Panels>,
-    snapshot: &Arc<ArcSwap<Snapshot>>,
-    shares: Shares,
-    places: usize,
-    mut stopping: watch::Receiver<bool>,
-    failed: &Sender<String>,
-) -> anyhow::Result<Option<Owners>> {
-    let Some(owners) = &config.owners else { return Ok(None) };
-    let doors = config
-        .panels
-        .iter()
-        .map(|panel| Door {
+impl Owners {
+    /// Without a listener so far.
+    pub(crate) fn new(
+        panels: &Panels,
+        snapshot: &Arc<ArcSwap<Snapshot>>,
+        shares: Shares,
+        places: usize,
+        failed: &Sender<String>,
+    ) -> Self {
+        Self {
+            portal: Arc::new(Mutex::new(Portal::new(Vec::new(), "", Links::restore(shares)))),
+            update: panels.shared(),
+            snapshot: Arc::clone(snapshot),
+            commands: panels.commands(),
+            places,
+            failed: failed.clone(),
+            running: None,
+        }
+    }
+
+    /// As bound; `None` when it is not configured.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        self.running.as_ref().and_then(|running| running.socket.local_addr().ok())
+    }
+
+    /// Reads keys, and binds another address beside the present one.
+    pub(crate) fn prepare(&self, config: &Config, check: bool) -> anyhow::Result<Ready> {
+        let door = |panel: &PanelConfig| Door {
             panel: panel.name.clone(),
             url: panel.url.clone(),
             hook_token: panel.hook_token.clone(),
             embed_key: panel.embed_key.clone(),
-        })
-        .collect();
-    let (lookups, waiting) = bounded(LOOKUPS_MAX);
-    let portal = Portal::new(doors, &owners.public_url, Links::restore(shares));
-    let portal = Arc::new(Mutex::new(portal));
-    let shared = Arc::new(Shared {
-        portal: Arc::clone(&portal),
-        update: panels.map_or_else(Arc::default, Panels::shared),
-        snapshot: Arc::clone(snapshot),
-        commands: panels.map(Panels::commands),
-        lookups,
-    });
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .build()
-        .context("owners runtime")?;
-    let listener = runtime
-        .block_on(async { weir_api::server::listen(owners.listen) })
-        .with_context(|| format!("owners.listen {}", owners.listen))?;
-    let address = listener.local_addr().context("owners socket")?;
-    let mailer = Mailer::new(config, &shared.portal)?;
-    // It ends with the last handle on `lookups`, and owns nothing that could be lost.
-    spawn_thread("owners/mail", failed, move || mailer.run(&waiting))?;
-    let thread = spawn_thread("owners", failed, move || {
-        let router = Router::new()
-            .fallback(answer)
-            .layer(DefaultBodyLimit::max(hook::BODY_MAX))
-            .with_state(shared);
-        runtime.block_on(async move {
-            // Nothing is done to a connection but that axum then knows where it is from.
-            let listener = Limited::new(listener, places).tap_io(|_| {});
-            let service = router.into_make_service_with_connect_info::<SocketAddr>();
-            tokio::select! {
-                outcome = axum::serve(listener, service) => {
-                    if let Err(error) = outcome {
-                        error!(%error, "the owners' listener stopped");
-                    }
+        };
+        let doors = config.panels.iter().map(door).collect();
+        let Some(owners) = &config.owners else {
+            return Ok(Ready { doors, public_url: String::new(), pages: None });
+        };
+        let mailer = Mailer::new(config, &self.portal)?;
+        let same = self.running.as_ref().filter(|own| own.asked == owners.listen);
+        let pages = if check {
+            None
+        } else {
+            let socket = match same {
+                Some(own) => own.socket.try_clone(),
+                None => {
+                    let before = self.running.as_ref().map(|own| &own.socket);
+                    weir_api::server::bind(owners.listen, before)
                 }
-                // An error means that the daemon is gone: stop as well.
-                _ = stopping.wait_for(|stop| *stop) => {}
-            }
+            };
+            let socket = socket.with_context(|| format!("owners.listen {}", owners.listen))?;
+            Some((owners.listen, socket, mailer))
+        };
+        Ok(Ready { doors, public_url: owners.public_url.clone(), pages })
+    }
+
+    /// Puts it in force. Links and sessions of owners go on.
+    ///
+    /// # Errors
+    /// When the system gives no thread, runtime or descriptor.
+    pub(crate) fn put_in_force(&mut self, ready: Ready) -> anyhow::Result<()> {
+        let Ready { doors, public_url, pages } = ready;
+        let mut portal = self.portal.lock().unwrap_or_else(PoisonError::into_inner);
+        portal.configure(doors, &public_url);
+        drop(portal);
+        let next = pages.map(|(asked, socket, mailer)| self.start(asked, socket, mailer));
+        let next = next.transpose()?;
+        if let Some(before) = std::mem::replace(&mut self.running, next) {
+            before.stop();
+        }
+        Ok(())
+    }
+
+    pub(crate) fn stop(self) {
+        if let Some(running) = self.running {
+            running.stop();
+        }
+    }
+
+    fn start(
+        &self,
+        asked: SocketAddr,
+        socket: TcpListener,
+        mailer: Mailer,
+    ) -> anyhow::Result<Running> {
+        let (lookups, waiting) = bounded(LOOKUPS_MAX);
+        let shared = Arc::new(Shared {
+            portal: Arc::clone(&self.portal),
+            update: Arc::clone(&self.update),
+            snapshot: Arc::clone(&self.snapshot),
+            commands: self.commands.clone(),
+            lookups,
         });
-        runtime.shutdown_background();
-    })?;
-    Ok(Some(Owners { address, portal, thread }))
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build()
+            .context("owners runtime")?;
+        let listener = socket.try_clone().context("owners socket")?;
+        let listener = runtime
+            .block_on(async { tokio::net::TcpListener::from_std(listener) })
+            .context("owners socket")?;
+        // It ends with the last handle on `lookups`, and owns nothing that could be lost.
+        spawn_thread("owners/mail", &self.failed, move || mailer.run(&waiting))?;
+        let (stop, mut stopping) = watch::channel(false);
+        let places = self.places;
+        let thread = spawn_thread("owners", &self.failed, move || {
+            let router = Router::new()
+                .fallback(answer)
+                .layer(DefaultBodyLimit::max(hook::BODY_MAX))
+                .with_state(shared);
+            runtime.block_on(async move {
+                // Nothing is done to a connection but that axum then knows where it is from.
+                let listener = Limited::new(listener, places).tap_io(|_| {});
+                let service = router.into_make_service_with_connect_info::<SocketAddr>();
+                tokio::select! {
+                    outcome = axum::serve(listener, service) => {
+                        if let Err(error) = outcome {
+                            error!(%error, "the owners' listener stopped");
+                        }
+                    }
+                    // An error means that the daemon is gone: stop as well.
+                    _ = stopping.wait_for(|stop| *stop) => {}
+                }
+            });
+            runtime.shutdown_background();
+        })?;
+        Ok(Running { asked, socket, stop, thread })
+    }
+}
+
+impl Running {
+    fn stop(self) {
+        self.stop.send_replace(true);
+        super::join("owners", [self.thread]);
+    }
 }
 
 async fn answer(
@@ -159,10 +251,8 @@ async fn answer(
 }
 
 fn hint(shared: &Shared, panel: &str) {
-    if let Some(commands) = &shared.commands {
-        // Full: a poll is about to come anyway.
-        let _ = commands.try_send(Command::Hint(Some(panel.to_owned())));
-    }
+    // Full: a poll is about to come anyway.
+    let _ = shared.commands.try_send(Command::Hint(Some(panel.to_owned())));
 }
 
 fn look_up_later(shared: &Shared, email: &str) {

@@ -1,5 +1,6 @@
 //! What the API sees of the panels, and what it may ask of them.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -21,7 +22,9 @@ use super::store_thread::Work;
 /// The desk: empty until the synchronisation runs, because the API starts before it.
 #[derive(Debug)]
 pub(crate) struct Desk {
-    configured: Vec<PanelConfig>,
+    configured: ArcSwap<Vec<PanelConfig>>,
+    /// Whether there are pages for owners.
+    pages: AtomicBool,
     store: Sender<Work>,
     running: OnceLock<Running>,
 }
@@ -30,17 +33,30 @@ pub(crate) struct Desk {
 struct Running {
     latest: Arc<ArcSwap<Update>>,
     commands: Sender<Command>,
-    portal: Option<Arc<Mutex<Portal>>>,
+    portal: Arc<Mutex<Portal>>,
 }
 
 impl Desk {
     pub(crate) fn new(config: &Config, store: Sender<Work>) -> Self {
-        Self { configured: config.panels.clone(), store, running: OnceLock::new() }
+        let (configured, pages) = (ArcSwap::default(), AtomicBool::new(false));
+        let desk = Self { configured, pages, store, running: OnceLock::new() };
+        desk.configure(config);
+        desk
+    }
+
+    /// Goes by another configuration.
+    pub(crate) fn configure(&self, config: &Config) {
+        self.configured.store(Arc::new(config.panels.clone()));
+        self.pages.store(config.owners.is_some(), Ordering::Relaxed);
+    }
+
+    fn is_configured(&self, panel: &str) -> bool {
+        self.configured.load().iter().any(|configured| configured.name == panel)
     }
 
     /// Called once, when the synchronisation runs.
-    pub(crate) fn open(&self, panels: &Panels, owners: Option<&Owners>) {
-        let portal = owners.map(|owners| Arc::clone(&owners.portal));
+    pub(crate) fn open(&self, panels: &Panels, owners: &Owners) {
+        let portal = Arc::clone(&owners.portal);
         let running = Running { latest: panels.shared(), commands: panels.commands(), portal };
         // A second call would change nothing.
         let _ = self.running.set(running);
@@ -51,7 +67,9 @@ impl Desk {
     }
 
     fn portal(&self) -> Result<&Arc<Mutex<Portal>>, Refusal> {
-        self.running()?.portal.as_ref().ok_or(Refusal::NoPages)
+        let running = self.running()?;
+        let pages = self.pages.load(Ordering::Relaxed);
+        pages.then_some(&running.portal).ok_or(Refusal::NoPages)
     }
 
     fn snapshot(&self, panel: &str) -> Result<Option<Arc<PanelSnapshot>>, Refusal> {
@@ -75,11 +93,11 @@ impl panels::Desk for Desk {
         let state = |name: &str| {
             update.as_ref().and_then(|update| update.panels.iter().find(|p| p.name == name))
         };
-        self.configured.iter().map(|panel| status(panel, state(&panel.name))).collect()
+        self.configured.load().iter().map(|panel| status(panel, state(&panel.name))).collect()
     }
 
     fn servers(&self, panel: &str) -> Option<Vec<PanelServer>> {
-        if !self.configured.iter().any(|configured| configured.name == panel) {
+        if !self.is_configured(panel) {
             return None;
         }
         let snapshot = self.snapshot(panel).ok().flatten();
@@ -87,7 +105,7 @@ impl panels::Desk for Desk {
     }
 
     fn order(&self, panel: &str, order: PanelOrder) -> Result<(), Refusal> {
-        if !self.configured.iter().any(|configured| configured.name == panel) {
+        if !self.is_configured(panel) {
             return Err(Refusal::Unknown);
         }
         let command = match order {

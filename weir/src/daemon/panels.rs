@@ -18,16 +18,20 @@ use weir_panel::Connection;
 use weir_panel::client::Timeouts;
 use weir_panel::runner::{self, Command, Setup, Update};
 
-use super::inventory::Desk;
+use super::inventory::{Desk, PATIENCE};
 use super::spawn as spawn_thread;
 
 /// Hints and orders that may wait; more of them mean the same.
 const COMMANDS_MAX: usize = 64;
 
+/// Configurations that may wait for the synchronisation.
+const SETUPS_MAX: usize = 4;
+
 /// The running synchronisation.
 #[derive(Debug)]
 pub(crate) struct Panels {
     commands: Sender<Command>,
+    setups: Sender<Setup>,
     latest: Arc<ArcSwap<Update>>,
     thread: JoinHandle<()>,
 }
@@ -47,6 +51,11 @@ impl Panels {
         self.commands.clone()
     }
 
+    /// Where other configurations go.
+    pub(crate) fn way(&self, metrics: &Arc<Metrics>) -> Way {
+        Way { setups: self.setups.clone(), metrics: Arc::clone(metrics) }
+    }
+
     pub(crate) fn stop(self) {
         // The thread may have ended already.
         let _ = self.commands.send(Command::Stop);
@@ -54,45 +63,91 @@ impl Panels {
     }
 }
 
-/// Starts the synchronisation; nothing when no panel is configured.
+/// How the synchronisation follows the configuration file.
+#[derive(Debug)]
+pub(crate) struct Way {
+    setups: Sender<Setup>,
+    metrics: Arc<Metrics>,
+}
+
+impl Way {
+    /// Also when only a file that holds a key has changed.
+    pub(crate) fn put_in_force(&self, before: &Config, setup: Setup) {
+        for panel in &before.panels {
+            if !setup.config.panels.iter().any(|own| own.name == panel.name) {
+                forget(&self.metrics, &panel.name);
+            }
+        }
+        begin(&self.metrics, &setup);
+        if self.setups.send_timeout(setup, PATIENCE).is_err() {
+            error!("the panels' thread does not take what has changed: restart weir");
+        }
+    }
+}
+
+/// What a configuration asks for, once the keys can be read.
+pub(crate) fn prepare(config: &Config) -> anyhow::Result<Setup> {
+    for panel in &config.panels {
+        panel.read_key().map_err(|why| anyhow!("panel {:?}: {why}", panel.name))?;
+    }
+    let in_memory = config.store.path.as_os_str() == ":memory:";
+    Ok(Setup {
+        config: config.panel_section(),
+        protected: config.protect.prefixes.clone(),
+        state: config.store.path.parent().filter(|_| !in_memory).map(ToOwned::to_owned),
+        timeouts: Timeouts::default(),
+    })
+}
+
+/// Starts the synchronisation, also when no panel is configured yet.
 pub(crate) fn spawn(
     config: &Config,
     desk: &Arc<Desk>,
     metrics: &Arc<Metrics>,
     failed: &Sender<String>,
-) -> anyhow::Result<Option<Panels>> {
-    if config.panels.is_empty() {
-        return Ok(None);
-    }
-    for panel in &config.panels {
-        panel.read_key().map_err(|why| anyhow!("panel {:?}: {why}", panel.name))?;
-    }
-    for panel in &config.panels {
-        let name = [panel.name.as_str()];
-        metrics.panel_up.with_label_values(&name).set(0);
-        let _ = metrics.panel_requests.with_label_values(&name);
-    }
-    let in_memory = config.store.path.as_os_str() == ":memory:";
-    let setup = Setup {
-        config: config.panel_section(),
-        protected: config.protect.prefixes.clone(),
-        state: config.store.path.parent().filter(|_| !in_memory).map(ToOwned::to_owned),
-        timeouts: Timeouts::default(),
-    };
+) -> anyhow::Result<Panels> {
+    let setup = prepare(config)?;
+    begin(metrics, &setup);
     let latest = Arc::new(ArcSwap::from_pointee(Update::default()));
     let (commands, from) = bounded(COMMANDS_MAX);
+    let (setups, others) = bounded(SETUPS_MAX);
     let mut bridge = Bridge {
         desk: Arc::clone(desk),
         latest: Arc::clone(&latest),
         metrics: Arc::clone(metrics),
     };
     let thread = spawn_thread("panels", failed, move || {
-        if let Err(error) = runner::run(&setup, &from, |update| bridge.take(update)) {
+        if let Err(error) = runner::run(&setup, &others, &from, |update| bridge.take(update)) {
             error!(%error, "panels are not synchronised");
         }
     })
     .context("thread panels")?;
-    Ok(Some(Panels { commands, latest, thread }))
+    Ok(Panels { commands, setups, latest, thread })
+}
+
+/// A panel has its series before it has answered.
+fn begin(metrics: &Metrics, setup: &Setup) {
+    for panel in &setup.config.panels {
+        let name = [panel.name.as_str()];
+        let _ = metrics.panel_up.with_label_values(&name);
+        let _ = metrics.panel_requests.with_label_values(&name);
+    }
+}
+
+/// Takes the series of a panel away that is no longer configured.
+fn forget(metrics: &Metrics, name: &str) {
+    // A series that was never made is gone already.
+    let gauges = [
+        &metrics.panel_up,
+        &metrics.panel_success,
+        &metrics.panel_held,
+        &metrics.panel_ports,
+        &metrics.panel_unmapped,
+    ];
+    for family in gauges {
+        let _ = family.remove_label_values(&[name]);
+    }
+    let _ = metrics.panel_requests.remove_label_values(&[name]);
 }
 
 struct Bridge {

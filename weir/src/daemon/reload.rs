@@ -70,7 +70,7 @@ impl Desk {
         })?;
         let (told, _) = notify::with_secrets(&config).map_err(|error| format!("{error:#}"))?;
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        let parts = parts.as_mut().ok_or("weir is still starting")?;
+        let parts = parts.as_mut().ok_or("weir is starting, or stopping")?;
         let ready = parts.prepare(&state.file, &config, check).map_err(|why| format!("{why:#}"))?;
         let reload = Reload {
             check,
@@ -82,8 +82,8 @@ impl Desk {
         };
         if !check {
             warn_of_hidden(&state.settings, &config);
-            self.put_in_force(&mut state, config, told);
-            parts.put_in_force(ready);
+            let before = self.put_in_force(&mut state, config, told);
+            parts.put_in_force(ready, &before, &state.file);
         }
         Ok(reload)
     }
@@ -124,7 +124,8 @@ impl Desk {
         all
     }
 
-    fn put_in_force(&self, state: &mut State, next: Config, told: notify::Told) {
+    /// Returns what was in force before.
+    fn put_in_force(&self, state: &mut State, next: Config, told: notify::Told) -> Config {
         let before = std::mem::replace(&mut state.file, next);
         let next = &state.file;
         if before.log.level != next.log.level
@@ -157,6 +158,7 @@ impl Desk {
         // Also when only a file that holds a key has changed.
         self.notify.own(told);
         self.renew(state);
+        before
     }
 
     /// Tells the core; it takes control messages between two slices.

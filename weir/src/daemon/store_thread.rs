@@ -59,6 +59,8 @@ pub(crate) enum Work {
     Memory(Millis, Box<weir_mitigator::Checkpoint>, Option<Sender<()>>),
     /// What others are still to be told.
     Letters(Millis, Vec<u8>),
+    /// For how many days closed incidents are kept from now on.
+    KeepDays(u32),
 }
 
 /// Links to servers' pages that staff shared, by the hash of each.
@@ -172,6 +174,11 @@ fn known<T, E: std::fmt::Display>(read: Result<T, E>, name: &str) -> Option<T> {
     read.inspect_err(|error| warn!(%error, name, "a checkpoint is of another form")).ok()
 }
 
+/// In milliseconds.
+fn days(days: u32) -> u64 {
+    u64::from(days) * 86_400_000
+}
+
 /// Without a store, the file could not be opened for that reason: it is tried again.
 pub(crate) fn spawn(
     store: Result<Store, String>,
@@ -190,7 +197,7 @@ pub(crate) fn spawn(
         store: store.ok(),
         metrics: Arc::clone(metrics),
         health: Arc::clone(health),
-        keep_ms: u64::from(config.store.keep_days) * 86_400_000,
+        keep_ms: days(config.store.keep_days),
         owed: Owed::default(),
         refused,
         wrote: now(),
@@ -317,6 +324,7 @@ impl Writer {
                 self.owed.shares = Some((at, shares));
                 self.settle();
             }
+            Work::KeepDays(days) => self.keep_ms = self::days(days),
             Work::Letters(at, letters) => {
                 self.owed.letters = Some((at, letters));
                 self.settle();

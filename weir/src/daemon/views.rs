@@ -1,6 +1,7 @@
 //! Agents on nodes as the API and monitoring show them.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use weir_agent::controller::{AWAY_MS, Node, State};
@@ -21,17 +22,71 @@ const FAILURES_MAX: usize = 20;
 #[derive(Debug)]
 pub(crate) struct View {
     server: Arc<Server>,
-    /// Port on which nodes are awaited, once it is bound.
-    pub(crate) port: OnceLock<u16>,
+    /// Port on which nodes are awaited; 0 before it is bound.
+    port: AtomicU16,
 }
 
 impl View {
     pub(crate) const fn new(server: Arc<Server>) -> Self {
-        Self { server, port: OnceLock::new() }
+        Self { server, port: AtomicU16::new(0) }
+    }
+
+    pub(crate) fn set_port(&self, port: u16) {
+        self.port.store(port, Ordering::Relaxed);
     }
 
     pub(crate) const fn server(&self) -> &Arc<Server> {
         &self.server
+    }
+}
+
+/// Nodes, once they are awaited: `[agents]` may come and go while weir runs.
+#[derive(Debug, Default)]
+pub(crate) struct Slot {
+    view: OnceLock<Arc<View>>,
+    awaited: AtomicBool,
+}
+
+impl Slot {
+    /// The nodes, whether they are awaited now or were before.
+    pub(crate) fn view(&self) -> Option<&Arc<View>> {
+        self.view.get()
+    }
+
+    /// Nodes are awaited from now on; the first view stays.
+    pub(crate) fn open(&self, view: &Arc<View>) {
+        self.view.get_or_init(|| Arc::clone(view));
+        self.awaited.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn close(&self) {
+        self.awaited.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Nodes for Slot {
+    fn are_awaited(&self) -> bool {
+        self.awaited.load(Ordering::Relaxed)
+    }
+
+    fn list(&self) -> Vec<AgentView> {
+        self.view().map(|view| view.list()).unwrap_or_default()
+    }
+
+    fn one(&self, name: &str) -> Option<AgentDetail> {
+        self.view()?.one(name)
+    }
+
+    fn token(&self, name: Option<&str>, addresses: &[IpNet]) -> Result<JoinToken, String> {
+        self.view().ok_or("nodes are not awaited")?.token(name, addresses)
+    }
+
+    fn captures(&self, incident: IncidentId) -> Vec<(String, u64)> {
+        self.view().map(|view| view.captures(incident)).unwrap_or_default()
+    }
+
+    fn capture(&self, incident: IncidentId, node: &str) -> Option<Vec<u8>> {
+        self.view()?.capture(incident, node)
     }
 }
 
@@ -50,7 +105,10 @@ impl Nodes for View {
     }
 
     fn token(&self, name: Option<&str>, addresses: &[IpNet]) -> Result<JoinToken, String> {
-        let port = *self.port.get().ok_or("nodes are not awaited yet")?;
+        let port = self.port.load(Ordering::Relaxed);
+        if port == 0 {
+            return Err("nodes are not awaited yet".to_owned());
+        }
         let token = self.server.token(name, addresses, now()).map_err(|_| "no randomness")?;
         Ok(JoinToken { token: token.to_string(), port, expires_in_secs: TOKEN_MS / 1000 })
     }

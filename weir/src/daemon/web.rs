@@ -1,7 +1,7 @@
 //! The web thread: its own runtime with two workers, so that a busy API delays neither BGP nor the
 //! core.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::{Sender, TrySendError};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
-use weir_api::server::{Identity, Listeners, bind_local};
+use weir_api::server::{Identity, Listeners, Next, bind_local};
 use weir_api::{
     App, Ask, COMMANDS_WAITING, Clock, Config, Facts, Handles, Metrics, Question, Records, Request,
 };
@@ -28,6 +28,9 @@ use super::{now, spawn as spawn_thread};
 
 /// How often exclusions are looked through for ended ones.
 const EXPIRY: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Other listeners that may wait for the web thread, which takes them at once.
+const CHANGES_MAX: usize = 16;
 
 /// Questions of a kind that may wait.
 const QUESTIONS_WAITING: usize = 64;
@@ -60,6 +63,64 @@ pub(crate) struct Parts {
 pub(crate) struct Web {
     pub(crate) address: SocketAddr,
     pub(crate) thread: JoinHandle<()>,
+    pub(crate) way: Way,
+}
+
+/// How the API follows the configuration file.
+#[derive(Debug)]
+pub(crate) struct Way {
+    app: App,
+    changes: mpsc::Sender<Next>,
+    /// As configured.
+    asked: SocketAddr,
+    socket: TcpListener,
+    /// Where weir keeps a certificate of its own.
+    folder: Option<PathBuf>,
+}
+
+/// Another configuration with what it needs.
+pub(crate) struct Ready {
+    config: Config,
+    tls: Option<Identity>,
+    /// Another socket, twice: to be listened on, and to be followed by a next one.
+    sockets: Option<(TcpListener, TcpListener)>,
+}
+
+impl Way {
+    /// Reads the certificate, and binds another address beside the present one.
+    pub(crate) fn prepare(&self, config: &Config, check: bool) -> anyhow::Result<Ready> {
+        // Who only asks has no certificate made.
+        let made = config.tls.cert.is_none();
+        let tls = if config.uses_tls() && !(check && made) {
+            let folder = self.folder.as_deref().context("api.tls needs a store on disk")?;
+            Some(Identity::load(&config.tls, folder)?)
+        } else {
+            None
+        };
+        let sockets = if config.listen == self.asked || check {
+            None
+        } else {
+            let bound = weir_api::server::bind(config.listen, Some(&self.socket))
+                .and_then(|socket| Ok((socket.try_clone()?, socket)));
+            Some(bound.with_context(|| format!("api.listen {}", config.listen))?)
+        };
+        Ok(Ready { config: config.clone(), tls, sockets })
+    }
+
+    /// Who is connected stays so.
+    pub(crate) fn put_in_force(&mut self, ready: Ready) {
+        let Ready { config, tls, sockets } = ready;
+        self.asked = config.listen;
+        self.app.set_config(config);
+        let tcp = sockets.map(|(kept, socket)| {
+            info!(api = ?socket.local_addr().ok(), "the API has another address");
+            self.socket = kept;
+            socket
+        });
+        if self.changes.try_send(Next { tcp, tls }).is_err() {
+            error!("the web thread does not take what has changed: restart weir");
+        }
+    }
 }
 
 pub(crate) fn spawn(
@@ -77,7 +138,12 @@ pub(crate) fn spawn(
         .build()
         .context("web runtime")?;
     let kept = store.as_os_str() != ":memory:";
-    let listeners = runtime.block_on(listen(config, store, kept, parts.places))?;
+    let bound = weir_api::server::bind(config.listen, None)
+        .with_context(|| format!("api.listen {}", config.listen))?;
+    let socket = bound.try_clone().context("api socket")?;
+    let (changes, changed) = mpsc::channel(CHANGES_MAX);
+    let listen = listen(config, store, kept, (bound, parts.places, changed));
+    let listeners = runtime.block_on(listen)?;
     let address = listeners.tcp.local_addr().context("api socket")?;
     let (commands, requests) = mpsc::channel(COMMANDS_WAITING);
     let (hosts, questions) = mpsc::channel(QUESTIONS_WAITING);
@@ -100,6 +166,8 @@ pub(crate) fn spawn(
     if let Some(code) = app.setup_code()? {
         info!(code, "there is no owner yet: this code makes the first account, at /api/v1/setup");
     }
+    let folder = store.parent().filter(|_| kept).map(ToOwned::to_owned);
+    let way = Way { app: app.clone(), changes, asked: config.listen, socket, folder };
     let thread = spawn_thread("web", failed, move || {
         runtime.block_on(async move {
             let asked = tokio::spawn(forward(questions, parts.control.clone(), parts.history));
@@ -127,16 +195,16 @@ pub(crate) fn spawn(
         // A client that holds its connection open does not hold up the stop.
         runtime.shutdown_background();
     })?;
-    Ok(Web { address, thread })
+    Ok(Web { address, thread, way })
 }
 
 async fn listen(
     config: &Config,
     store: &Path,
     kept: bool,
-    places: usize,
+    (bound, places, changes): (TcpListener, usize, mpsc::Receiver<Next>),
 ) -> anyhow::Result<Listeners> {
-    let tcp = weir_api::bind(config.listen).await?;
+    let tcp = tokio::net::TcpListener::from_std(bound)?;
     let tls = if config.uses_tls() {
         let folder = store.parent().filter(|_| kept).context("api.tls needs a store on disk")?;
         let identity = Identity::load(&config.tls, folder)?;
@@ -160,7 +228,7 @@ async fn listen(
         }
         None => None,
     };
-    Ok(Listeners { tcp, tls, local, places })
+    Ok(Listeners { tcp, tls, local, places, changes: Some(changes) })
 }
 
 /// Ends exclusions whose time is over.
