@@ -57,10 +57,11 @@ pub fn plan(running: &Config, file: &Config) -> Result<Plan, ConfigError> {
 }
 
 /// What only a restart puts in force, with everything below it, and why.
-const FIXED: [(&str, &str); 7] = [
+const FIXED: [(&str, &str); 8] = [
     ("log.format", "the log is begun in one form"),
     ("collector", "sockets, receive threads and their memory are made at the start"),
     ("detector.quarantine_secs", "every watched host has room for so many seconds"),
+    ("flows", "receive threads are made with their way to it"),
     ("mitigator.scrubber", "what is diverted is known by its service"),
     ("api.socket", "commands and what they left behind are looked for there"),
     ("api.tls.names", "weir's own certificate is made once"),
@@ -98,6 +99,7 @@ fn take(running: &Config, file: &Config) -> Config {
     };
     next.detector.quarantine_secs = running.detector.quarantine_secs;
     next.mitigator.scrubbers.clone_from(&running.mitigator.scrubbers);
+    next.flows.clone_from(&running.flows);
     next.store.path.clone_from(&running.store.path);
     next.api.socket.clone_from(&running.api.socket);
     next.api.tls.names.clone_from(&running.api.tls.names);

@@ -67,6 +67,10 @@ name = "wide"
 prefixes = ["203.0.113.0/24"]
 [[protect.group]]
 name = "template"
+[[protect.group]]
+name = "narrow"
+prefixes = ["203.0.113.192/27"]
+template = "template"
 [[protect.service]]
 address = "203.0.113.77"
 port = 25565
@@ -86,6 +90,17 @@ capacity_bits_per_sec = 10000000000
 mode = "auto"
 [[mitigator.ladder]]
 rung = "drop"
+above_bits_per_sec = 1000000000
+[[mitigator.ladder]]
+rung = "mark"
+above_bits_per_sec = 1000000000
+dscp = 8
+[[mitigator.ladder]]
+rung = "redirect"
+above_bits_per_sec = 1000000000
+to4 = "192.0.2.4"
+[[mitigator.ladder]]
+rung = "divert"
 above_bits_per_sec = 1000000000
 [[mitigator.webhook]]
 name = "ops"
@@ -133,6 +148,8 @@ include = "@/include.conf"
 neighbors = ["127.0.0.9"]
 [agents]
 listen = "127.0.0.1:8443"
+[flows]
+socket = ""
 [[panel]]
 name = "main"
 url = "http://127.0.0.1:9"
@@ -151,9 +168,11 @@ minutes = 60
 [owners]
 listen = "127.0.0.1:8081"
 public_url = "https://shield.example.net"
+from = "weir\u0040example.net"
 [[game]]
 id = "own"
 name = "Own"
+words = ["own game"]
 ports = ["game +0/udp"]
 "#;
 
@@ -192,9 +211,9 @@ impl Bench {
         let (bird, control) = (lab.write("bird.conf", BIRD), lab.path("bird.ctl"));
         let bird = ["bird", "-f", "-c", bird.to_str().unwrap(), "-s", control.to_str().unwrap()];
         lab.spawn("bird", &bird);
-        lab.write("panel.key", "ptla_1");
+        lab.write("panel.key", "ptla_0123456789abcdef");
         // What paths are set to: a file that reads as TOML and as a password.
-        lab.write("other", "# other");
+        lab.write("other", "#0123456789abcdef");
         std::fs::create_dir(lab.path("services")).unwrap();
         std::fs::create_dir(lab.path("other.d")).unwrap();
         let folder = lab.path("").to_str().unwrap().trim_end_matches('/').to_owned();
@@ -207,7 +226,8 @@ impl Bench {
             (bench.state("upstream")? == "established" && bench.state("edge")? == "established")
                 .then_some(())
         });
-        for measure in [&["203.0.113.7/32", "--rtbh"][..], &["203.0.113.8/32", "--protocol", "17"]]
+        for measure in
+            [&["203.0.113.7/32", "--blackhole"][..], &["203.0.113.8/32", "--protocol", "17"]]
         {
             bench.weir(&[&["mitigate", "add"], measure].concat());
         }
@@ -266,8 +286,9 @@ impl Bench {
         [show("master4"), show("flowtab4")].concat()
     }
 
+    /// The same at GoBGP, which tells when it was announced.
     fn upstream_has(&self) -> String {
-        let show = |family| self.gobgp(&["global", "rib", "-a", family]);
+        let show = |family| self.gobgp(&["global", "rib", "-a", family, "-j"]);
         [show("ipv4"), show("ipv4-flowspec")].concat()
     }
 
@@ -300,9 +321,14 @@ impl Bench {
     /// The file with one setting otherwise; `None` when no value can be made that weir would take.
     fn changed(&self, table: &Table, setting: &Setting, folder: &str) -> Option<Table> {
         let (now, _) = weir_config::load(&self.lab.write("try.toml", &table.to_string())).unwrap();
-        candidates(setting, look(table, &setting.key), folder).into_iter().find_map(|value| {
+        // Of steps, not every one has every setting.
+        let tries = (0..4).flat_map(|at| {
+            let values = candidates(setting, look(table, &setting.key, at), folder);
+            values.into_iter().map(move |value| (at, value))
+        });
+        tries.into_iter().find_map(|(at, value)| {
             let mut next = table.clone();
-            set(&mut next, &setting.key, value);
+            set(&mut next, &setting.key, at, value);
             let (then, _) =
                 weir_config::load(&self.lab.write("try.toml", &next.to_string())).ok()?;
             let differences = weir_config::differences(&now, &then).unwrap();
@@ -311,32 +337,35 @@ impl Bench {
     }
 }
 
-/// Which element of a list of tables is changed.
-fn element<'a>(list: &'a mut [Value], key: &str) -> Vec<&'a mut Value> {
+/// Which elements of a list of tables are changed; `at` is the first tried.
+fn element<'a>(list: &'a mut [Value], key: &str, at: usize) -> Vec<&'a mut Value> {
     // Peers with a session are the last two.
     if key.starts_with("bgp.peer") && !OF_SESSIONS.contains(&key) {
         return list.iter_mut().skip(1).collect();
     }
-    list.iter_mut().take(1).collect()
+    let at = at.min(list.len().saturating_sub(1));
+    list.iter_mut().skip(at).take(1).collect()
 }
 
-fn set(table: &mut Table, key: &str, value: Value) {
-    fn below(value: &mut Value, whole: &str, rest: &str, new: &Value) {
-        match value {
-            Value::Array(list) => {
-                for value in element(list, whole) {
-                    below(value, whole, rest, new);
-                }
-            }
-            Value::Table(table) => within(table, whole, rest, new),
-            _ => {}
-        }
+fn set(table: &mut Table, key: &str, at: usize, value: Value) {
+    let mut parts = vec![Value::Table(std::mem::take(table))];
+    within(&mut parts[0], key, key, at, &value);
+    if let Some(Value::Table(done)) = parts.pop() {
+        *table = done;
     }
-    fn within(table: &mut Table, whole: &str, rest: &str, new: &Value) {
-        match rest.split_once('.') {
+}
+
+fn within(value: &mut Value, whole: &str, rest: &str, at: usize, new: &Value) {
+    match value {
+        Value::Array(list) => {
+            for value in element(list, whole, at) {
+                within(value, whole, rest, at, new);
+            }
+        }
+        Value::Table(table) => match rest.split_once('.') {
             Some((part, rest)) => {
                 let inner = table.entry(part).or_insert_with(|| Value::Table(Table::new()));
-                below(inner, whole, rest, new);
+                within(inner, whole, rest, at, new);
             }
             None => {
                 // A secret stands in the file or in a file of its own.
@@ -344,16 +373,16 @@ fn set(table: &mut Table, key: &str, value: Value) {
                 table.remove(rest.trim_end_matches("_file"));
                 table.insert(rest.to_owned(), new.clone());
             }
-        }
+        },
+        _ => {}
     }
-    within(table, key, key, &value);
 }
 
-fn look(table: &Table, key: &str) -> Option<Value> {
+fn look(table: &Table, key: &str, at: usize) -> Option<Value> {
     let mut value = Value::Table(table.clone());
     for part in key.split('.') {
         if let Value::Array(list) = &mut value {
-            value = element(list, key).into_iter().next()?.clone();
+            value = element(list, key, at).into_iter().next()?.clone();
         }
         value = value.get(part)?.clone();
     }
@@ -396,8 +425,7 @@ fn candidates(setting: &Setting, present: Option<Value>, folder: &str) -> Vec<Va
                     one("other", "text".into()),
                     one("1", "text".into()),
                     one("edge1", Value::Float(0.5)),
-                    one("edge1", "full".into()),
-                    one("edge1", "none".into()),
+                    one("edge1", "after-filter".into()),
                 ]
             }
             "Redirect" => text(&["64512:9", "192.0.2.5", "2001:db8::5"]),
@@ -421,12 +449,12 @@ fn candidates(setting: &Setting, present: Option<Value>, folder: &str) -> Vec<Va
                 "udp-flood",
                 "opened",
                 "open",
-                "minecraft",
+                "minecraft-geyser",
                 "game =7777/udp",
                 "a@example.net",
                 "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
                 "01234567-89ab-cdef-0123-456789abcdef",
-                "hurricane-electric",
+                "seattle-ix",
             ]),
         }
     };
@@ -483,12 +511,17 @@ fn every_setting_that_is_said_to_be_reloadable_is() {
     while !left.is_empty() {
         let (mut next, mut together, mut later) = (bench.base.clone(), Vec::new(), Vec::new());
         for setting in left {
+            // A secret and the file that holds it take each other's place.
+            let other = match setting.key.strip_suffix("_file") {
+                Some(key) => key.to_owned(),
+                None => format!("{}_file", setting.key),
+            };
             match bench.changed(&next, setting, &folder) {
-                Some(changed) => {
+                Some(changed) if !together.contains(&other) => {
                     next = changed;
                     together.push(setting.key.clone());
                 }
-                None => later.push(setting),
+                _ => later.push(setting),
             }
         }
         if together.is_empty() {
@@ -513,9 +546,105 @@ fn every_setting_that_is_said_to_be_reloadable_is() {
         let next = next.unwrap_or_else(|| panic!("no other value is known for {}", setting.key));
         let changed = keys(&bench.reload(&next));
         assert!(names(&changed, &setting.key), "{}: {changed:?}", setting.key);
-        unharmed(&[setting.key.clone()]);
+        unharmed(std::slice::from_ref(&setting.key));
     }
     bench.reload(&bench.base);
     bench.lab.wait_for("all four routes", 10, |_| (bench.held() == 4).then_some(()));
     unharmed(&[]);
+
+    listeners(&bench, &folder);
+    unharmed(&["listeners".to_owned()]);
+    policy(&bench);
+    unharmed(&["policy".to_owned()]);
+    // From here on BIRD's session ends; GoBGP's does not.
+    let upstream = bench.upstream_has();
+    other_sessions(&bench);
+    assert_eq!(bench.upstream_since(), sessions.1);
+    assert_eq!(bench.upstream_has(), upstream);
+}
+
+/// A listener moves with what it shows, or, where the address is taken, nothing changes at all.
+fn listeners(bench: &Bench, folder: &str) {
+    let answers = |url: &str| bench.lab.ask(&["curl", "-sk", "-m", "5", url]).contains("ok");
+    let change = |changes: &[(&str, &str)]| {
+        let mut next = bench.base.clone();
+        for (key, value) in changes {
+            set(&mut next, key, 0, value.parse::<Value>().unwrap());
+        }
+        next
+    };
+    assert!(answers("http://127.0.0.1:8080/healthz"));
+    bench.reload(&change(&[("api.listen", "\"0.0.0.0:8080\""), ("api.tls.always", "true")]));
+    assert!(answers("https://127.0.0.1:8080/healthz"), "wider, at the same port, with TLS");
+    let (cert, key) = (format!("\"{folder}/api-cert.pem\""), format!("\"{folder}/api-key.pem\""));
+    let own = change(&[
+        ("api.listen", "\"127.0.0.1:8079\""),
+        ("api.tls.cert", &cert),
+        ("api.tls.key", &key),
+    ]);
+    bench.reload(&own);
+    assert!(answers("https://127.0.0.1:8079/healthz"));
+    bench.lab.wait_for("the old address to be closed", 5, |_| {
+        (!answers("https://127.0.0.1:8080/healthz")).then_some(())
+    });
+    // Taken, while everything else of the file would do.
+    let taken = change(&[("agents.listen", "\"127.0.0.2:1790\""), ("detector.multiplier", "7.0")]);
+    bench.lab.write("weir.toml", &taken.to_string());
+    bench.weir(&["reload"]);
+    let log = bench.lab.log("weir");
+    assert!(
+        log.contains("nothing has changed") && log.contains("agents.listen 127.0.0.2:1790"),
+        "{log}"
+    );
+    let shown = bench.get("config")["text"].as_str().unwrap_or_default().to_owned();
+    assert!(!shown.contains("multiplier = 7.0") && shown.contains("127.0.0.1:8443"), "{shown}");
+    bench.reload(&bench.base);
+    assert!(answers("http://127.0.0.1:8080/healthz"));
+}
+
+/// What is said of routes, and which ones a peer takes, is seen at the routers.
+fn policy(bench: &Bench) {
+    let of_peer = |at: usize, key: &str, value: &str| {
+        let mut next = bench.base.clone();
+        let peers = next["bgp"]["peer"].as_array_mut().unwrap();
+        peers[at].as_table_mut().unwrap().insert(key.to_owned(), value.parse().unwrap());
+        next
+    };
+    let upstream = bench.upstream_has();
+    bench.reload(&of_peer(2, "communities", "[\"65010:77\"]"));
+    bench
+        .lab
+        .wait_for("the community", 10, |_| bench.edge_has().contains("(65010,77)").then_some(()));
+    bench.reload(&of_peer(2, "steps", "[\"divert\", \"rtbh\"]"));
+    bench.lab.wait_for("the rule to go", 10, |_| {
+        let has = bench.edge_has();
+        (has.contains("203.0.113.7/32") && !has.contains("203.0.113.8/32")).then_some(())
+    });
+    bench.reload(&bench.base);
+    bench.lab.wait_for("the rule again", 10, |_| (bench.held() == 4).then_some(()));
+    assert_eq!(bench.upstream_has(), upstream, "nothing was said to the other peer");
+}
+
+/// A session is opened anew with its parameters, ends with its peer, and comes with it.
+fn other_sessions(bench: &Bench) {
+    let since = bench.edge_since();
+    let mut next = bench.base.clone();
+    let peers = next["bgp"]["peer"].as_array_mut().unwrap();
+    peers[2].as_table_mut().unwrap().insert("hold_time_secs".to_owned(), Value::Integer(30));
+    bench.reload(&next);
+    let is_anew = || {
+        let shown = bench.bird(&["show", "protocols", "weir"]);
+        let line = shown.lines().find(|line| line.starts_with("weir ")).unwrap_or_default();
+        let now: String = line.split_whitespace().skip(4).take(2).collect();
+        line.contains("Established")
+            && (now != since || bench.bird(&["show", "protocols", "all", "weir"]).contains("/30"))
+    };
+    bench.lab.wait_for("another session", 15, |_| (is_anew() && bench.held() == 4).then_some(()));
+    let peers = next["bgp"]["peer"].as_array_mut().unwrap();
+    peers.pop();
+    bench.reload(&next);
+    bench.lab.wait_for("the end of the session", 10, |_| (bench.held() == 2).then_some(()));
+    bench.lab.wait_for("the peer to be gone", 5, |_| bench.state("edge").is_none().then_some(()));
+    bench.reload(&bench.base);
+    bench.lab.wait_for("the session", 15, |_| (bench.held() == 4).then_some(()));
 }
