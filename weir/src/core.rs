@@ -511,6 +511,10 @@ mod tests {
         config.mitigator.ttl_secs = 60;
         config.guard.max_total = 7;
         config.collector.exporters.push(ExporterConfig::new("192.0.2.1/32".parse().unwrap()));
+        let mut bgp = weir_bgp::config::Config::new(65010, [10, 0, 0, 1].into());
+        let address = [192, 0, 2, 9].into();
+        bgp.peers.push(weir_bgp::config::PeerConfig::new("edge", address, 65010));
+        config.bgp = Some(bgp);
         let tuning = Tuning::of(&config);
         // Thresholds of prefixes are infinite, which JSON cannot say.
         assert!(tuning.detector.prefix_floors.outbound_bits_per_sec.is_infinite());
