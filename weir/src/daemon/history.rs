@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -104,21 +105,53 @@ impl Feed {
     }
 }
 
-/// The last seconds of one host. Charts need no more digits than `f32` has.
+/// Packets and octets by second. Charts need no more digits than `f32` has.
+#[derive(Clone, Debug)]
+struct Columns {
+    packets: [f32; RING_SECS],
+    bytes: [f32; RING_SECS],
+}
+
+impl Columns {
+    fn new() -> Box<Self> {
+        Box::new(Self { packets: [0.0; RING_SECS], bytes: [0.0; RING_SECS] })
+    }
+
+    fn clear(&mut self, place: usize) {
+        self.packets[place] = 0.0;
+        self.bytes[place] = 0.0;
+    }
+
+    fn rate(&self, place: usize) -> Rate {
+        Rate {
+            // Taking back what was expected leaves a rounding.
+            packets_per_sec: f64::from(self.packets[place].max(0.0)),
+            bits_per_sec: f64::from(self.bytes[place].max(0.0)) * 8.0,
+        }
+    }
+}
+
+/// Whether an exporter has told of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Exported,
+    /// Of a flow that goes on. It is shown as long as it is in memory and never written: the record that
+    /// the exporter owes brings it, also to the next run, which knows nothing of this one's expectations.
+    Expected,
+}
+
+/// The last seconds of one host.
 #[derive(Clone, Debug)]
 struct Ring {
-    packets: Box<[f32; RING_SECS]>,
-    bytes: Box<[f32; RING_SECS]>,
+    exported: Box<Columns>,
+    /// Where there is any: most hosts have none.
+    expected: Option<Box<Columns>>,
     last: u64,
 }
 
 impl Ring {
     fn new(second: u64) -> Self {
-        Self {
-            packets: Box::new([0.0; RING_SECS]),
-            bytes: Box::new([0.0; RING_SECS]),
-            last: second,
-        }
+        Self { exported: Columns::new(), expected: None, last: second }
     }
 
     /// Forgets what is older than the ring is long.
@@ -126,25 +159,37 @@ impl Ring {
         let steps = second.saturating_sub(self.last).min(RING_SECS as u64);
         for step in 0..steps {
             let place = place(second - step);
-            self.packets[place] = 0.0;
-            self.bytes[place] = 0.0;
+            self.exported.clear(place);
+            if let Some(expected) = &mut self.expected {
+                expected.clear(place);
+            }
         }
         self.last = self.last.max(second);
     }
 
-    fn add(&mut self, second: u64, packets: f32, bytes: f32) {
+    fn add(&mut self, second: u64, told: Told, packets: f32, bytes: f32) {
         if second <= self.last && self.last - second < RING_SECS as u64 {
-            self.packets[place(second)] += packets;
-            self.bytes[place(second)] += bytes;
+            let columns = match told {
+                Told::Exported => &mut self.exported,
+                Told::Expected => self.expected.get_or_insert_with(Columns::new),
+            };
+            columns.packets[place(second)] += packets;
+            columns.bytes[place(second)] += bytes;
         }
     }
 
+    /// What is still expected of a second.
+    fn expected(&self, second: u64) -> Rate {
+        let expected = self.expected.as_deref();
+        expected.map_or_else(Rate::default, |columns| columns.rate(place(second)))
+    }
+
+    /// All that is known of a second.
     fn rate(&self, second: u64) -> Rate {
-        let place = place(second);
+        let (exported, expected) = (self.exported.rate(place(second)), self.expected(second));
         Rate {
-            // Taking back what was expected leaves a rounding.
-            packets_per_sec: f64::from(self.packets[place].max(0.0)),
-            bits_per_sec: f64::from(self.bytes[place].max(0.0)) * 8.0,
+            packets_per_sec: exported.packets_per_sec + expected.packets_per_sec,
+            bits_per_sec: exported.bits_per_sec + expected.bits_per_sec,
         }
     }
 }
@@ -290,11 +335,12 @@ impl Keeper {
             self.totals.pop_first();
         }
         for (host, (packets, bytes)) in second.hosts.carried() {
-            self.add(host, second.second, number(packets), number(bytes));
+            let carried = (number(packets), number(bytes));
+            self.add(host, second.second, Told::Exported, carried);
         }
         for flow in second.long {
             for (at, volume, _) in flow.by_second() {
-                self.add_volume(flow.host, at, volume, 1.0);
+                self.add_volume(flow.host, at, volume);
                 if let Some(totals) = self.totals.get_mut(&at) {
                     totals.long(&flow, number(volume.packets), number(volume.bytes));
                 }
@@ -304,7 +350,8 @@ impl Keeper {
         for flow in second.expected {
             let sign = if flow.settled { -1.0 } else { 1.0 };
             for (at, volume) in flow.by_second() {
-                self.add_volume(flow.host, at, volume, sign);
+                let (packets, bytes) = (sign * number(volume.packets), sign * number(volume.bytes));
+                self.add(flow.host, at, Told::Expected, (packets, bytes));
             }
         }
         if second.second.is_multiple_of(60) {
@@ -314,17 +361,17 @@ impl Keeper {
         }
     }
 
-    fn add(&mut self, host: IpAddr, at: u64, packets: f32, bytes: f32) {
+    fn add(&mut self, host: IpAddr, at: u64, told: Told, volume: (f32, f32)) {
         let newest = self.second;
-        add(&mut self.prefixes, PREFIXES_MAX, whole_of(host), newest, (at, packets, bytes));
-        add(&mut self.rings, HOSTS_MAX, host, newest, (at, packets, bytes));
+        add(&mut self.prefixes, PREFIXES_MAX, whole_of(host), newest, at, told, volume);
+        add(&mut self.rings, HOSTS_MAX, host, newest, at, told, volume);
     }
 
-    fn add_volume(&mut self, host: IpAddr, at: u64, volume: ClassVolume, sign: f32) {
-        let (packets, bytes) = (sign * number(volume.packets), sign * number(volume.bytes));
+    fn add_volume(&mut self, host: IpAddr, at: u64, volume: ClassVolume) {
+        let (packets, bytes) = (number(volume.packets), number(volume.bytes));
         let minute = at / 60;
         if minute >= self.minute && at + RING_SECS as u64 > self.second {
-            self.add(host, at, packets, bytes);
+            self.add(host, at, Told::Exported, (packets, bytes));
             return;
         }
         // Written already, or before this run: what the file has is added to.
@@ -433,7 +480,7 @@ impl Keeper {
 
     fn series(&self, net: impl Into<IpNet>, step: Step, from: Millis, to: Millis) -> Vec<Point> {
         let net = net.into();
-        let mut points = self.history.series(net, step, from, to).unwrap_or_else(|error| {
+        let points = self.history.series(net, step, from, to).unwrap_or_else(|error| {
             error!(%error, "the history file cannot be read");
             Vec::new()
         });
@@ -445,40 +492,79 @@ impl Keeper {
         };
         let Some(ring) = ring else { return points };
         let oldest = (ring.last + 1).saturating_sub(RING_SECS as u64);
-        let first = from.secs().max(self.minute * 60).max(oldest);
+        let unwritten = self.minute * 60;
         let end = to.secs().min(self.second + 1);
-        let mut fresh: BTreeMap<u64, (u32, Point)> = Default::default();
-        for second in first..end {
-            let rate = if second > ring.last { Rate::default() } else { ring.rate(second) };
-            let bucket = second / step.secs() * step.secs();
-            let (seconds, point) = fresh.entry(bucket).or_insert_with(|| {
-                (
-                    0,
-                    Point {
-                        at: Millis::from_secs(bucket),
-                        packets_per_sec: 0.0,
-                        packets_per_sec_max: 0.0,
-                        bits_per_sec: 0.0,
-                        bits_per_sec_max: 0.0,
-                    },
-                )
-            });
-            *seconds += 1;
-            point.packets_per_sec += rate.packets_per_sec;
-            point.bits_per_sec += rate.bits_per_sec;
-            point.packets_per_sec_max = point.packets_per_sec_max.max(rate.packets_per_sec);
-            point.bits_per_sec_max = point.bits_per_sec_max.max(rate.bits_per_sec);
+        // What is written lacks what is still expected.
+        let written = from.secs().max(oldest)..unwritten.min(end);
+        let mut at: BTreeMap<Millis, Point> =
+            points.into_iter().map(|point| (point.at, point)).collect();
+        for (bucket, (_, sum)) in buckets(written, step, |second| ring.expected(second)) {
+            if sum.packets_per_sec > 0.0 {
+                let point = at.entry(bucket).or_insert_with(|| silent(bucket));
+                add_rate(point, &mean(&sum, step.secs()));
+            }
         }
-        let written = points.last().map(|point| point.at);
-        let fresh = fresh.into_values().filter(|(_, point)| Some(point.at) > written);
-        points.extend(fresh.map(|(seconds, mut point)| {
-            point.packets_per_sec /= f64::from(seconds);
-            point.bits_per_sec /= f64::from(seconds);
-            point
-        }));
-        points.truncate(usize::try_from(POINTS_MAX).unwrap_or(usize::MAX));
-        points
+        let newest = at.last_key_value().map(|(bucket, _)| *bucket);
+        let now = from.secs().max(unwritten).max(oldest)..end;
+        let rate =
+            |second: u64| if second > ring.last { Rate::default() } else { ring.rate(second) };
+        for (bucket, (seconds, sum)) in buckets(now, step, rate) {
+            if Some(bucket) > newest {
+                at.insert(bucket, mean(&sum, seconds));
+            }
+        }
+        let most = usize::try_from(POINTS_MAX).unwrap_or(usize::MAX);
+        at.into_values().take(most).collect()
     }
+}
+
+/// Rates added up by step of a chart, with how many seconds each step has of them.
+fn buckets(
+    seconds: Range<u64>,
+    step: Step,
+    rate: impl Fn(u64) -> Rate,
+) -> BTreeMap<Millis, (u64, Point)> {
+    let mut buckets = BTreeMap::new();
+    for second in seconds {
+        let bucket = Millis::from_secs(second / step.secs() * step.secs());
+        let (seconds, sum) = buckets.entry(bucket).or_insert_with(|| (0, silent(bucket)));
+        *seconds += 1;
+        let rate = rate(second);
+        sum.packets_per_sec += rate.packets_per_sec;
+        sum.bits_per_sec += rate.bits_per_sec;
+        sum.packets_per_sec_max = sum.packets_per_sec_max.max(rate.packets_per_sec);
+        sum.bits_per_sec_max = sum.bits_per_sec_max.max(rate.bits_per_sec);
+    }
+    buckets
+}
+
+const fn silent(at: Millis) -> Point {
+    Point {
+        at,
+        packets_per_sec: 0.0,
+        packets_per_sec_max: 0.0,
+        bits_per_sec: 0.0,
+        bits_per_sec_max: 0.0,
+    }
+}
+
+/// Of a sum over so many seconds.
+#[expect(clippy::cast_precision_loss, reason = "seconds of a step")]
+fn mean(sum: &Point, seconds: u64) -> Point {
+    let seconds = seconds.max(1) as f64;
+    Point {
+        packets_per_sec: sum.packets_per_sec / seconds,
+        bits_per_sec: sum.bits_per_sec / seconds,
+        ..sum.clone()
+    }
+}
+
+/// The peaks of both are taken to fall together.
+fn add_rate(to: &mut Point, more: &Point) {
+    to.packets_per_sec += more.packets_per_sec;
+    to.bits_per_sec += more.bits_per_sec;
+    to.packets_per_sec_max += more.packets_per_sec_max;
+    to.bits_per_sec_max += more.bits_per_sec_max;
 }
 
 /// The prefix that is kept as a whole around a host: where the detector looks for attacks on many hosts.
@@ -493,14 +579,16 @@ fn add<K: Eq + Hash>(
     max: usize,
     key: K,
     newest: u64,
-    (at, packets, bytes): (u64, f32, f32),
+    at: u64,
+    told: Told,
+    (packets, bytes): (f32, f32),
 ) {
     if rings.len() >= max && !rings.contains_key(&key) {
         return;
     }
     let ring = rings.entry(key).or_insert_with(|| Ring::new(newest));
     ring.turn(newest.max(at));
-    ring.add(at, packets, bytes);
+    ring.add(at, told, packets, bytes);
 }
 
 /// What became known late of one minute, second by second.
@@ -546,7 +634,10 @@ fn block(net: IpNet, ring: &Ring, minute: u64) -> Option<HostMinute> {
     if ring.last < first || ring.last - first >= RING_SECS as u64 {
         return None;
     }
-    for (column, out) in [(&ring.packets, &mut block.packets), (&ring.bytes, &mut block.bytes)] {
+    let exported = &*ring.exported;
+    for (column, out) in
+        [(&exported.packets, &mut block.packets), (&exported.bytes, &mut block.bytes)]
+    {
         let known =
             |second: u64| if second <= ring.last { column[place(second)].max(0.0) } else { 0.0 };
         let values: [f32; BLOCK_SECS] = std::array::from_fn(|n| known(first + n as u64));

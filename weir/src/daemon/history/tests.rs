@@ -133,29 +133,61 @@ fn what_is_exported_after_its_minute_was_written_is_in_the_charts() {
     assert!(!keeper.late.iter().any(|((late, _), _)| *late == net));
 }
 
-#[test]
-fn what_was_expected_and_did_not_come_is_taken_from_what_was_written() {
-    let mut keeper = keeper();
-    let (start, end) = (60_000, 60_600);
-    let expected = |settled| Expectation {
+/// A flow that is expected to go on, and what takes it back.
+fn expected(start: u64, end: u64, settled: bool) -> Expectation {
+    Expectation {
         host: HOST.parse().unwrap(),
         outbound: false,
         settled,
-        start: Millis::from_secs(start + 60),
-        end: Millis::from_secs(start + 120),
-        volume: ClassVolume { packets: 6000, bytes: 600_000 },
-    };
-    let first = Second { expected: vec![expected(false)], ..second(start, 1) };
-    keeper.take(first);
+        start: Millis::from_secs(start),
+        end: Millis::from_secs(end),
+        volume: ClassVolume { packets: 100 * (end - start), bytes: 10_000 * (end - start) },
+    }
+}
+
+#[test]
+fn what_is_expected_is_shown_until_it_is_exported_or_does_not_come() {
+    let mut keeper = keeper();
+    let (start, end) = (60_000, 60_250);
+    let (from, to) = (start + 60, start + 120);
+    keeper.take(Second { expected: vec![expected(from, to, false)], ..second(start, 1) });
     for at in start + 1..end {
         keeper.take(second(at, 1));
         keeper.write_until(keeper.second.saturating_sub(GRACE_SECS) / 60).unwrap();
     }
-    assert_eq!(octets(&mut keeper, start + 60, start + 120), 606_000.0);
-    keeper.take(Second { second: end, expected: vec![expected(true)], ..Second::default() });
-    assert_eq!(octets(&mut keeper, start + 60, start + 120), 6000.0);
-    let minutes = series(&keeper, Step::Minute, start + 60, start + 120);
-    assert_eq!(minutes, [(start + 60, 1.0)]);
+    // The minute is written by now, and it stays in the chart.
+    assert_eq!(keeper.minute * 60, to);
+    assert_eq!(octets(&mut keeper, from, to), 606_000.0);
+    assert_eq!(series(&keeper, Step::Minute, from, to), [(from, 101.0)]);
+    keeper.take(Second {
+        second: end,
+        expected: vec![expected(from, to, true)],
+        ..Second::default()
+    });
+    assert_eq!(octets(&mut keeper, from, to), 6000.0);
+    assert_eq!(series(&keeper, Step::Minute, from, to), [(from, 1.0)]);
+}
+
+#[test]
+fn what_was_expected_at_the_end_of_a_run_is_not_counted_twice_by_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("history");
+    let (start, end) = (60_000, 60_300);
+    let opened = || History::open_or_begin(&path, Millis::from_secs(end)).unwrap().0;
+    let mut first = Keeper::new(opened());
+    for at in start..start + 120 {
+        let expected = expected(at, at + 1, false);
+        first.take(Second { expected: vec![expected], ..second(at, 1) });
+    }
+    first.write_until(first.second / 60 + 1).unwrap();
+    drop(first);
+    // The record of the flow comes to the next run, which did not expect it.
+    let mut next = Keeper::new(opened());
+    let volume = ClassVolume { packets: 30_000, bytes: 3_000_000 };
+    next.take(second(end, 1));
+    next.take(Second { second: end, long: vec![long(start, end, volume)], ..Second::default() });
+    let all = octets(&mut next, start, start + 120);
+    assert!((all - 120.0 * 10_100.0).abs() < 100.0, "{all}");
 }
 
 #[test]
