@@ -116,6 +116,10 @@ families! {
     peer_rpki_refused: IntGaugeVec, "weir_bgp_peer_rpki_refused", ["peer"];
     /// Whether the peer's RPKI data has become too old to be used.
     peer_rpki_lapsed: IntGaugeVec, "weir_bgp_peer_rpki_lapsed", ["peer"];
+    /// Whether the BFD session with the peer is up (1) or not (0), where one is configured.
+    peer_bfd: IntGaugeVec, "weir_bgp_peer_bfd_up", ["peer"];
+    /// How often BFD has found the path to the peer dead since the start.
+    peer_bfd_lost: IntCounterVec, "weir_bgp_peer_bfd_lost_total", ["peer"];
     /// Sessions lost since the start, by peer.
     peer_flaps: IntCounterVec, "weir_bgp_peer_flaps_total", ["peer"];
     /// Whether the last complete read of a panel was the last tried (1) or not (0), by panel.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use weir_model::{Rung, Secret};
 
 use crate::adapter::AdapterConfig;
+use crate::bfd;
 use crate::profile::{Capabilities, Profile};
 use crate::reach::{Hops, KnownPeer, Lengths, Reach};
 use crate::rpki;
@@ -96,6 +97,10 @@ pub struct PeerConfig {
     /// Take and send packets with TTL 255 only (GTSM, RFC 5082): the peer is on the same link.
     #[serde(default)]
     pub ttl_security: bool,
+    /// BFD with the peer, which is on the same link: a peer that is dead is noticed within a second, where the hold
+    /// time takes a minute and a half.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bfd: Option<bfd::Config>,
     /// Next hop of IPv4 black-hole routes: an address that the peer discards.
     #[serde(default = "default_next_hop4")]
     pub next_hop4: Ipv4Addr,
@@ -381,6 +386,7 @@ impl PeerConfig {
             password: None,
             password_file: None,
             ttl_security: false,
+            bfd: None,
             next_hop4: default_next_hop4(),
             next_hop6: default_next_hop6(),
             communities: default_communities(),
@@ -424,6 +430,7 @@ impl PeerConfig {
             connect_retry_secs: next.connect_retry_secs,
             // What the file says counts, and it stands in `password` by now.
             password_file: next.password_file.clone(),
+            bfd: next.bfd,
             next_hop4: next.next_hop4,
             next_hop6: next.next_hop6,
             communities: next.communities.clone(),
@@ -538,6 +545,7 @@ impl PeerConfig {
         }
         check_next_hops(self.next_hop4, self.next_hop6)?;
         self.divert.as_ref().map_or(Ok(()), Divert::check)?;
+        self.bfd.as_ref().map_or(Ok(()), bfd::Config::check)?;
         if self.local_address.is_some_and(|l| l.is_ipv4() != self.address.is_ipv4()) {
             return Err(("local_address", "is of another family than address".into()));
         }
@@ -640,6 +648,9 @@ impl Config {
             }
             if before.iter().any(|p| (p.address, p.port) == (peer.address, peer.port)) {
                 return Err(of(("address", "is another peer's".into())));
+            }
+            if peer.bfd.is_some() && before.iter().any(|p| p.address == peer.address) {
+                return Err(of(("bfd", "the address is another peer's too".into())));
             }
         }
         for (i, adapter) in self.adapters.iter().enumerate() {

@@ -5,6 +5,7 @@
 //! UPDATEs are counted and dropped. Read [`speaker::run`] and [`rib::AdjRibOut`] first.
 
 pub mod adapter;
+pub mod bfd;
 pub mod config;
 pub mod flowspec;
 pub mod fsm;

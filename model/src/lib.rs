@@ -75,9 +75,9 @@ pub use slice::{
     Class, ClassVolume, Expectation, FINE_SLOTS, HostSlice, LongFlow, Sample, ServiceSlice, Slice,
 };
 pub use snapshot::{
-    AGENT_PEER, BaselineChange, Command, CommandError, DryRun, Intake, KeptBack, LadderStep, Mode,
-    Observed, PeerLimit, PeerRoutes, PeerStanding, PeerState, PeerStatus, RouteDoubt, RpkiState,
-    Snapshot, Spared, Stance, Unlisted,
+    AGENT_PEER, BaselineChange, BfdState, BfdStatus, Command, CommandError, DryRun, Intake,
+    KeptBack, LadderStep, Mode, Observed, PeerLimit, PeerRoutes, PeerStanding, PeerState,
+    PeerStatus, RouteDoubt, RpkiState, Snapshot, Spared, Stance, Unlisted,
 };
 pub use time::{Millis, SLICE_MS};
 pub use uplink::{Condition, ConditionKind, Conditions, LinkCount, UplinkStatus};

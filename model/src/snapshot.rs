@@ -126,6 +126,50 @@ pub struct PeerStatus {
     /// What was concluded about it.
     #[serde(default)]
     pub standing: PeerStanding,
+    /// The BFD session with it, where one is configured.
+    #[serde(default)]
+    pub bfd: Option<BfdStatus>,
+}
+
+/// State of a BFD session (RFC 5880 §4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub enum BfdState {
+    /// The peer is not heard.
+    Down,
+    /// The peer is heard and does not hear weir yet.
+    Init,
+    /// Both hear each other.
+    Up,
+}
+
+impl std::fmt::Display for BfdState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Down => "down",
+            Self::Init => "init",
+            Self::Up => "up",
+        })
+    }
+}
+
+/// A BFD session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct BfdStatus {
+    /// Its state.
+    pub state: BfdState,
+    /// Since when.
+    pub since: Millis,
+    /// After how long without a packet the peer is taken for dead, milliseconds; known once the peer was heard.
+    pub detection_ms: Option<u64>,
+    /// How often it was, since the start.
+    pub lost: u64,
+    /// Why the session last left `up`.
+    pub diagnostic: Option<String>,
+    /// Why no packets can be received.
+    pub error: Option<String>,
 }
 
 /// What the RPKI cache is good for at present.

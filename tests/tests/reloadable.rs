@@ -121,6 +121,7 @@ name = "spare"
 address = "127.0.0.9"
 port = 1790
 remote_as = 65040
+[bgp.peer.bfd]
 [[bgp.peer]]
 name = "upstream"
 address = "127.0.0.2"

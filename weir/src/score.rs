@@ -95,6 +95,7 @@ impl Defender {
             kept_back: 0,
             rpki: None,
             standing: weir_model::PeerStanding::default(),
+            bfd: None,
         }));
         Self { player, events: Vec::new(), said: BTreeMap::new(), standing: Vec::new() }
     }

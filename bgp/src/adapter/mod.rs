@@ -316,6 +316,7 @@ impl Adapter {
             kept_back: 0,
             rpki: None,
             standing: PeerStanding::default(),
+            bfd: None,
         };
         Self {
             config,

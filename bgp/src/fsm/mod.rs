@@ -120,6 +120,8 @@ pub enum Input {
     Malformed(Role, Notification),
     /// The connection is gone, or cannot be written to.
     Closed(Role, String),
+    /// BFD has found the path to the peer dead.
+    PathDown,
     /// A deadline may have passed.
     Tick,
 }
@@ -282,6 +284,7 @@ impl Peer {
             Input::Message(role, message) => self.message(now, role, message, out),
             Input::Malformed(role, notification) => self.fail(now, role, notification, out),
             Input::Closed(role, why) => self.gone(now, role, Down::Closed(why), out),
+            Input::PathDown => self.path_down(now, out),
             Input::Tick => self.tick(now, out),
         }
     }
@@ -317,6 +320,13 @@ impl Peer {
                 self.connect_failed(now);
             }
             _ => {}
+        }
+    }
+
+    /// The session that is up ends (RFC 9384); a peer with graceful restart keeps the routes for its time.
+    fn path_down(&mut self, now: Millis, out: &mut Vec<Output>) {
+        if let Some(role) = self.established() {
+            self.fail(now, role, Notification::new(codes::CEASE, cease::BFD_DOWN), out);
         }
     }
 

@@ -24,6 +24,7 @@ use super::origin::OriginCheck;
 use super::running::PeerStart;
 use super::standing::{Clocks, EPOCH, PeerMemory, route_id};
 use super::{Stop, Word, listener, wall};
+use crate::bfd;
 use crate::config::PeerConfig;
 use crate::fsm::{self, Down, Input, Negotiated, Output, Role};
 use crate::guard::Admitted;
@@ -60,6 +61,8 @@ enum Event {
     Desired,
     Order(Order),
     Policy,
+    /// What BFD finds.
+    Bfd,
     Word,
     Reported,
     Tick,
@@ -92,6 +95,9 @@ pub(super) struct PeerTask {
     desired: watch::Receiver<Admitted>,
     observed: mpsc::Sender<Observed>,
     word: watch::Receiver<Word>,
+    bfd: watch::Receiver<bfd::Status>,
+    /// How often BFD had found the path dead when it was last looked at.
+    lost: u64,
 }
 
 /// What holds for a peer and changes without another session.
@@ -111,6 +117,7 @@ pub(super) struct Ends {
     pub(super) desired: watch::Receiver<Admitted>,
     pub(super) observed: mpsc::Sender<Observed>,
     pub(super) word: watch::Receiver<Word>,
+    pub(super) bfd: watch::Receiver<bfd::Status>,
 }
 
 impl PeerTask {
@@ -152,8 +159,9 @@ impl PeerTask {
             kept_back: 0,
             rpki: None,
             standing: PeerStanding::default(),
+            bfd: None,
         };
-        let Ends { policy, origins, accepted, orders, desired, observed, word } = ends;
+        let Ends { policy, origins, accepted, orders, desired, observed, word, bfd } = ends;
         let origin = origin_as.map(|asn| OriginCheck::new(origins.clone(), asn, peer.rpki));
         Self {
             config: peer,
@@ -179,6 +187,8 @@ impl PeerTask {
             desired,
             observed,
             word,
+            bfd,
+            lost: 0,
         }
     }
 
@@ -238,6 +248,7 @@ impl PeerTask {
             ready = ready(active.as_ref()) => Event::Io(Role::Active, ready),
             ready = ready(passive.as_ref()) => Event::Io(Role::Passive, ready),
             Ok(()) = self.policy.changed() => Event::Policy,
+            Ok(()) = self.bfd.changed() => Event::Bfd,
             Ok(()) = self.desired.changed() => Event::Desired,
             () = origins_changed(self.origin.as_mut()) => Event::Desired,
             dialled = dialled(self.dialling.as_mut()) => Event::Dialled(dialled),
@@ -296,6 +307,7 @@ impl PeerTask {
             Event::Desired => self.take_desired(),
             Event::Order(order) => self.obey(order),
             Event::Policy => self.take_policy(),
+            Event::Bfd => self.take_bfd(),
             Event::Tick => {
                 let now = self.now();
                 let limit = self.send_hold_ms();
@@ -369,6 +381,15 @@ impl PeerTask {
             *writer = next;
         }
         self.take_desired();
+    }
+
+    /// Ends a session whose path BFD has found dead; one that is not up yet has nothing to lose.
+    fn take_bfd(&mut self) {
+        let bfd::Status { shown, lost, .. } = self.bfd.borrow_and_update().clone();
+        self.status.bfd = shown;
+        if std::mem::replace(&mut self.lost, lost) < lost {
+            self.step(Input::PathDown);
+        }
     }
 
     fn take_desired(&mut self) {
@@ -588,6 +609,7 @@ impl PeerTask {
             now != (told.state, told.announced, &told.last_error)
                 || (self.status.kept_back, self.status.rpki) != (told.kept_back, told.rpki)
                 || self.status.standing != told.standing
+                || self.status.bfd != told.bfd
         });
         if news {
             self.told = Some(self.status.clone());

@@ -15,6 +15,7 @@ use super::prepared::{Listener, Prepared};
 use super::standing::PeerMemory;
 use super::{Desk, SpeakerError, Stop, Word, wall};
 use crate::adapter::{self, AdapterConfig};
+use crate::bfd;
 use crate::config::{Config, PeerConfig};
 use crate::guard::Admitted;
 use crate::rpki;
@@ -44,6 +45,8 @@ pub(super) struct Running {
     routes: watch::Sender<Vec<ListenerRoute>>,
     listener: Option<(std::net::TcpListener, AbortHandle)>,
     helpers: JoinSet<()>,
+    /// BFD's thread, while a peer asks for it.
+    bfd: Option<bfd::Hub>,
 }
 
 /// A task that has ended, and what it had found out.
@@ -60,7 +63,7 @@ struct Live {
 }
 
 enum Kind {
-    Peer { runs: Box<PeerStart>, policy: watch::Sender<Policy> },
+    Peer { runs: Box<PeerStart>, policy: watch::Sender<Policy>, bfd: watch::Sender<bfd::Status> },
     Adapter { config: watch::Sender<AdapterConfig> },
 }
 
@@ -145,7 +148,7 @@ impl Live {
     /// Goes on as `next` says, or is told to end.
     fn follow(&mut self, next: &Start) {
         match (&mut self.kind, next) {
-            (Kind::Peer { runs, policy }, Start::Peer(next)) => match runs.ends_for(next) {
+            (Kind::Peer { runs, policy, .. }, Start::Peer(next)) => match runs.ends_for(next) {
                 Some(word) => {
                     tracing::info!(peer = %next.peer.name, "BGP session is opened anew: its parameters have changed");
                     self.end(word);
@@ -200,6 +203,7 @@ impl Running {
             routes: watch::Sender::new(Vec::new()),
             listener: None,
             helpers: JoinSet::new(),
+            bfd: None,
         }
     }
 
@@ -230,6 +234,7 @@ impl Running {
                         let memory = memory.filter(|_| was != Some(Word::Instead));
                         self.memory.extend(memory.map(|memory| (name, memory)));
                         self.start_what_can();
+                        self.watch_paths();
                     }
                     // A fault of weir: its end is seen, and it is started again.
                     Err(_) => return Err(SpeakerError::Task),
@@ -259,6 +264,7 @@ impl Running {
         }
         self.waiting = next;
         self.start_what_can();
+        self.watch_paths();
     }
 
     fn listen(&mut self, listener: Listener, before: Option<&Config>) {
@@ -315,6 +321,33 @@ impl Running {
         }
     }
 
+    /// Has BFD watch the path to those peers that run and ask for it, and to no others.
+    fn watch_paths(&mut self) {
+        let mut wanted = Vec::new();
+        for live in self.live.values().filter(|live| !live.is_ending) {
+            let Kind::Peer { runs, bfd, .. } = &live.kind else { continue };
+            if let Some(config) = runs.peer.bfd {
+                wanted.push((runs.peer.address, runs.peer.local_address, config, bfd.clone()));
+            }
+        }
+        if wanted.is_empty() {
+            // Its last words go to every peer.
+            self.bfd = None;
+            return;
+        }
+        if self.bfd.is_none() {
+            match bfd::Hub::start(wall().0) {
+                Ok(hub) => self.bfd = Some(hub),
+                Err(error) => tracing::error!(%error, "BFD does not run: no thread for it"),
+            }
+        }
+        let Some(hub) = &self.bfd else { return };
+        hub.keep(wanted.iter().map(|(peer, ..)| *peer).collect());
+        for (peer, local, config, told) in wanted {
+            hub.watch(peer, local, config, told);
+        }
+    }
+
     /// Starts what waits, unless one of the same name or with the same neighbour is still ending.
     fn start_what_can(&mut self) {
         for (name, start) in std::mem::take(&mut self.waiting) {
@@ -341,6 +374,7 @@ impl Running {
                 let route = ListenerRoute::new(&runs.peer, sender);
                 self.routes.send_modify(|routes| routes.push(route));
                 let memory = self.memory.remove(&name).unwrap_or_default();
+                let (bfd, paths) = watch::channel(bfd::Status::default());
                 let ends = peer::Ends {
                     policy: policies,
                     origins: self.origins.subscribe(),
@@ -349,11 +383,12 @@ impl Running {
                     desired: self.desired.clone(),
                     observed: self.observed.clone(),
                     word: heard,
+                    bfd: paths,
                 };
                 let task = PeerTask::new(&runs, wall().0 ^ self.started << 32, &memory, ends);
                 let name = name.clone();
                 self.tasks.spawn(async move { Ended { name, memory: Some(task.run().await) } });
-                Kind::Peer { runs, policy }
+                Kind::Peer { runs, policy, bfd }
             }
             Start::Adapter(adapter) => {
                 let (config, configs) = watch::channel(*adapter);

@@ -44,6 +44,8 @@ pub mod cease {
     pub const RESOURCES: u8 = 8;
     /// Hard Reset (RFC 8538): the routes go although both sides keep them over other NOTIFICATIONs.
     pub const HARD_RESET: u8 = 9;
+    /// BFD found the path dead (RFC 9384).
+    pub const BFD_DOWN: u8 = 10;
 }
 
 /// The limit that came with Cease 6/1, if the peer names one (RFC 4486 §4):

@@ -41,6 +41,7 @@ fn report(world: &mut World, name: &str, up: bool, families: &[Family]) {
         kept_back: 0,
         rpki: None,
         standing: weir_model::PeerStanding::default(),
+        bfd: None,
     }));
 }
 

@@ -449,6 +449,7 @@ fn an_effect_seen_is_learned_and_reports_stay_bounded() {
             kept_back: 0,
             rpki: None,
             standing: weir_model::PeerStanding::default(),
+            bfd: None,
         })
     };
     let reports: Vec<Observed> = (0..5000).map(peer).collect();

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic")]
 
 mod adapters;
+mod bfd;
 mod daemons;
 mod matrix;
 mod probe;

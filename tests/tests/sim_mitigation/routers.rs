@@ -297,6 +297,7 @@ impl Peer {
             kept_back: 0,
             rpki: None,
             standing: weir_model::PeerStanding::default(),
+            bfd: None,
         })
     }
 }

@@ -1,7 +1,7 @@
 //! One BGP peer: what it has, what is held against routes, and an end to that.
 
 use serde_json::{Value, json};
-use weir_model::{KeptBack, PeerRoutes, RouteDoubt, RpkiState};
+use weir_model::{BfdStatus, KeptBack, PeerRoutes, RouteDoubt, RpkiState};
 
 use super::client::{Client, escape};
 use super::output::Output;
@@ -26,6 +26,21 @@ pub(super) fn lift(
     output.one(&done, &format!("{name}: {what} resent"))
 }
 
+/// What BFD finds, in a line.
+fn path(bfd: &BfdStatus) -> String {
+    let mut text = format!("{} since {}", bfd.state, bfd.since);
+    if let Some(ms) = bfd.detection_ms {
+        text += &format!(", detection time {ms} ms");
+    }
+    if let Some(why) = &bfd.diagnostic {
+        text += &format!(", lost {}, last: {why}", bfd.lost);
+    }
+    if let Some(error) = &bfd.error {
+        text += &format!("; {error}");
+    }
+    text
+}
+
 fn text(routes: &PeerRoutes) -> String {
     let peer = &routes.peer;
     let mut text = format!(
@@ -41,6 +56,9 @@ fn text(routes: &PeerRoutes) -> String {
     }
     if let Some(error) = &peer.last_error {
         text += &format!("  last error  {error}\n");
+    }
+    if let Some(bfd) = &peer.bfd {
+        text += &format!("  BFD         {}\n", path(bfd));
     }
     match peer.rpki {
         None => {}
@@ -102,7 +120,7 @@ pub(super) fn doubts(peer: &Value) -> String {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-    use weir_model::{Measure, Millis, PeerLimit, PeerStanding, PeerState, PeerStatus};
+    use weir_model::{BfdState, Measure, Millis, PeerLimit, PeerStanding, PeerState, PeerStatus};
 
     use super::*;
 
@@ -142,6 +160,14 @@ mod tests {
                         until,
                     }],
                 },
+                bfd: Some(BfdStatus {
+                    state: BfdState::Up,
+                    since,
+                    detection_ms: Some(900),
+                    lost: 1,
+                    diagnostic: Some("control detection time expired".into()),
+                    error: None,
+                }),
             },
             announced: vec![hole(7)],
             kept_back: vec![KeptBack { measure: hole(9), why: "not sent for now".into() }],
@@ -153,6 +179,8 @@ mod tests {
                 "edge 192.0.2.1 AS65020: established since {since}\n  \
                  families    ipv4-unicast\n  \
                  last error  peer sent NOTIFICATION 3/9 optional attribute error\n  \
+                 BFD         up since {since}, detection time 900 ms, lost 1, last: control detection time \
+                 expired\n  \
                  RPKI        origins are checked, 0 mitigations refused\n  \
                  limit       3 routes of ipv4-unicast, announced by the peer, until {until}\n\
                  announced   1\n  blackhole 203.0.113.7/32\n\

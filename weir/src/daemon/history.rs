@@ -555,7 +555,7 @@ fn mean(sum: &Point, seconds: u64) -> Point {
     Point {
         packets_per_sec: sum.packets_per_sec / seconds,
         bits_per_sec: sum.bits_per_sec / seconds,
-        ..sum.clone()
+        ..*sum
     }
 }
 

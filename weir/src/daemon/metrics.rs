@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use weir_api::Metrics;
 use weir_collector::{Counters, DecodeErrorKind};
 use weir_model::{
-    ConditionKind, Family, IncidentState, Millis, Mode, PeerState, RpkiState, Rung, SamplingSource,
-    Snapshot,
+    BfdState, ConditionKind, Family, IncidentState, Millis, Mode, PeerState, RpkiState, Rung,
+    SamplingSource, Snapshot,
 };
 
 const STATES: [PeerState; 6] = [
@@ -211,7 +211,7 @@ fn forget_peer(metrics: &Metrics, name: &str) {
     for state in ["suspected", "banned"] {
         let _ = metrics.peer_doubts.remove_label_values(&[name, state]);
     }
-    for family in [&metrics.peer_flaps, &metrics.peer_failures] {
+    for family in [&metrics.peer_flaps, &metrics.peer_failures, &metrics.peer_bfd_lost] {
         let _ = family.remove_label_values(&[name]);
     }
     for family in [
@@ -219,6 +219,7 @@ fn forget_peer(metrics: &Metrics, name: &str) {
         &metrics.peer_kept_back,
         &metrics.peer_rpki_refused,
         &metrics.peer_rpki_lapsed,
+        &metrics.peer_bfd,
     ] {
         let _ = family.remove_label_values(&[name]);
     }
@@ -243,6 +244,13 @@ fn peers(metrics: &Metrics, snapshot: &Snapshot, shown: &mut BTreeSet<String>) {
         for (state, list) in doubts {
             let number = i64::try_from(list.len()).unwrap_or(i64::MAX);
             metrics.peer_doubts.with_label_values(&[peer.name.as_str(), state]).set(number);
+        }
+        if let Some(bfd) = &peer.bfd {
+            metrics.peer_bfd.with_label_values(&label).set(i64::from(bfd.state == BfdState::Up));
+            Metrics::raise(&metrics.peer_bfd_lost, &label, bfd.lost);
+        } else {
+            // It is not configured any more.
+            let _ = metrics.peer_bfd.remove_label_values(&label);
         }
         if let Some(state) = peer.rpki {
             let refused = match state {

@@ -226,6 +226,7 @@ export interface Peer {
   announced: number;
   flaps: number;
   last_error: string | null;
+  bfd: { state: string; lost: number; error: string | null } | null;
 }
 
 export interface HostRate {
