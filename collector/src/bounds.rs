@@ -53,12 +53,14 @@ impl Bounds {
         }
     }
 
-    /// Whether a record is certainly possible: nearly all are, by three comparisons.
+    /// Whether a record is certainly possible: nearly all are, by four comparisons. No product of two numbers of
+    /// 32 bits overflows, and what is larger takes a second look.
     #[inline]
     pub(crate) fn surely(&self, packets: u64, bytes: u64, sampling: u32) -> bool {
-        packets.saturating_mul(LEAST_PACKET) <= bytes
-            && bytes <= packets.saturating_mul(LARGEST_PACKET)
-            && bytes.saturating_mul(u64::from(sampling)) <= self.slack_octets
+        (packets | bytes) <= u64::from(u32::MAX)
+            && packets * LEAST_PACKET <= bytes
+            && bytes <= packets * LARGEST_PACKET
+            && bytes * u64::from(sampling) <= self.slack_octets
     }
 
     /// Whether a record is possible, by an interface of `speed_bps` if that is known (else 0).

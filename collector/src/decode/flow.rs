@@ -11,7 +11,7 @@ use crate::connections::{TEARDOWN, Told, UPDATE};
 use crate::domain::DomainKey;
 use crate::exporter::ETHERNET_HEADER;
 use crate::fields::{BIFLOW, Fields, PAYLOAD, Raw, SECTION, Slot, TIMES, ntp_ms};
-use crate::time::{FlowTime, uptime_age};
+use crate::time::{Cut, FlowTime, uptime_age};
 
 /// The message a record came in.
 #[derive(Clone, Copy, Debug)]
@@ -63,9 +63,9 @@ pub(super) fn plain_flow<V: Visit, F: Fields>(
         return;
     }
     let (start, end) = times(cx, export, raw);
-    let lasted = end.since(start).max(cx.cut.lasted_ms);
-    let claim = claim(raw, (packets, bytes), sampling, lasted);
-    if !cx.possible(claim, input_if) || !cx.admit(input_if, output_if, start, end) {
+    let told = (packets, bytes);
+    let claim = |cut: Cut| claim(raw, told, sampling, end.since(start).max(cut.lasted_ms));
+    if !cx.possible(told, sampling, input_if, claim) || !cx.admit(input_if, output_if, start, end) {
         return;
     }
     let (packets, bytes) = (cx.cut.count(packets), cx.cut.count(bytes));
@@ -122,10 +122,10 @@ fn rare_flows<V: Visit>(
     let reverse = answered.then(|| reversed(&flow, raw));
     for mut flow in [(flow.packets > 0).then_some(flow), reverse].into_iter().flatten() {
         let counts = (flow.packets, flow.bytes);
-        let lasted = flow.end.since(flow.start).max(cx.cut.lasted_ms);
-        let claim = claim(raw, counts, sampling, lasted);
+        let lasted = flow.end.since(flow.start);
+        let claim = |cut: Cut| claim(raw, counts, sampling, lasted.max(cut.lasted_ms));
         (flow.packets, flow.bytes) = (cx.cut.count(flow.packets), cx.cut.count(flow.bytes));
-        if cx.possible(claim, flow.input_if) {
+        if cx.possible(counts, sampling, flow.input_if, claim) {
             cx.record(&flow);
         }
     }
@@ -194,15 +194,14 @@ fn connection<V: Visit>(cx: &mut Context<'_, V>, raw: &Raw, sampling: u32) {
         any = true;
         let length = average_length(flow.packets, flow.bytes);
         (flow.length_min, flow.length_max) = (length, length);
-        let claim = Claim {
-            packets: flow.packets,
-            bytes: flow.bytes,
-            sampling,
-            duration_ms: Some(flow.end.since(flow.start).max(cx.cut.lasted_ms)),
-            whole_packets: false,
+        let (packets, bytes) = (flow.packets, flow.bytes);
+        let lasted = flow.end.since(flow.start);
+        let claim = |cut: Cut| {
+            let duration_ms = Some(lasted.max(cut.lasted_ms));
+            Claim { packets, bytes, sampling, duration_ms, whole_packets: false }
         };
         (flow.packets, flow.bytes) = (cx.cut.count(flow.packets), cx.cut.count(flow.bytes));
-        if cx.possible(claim, flow.input_if) {
+        if cx.possible((packets, bytes), sampling, flow.input_if, claim) {
             cx.record(&flow);
         }
     }

@@ -202,11 +202,18 @@ impl<V: Visit> Context<'_, V> {
         }
     }
 
-    /// Whether a record can be true; counts it if not.
+    /// Whether a record of so many packets and octets, before scaling, can be true; counts it if not. The whole
+    /// claim is asked for where a first look does not tell.
     #[inline]
-    pub(crate) fn possible(&mut self, claim: Claim, input_if: u32) -> bool {
-        let Claim { packets, bytes, sampling, .. } = claim;
-        self.exporter.bounds.surely(packets, bytes, sampling) || self.doubtful(claim, input_if)
+    pub(crate) fn possible(
+        &mut self,
+        (packets, bytes): (u64, u64),
+        sampling: u32,
+        input_if: u32,
+        claim: impl FnOnce(Cut) -> Claim,
+    ) -> bool {
+        self.exporter.bounds.surely(packets, bytes, sampling)
+            || self.doubtful(claim(self.cut), input_if)
     }
 
     #[cold]

@@ -15,6 +15,7 @@ use crate::bounds::Claim;
 use crate::domain::DomainKey;
 use crate::error::{DecodeError, DecodeErrorKind};
 use crate::read::{be16, be32};
+use crate::time::Cut;
 
 const HEADER: usize = 24;
 const RECORD: usize = 48;
@@ -83,9 +84,11 @@ fn flow<V: Visit, const ALL: bool>(
     let overhead = if ALL { 0 } else { cx.exporter.overhead };
     let packets = u64::from(long(16));
     let bytes = u64::from(long(20)).saturating_sub(packets * overhead);
-    let duration_ms = Some(end.since(start).max(cx.cut.lasted_ms));
-    let claim = Claim { packets, bytes, sampling, duration_ms, whole_packets: true };
-    if !cx.possible(claim, input_if) {
+    let claim = |cut: Cut| {
+        let duration_ms = Some(end.since(start).max(cut.lasted_ms));
+        Claim { packets, bytes, sampling, duration_ms, whole_packets: true }
+    };
+    if !cx.possible((packets, bytes), sampling, input_if, claim) {
         return None;
     }
     let (packets, bytes) = (cx.cut.count(packets), cx.cut.count(bytes));
