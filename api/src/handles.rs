@@ -16,7 +16,7 @@ use weir_model::{
 use weir_store::Health;
 use weir_store::history::{Point, Step};
 
-use crate::{Metrics, nodes, panels, settings};
+use crate::{Metrics, allow, nodes, panels, settings};
 
 /// A command and where its outcome goes.
 #[derive(Debug)]
@@ -296,6 +296,8 @@ pub struct Handles {
     pub agents: Option<Arc<dyn nodes::Nodes>>,
     /// Game panels; none where none is configured.
     pub panels: Option<Arc<dyn panels::Desk>>,
+    /// Lists of far ends that are wanted.
+    pub allow: Arc<dyn allow::Desk>,
     /// What may be set while weir runs.
     pub settings: Arc<dyn settings::Desk>,
     /// Where other questions go; none where nobody can answer.

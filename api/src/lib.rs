@@ -6,6 +6,7 @@
 //! [`router`] first.
 
 mod access;
+pub mod allow;
 mod answers;
 mod app;
 mod config;

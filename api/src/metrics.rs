@@ -163,6 +163,14 @@ families! {
     uplink_known: IntGaugeVec, "weir_uplink_known", ["uplink"];
     /// What is wrong beside attacks, by kind (closed set): exporters and uplinks.
     conditions: IntGaugeVec, "weir_conditions", ["kind"];
+    /// Prefixes of an allow list in force.
+    allow_prefixes: IntGaugeVec, "weir_allow_prefixes", ["list"];
+    /// Whether a change of an allow list waits for approval (1) or none does (0).
+    allow_pending: IntGaugeVec, "weir_allow_pending", ["list"];
+    /// When the file or URL of an allow list was last read with success, seconds since 1970; 0 before.
+    allow_read: IntGaugeVec, "weir_allow_last_success_timestamp_seconds", ["list"];
+    /// Reads of an allow list that failed since the start.
+    allow_failures: IntCounterVec, "weir_allow_failures_total", ["list"];
     /// Whether a part of the store refuses what it is given (1) or takes it (0), by part (closed set).
     store_failing: IntGaugeVec, "weir_store_failing", ["part"];
     /// Records that wait in memory until the store takes them, by part (closed set).

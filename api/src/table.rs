@@ -82,7 +82,7 @@ impl Table {
             routes::agents::captures, routes::agents::capture,
             routes::settings::list, routes::settings::one, routes::settings::put,
             routes::settings::remove, routes::settings::undo, routes::settings::reload,
-            routes::about::config,
+            routes::about::config, routes::allow::list, routes::allow::order,
             routes::users::list, routes::users::add, routes::users::change, routes::users::remove,
             routes::tokens::list, routes::tokens::add, routes::tokens::remove,
             routes::audit::list, routes::audit::verify,

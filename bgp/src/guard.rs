@@ -3,6 +3,7 @@
 //! Invariants of an [`Admitted`] state, whatever was desired:
 //! - every destination lies inside a protected prefix and shares no address with a never-touch one
 //!   or with what weir itself depends on;
+//! - no FlowSpec rule names a source of an allow list;
 //! - nothing is wider than the configured maximum, and what discards all traffic of its
 //!   destination is held to the stricter limits of black holes, however it is spelled;
 //! - every entry has an open incident or a named operator behind it and has not expired;
@@ -20,8 +21,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use weir_model::{
-    Action, DesiredState, Filter, FragmentMatch, IncidentId, Inventory, Match, Measure, Millis,
-    Mitigation, MitigationId, MitigationState, Originator, Part, Redirect,
+    Action, AllowName, DesiredState, Filter, FragmentMatch, IncidentId, Inventory, Match, Measure,
+    Millis, Mitigation, MitigationId, MitigationState, Originator, Part, Redirect,
 };
 
 mod everything;
@@ -181,6 +182,16 @@ pub enum Refusal {
         /// What it is.
         part: Part,
     },
+    /// Names a source of an allow list.
+    #[error(
+        "its source {source_net} has addresses of the allow list {list}, which no rule may hit"
+    )]
+    Allowed {
+        /// The source asked for.
+        source_net: IpNet,
+        /// The list.
+        list: AllowName,
+    },
     /// Wider than `[guard]` allows.
     #[error("{net} is wider than the allowed /{min_len}")]
     TooWide {
@@ -254,6 +265,7 @@ impl Refusal {
             Self::NotProtected(_) => "not-protected",
             Self::NeverTouch(_) => "never-touch",
             Self::Infrastructure { .. } => "infrastructure",
+            Self::Allowed { .. } => "allow-list",
             Self::TooWide { .. } => "too-wide",
             Self::TooLong { .. } => "too-long",
             Self::Malformed(_) => "malformed",
@@ -402,6 +414,11 @@ impl Guard {
         match measure {
             Measure::FlowSpec(filter) => {
                 well_formed(&filter.packets)?;
+                if let Some(source_net) = filter.packets.src
+                    && let Some(list) = self.inventory.allow.named_by(&filter.packets)
+                {
+                    return Err(Refusal::Allowed { source_net, list: list.name });
+                }
                 match filter.action {
                     Action::RateLimit { bytes_per_sec: 0 }
                     | Action::RateLimitPackets { packets_per_sec: 0 } => {

@@ -96,6 +96,8 @@ fn protected(config: &Config, errors: &mut Vec<String>, warnings: &mut Vec<Warni
             ));
         }
     }
+    errors.extend(crate::allow::check(&protect.allow));
+    warnings.extend(crate::allow::warnings(config));
     if let Err(why) = crate::protect::check_groups(&protect.groups) {
         errors.push(format!("protect.group {why}"));
     }

@@ -4,6 +4,7 @@
 //! Parsing binds nothing and reads no file but the ones it is given; [`load`] also opens the files that a
 //! configuration names. Read [`Config`] and [`parse`] first.
 
+pub mod allow;
 mod channels;
 mod check;
 mod error;
@@ -23,6 +24,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use allow::{AllowConfig, PortRange};
 pub use check::Warning;
 pub use error::{ConfigError, Fault, Place};
 pub use flows::Flows;

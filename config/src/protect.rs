@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use weir_model::{
     Direction, Inventory, IpNet, LABEL_MAX, MULTIPLIERS, PARENTS_MAX, Policies, PolicyGroup,
     PrefixSet, Rung, Service, TEMPLATES_MAX, is_multiplier,
 };
+
+use crate::allow::{self, AllowConfig};
 
 /// Groups at most.
 pub const GROUPS_MAX: usize = 20_000;
@@ -39,6 +42,10 @@ pub struct Protect {
     /// its incidents and is searched for.
     #[serde(rename = "group", skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<PolicyGroup>,
+    /// Far ends that are wanted, `[[protect.allow]]`: proxies of content networks, speed tests, monitoring, one's
+    /// own filters. No rule names them, and what of them is answered counts as wanted.
+    #[serde(rename = "allow", skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<AllowConfig>,
     /// Declared services, `[[protect.service]]`.
     #[serde(rename = "service")]
     pub services: Vec<ServiceConfig>,
@@ -187,7 +194,7 @@ impl ServiceProtocol {
         }
     }
 
-    const fn numbers(self) -> &'static [u8] {
+    pub(crate) const fn numbers(self) -> &'static [u8] {
         match self {
             Self::Tcp => &[6],
             Self::Udp => &[17],
@@ -232,5 +239,6 @@ impl Protect {
             .collect();
         Inventory::new(self.prefixes.clone(), self.never_touch.clone(), services)
             .grouped(self.groups.clone())
+            .allowing(Arc::new(allow::in_force(&self.allow, &BTreeMap::new())))
     }
 }

@@ -1,5 +1,6 @@
 //! Settings that an operator changes while weir runs: what stands in for parts of the file.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -8,7 +9,7 @@ use weir_mitigator::RungConfig;
 use weir_model::WebhookConfig;
 use weir_model::{Inventory, IpNet, Millis, Policies, PolicyGroup, PrefixSet};
 
-use crate::{Config, Protect, Warning, channels};
+use crate::{Config, Protect, Warning, allow, channels};
 
 /// Exclusions at most.
 pub const EXCLUSIONS_MAX: usize = 1000;
@@ -140,10 +141,12 @@ impl Settings {
 
     /// What is declared at an instant: the file, and what stands in for it.
     pub fn inventory(&self, file: &Protect, now: Millis) -> Inventory {
-        self.renewed(file, now, &Arc::default())
+        let allow = allow::in_force(&file.allow, &BTreeMap::new());
+        self.renewed(file, now, &Arc::default()).allowing(Arc::new(allow))
     }
 
-    /// The same, with groups made before where they are still the same: there may be thousands.
+    /// The same, with groups made before where they are still the same, for there may be thousands; and without
+    /// allow lists, which are made once.
     pub fn renewed(&self, file: &Protect, now: Millis, known: &Arc<Policies>) -> Inventory {
         let live = self.exclusions.iter().filter(|e| e.until.is_none_or(|until| now < until));
         let excluded = live.map(|exclusion| exclusion.prefix);
@@ -159,6 +162,7 @@ impl Settings {
             touchable: file.touchable.clone(),
             ceiling: file.ceiling.clone(),
             groups: Vec::new(),
+            allow: Vec::new(),
             services: file.services.clone(),
         };
         protect.inventory().under(policies)

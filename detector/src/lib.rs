@@ -72,6 +72,8 @@ pub struct Counters {
     pub alarms_unconvincing: u64,
     /// Alarms put off to the next slot because too many were to be looked at.
     pub alarms_deferred: u64,
+    /// Alarms that were no more than answered traffic of allow lists that are left out.
+    pub alarms_left_out: u64,
     /// Alarms for which `incidents_max` left no room.
     pub incidents_refused: u64,
     /// Incidents opened.

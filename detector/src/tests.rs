@@ -2,6 +2,7 @@
 
 #![expect(clippy::cast_possible_truncation, reason = "made-up numbers")]
 
+mod allowed;
 mod answered;
 mod blind;
 mod carpet;

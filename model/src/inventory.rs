@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{Mode, Policies, PolicyGroup, PrefixSet, Rung};
+use crate::{AllowLists, Mode, Policies, PolicyGroup, PrefixSet, Rung};
 
 /// A port that players or customers use: has its own baseline, and no rule may hit it lightly.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -152,6 +152,13 @@ pub struct Inventory {
     /// What operators have put together.
     #[serde(default, skip_serializing_if = "no_policies")]
     pub policies: Arc<Policies>,
+    /// Far ends whose packets no rule may name.
+    #[serde(default, skip_serializing_if = "no_allow_lists")]
+    pub allow: Arc<AllowLists>,
+}
+
+fn no_allow_lists(allow: &Arc<AllowLists>) -> bool {
+    allow.is_empty()
 }
 
 fn no_policies(policies: &Arc<Policies>) -> bool {
@@ -214,6 +221,13 @@ impl Inventory {
     #[must_use]
     pub fn under(mut self, policies: Arc<Policies>) -> Self {
         self.policies = policies;
+        self
+    }
+
+    /// The same with allow lists.
+    #[must_use]
+    pub fn allowing(mut self, allow: Arc<AllowLists>) -> Self {
+        self.allow = allow;
         self
     }
 

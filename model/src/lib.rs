@@ -6,6 +6,7 @@
 //! same core. Read [`Slice`] and [`DesiredState`] first.
 
 mod account;
+mod allow;
 mod archive;
 mod evidence;
 mod exporter;
@@ -35,6 +36,10 @@ mod verdict;
 mod webhook;
 
 pub use account::{Role, UnknownRole};
+pub use allow::{
+    ALLOW_LISTS_MAX, ALLOW_PREFIXES_MAX, AllowAlarms, AllowList, AllowLists, AllowName,
+    AllowNameError, FarEnd, changed_share,
+};
 pub use archive::{
     ArchiveState, ArchivedFlow, FlowAnswer, FlowGroup, FlowOrder, FlowPoint, FlowQuery, FlowSums,
     QUESTION, RECORDS, address_of, bits_of,

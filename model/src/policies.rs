@@ -147,6 +147,11 @@ impl Policies {
         values
     }
 
+    /// Names of the group at a place and of those above it.
+    pub fn names(&self, at: usize) -> impl Iterator<Item = &str> {
+        self.path(at).map(|at| self.groups[at].name.as_str())
+    }
+
     /// The first group that inherits from itself, or from more groups or templates than may be; its name.
     pub fn circle(&self) -> Option<&str> {
         let goes_on =

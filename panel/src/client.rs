@@ -228,6 +228,34 @@ impl Sender {
     }
 }
 
+impl Sender {
+    /// GETs what stands at an address, at most `max` octets of it; a longer body is none.
+    ///
+    /// # Errors
+    /// Why there is nothing, for people: a redirection is not followed.
+    pub fn fetch(&self, url: &str, max: u64) -> Result<Vec<u8>, String> {
+        let words = |failure: Failure| match failure {
+            Failure::Timeout => "no answer in time".to_owned(),
+            Failure::TooLarge => format!("it is longer than {max} octets"),
+            Failure::Connect(why) => why,
+            other => format!("{other:?}"),
+        };
+        let mut response = self.agent.get(url).call().map_err(|error| words(failure(error)))?;
+        match response.status().as_u16() {
+            200 => {
+                let body = response.body_mut().with_config().limit(max).read_to_vec();
+                body.map_err(|error| words(failure(error)))
+            }
+            status @ 300..400 => {
+                let to = response.headers().get("location").and_then(|to| to.to_str().ok());
+                let to: String = to.unwrap_or("elsewhere").chars().take(200).collect();
+                Err(format!("status {status}: it has moved to {to}, which is not followed"))
+            }
+            status => Err(format!("status {status}")),
+        }
+    }
+}
+
 fn read(answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<Reply, Failure> {
     let mut response = answer.map_err(failure)?;
     let headers = response.headers();
@@ -289,6 +317,17 @@ mod tests {
         ] {
             check(never, false, false);
         }
+    }
+
+    #[test]
+    fn a_server_that_does_not_answer_is_not_waited_for() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/list", listener.local_addr().unwrap());
+        let soon = Duration::from_millis(200);
+        let sender = Sender::new(Timeouts { connect: soon, total: soon }, Reach::File);
+        assert_eq!(sender.fetch(&url, 100), Err("no answer in time".to_owned()));
+        let why = sender.fetch("http://169.254.169.254/latest", 100).unwrap_err();
+        assert!(why.contains("may not be connected to"), "{why}");
     }
 
     #[test]

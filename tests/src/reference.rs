@@ -17,6 +17,9 @@ name = "acme"
 prefixes = ["203.0.113.0/26"]
 [protect.group.inbound]
 [protect.group.outbound]
+[[protect.allow]]
+name = "cdn"
+prefixes = ["198.51.100.0/24"]
 [[protect.service]]
 address = "203.0.113.7"
 port = 25565

@@ -12,6 +12,7 @@
 //! ```
 
 pub mod agents;
+pub mod allow;
 pub mod capture;
 pub mod cli;
 pub mod core;

@@ -7,6 +7,7 @@
 
 pub(crate) mod about;
 pub(crate) mod agents;
+pub(crate) mod allow;
 pub(crate) mod audit;
 pub(crate) mod backup;
 pub(crate) mod dashboard;

@@ -79,6 +79,43 @@ impl Desk for Panels {
     }
 }
 
+/// One allow list, of which a change waits until it is approved or rejected.
+#[derive(Debug, Default)]
+pub struct Allow(std::sync::Mutex<Vec<String>>);
+
+impl weir_api::allow::Desk for Allow {
+    fn lists(&self) -> Vec<weir_api::allow::AllowStatus> {
+        let first = vec!["198.51.100.0/24".to_owned()];
+        let list = weir_api::allow::AllowStatus {
+            name: "web".to_owned(),
+            prefixes: 1,
+            first,
+            ..Default::default()
+        };
+        vec![list]
+    }
+
+    fn approve(&self, name: &str) -> Result<(), weir_api::allow::Refusal> {
+        let mut done = self.0.lock().unwrap();
+        if name != "web" {
+            return Err(weir_api::allow::Refusal::Unknown);
+        }
+        if !done.is_empty() {
+            return Err(weir_api::allow::Refusal::NothingWaits);
+        }
+        done.push(name.to_owned());
+        Ok(())
+    }
+
+    fn reject(&self, name: &str) -> Result<(), weir_api::allow::Refusal> {
+        self.approve(name)
+    }
+
+    fn refresh(&self, _name: &str) -> Result<(), weir_api::allow::Refusal> {
+        Err(weir_api::allow::Refusal::NoSource)
+    }
+}
+
 /// Settings that only lists of at most nine entries are good for.
 #[derive(Debug, Default)]
 pub struct Settings {
@@ -316,6 +353,7 @@ pub fn world_again(config: Config, records: Records) -> World {
         facts: Arc::default(),
         agents: None,
         panels: Some(Arc::new(Panels::default())),
+        allow: Arc::new(Allow::default()),
         settings: Arc::clone(&settings) as _,
         asks: Some(asks()),
         flows: std::path::PathBuf::from("/nonexistent/flows.sock"),

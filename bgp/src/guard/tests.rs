@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use weir_model::{Range, Rung};
+use weir_model::{AllowAlarms, AllowList, AllowLists, Range, Rung};
 
 fn net(text: &str) -> IpNet {
     text.parse().unwrap()
@@ -87,6 +87,65 @@ fn each_measure_is_judged_by_where_it_points_and_what_it_does() {
     check(Measure::Divert(net("2001:db8:1::/49")), Err("too-long"));
     check(Measure::Divert(net("192.0.2.0/24")), Err("not-protected"));
     check(Measure::Divert(net("203.0.113.0/24")), Err("never-touch"));
+}
+
+#[test]
+fn no_rule_names_a_source_of_an_allow_list_in_whatever_action_and_state() {
+    let web = AllowList {
+        name: "web".parse().unwrap(),
+        prefixes: vec![net("192.0.2.0/25"), net("2001:db8:ffff::/48")].into(),
+        protocols: vec![6],
+        ports: vec![Range::exact(80), Range::exact(443)],
+        source_ports: Vec::new(),
+        groups: Vec::new(),
+        alarms: AllowAlarms::Count,
+    };
+    let allow = Arc::new(AllowLists::from(vec![web]));
+    let listed = Arc::new(Inventory::clone(&inventory()).allowing(allow));
+    let mut guard = Guard::new(Config { allow_redirect: true, ..Config::default() }, listed);
+    let rule = |src: &str, protocols: &[u8], port: Option<u16>| {
+        let dst = if src.contains(':') { "2001:db8::7/128" } else { "203.0.113.7/32" };
+        Match {
+            src: Some(net(src)),
+            protocols: protocols.to_vec(),
+            dst_ports: port.map(Range::exact).into_iter().collect(),
+            ..Match::to(net(dst))
+        }
+    };
+    let check = |packets: Match, allowed: bool| {
+        let hop = Redirect::NextHop(match packets.dst {
+            IpNet::V4(_) => "192.0.2.200".parse().unwrap(),
+            IpNet::V6(_) => "2001:db8:9::9".parse().unwrap(),
+        });
+        let limit = Action::RateLimit { bytes_per_sec: 1_000_000 };
+        for action in [Action::Drop, limit, Action::Mark { dscp: 8 }, Action::Redirect(hop)] {
+            let measure = Measure::FlowSpec(Filter { packets: packets.clone(), action });
+            let got = guard.judge_measure(&measure).map_err(Refusal::id);
+            assert_eq!(got, if allowed { Ok(()) } else { Err("allow-list") }, "{measure}");
+        }
+    };
+    check(rule("192.0.2.7/32", &[], None), false);
+    check(rule("192.0.2.0/24", &[6], None), false);
+    check(rule("192.0.2.7/32", &[6], Some(443)), false);
+    check(rule("2001:db8:ffff:1::/64", &[6], Some(80)), false);
+    // Narrowed so that it meets nothing of the list.
+    check(rule("192.0.2.128/25", &[], None), true);
+    check(rule("192.0.2.7/32", &[17], None), true);
+    check(rule("192.0.2.7/32", &[6], Some(25)), true);
+    check(rule("2001:db8:fffe::/48", &[6], Some(80)), true);
+    // Without a source it names nobody, and a black hole is a matter of the ladder.
+    check(Match { protocols: vec![6], ..Match::to(net("203.0.113.7/32")) }, true);
+    assert_eq!(guard.judge_measure(&Measure::Blackhole(net("203.0.113.7/32"))), Ok(()));
+
+    let filter = Filter { packets: rule("192.0.2.7/32", &[6], None), action: Action::Drop };
+    let hit = mitigation(100, Measure::FlowSpec(filter));
+    let told = guard.would_admit(&desired(Vec::new()), &hit, Millis(0)).unwrap_err().to_string();
+    assert!(told.contains("192.0.2.7/32") && told.contains("allow list web"), "{told}");
+    // A rule in force goes when a list comes to hold its source, and comes back with it.
+    let wished = desired(vec![hit]);
+    assert!(guard.admit(&wished, Millis(0)).mitigations().is_empty());
+    guard.set_inventory(inventory());
+    assert_eq!(guard.admit(&wished, Millis(0)).mitigations().len(), 1);
 }
 
 #[test]

@@ -67,7 +67,7 @@ pub(crate) struct Account {
 }
 
 /// Whether a packet that a target sent answers somebody.
-const fn is_answer(p: &Packet) -> bool {
+pub(crate) const fn is_answer(p: &Packet) -> bool {
     match p.protocol {
         // RST, or SYN and ACK without more: what any SYN or ACK to a port brings about.
         6 => p.tcp_flags & 0x04 == 0 && p.tcp_flags & 0x12 != 0x12,
@@ -85,7 +85,7 @@ const fn network(p: &Packet) -> Network {
 
 /// The port that both ways of a conversation share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Port {
+pub(crate) enum Port {
     Local(u16),
     Remote(u16),
     Any,
@@ -123,6 +123,16 @@ impl Answers {
             }
         }
         Self { sent, first, usual, visible, speaks, all_sent, unit }
+    }
+
+    /// What it sent lately that answers somebody.
+    pub(crate) fn sent(&self) -> &[Packet] {
+        &self.sent
+    }
+
+    /// What it sends in normal times.
+    pub(crate) fn usual(&self) -> &[Packet] {
+        &self.usual
     }
 
     /// What it sent lately that answers somebody, the other way of a match.

@@ -5,6 +5,7 @@
 
 pub(crate) mod answers;
 pub(crate) mod connections;
+pub(crate) mod excused;
 pub(crate) mod exhibit;
 pub(crate) mod matching;
 pub(crate) mod rates;

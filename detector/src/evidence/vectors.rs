@@ -31,6 +31,14 @@ pub(crate) struct Excess {
     pub(crate) share_bytes: f64,
 }
 
+impl Excess {
+    /// The same, told of a part that has these shares of all packets and octets, as shares of the whole.
+    pub(crate) fn of_whole(mut self, packets: f64, bytes: f64) -> Self {
+        (self.share, self.share_bytes) = (self.share * packets, self.share_bytes * bytes);
+        self
+    }
+}
+
 fn is_service(services: &[Service], p: &Packet) -> bool {
     services.iter().any(|s| s.protocol == p.protocol && s.port == p.local_port())
 }

@@ -5,7 +5,7 @@ use weir_model::{Direction, Hold};
 use super::*;
 
 /// The packet that goes back.
-fn answer(mut sample: Sample) -> Sample {
+pub(super) fn answer(mut sample: Sample) -> Sample {
     std::mem::swap(&mut sample.record.src, &mut sample.record.dst);
     std::mem::swap(&mut sample.record.src_port, &mut sample.record.dst_port);
     sample

@@ -98,6 +98,10 @@ impl Detector {
         }
         // Too little to see by: what was said stays true.
         if findings.excess.packets.len() < EVIDENCE_MIN && active.last.is_some() {
+            if findings.left_out > 0.0 {
+                // What still comes in is left out: nothing of the attack is seen.
+                active.doubted.get_or_insert(now);
+            }
             self.still(active, out);
             return;
         }

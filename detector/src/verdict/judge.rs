@@ -105,6 +105,11 @@ impl Detector {
         }
         self.counters.alarms += 1;
         let findings = self.look(at, &alarm, &[], now);
+        if findings.left_out > 0.0 && alarm.value - findings.left_out < alarm.threshold {
+            self.counters.alarms_left_out += 1;
+            self.unconvinced(at);
+            return true;
+        }
         let telling = findings.tells_of(&alarm);
         // What a target answers to those who attack it is the same attack.
         let reply = way == Direction::Outbound

@@ -1,14 +1,16 @@
 //! A look at a target's packets, and the verdict on them.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use weir_model::{
-    Candidate, Direction, Evidence, Goodput, Hold, IpNet, Match, Millis, Phase, Rate, Reason,
-    Service, Verdict,
+    AllowAlarms, AllowList, Candidate, Direction, Evidence, Goodput, Hold, Inventory, IpNet, Match,
+    Metric, Millis, Phase, Rate, Reason, Service, Verdict,
 };
 
 use crate::evidence::answers::Answers;
 use crate::evidence::connections::Usual;
+use crate::evidence::excused::Excused;
 use crate::evidence::exhibit;
 use crate::evidence::rates::{
     burst, discarded, effective, evident, higher, left, matched, present,
@@ -72,6 +74,10 @@ pub(crate) struct Findings {
     traits: Traits,
     pub(crate) parts: Vec<Part>,
     found: Found,
+    /// Share of the excess that rules may cover: all but what allow lists excuse, 0-1.
+    open: f64,
+    /// What of the alarm's value is left out because of allow lists, a second.
+    pub(crate) left_out: f64,
     /// For each rule found, what speaks for and against it.
     holds: Vec<Weighed>,
     /// Highest probability of an attack that these allow, 0-1.
@@ -98,7 +104,7 @@ impl Findings {
         let seen: f64 = self.now.iter().map(volume).sum();
         let secs = alarm.window_ms as f64 / 1000.0;
         let share = if bits { self.excess.share_bytes } else { self.excess.share };
-        let grown = (alarm.value - alarm.baseline).max(0.0);
+        let grown = (alarm.value - self.left_out - alarm.baseline).max(0.0);
         self.now.is_empty()
             || seen >= TELLING * alarm.value * secs && seen * share >= TELLING * grown * secs
     }
@@ -140,13 +146,10 @@ impl Detector {
             rate = higher(rate, burst(warm, way, alarm.window_ms));
         }
         let normal = warm.profile_of(way).normal();
-        let mean = warm.series.mean(match way {
+        let usual_packets = warm.series.mean(match way {
             Direction::Inbound => PACKETS,
             Direction::Outbound => OUTBOUND,
         });
-        let level = evident(&now, slot).min(rate.packets_per_sec);
-        let excess = excess(&now, level, &normal, mean, &services);
-        let parts = parts(&excess);
         // Where exports lag both ways are known only as far back as the alarm's window: of the newest
         // seconds one way may be in and the other still to come.
         let newest = warm.series.window.newest();
@@ -155,7 +158,6 @@ impl Detector {
             _ => (newest.saturating_sub(back / 2), u32::try_from(back).unwrap_or(90)),
         };
         let response = warm.series.response(way, last, seconds);
-        let seen_before = exhibit::seen_before(&excess.packets, &normal);
         let learning = warm.series.learning(&self.config, self.clock.secs());
         let mean = (!learning || warm.known())
             .then(|| (warm.series.mean(PACKETS), warm.series.mean(OUTBOUND)));
@@ -168,14 +170,45 @@ impl Detector {
         let recently = slots.max(RECENT_SLOTS + lag);
         let sent = other.latest(slot, recently);
         let answers = Answers::new(sent, usual, visible);
-        let answered = answers.of_excess(&excess);
+        let excused = Excused::new(&inventory.allow, &now, &answers);
+        let own = leaving(&inventory, warm.target);
+        let leaves = |list: &AllowList| leaves_out(list, &own);
+        let mut left = LeftOut::default();
+        let level = evident(&now, slot).min(rate.packets_per_sec);
+        let excess = if inventory.allow.lists().iter().any(leaves) {
+            left = LeftOut::of(
+                &now,
+                &normal,
+                |p| excused.holds(p, &answers, leaves),
+                |p| excused.held(p, leaves),
+            );
+            let rest: Vec<Packet> =
+                now.iter().filter(|p| !excused.holds(p, &answers, leaves)).copied().collect();
+            let normal: Vec<(Packet, f64)> =
+                normal.iter().filter(|(p, _)| !excused.held(p, leaves)).copied().collect();
+            let usual_packets = usual_packets * (1.0 - left.usual.0);
+            let rest = excess(&rest, level * (1.0 - left.now.0), &normal, usual_packets, &services);
+            rest.of_whole(1.0 - left.now.0, 1.0 - left.now.1)
+        } else {
+            excess(&now, level, &normal, usual_packets, &services)
+        };
+        let set = matches!(
+            warm.series.source(alarm.index, &self.config, self.clock.secs()),
+            "operator" | "group"
+        );
+        let left_out = left.of_alarm(alarm, set);
+        let parts = parts(&excess);
+        let strange = estranged(&excess, &excused);
+        let seen_before = exhibit::seen_before(&strange.packets, &normal);
+        let answered = answers.of_excess(&strange);
         let mut traits = Traits { response, seen_before, ..traits(&excess, &parts, &services) };
         traits.standalone = unasked(&parts, &traits, &answers, answered);
         let recent = warm.profile_of(way).latest(slot, recently);
+        let senders = excused.estranged(&now);
         let known = Knowledge {
             answers: &answers,
-            now: &now,
-            recent: &recent,
+            now: &senders,
+            recent: &excused.estranged(&recent),
             normal: &normal,
             learning,
             single: warm.target.prefix_len() == warm.target.max_prefix_len(),
@@ -188,22 +221,34 @@ impl Detector {
             settling: back > 2 && self.clock.since(begun) < back.min(SETTLING_SECS_MAX) * 1000,
         };
         let present: Vec<(Packet, f64)> =
-            answers.answered(&now).map(|p| (*p, f64::from(p.packets))).collect();
+            answers.answered(&senders).map(|p| (*p, f64::from(p.packets))).collect();
         let arriving: f64 = now.iter().map(|p| f64::from(p.packets)).sum();
         let served = present.iter().map(|(_, w)| w).sum::<f64>() / arriving.max(1.0);
+        let (unexcused, open) = unexcused(&excess.packets, &excused, &answers);
+        let spared: Vec<bool> = if excused.is_idle() {
+            Vec::new()
+        } else {
+            let past = normal.iter().map(|(p, _)| excused.held(p, |_| true));
+            past.chain(present.iter().map(|(p, _)| excused.holds(p, &answers, |_| true))).collect()
+        };
         // What a host sends is stopped at the host, not by rules in routers.
         let (found, holds) = if way == Direction::Inbound && excess.packets.len() >= EVIDENCE_MIN {
             let input = Input {
                 target: warm.target,
-                excess: &excess.packets,
+                excess: &unexcused,
                 normal: &normal,
                 answered: &present,
+                excused: &spared,
+                allow: &inventory.allow,
                 services: &services,
                 collateral_max: self.config.collateral_max,
                 rules_max: self.config.rules_max,
                 capabilities: &self.config.capabilities,
             };
-            weighed(&input, told, &known, self.config.collateral_max_rate_limit)
+            let (mut found, holds) =
+                weighed(&input, told, &known, self.config.collateral_max_rate_limit);
+            found.of_whole(open);
+            (found, holds)
         } else {
             (Found::default(), Vec::new())
         };
@@ -223,6 +268,8 @@ impl Detector {
             traits,
             parts,
             found,
+            open,
+            left_out,
             holds,
             held_cap,
             unsettled,
@@ -242,6 +289,7 @@ impl Detector {
             traits,
             parts,
             found,
+            open,
             holds,
             answered,
             served,
@@ -297,7 +345,7 @@ impl Detector {
             vectors: vectors(&parts, over),
             confidence,
             evidence_groups: groups(&evidence),
-            separable: separable(&candidates, found.coverage),
+            separable: separable(&candidates, found.coverage, open),
             rate,
             peak: active.peak,
             excess: over,
@@ -379,11 +427,105 @@ fn seconds_of(slots: u64) -> f64 {
     slots as f64 / SLOTS_PER_SEC as f64
 }
 
-/// Whether rules that may be used, now or later, tell the excess from what is wanted.
-fn separable(candidates: &[Candidate], coverage: f64) -> bool {
+/// Groups of a target, with those above them, as far as any list asks for them.
+fn leaving(inventory: &Inventory, target: IpNet) -> Vec<&str> {
+    let asked = inventory.allow.lists().iter().any(|list| !list.groups.is_empty());
+    let at = inventory.policies.at(target).filter(|_| asked);
+    at.map(|at| inventory.policies.names(at).collect()).unwrap_or_default()
+}
+
+/// Whether a list's volume is left out of alarms for whoever belongs to these groups.
+fn leaves_out(list: &AllowList, groups: &[&str]) -> bool {
+    list.alarms == AllowAlarms::LeaveOut
+        && (list.groups.is_empty() || list.groups.iter().any(|own| groups.contains(&own.as_str())))
+}
+
+/// Shares of traffic that are left out of alarms, of packets and of octets.
+#[derive(Clone, Copy, Debug, Default)]
+struct LeftOut {
+    /// Of what comes in now.
+    now: (f64, f64),
+    /// Of what is normal.
+    usual: (f64, f64),
+}
+
+impl LeftOut {
+    fn of(
+        now: &[Packet],
+        normal: &[(Packet, f64)],
+        is_left_now: impl Fn(&Packet) -> bool,
+        was_left: impl Fn(&Packet) -> bool,
+    ) -> Self {
+        Self {
+            now: shares(now.iter().map(|p| (p, f64::from(p.packets))), is_left_now),
+            usual: shares(normal.iter().map(|(p, w)| (p, *w)), was_left),
+        }
+    }
+
+    /// What of an alarm's value is left out, a second: of what is learned only what is more than usual, for the
+    /// usual is in the threshold; of a threshold that somebody has set, all.
+    fn of_alarm(&self, alarm: &Alarm, set: bool) -> f64 {
+        let (now, usual) = match alarm.metric {
+            Metric::PacketsPerSec => (self.now.0, self.usual.0),
+            Metric::BitsPerSec => (self.now.1, self.usual.1),
+            _ => return 0.0,
+        };
+        let usual = if set { 0.0 } else { usual * alarm.baseline };
+        (now * alarm.value - usual).max(0.0)
+    }
+}
+
+/// The share of packets, and of their octets, for which something holds.
+fn shares<'p>(
+    packets: impl Iterator<Item = (&'p Packet, f64)>,
+    holds: impl Fn(&Packet) -> bool,
+) -> (f64, f64) {
+    let (mut all, mut held) = ((0.0, 0.0), (0.0, 0.0));
+    for (p, weight) in packets {
+        let octets = weight * f64::from(p.length());
+        all = (all.0 + weight, all.1 + octets);
+        if holds(p) {
+            held = (held.0 + weight, held.1 + octets);
+        }
+    }
+    (held.0 / f64::max(all.0, f64::MIN_POSITIVE), held.1 / f64::max(all.1, f64::MIN_POSITIVE))
+}
+
+/// The excess with its packets estranged ([`Excused::estranged`]).
+fn estranged<'e>(excess: &'e Excess, excused: &Excused<'_>) -> Cow<'e, Excess> {
+    let packets: Vec<Packet> = excess.packets.iter().map(|(p, _)| *p).collect();
+    match excused.estranged(&packets) {
+        Cow::Borrowed(_) => Cow::Borrowed(excess),
+        Cow::Owned(strange) => {
+            let mut own = excess.clone();
+            own.packets.iter_mut().zip(strange).for_each(|((p, _), strange)| *p = strange);
+            Cow::Owned(own)
+        }
+    }
+}
+
+/// Excess that no allow list excuses, and its share of all.
+fn unexcused<'e>(
+    excess: &'e [(Packet, f64)],
+    excused: &Excused<'_>,
+    answers: &Answers,
+) -> (Cow<'e, [(Packet, f64)]>, f64) {
+    if excused.is_idle() {
+        return (Cow::Borrowed(excess), 1.0);
+    }
+    let weight = |list: &[(Packet, f64)]| list.iter().map(|(_, w)| w).sum::<f64>() + 0.0;
+    let rest: Vec<(Packet, f64)> =
+        excess.iter().filter(|(p, _)| !excused.holds(p, answers, |_| true)).copied().collect();
+    let share = weight(&rest) / weight(excess).max(f64::MIN_POSITIVE);
+    (Cow::Owned(rest), share)
+}
+
+/// Whether rules that may be used, now or later, tell the excess from what is wanted; `open` is the share of it
+/// that rules may cover.
+fn separable(candidates: &[Candidate], coverage: f64, open: f64) -> bool {
     let refused: f64 =
         candidates.iter().filter(|c| c.hold.is_some_and(Hold::is_wanted)).map(|c| c.coverage).sum();
-    coverage - refused >= SEPARABLE_COVERAGE
+    open > 0.0 && coverage - refused >= SEPARABLE_COVERAGE * open
 }
 
 /// The share of the excess that fits a signature which needs no baseline, less what the target asked for
@@ -406,7 +548,7 @@ fn unasked(parts: &[Part], traits: &Traits, answers: &Answers, answered: Option<
 }
 
 /// The declared services within a target that run, one for each protocol and port.
-fn services_of(inventory: &weir_model::Inventory, target: IpNet) -> Vec<Service> {
+fn services_of(inventory: &Inventory, target: IpNet) -> Vec<Service> {
     if target.prefix_len() == target.max_prefix_len() {
         let declared = inventory.services_of(target.addr()).iter();
         return declared.filter(|s| foreknown::runs(inventory, s)).cloned().collect();
@@ -459,6 +601,9 @@ fn weighed(
     let wanted = |m: &&Match| hold(m, known).hold.is_some_and(Hold::is_wanted);
     // Those that came last were refused before, and whoever had them has heard of it.
     let told = &told[..told.len().min(TOLD_MAX)];
+    // Of those that a list has come to speak of since, the guard tells whoever has them in force.
+    let told: Vec<Match> =
+        told.iter().filter(|m| input.allow.named_by(m).is_none()).cloned().collect();
     let (refused, told): (Vec<&Match>, Vec<&Match>) = told.iter().partition(wanted);
     let told: Vec<Match> = told.into_iter().cloned().collect();
     let mut found = choose(input.clone(), &told, collateral_max_rate_limit);

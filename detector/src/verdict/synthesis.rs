@@ -8,11 +8,11 @@
 mod bits;
 mod numbers;
 
-use weir_model::{FlagMatch, Fragment, FragmentMatch, IpNet, Match, Range, Service};
+use weir_model::{AllowLists, FlagMatch, Fragment, FragmentMatch, IpNet, Match, Range, Service};
 
 use crate::config::Capabilities;
 use crate::evidence::matching::{hits, within};
-use crate::watch::packets::Packet;
+use crate::watch::packets::{Packet, narrow};
 use crate::watch::prior;
 use bits::{BITS, Bits, and, each, mark, ones, or};
 use numbers::{complement, top, wilson};
@@ -39,6 +39,10 @@ pub(crate) struct Input<'a> {
     pub(crate) normal: &'a [(Packet, f64)],
     /// Packets of the present that the target answers: wanted, whatever the alarm says.
     pub(crate) answered: &'a [(Packet, f64)],
+    /// Of `normal` and `answered`, one after the other, what allow lists excuse; nothing when it is shorter.
+    pub(crate) excused: &'a [bool],
+    /// Those whom no rule may name.
+    pub(crate) allow: &'a AllowLists,
     /// Declared services of the target.
     pub(crate) services: &'a [Service],
     /// Largest collateral of all rules together.
@@ -69,6 +73,17 @@ pub(crate) struct Found {
     pub(crate) coverage: f64,
     /// Collateral of all rules together.
     pub(crate) collateral: f64,
+}
+
+impl Found {
+    /// Puts coverage, which is that of a part, in shares of the whole excess, of which the part has this one.
+    pub(crate) fn of_whole(&mut self, share: f64) {
+        self.coverage *= share;
+        for rule in &mut self.rules {
+            rule.coverage *= share;
+            rule.coverage_low *= share;
+        }
+    }
 }
 
 /// One thing a rule can say.
@@ -162,6 +177,7 @@ impl<'a> Search<'a> {
         let mut search = Self { input, wanted, train, prior: Vec::new(), strata: Vec::new() };
         search.stratum(prior::host(), |_| true);
         search.answered();
+        search.excused();
         for (protocol, port) in busy(input) {
             let to = move |p: &Packet| p.protocol == protocol && p.dst_port == port;
             search.stratum(Vec::new(), move |p| to(p) && !p.is_syn());
@@ -203,6 +219,18 @@ impl<'a> Search<'a> {
         let all = mark(self.wanted.iter().map(|(p, _)| p), |_| true);
         let answered: Bits = std::array::from_fn(|i| all[i] & !history[i]);
         self.push_stratum(answered, 0..0);
+    }
+
+    /// Those whom allow lists excuse, however few they are among all others.
+    fn excused(&mut self) {
+        let mut excused: Bits = [0; BITS / 64];
+        let own = self.input.excused.iter().take(BITS.min(self.wanted.len())).enumerate();
+        for (i, _) in own.filter(|(_, excused)| **excused) {
+            excused[i / 64] |= 1 << (i % 64);
+        }
+        if ones(&excused) > 0 {
+            self.push_stratum(excused, 0..0);
+        }
     }
 
     fn push_stratum(&mut self, normal: Bits, prior_at: std::ops::Range<usize>) {
@@ -381,14 +409,13 @@ impl Search<'_> {
         }
         let sources = self.input.capabilities.sources;
         for prefix in self.clustered_sources(base).into_iter().filter(|_| sources) {
-            terms.push(self.term(Some(Says::Src(prefix)), |p| {
-                prefix.contains(&crate::watch::packets::narrow(p.src))
-            }));
+            terms.push(self.term(Some(Says::Src(prefix)), |p| prefix.contains(&narrow(p.src))));
         }
         terms
     }
 
-    /// Source prefixes (/24, /48) that send a fifth or more of the excess each.
+    /// Source prefixes (/24, /48) that send a fifth or more of the excess each. Of one that an allow list has a
+    /// part of, the widest prefix around its heaviest sender that no list has any part of, as well.
     fn clustered_sources(&self, base: &Term) -> Vec<IpNet> {
         let total: f64 = self.fitted(base).map(|(_, w)| w).sum();
         let frequent = top(self.fitted(base).map(|(p, w)| (p.src_prefix(), *w)), 3);
@@ -398,12 +425,32 @@ impl Search<'_> {
                 let within = || self.fitted(base).filter(|(p, _)| p.src_prefix() == prefix);
                 let weight: f64 = within().map(|(_, w)| w).sum();
                 let (packet, _) = within().next()?;
-                let address = crate::watch::packets::narrow(packet.src);
+                let address = narrow(packet.src);
                 let len = if address.is_ipv4() { 24 } else { 48 };
                 let net = IpNet::new(address, len).ok()?.trunc();
-                (weight >= total * 0.2).then_some(net)
+                let enough = |net: &IpNet| {
+                    let of = within().filter(|(p, _)| net.contains(&narrow(p.src)));
+                    of.map(|(_, w)| w).sum::<f64>() >= total * 0.2
+                };
+                let apart = if self.input.allow.overlaps(net) {
+                    let senders = within().map(|(p, w)| (p.src, *w));
+                    self.apart(senders, net).filter(enough)
+                } else {
+                    None
+                };
+                Some((weight >= total * 0.2).then_some(net).into_iter().chain(apart))
             })
+            .flatten()
             .collect()
+    }
+
+    /// The widest prefix within `net` around the heaviest of these senders that no allow list has any part of.
+    fn apart(&self, senders: impl Iterator<Item = (u128, f64)>, net: IpNet) -> Option<IpNet> {
+        let strangers = senders.filter(|(src, _)| !self.input.allow.overlaps(narrow(*src).into()));
+        let address = narrow(*top(strangers, 1).first()?);
+        (net.prefix_len()..=net.max_prefix_len())
+            .filter_map(|len| Some(IpNet::new(address, len).ok()?.trunc()))
+            .find(|net| !self.input.allow.overlaps(*net))
     }
 }
 
@@ -476,6 +523,9 @@ impl Search<'_> {
                                 continue;
                             }
                             let all = [s, d, l, e];
+                            if self.is_refused(protocol, fragment, all.map(|t| t.says)) {
+                                continue;
+                            }
                             let fold = |bits: fn(&Term) -> &Bits, first: &Bits| {
                                 all.iter().fold(*first, |sum, t| and(&sum, bits(t)))
                             };
@@ -511,17 +561,24 @@ impl Search<'_> {
         worth(port && form, NARROWER_PORT) + worth(length && (port || form), NARROWER_LENGTH)
     }
 
-    fn to_match(&self, draft: &Draft) -> Match {
+    /// Whether the guard would refuse a conjunction because it names those on an allow list.
+    fn is_refused(&self, protocol: u8, fragment: bool, says: [Option<Says>; 4]) -> bool {
+        !self.input.allow.is_empty()
+            && says.iter().flatten().any(|says| matches!(says, Says::Src(_)))
+            && self.input.allow.named_by(&self.to_match(protocol, fragment, says)).is_some()
+    }
+
+    fn to_match(&self, protocol: u8, fragment: bool, says: [Option<Says>; 4]) -> Match {
         let mut m = Match::to(self.input.target);
-        m.protocols = vec![draft.protocol];
-        if draft.fragment {
+        m.protocols = vec![protocol];
+        if fragment {
             m.fragment = Some(FragmentMatch::IsFragment);
         }
-        for says in draft.says.iter().flatten() {
+        for says in says.iter().flatten() {
             match *says {
                 Says::SrcPort(port) => m.src_ports = vec![Range::exact(port)],
                 Says::DstPort(port) => m.dst_ports = vec![Range::exact(port)],
-                Says::OffService => m.dst_ports = complement(self.own_ports(draft.protocol)),
+                Says::OffService => m.dst_ports = complement(self.own_ports(protocol)),
                 Says::Length(range) => m.lengths = vec![range],
                 Says::Flags(flags) => m.tcp_flags = vec![flags],
                 Says::IcmpType(icmp_type) => m.icmp_types = vec![icmp_type],
@@ -579,7 +636,8 @@ pub(crate) fn synthesise(input: &Input<'_>) -> Found {
     let rules: Vec<(Match, Columns)> = chosen
         .iter()
         .map(|d| {
-            (search.to_match(d), Columns { excess: d.excess, normal: d.normal, prior: d.prior })
+            let packets = search.to_match(d.protocol, d.fragment, d.says);
+            (packets, Columns { excess: d.excess, normal: d.normal, prior: d.prior })
         })
         .collect();
     let found = search.report(&rules, &covered, search.collateral(&normal, &prior).0);

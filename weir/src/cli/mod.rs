@@ -6,6 +6,7 @@
 
 pub mod accounts;
 mod adopt;
+pub mod allow;
 pub mod baseline;
 mod client;
 pub mod flows;
@@ -114,6 +115,12 @@ pub enum Ask {
         #[command(subcommand)]
         action: Option<settings::Settings>,
     },
+    /// List allow lists, approve or reject a pending change, read a source now
+    Allow {
+        /// Subcommand [default: list]
+        #[command(subcommand)]
+        action: Option<allow::Allow>,
+    },
     /// Reload the configuration file and apply the settings that need no restart
     Reload {
         /// Only print the difference, and which active mitigations would end
@@ -215,6 +222,7 @@ pub fn run(ask: &Ask, common: &Common) -> anyhow::Result<ExitCode> {
         Ask::Mitigate { action } => respond::mitigate(&client, &output, action.as_ref())?,
         Ask::Webhooks { action } => respond::webhooks(&client, &output, action.as_ref())?,
         Ask::Notify { action } => return notify::notify(&client, &output, action.as_ref()),
+        Ask::Allow { action } => allow::allow(&client, &output, action.as_ref())?,
         Ask::Settings { action } => settings::settings(&client, &output, action.as_ref())?,
         Ask::Reload { check } => settings::reload(&client, &output, *check)?,
         Ask::Mode { mode } => respond::mode(&client, &output, mode.as_deref())?,

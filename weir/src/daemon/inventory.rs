@@ -16,13 +16,14 @@ use weir_bgp::config::OnStop;
 use weir_collector::socket::{SharedExporters, SharedInventory};
 use weir_config::{Config, Settings};
 use weir_mitigator::RungConfig;
-use weir_model::{Infrastructure, Inventory, Snapshot};
+use weir_model::{AllowLists, Infrastructure, Inventory, Snapshot};
 use weir_panel::runner::Update;
 use weir_store::notes::Setting;
 
 use super::channels::Control;
 use super::notify::Notify;
 use super::now;
+use crate::allow::Shelf;
 use crate::logging::Level;
 
 /// How long the core may take to accept a new inventory before the log says so.
@@ -40,6 +41,8 @@ pub(crate) struct Desk {
     /// The file that is read again on request.
     pub(super) path: Option<PathBuf>,
     pub(super) level: Level,
+    /// Where allow lists are kept that were read.
+    pub(super) kept_lists: Option<PathBuf>,
     pub(super) state: Mutex<State>,
     /// What else follows the file; there once weir has started.
     pub(super) parts: Mutex<Option<super::parts::Parts>>,
@@ -56,6 +59,8 @@ pub(crate) struct Parts {
     pub(crate) path: Option<PathBuf>,
     pub(crate) level: Level,
     pub(crate) surroundings: Vec<Infrastructure>,
+    pub(crate) shelf: Shelf,
+    pub(crate) kept_lists: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -67,13 +72,21 @@ pub(super) struct State {
     /// What weir depends on and no configuration names.
     pub(super) surroundings: Vec<Infrastructure>,
     in_force: Arc<Inventory>,
+    /// Allow lists that are read, and all that are in force.
+    pub(super) shelf: Shelf,
+    pub(super) allow: Arc<AllowLists>,
 }
 
 impl State {
     /// What is protected when the file says so, with settings and panels.
     pub(super) fn merged(&self, file: &Config) -> Inventory {
         let known = &self.in_force.policies;
-        let declared = self.settings.renewed(&file.protect, now(), known);
+        let allow = if file.protect.allow == self.file.protect.allow {
+            Arc::clone(&self.allow)
+        } else {
+            Arc::new(self.shelf.in_force(&file.protect.allow))
+        };
+        let declared = self.settings.renewed(&file.protect, now(), known).allowing(allow);
         spare(merge(&declared, &self.panels), file, &self.surroundings)
     }
 }
@@ -120,11 +133,26 @@ impl Desk {
             path,
             level,
             surroundings,
+            shelf,
+            kept_lists,
         } = parts;
-        let state = State { file, settings, panels: Update::default(), surroundings, in_force };
-        let state = Mutex::new(state);
-        let parts = Mutex::new(None);
-        Self { control, shared, exporters, notify, metrics, snapshot, path, level, state, parts }
+        let allow = Arc::clone(&in_force.allow);
+        let panels = Update::default();
+        let state = State { file, settings, panels, surroundings, in_force, shelf, allow };
+        super::allow::measure(&metrics, &state.shelf.status(now()));
+        Self {
+            control,
+            shared,
+            exporters,
+            notify,
+            metrics,
+            snapshot,
+            path,
+            level,
+            kept_lists,
+            state: Mutex::new(state),
+            parts: Mutex::new(None),
+        }
     }
 
     /// weir has started: from now on the file can be read again.
@@ -264,6 +292,7 @@ fn merge(declared: &Inventory, update: &Update) -> Inventory {
     Inventory::new(declared.protected.clone(), declared.never_touch.clone(), all)
         .with(update.groups.clone(), update.expected.clone())
         .under(Arc::clone(&declared.policies))
+        .allowing(Arc::clone(&declared.allow))
 }
 
 #[cfg(test)]

@@ -61,7 +61,7 @@ pub(crate) fn update(
 }
 
 /// The detector's counters by the names they have as labels.
-const fn of_detector(counters: &weir_detector::Counters) -> [(&'static str, u64); 12] {
+const fn of_detector(counters: &weir_detector::Counters) -> [(&'static str, u64); 13] {
     [
         ("cells", counters.cells),
         ("late", counters.late),
@@ -73,6 +73,7 @@ const fn of_detector(counters: &weir_detector::Counters) -> [(&'static str, u64)
         ("alarms", counters.alarms),
         ("alarms-unconvincing", counters.alarms_unconvincing),
         ("alarms-deferred", counters.alarms_deferred),
+        ("alarms-left-out", counters.alarms_left_out),
         ("incidents-over-limit", counters.incidents_refused),
         ("incidents", counters.incidents_opened),
     ]

@@ -18,6 +18,7 @@
 //! than an absent one, and the service manager restarts weir with the state file as it was.
 
 mod agents;
+mod allow;
 mod baselines;
 mod bgp;
 mod channels;
@@ -104,6 +105,7 @@ pub struct Daemon {
     /// Names the thread that ended although nobody asked it to.
     pub failed: Receiver<String>,
     desk: Arc<inventory::Desk>,
+    lists: allow::Reader,
     panels: panels::Panels,
     control: Sender<Control>,
     stop_receiving: Arc<AtomicBool>,
@@ -144,7 +146,9 @@ impl Daemon {
         settings.stand_in(&mut config);
         let config = &config;
         let surroundings = surroundings::look(config);
-        let inventory = settings.inventory(&config.protect, now());
+        let shelf = allow::open(config);
+        let allowed = Arc::new(shelf.in_force(&config.protect.allow));
+        let inventory = settings.inventory(&config.protect, now()).allowing(allowed);
         let inventory = Arc::new(inventory::spare(inventory, config, &surroundings));
         for own in &inventory.infrastructure {
             info!(address = %own.address, part = own.part.title(), name = own.name, "never touched");
@@ -255,8 +259,11 @@ impl Daemon {
                 path: options.file.clone(),
                 level: options.level.clone(),
                 surroundings,
+                shelf,
+                kept_lists: allow::folder(config),
             },
         ));
+        let lists = allow::spawn(Arc::clone(&inventory_desk), &failed_tx)?;
         let peers_desk = weir_bgp::speaker::Desk::default();
         let peers_configured = Arc::default();
         let web = web::spawn(
@@ -377,6 +384,7 @@ impl Daemon {
             snapshot,
             failed,
             desk: inventory_desk,
+            lists,
             panels,
             control,
             stop_receiving,
@@ -412,6 +420,7 @@ impl Daemon {
         // Nobody listens any more when its thread has failed; the order holds all the same.
         let _ = self.stop_web.send(true);
         let parts = self.desk.leave();
+        self.lists.stop();
         self.panels.stop();
         self.stop_receiving.store(true, Ordering::Release);
         join("rx", self.receivers);

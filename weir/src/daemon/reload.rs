@@ -154,6 +154,10 @@ impl Desk {
         if before.mitigator.ladder != next.mitigator.ladder && state.settings.ladder.is_none() {
             self.ladder(&next.mitigator.ladder);
         }
+        if before.protect.allow != next.protect.allow {
+            state.shelf.configure(&state.file.protect.allow);
+            self.allow_changed(state);
+        }
         state.surroundings = super::surroundings::look(&state.file);
         // Also when only a file that holds a key has changed.
         self.notify.own(told);

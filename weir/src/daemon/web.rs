@@ -159,6 +159,7 @@ pub(crate) fn spawn(
         agents: parts.agents,
         panels: parts.panels,
         settings: Arc::clone(&parts.inventory) as Arc<dyn weir_api::settings::Desk>,
+        allow: Arc::clone(&parts.inventory) as Arc<dyn weir_api::allow::Desk>,
         asks: Some(asks),
         flows: parts.flows,
     };

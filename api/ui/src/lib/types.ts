@@ -316,6 +316,26 @@ export interface About {
   socket_drops: number;
   unlisted: Unlisted[];
 }
+export interface AllowChange {
+  prefixes: number;
+  added: string[];
+  removed: string[];
+  added_count: number;
+  removed_count: number;
+  since: number;
+}
+export interface AllowList {
+  name: string;
+  prefixes: number;
+  first: string[];
+  what: string;
+  source: string;
+  read: number | null;
+  stale: boolean;
+  error: string;
+  failures: number;
+  pending: AllowChange | null;
+}
 export interface Service {
   address: string;
   protocol: number;

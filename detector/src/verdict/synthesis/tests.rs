@@ -22,6 +22,8 @@ fn search(excess: &[Packet], normal: &[Packet], services: &[Service]) -> Found {
         excess: &weigh(excess),
         normal: &weigh(normal),
         answered: &[],
+        excused: &[],
+        allow: &AllowLists::default(),
         services,
         collateral_max: 0.01,
         rules_max: 4,
@@ -128,4 +130,79 @@ fn a_port_of_a_target_that_is_not_known_is_named_beside_the_form_of_a_flood_and_
         .collect();
     let told = text(&search(&answers, &[], &[]));
     assert!(told[0].contains("tcp-flags SYN+ACK/SYN+ACK"), "{told:?}");
+}
+
+/// A search beside an allow list of 10.9.9.0/24 at TCP 443, in which the first packets of `answered` are excused.
+fn beside(excess: &[Packet], answered: &[Packet], excused: bool) -> Found {
+    let weigh = |p: &[Packet]| p.iter().map(|p| (*p, 1.0)).collect::<Vec<_>>();
+    let allow = AllowLists::from(vec![weir_model::AllowList {
+        name: "web".parse().unwrap(),
+        prefixes: FromIterator::from_iter(["10.9.9.0/25".parse().unwrap()]),
+        protocols: vec![6],
+        ports: vec![Range::exact(443)],
+        source_ports: Vec::new(),
+        groups: Vec::new(),
+        alarms: weir_model::AllowAlarms::Count,
+    }]);
+    synthesise(&Input {
+        target: "203.0.113.7/32".parse().unwrap(),
+        excess: &weigh(excess),
+        normal: &[],
+        answered: &weigh(answered),
+        excused: &vec![excused; 4.min(answered.len())],
+        allow: &allow,
+        services: &[],
+        collateral_max: 0.01,
+        rules_max: 4,
+        capabilities: &Capabilities { sources: true, ..Capabilities::default() },
+    })
+}
+
+#[test]
+fn what_a_list_excuses_counts_whole_however_little_it_is() {
+    // Three in five from one port: what all have in common, proxies have as well.
+    let port = |i: u32| if i % 5 < 3 { 4000 } else { 5000 + i as u16 };
+    let flood: Vec<Packet> =
+        (0..200_u32).map(|i| inbound(&sample(i * 7919, port(i), 6, 443, 1000), 5)).collect();
+    // Four answered packets of proxies among hundreds of others that are answered.
+    let proxy = |i: u32| inbound(&sample(0x0a09_0900 + i, 50_000, 6, 443, 1000), 5);
+    let other = |i: u32| inbound(&sample(i * 31, 40_000 + i as u16, 17, 28_015, 90), 5);
+    let answered: Vec<Packet> = (0..4).map(proxy).chain((0..500).map(other)).collect();
+    let hit = |found: &Found| {
+        let of = |rule: &Rule| (0..4).any(|i| hits(&rule.packets, &proxy(i)));
+        found.rules.iter().any(of)
+    };
+    let without = beside(&flood, &answered, false);
+    assert!(hit(&without) && without.coverage > 0.9, "{without:?}");
+    let found = beside(&flood, &answered, true);
+    let rules = text(&found);
+    assert!(!rules.is_empty() && rules.iter().all(|rule| rule.contains("sport 4000")), "{rules:?}");
+    assert!(!hit(&found) && found.collateral < 0.01 && found.coverage > 0.5, "{found:?}");
+}
+
+#[test]
+fn a_source_on_a_list_is_not_named_but_its_neighbours_are() {
+    let one = |last: u32| -> Vec<Packet> {
+        (0..200_u32)
+            .map(|i| {
+                let length = 100 + (i * 7 % 900) as u16;
+                let port = 1000 + (i * 37 % 30_000) as u16;
+                inbound(&sample(0x0a09_0900 + last, port, 6, 443, length), 5)
+            })
+            .collect()
+    };
+    let sources = |flood: &[Packet]| -> Vec<String> {
+        // Players of the same kind, so that only the source tells them apart.
+        let players: Vec<Packet> = (0..150_u32)
+            .map(|i| {
+                let length = 100 + (i * 11 % 900) as u16;
+                inbound(&sample(i * 65_537, 1000 + (i * 41 % 30_000) as u16, 6, 443, length), 5)
+            })
+            .collect();
+        text(&beside(flood, &players, false))
+    };
+    let listed = sources(&one(7));
+    assert!(listed.iter().all(|rule| !rule.contains("src")), "{listed:?}");
+    let beside = sources(&one(200));
+    assert!(beside.iter().any(|rule| rule.contains("src 10.9.9.128/25")), "{beside:?}");
 }
