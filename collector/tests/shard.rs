@@ -4,10 +4,11 @@
 mod support;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use support::*;
 use weir_collector::{DecodeErrorKind, ExporterConfig, LinkType, Shard};
-use weir_model::{Class, ClassVolume, Slice};
+use weir_model::{Class, ClassVolume, Direction, OwnMetric, OwnMetrics, Slice, Threshold};
 
 #[test]
 fn a_flow_counts_scaled_at_the_time_it_passed() {
@@ -43,6 +44,61 @@ fn a_long_flow_is_handed_on_whole() {
     assert!(flow.outbound);
     assert_eq!((flow.start, flow.end), (NOW - 60_000, NOW - 2000));
     assert!(slice.watermark <= NOW - 59_000);
+}
+
+fn own(name: &str, packets: &str, direction: Direction) -> OwnMetric {
+    OwnMetric {
+        name: name.to_owned(),
+        packets: packets.parse().unwrap(),
+        direction,
+        packets_per_sec: Some(Threshold::Auto),
+        bits_per_sec: None,
+        groups: Vec::new(),
+    }
+}
+
+#[test]
+fn metrics_of_an_operators_own_count_what_they_mean() {
+    let metrics = [
+        own("game", "udp dst port 30120", Direction::Inbound),
+        own("dns", "udp src port 53", Direction::Inbound),
+        own("web", "udp dst port 443", Direction::Inbound),
+        own("out", "udp src port 53", Direction::Outbound),
+    ];
+    let mut shard = shard(&config());
+    let known = inventory();
+    let measuring = Arc::new(known.as_ref().clone().measuring(&metrics));
+    shard.set_inventory(Arc::clone(&measuring));
+    let up = 1_000_000;
+    let game = v5_record([198, 51, 100, 1], [203, 0, 113, 7], 30120, up - 1500, up - 1500);
+    let sent = v5_record([203, 0, 113, 9], [198, 51, 100, 1], 80, up - 1500, up - 1500);
+    let long = v5_record([203, 0, 113, 9], [198, 51, 100, 1], 80, up - 60_000, up - 2000);
+    let records = [game.clone(), game, sent, long];
+    shard.datagram(router(), &v5(up, 100, 1, &records), NOW).unwrap();
+    let mut slice = Slice::default();
+    shard.seal(NOW.slot(), &mut slice);
+    assert_eq!(slice.metrics_key, OwnMetrics::from(metrics.to_vec()).key());
+    let found: Vec<_> =
+        slice.metrics.iter().map(|m| (m.host.to_string(), m.metric, m.volume.packets)).collect();
+    let of = |host: &str, metric, packets| (host.to_owned(), metric, packets);
+    assert_eq!(
+        found,
+        [of("203.0.113.7", 0, 2000), of("203.0.113.7", 1, 2000), of("203.0.113.9", 3, 1000)]
+    );
+    assert!(slice.metrics.iter().all(|m| m.slot == NOW.slot() - 15));
+    assert_eq!(slice.metrics[0].variance, 200_000);
+    assert_eq!(slice.long_flows.iter().map(|flow| flow.metrics).collect::<Vec<_>>(), [1 << 3]);
+    // Others from now on: what was counted for the first ones is not theirs.
+    shard.datagram(router(), &v5(up, 100, 5, &records), NOW).unwrap();
+    shard.set_inventory(Arc::new(known.as_ref().clone().measuring(&metrics[3..])));
+    shard.datagram(router(), &v5(up, 100, 9, &records[2..3]), NOW).unwrap();
+    shard.seal(NOW.slot() + 1, &mut slice);
+    assert_eq!(slice.metrics.len(), 1);
+    assert_eq!((slice.metrics[0].metric, slice.metrics[0].volume.packets), (0, 1000));
+    assert!(slice.long_flows.iter().all(|flow| flow.metrics == 0));
+    shard.set_inventory(known);
+    shard.seal(NOW.slot() + 2, &mut slice);
+    assert_eq!((slice.metrics.len(), slice.metrics_key), (0, 0));
 }
 
 #[test]

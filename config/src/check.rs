@@ -36,6 +36,7 @@ pub(crate) fn check(config: &Config) -> Result<Vec<Warning>, Vec<String>> {
     if let Err(error) = config.detector.check() {
         errors.push(format!("detector.{error}"));
     }
+    measured(config, &mut warnings);
     if let Err(error) = config.collector.check() {
         errors.push(format!("collector.{error}"));
     }
@@ -75,6 +76,19 @@ pub(crate) fn check(config: &Config) -> Result<Vec<Warning>, Vec<String>> {
         errors.push("store.keep_days must be at least 1".to_owned());
     }
     if errors.is_empty() { Ok(warnings) } else { Err(errors) }
+}
+
+/// Groups of metrics that there are not: they may still come at run time.
+fn measured(config: &Config, warnings: &mut Vec<Warning>) {
+    let known: BTreeSet<&str> = config.protect.groups.iter().map(|g| g.name.as_str()).collect();
+    for metric in &config.detector.metrics {
+        for group in metric.groups.iter().filter(|group| !known.contains(group.as_str())) {
+            warnings.push(Warning(format!(
+                "detector.metric {:?}: there is no group {group:?} in the file",
+                metric.name
+            )));
+        }
+    }
 }
 
 fn protected(config: &Config, errors: &mut Vec<String>, warnings: &mut Vec<Warning>) {

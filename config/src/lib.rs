@@ -121,6 +121,11 @@ impl Config {
         uplinks
     }
 
+    /// What is protected and measured by the file alone.
+    pub fn inventory(&self) -> weir_model::Inventory {
+        self.protect.inventory().measuring(&self.detector.metrics)
+    }
+
     /// The BGP peers, if any.
     pub fn peers(&self) -> &[weir_bgp::config::PeerConfig] {
         self.bgp.as_ref().map_or(&[], |bgp| &bgp.peers)

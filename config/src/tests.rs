@@ -259,3 +259,41 @@ fn a_group_says_thresholds_in_several_ways() {
     let config = group(all).unwrap();
     assert_eq!(parse(&dump(&config).unwrap()).unwrap().0.protect, config.protect);
 }
+
+#[test]
+fn metrics_of_an_operators_own_are_checked_and_measured() {
+    let file = |metric: &str| {
+        format!(
+            "[protect]\nprefixes = [\"203.0.113.0/24\"]\n[[protect.group]]\nname = \"voice\"\n\
+             prefixes = [\"203.0.113.0/26\"]\n[[detector.metric]]\nname = \"sip\"\n{metric}\n"
+        )
+    };
+    let good = "match = \"udp dst port 5060\"\npackets_per_sec = 5_000\ngroups = [\"voice\"]";
+    let (config, warnings) = parse(&file(good)).unwrap();
+    let own = config.inventory();
+    assert_eq!(own.metrics.list()[0].packets.to_string(), "proto 17 dport 5060");
+    assert!(!warnings.iter().any(|w| w.0.contains("sip")), "{warnings:?}");
+    let again = read_dump(&dump(&config).unwrap()).unwrap();
+    assert_eq!(again.detector, config.detector);
+    let (_, warnings) = parse(&file(&good.replace("[\"voice\"]", "[\"voic\"]"))).unwrap();
+    let missing = "detector.metric \"sip\": there is no group \"voic\" in the file";
+    assert!(warnings.iter().any(|w| w.0 == missing), "{warnings:?}");
+    let check = |metric: &str, error: &str| {
+        let found = parse(&file(metric)).unwrap_err().to_string();
+        assert!(found.contains(error), "{metric}: {found}");
+    };
+    let threshold = "\npackets_per_sec = \"auto\"";
+    check(
+        &format!("match = \"udp port 5060\"{threshold}"),
+        "line 8, column 9: at \"port\": say src port or dst port",
+    );
+    check(&format!("match = \"dport 5060\"{threshold}"), "ports need protocols that have any");
+    check(
+        &format!("match = \"udp dscp 46\"{threshold}"),
+        "detector.metric \"sip\": match: flow records do not tell the DSCP",
+    );
+    check("match = \"udp\"", "detector.metric \"sip\": it needs packets_per_sec or bits_per_sec");
+    check("match = \"udp\"\npackets_per_sec = 99", "packets_per_sec: at least 100");
+    check("match = \"udp\"\npackets_per_sec = 0", "a threshold is at least 1");
+    check(&format!("match = \"udp\"{threshold}\nrate = 5"), "unknown field `rate`");
+}

@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use weir_detector::{Config, Detector};
 use weir_model::{
-    Class, ClassVolume, HostSlice, Inbound, Inventory, IpNet, Millis, PolicyGroup, Slice, Threshold,
+    Class, ClassVolume, Direction, HostSlice, Inbound, Inventory, IpNet, MetricSlice, Millis,
+    OwnMetric, PolicyGroup, Slice, Threshold,
 };
 
 const HOSTS: u32 = 1 << 20;
@@ -157,10 +158,65 @@ fn regroup() {
     assert_eq!(depth, Some(6));
 }
 
+/// What metrics of an operator's own cost 50,000 watched hosts that are all touched in every slot: without any,
+/// and with four that mean every host's traffic.
+fn own() {
+    const WATCHED: u32 = 50_000;
+    let patterns = ["udp", "udp dst port 5060", "udp length 60-1500", "udp src port 1024-65535"];
+    let metric = |at: usize| OwnMetric {
+        name: format!("m{at}"),
+        packets: patterns[at].parse().expect("a pattern"),
+        direction: Direction::Inbound,
+        packets_per_sec: Some(Threshold::Auto),
+        bits_per_sec: None,
+        groups: Vec::new(),
+    };
+    for count in [0_u8, 4] {
+        let metrics: Vec<OwnMetric> = (0..usize::from(count)).map(metric).collect();
+        let inventory = Arc::new(inventory().as_ref().clone().measuring(&metrics));
+        let mut detector = Detector::new(Config::default(), Arc::clone(&inventory));
+        let (mut out, mut took, mut cells) = (Vec::new(), 0, 0_u64);
+        for turn in 0..60 {
+            let slot = START + turn;
+            let mut slice = slice(slot, 0, WATCHED);
+            for host in &mut slice.hosts {
+                host.inbound[Class::Udp as usize] = ClassVolume { packets: 50, bytes: 5000 };
+                host.variance = 50;
+            }
+            slice.metrics_key = inventory.metrics.key();
+            slice.metrics = (0..count)
+                .flat_map(|metric| slice.hosts.iter().map(move |of| (metric, of)))
+                .map(|(metric, of)| MetricSlice {
+                    host: of.host,
+                    metric,
+                    slot,
+                    volume: of.total(),
+                    variance: of.variance,
+                })
+                .collect();
+            let start = spent();
+            detector.slice(&slice);
+            detector.advance(Millis::from_slot(slot + 1), &mut out);
+            if turn >= 30 {
+                took += spent() - start;
+                cells += u64::from(WATCHED);
+            }
+        }
+        assert!(out.is_empty());
+        println!("detect_watched_with_{count}_own_metrics {:.1} ns -", took as f64 / cells as f64);
+        let memory = detector.memory();
+        let each = memory.warm_bytes / memory.warm.max(1);
+        println!("memory_watched_with_{count}_own_metrics {each} octets -");
+    }
+}
+
 fn main() {
-    // `cargo bench -p weir-detector -- groups`: these alone.
+    // `cargo bench -p weir-detector -- groups`: these alone; `-- own`: metrics of an operator's own alone.
     if std::env::args().any(|argument| argument == "groups") {
         return regroup();
+    }
+    if std::env::args().any(|argument| argument == "own") {
+        return own();
     }
     let mut detector = Detector::new(Config::default(), inventory());
     let mut out = Vec::new();

@@ -4,10 +4,11 @@
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use weir_model::{IncidentId, IpNet, Millis};
+use weir_model::{IncidentId, IpNet, Millis, OwnMetric};
 
 use crate::watch::host::Warm;
 use crate::watch::intake::{SWEEP, Service, ServiceKey, sweep_slot};
+use crate::watch::own::Own;
 use crate::watch::table::NONE;
 use crate::watch::{baseline, packets, season};
 use crate::{Detector, operator, saturate};
@@ -29,6 +30,24 @@ pub struct Checkpoint {
     /// Last, so that a checkpoint of before there was any reads as one without.
     #[serde(default)]
     operators: Vec<operator::OperatorCheckpoint>,
+    /// What metrics of an operator's own measured of hosts; likewise.
+    #[serde(default)]
+    own: Vec<OwnCheckpoint>,
+    /// Since when they are measured, seconds since the epoch, by name and pattern.
+    #[serde(default)]
+    measured: Vec<(String, String, u64)>,
+}
+
+/// What is kept of one metric of an operator's own on one host.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct OwnCheckpoint {
+    host: IpAddr,
+    /// By name and pattern: numbers change with the settings.
+    name: String,
+    packets: String,
+    since: u64,
+    baselines: Vec<baseline::Baseline>,
+    season: Option<Box<season::Season>>,
 }
 
 /// What is kept of one host or prefix.
@@ -98,6 +117,10 @@ impl Checkpoint {
         self.targets.extend(part.targets);
         self.services.extend(part.services);
         self.operators.extend(part.operators);
+        self.own.extend(part.own);
+        let known = |of: &(String, String, u64)| self.measured.contains(of);
+        let new: Vec<_> = part.measured.into_iter().filter(|of| !known(of)).collect();
+        self.measured.extend(new);
     }
 }
 
@@ -108,6 +131,7 @@ impl Detector {
         (0..PARTS).for_each(|part| all.join(self.checkpoint_part(part)));
         all.targets.sort_by_key(|t| t.target);
         all.services.sort_by_key(|s| (s.host, s.protocol, s.port));
+        all.own.sort_by(|a, b| (a.host, &a.name).cmp(&(b.host, &b.name)));
         all
     }
 
@@ -120,8 +144,13 @@ impl Detector {
     pub fn checkpoint_part(&self, part: usize) -> Checkpoint {
         let listed = self.sweep.get(part).into_iter().flatten();
         let warm = listed.filter_map(|at| self.warm.get(*at as usize)?.as_deref());
-        let mut targets: Vec<TargetCheckpoint> = warm.map(TargetCheckpoint::of).collect();
+        let (mut targets, mut own) = (Vec::new(), Vec::new());
+        for warm in warm {
+            targets.push(TargetCheckpoint::of(warm));
+            own.extend(warm.own.iter().filter_map(|own| self.own_checkpoint(warm, own)));
+        }
         targets.sort_by_key(|t| t.target);
+        own.sort_by(|a, b| (a.host, &a.name).cmp(&(b.host, &b.name)));
         let listed = self.sweep_services.get(part).into_iter().flatten();
         let mut services: Vec<ServiceCheckpoint> = listed
             .filter_map(|key| {
@@ -130,7 +159,19 @@ impl Detector {
             })
             .collect();
         services.sort_by_key(|s| (s.host, s.protocol, s.port));
-        Checkpoint { targets, services, ..self.frame() }
+        Checkpoint { targets, services, own, ..self.frame() }
+    }
+
+    fn own_checkpoint(&self, warm: &Warm, own: &Own) -> Option<OwnCheckpoint> {
+        let metric = self.inventory.metrics.list().get(usize::from(own.metric))?;
+        Some(OwnCheckpoint {
+            host: warm.target.addr(),
+            name: metric.name.clone(),
+            packets: key_of(metric),
+            since: own.series.since,
+            baselines: own.series.baselines.to_vec(),
+            season: own.series.season.clone(),
+        })
     }
 
     /// What every part says.
@@ -139,6 +180,7 @@ impl Detector {
             at: self.clock,
             last_id: self.last_id,
             since: self.since.unwrap_or(0),
+            measured: self.measured(),
             ..Checkpoint::default()
         }
     }
@@ -148,13 +190,15 @@ impl Detector {
     pub fn restore(&mut self, checkpoint: Checkpoint, now: Millis) {
         self.clock = self.clock.max(now);
         self.last_id = self.last_id.max(checkpoint.last_id);
-        let Checkpoint { mut targets, mut services, operators, .. } = checkpoint;
+        let Checkpoint { mut targets, mut services, operators, mut own, measured, .. } = checkpoint;
         let stale = now.since(checkpoint.at) > 86_400_000;
         operator::first_theirs(&mut targets, &operators, stale);
         if stale {
             services.clear();
+            own.clear();
         } else {
             self.since = Some(checkpoint.since.min(now.secs()));
+            self.measured_since(&measured, now.secs());
         }
         for kept in targets {
             let Some(at) = self.restored(kept.target, kept.since, now) else { continue };
@@ -175,7 +219,40 @@ impl Detector {
                 series.restore(kept.baselines, kept.season, &config, now.secs());
             }
         }
+        own.into_iter().for_each(|kept| self.restore_own(kept, now.secs()));
         self.restore_operators(operators, now.secs());
+    }
+
+    /// Since when metrics of an operator's own are measured.
+    fn measured(&self) -> Vec<(String, String, u64)> {
+        let metrics = self.inventory.metrics.list().iter().zip(&self.owned.since);
+        metrics
+            .filter_map(|(metric, since)| Some((metric.name.clone(), key_of(metric), (*since)?)))
+            .collect()
+    }
+
+    /// Takes up since when they are: one that is new, or of other packets, begins now.
+    fn measured_since(&mut self, kept: &[(String, String, u64)], now: u64) {
+        let Self { inventory, owned, .. } = self;
+        for (metric, since) in inventory.metrics.list().iter().zip(&mut owned.since) {
+            let packets = key_of(metric);
+            let known = kept.iter().filter(|(name, of, _)| *name == metric.name && *of == packets);
+            *since = Some(known.map(|(.., since)| *since).max().map_or(now, |at| at.min(now)));
+        }
+    }
+
+    fn restore_own(&mut self, kept: OwnCheckpoint, now: u64) {
+        let metrics = self.inventory.metrics.list();
+        let same = |own: &OwnMetric| own.name == kept.name && key_of(own) == kept.packets;
+        let metric = metrics.iter().position(same).and_then(|at| u8::try_from(at).ok());
+        let at = self.warm_at(kept.host.into());
+        let Some((metric, at)) = metric.zip(at) else { return };
+        let Some(place) = self.begin_own(at, metric, Some(kept.since.min(now))) else { return };
+        if let Some(Some(warm)) = self.warm.get_mut(at as usize)
+            && let Some(own) = warm.own.get_mut(place)
+        {
+            own.series.restore(kept.baselines, kept.season, &self.config, now);
+        }
     }
 
     /// Has a host or prefix of before a restart watched again.
@@ -190,4 +267,9 @@ impl Detector {
         self.warm_up(target.addr(), place);
         Some(self.idle[place as usize].warm).filter(|at| *at != NONE)
     }
+}
+
+/// Which packets a metric of an operator's own counts, as text.
+fn key_of(metric: &OwnMetric) -> String {
+    format!("{:?} {}", metric.direction, metric.packets)
 }

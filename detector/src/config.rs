@@ -1,6 +1,7 @@
 //! What an operator can set about detection.
 
 use serde::{Deserialize, Serialize};
+use weir_model::{OwnMetric, check_own};
 
 /// Smallest thresholds per metric: traffic below is never an attack, whatever the baseline says.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -174,6 +175,10 @@ pub struct Config {
     pub ipv6_hosts_max: usize,
     /// Open incidents at once.
     pub incidents_max: usize,
+    /// Metrics of your own, `[[detector.metric]]`: packets that a condition means are measured of every host that
+    /// is watched in detail. At most 16.
+    #[serde(rename = "metric", skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<OwnMetric>,
 }
 
 impl Default for Config {
@@ -205,6 +210,7 @@ impl Default for Config {
             prefixes_max: 65_536,
             ipv6_hosts_max: 1_000_000,
             incidents_max: 1_000,
+            metrics: Vec::new(),
         }
     }
 }
@@ -247,7 +253,7 @@ impl Config {
         if !(1..=64).contains(&self.rules_max) {
             return Err(format!("rules_max = {} is outside 1-64", self.rules_max));
         }
-        Ok(())
+        check_own(&self.metrics, self.warm_packets_per_sec).map_err(|why| format!("metric {why}"))
     }
 }
 

@@ -42,6 +42,7 @@ use watch::hash::FastMap;
 use watch::host::{Idle, Warm};
 use watch::intake::{ColdCells, Pending, SWEEP, Service, ServiceKey};
 use watch::metric::{OUTBOUND, Significance};
+use watch::own::Owned;
 use watch::series::{Alarm, Kind};
 use watch::silent::{Liveness, carriers};
 use watch::table::{NONE, Table};
@@ -64,6 +65,9 @@ pub struct Counters {
     pub profiles_refused: u64,
     /// Prefixes not watched because `prefixes_max` was hit.
     pub prefixes_refused: u64,
+    /// What metrics of an operator's own counted of hosts for which there was no room.
+    #[serde(default)]
+    pub metrics_refused: u64,
     /// Samples left out because a slot had too many.
     pub samples_refused: u64,
     /// Windows above a threshold.
@@ -123,6 +127,8 @@ pub struct Detector {
     /// Place at which idle hosts are looked for that give way to new ones.
     hand: usize,
     services: FastMap<ServiceKey, Box<Service>>,
+    /// What metrics of an operator's own need beside their series, which stand with their hosts.
+    owned: Owned,
     /// What came near a threshold in this slot, with the alarm where one is known already.
     alarmed: Vec<Near>,
     /// Of those what was put off to the next slot, longest waiting first.
@@ -161,6 +167,7 @@ impl Detector {
             config,
             rule,
             rules: rules::RuleBook::new(&inventory.policies),
+            owned: Owned::new(&inventory),
             inventory,
             idle: Vec::new(),
             warm: Vec::new(),
@@ -211,6 +218,9 @@ impl Detector {
         self.evidence.clear();
         self.clock = self.clock.max(now);
         self.since.get_or_insert_with(|| now.secs());
+        for since in &mut self.owned.since {
+            since.get_or_insert_with(|| now.secs());
+        }
         if let Some(watermark) = self.next_watermark.take() {
             self.watermark = self.watermark.max(watermark.min(now));
         }
@@ -256,7 +266,10 @@ impl Detector {
             if warm.series.due(watermark, now) {
                 warm.roll(watermark, now, &self.config);
             }
-            let loud = warm.series.worth_a_look();
+            let mut loud = warm.series.worth_a_look();
+            if !warm.own.is_empty() {
+                loud |= warm.tend_own(now);
+            }
             // A shape is compared once a second, where there is one to compare with.
             let compare = warm.compared < now
                 && warm.known()
@@ -342,7 +355,7 @@ impl Detector {
             // What a silent exporter does not tell must not become normal.
             warm.carried_by(carriers(warm.profile.present()));
             if warm.carriers.iter().any(|id| self.liveness.fell_silent(*id, self.clock)) {
-                warm.series.suspect(now + SWEEP as u64 / SLOTS_PER_SEC + 1);
+                warm.suspect(now + SWEEP as u64 / SLOTS_PER_SEC + 1);
             }
             warm.rest(slot, now);
             if warm.series.kind == Kind::Host {
@@ -377,6 +390,7 @@ impl Detector {
                 self.idle[place as usize].warm = NONE;
             }
             self.profiles -= usize::from(warm.detailed);
+            self.owned.series -= warm.own.len();
             self.warm[at as usize] = None;
             self.free.push(at);
             false
@@ -465,6 +479,7 @@ impl Detector {
         self.rewiden();
         self.foretell(&before);
         self.regroup(&before);
+        self.remeasure(&before);
     }
 
     /// Tells all that is watched what its group says now, where groups have changed.
@@ -509,7 +524,7 @@ impl Detector {
                 frozen: false,
                 baselines: Vec::new(),
             },
-            |warm| warm.view(&self.config, self.clock),
+            |warm| warm.view(&self.inventory, &self.config, self.clock),
         ))
     }
 }

@@ -60,6 +60,7 @@ impl Detector {
         for service in self.services.values_mut() {
             service.series.set_thresholds(&self.config, now);
         }
+        self.heed_own();
     }
 
     /// The series of a host, which is watched in detail from now on.

@@ -11,14 +11,15 @@ mod foreknown;
 mod groups;
 mod life;
 mod operator;
+mod own;
 mod waited;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use weir_model::{
-    Class, ClassVolume, Family, FlowRecord, HostSlice, Inventory, IpNet, Millis, Phase, Sample,
-    Service, ServiceSlice, Slice, Verdict,
+    Class, ClassVolume, Direction, Family, FlowRecord, HostSlice, Inventory, IpNet, MetricSlice,
+    Millis, Phase, Sample, Service, ServiceSlice, Slice, Verdict,
 };
 
 use crate::watch::packets::tests::sample;
@@ -74,6 +75,7 @@ impl World {
         let records = std::mem::take(&mut self.records);
         for shard in (0..self.shards).rev() {
             let mut slice = Slice {
+                metrics_key: self.inventory.metrics.key(),
                 shard,
                 slot: self.slot,
                 watermark: Millis::from_slot(self.slot.saturating_sub(self.lag)),
@@ -91,6 +93,9 @@ impl World {
     }
 
     fn account(&self, slice: &mut Slice, record: &FlowRecord) {
+        for (host, way) in [(record.dst, Direction::Inbound), (record.src, Direction::Outbound)] {
+            self.account_own(slice, record, host, way);
+        }
         if self.inventory.protected.contains(record.src) {
             let host = match slice.hosts.iter_mut().find(|h| h.host == record.src) {
                 Some(host) => host,
@@ -130,6 +135,20 @@ impl World {
             });
         }
         slice.samples.push(Sample { record: *record, weight: 1 });
+    }
+
+    fn account_own(&self, slice: &mut Slice, record: &FlowRecord, host: IpAddr, way: Direction) {
+        let patterns = self.inventory.metrics.compile(way);
+        for (bit, _) in patterns.into_iter().filter(|(_, pattern)| pattern.holds(record)) {
+            let (packets, bytes) = (record.scaled_packets(), record.scaled_bytes());
+            slice.metrics.push(MetricSlice {
+                host,
+                metric: bit.trailing_zeros() as u8,
+                slot: slice.slot,
+                volume: ClassVolume { packets, bytes },
+                variance: packets * u64::from(record.sampling),
+            });
+        }
     }
 
     /// `seconds` of players: ten sampled packets a second of varying length on the game port.

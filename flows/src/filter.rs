@@ -15,6 +15,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use thiserror::Error;
+pub use weir_model::PROTOCOLS;
 use weir_model::bits_of;
 
 use crate::columns::Column;
@@ -79,22 +80,6 @@ impl Computed {
         }
     }
 }
-
-/// Protocols by name (IANA protocol numbers).
-pub const PROTOCOLS: [(&str, u8); 12] = [
-    ("icmp", 1),
-    ("igmp", 2),
-    ("ipip", 4),
-    ("tcp", 6),
-    ("udp", 17),
-    ("gre", 47),
-    ("esp", 50),
-    ("ah", 51),
-    ("icmp6", 58),
-    ("ospf", 89),
-    ("sctp", 132),
-    ("udplite", 136),
-];
 
 impl Filter {
     /// Reads a filter.

@@ -65,6 +65,7 @@ fn verdict(id: u64, first_port: u16, at: Millis) -> Verdict {
             sampling: 1000.0,
             exporters: vec!["edge1".into()],
             service: None,
+            own: None,
         },
         candidates: (first_port..first_port + 4).map(candidate).collect(),
         top_sources: Vec::new(),

@@ -89,6 +89,7 @@ pub(crate) fn attack(id: u64, mbps: f64, at: Millis) -> Verdict {
             sampling: 1000.0,
             exporters: vec!["edge1".into()],
             service: None,
+            own: None,
         },
         candidates: vec![candidate(123, 0.97, 0.001)],
         top_sources: Vec::new(),

@@ -80,6 +80,11 @@ pub enum Forwarding {
     Dropped,
 }
 
+/// How much shorter or longer than a flow's average its packets are taken to be.
+const LENGTH_SPREAD: u16 = 3;
+/// Longest packet on most paths, octets.
+const LENGTH_USUAL: u16 = 1500;
+
 /// One flow record or packet sample, normalised: layer-3 octets, counts not yet multiplied by the
 /// sampling rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -171,6 +176,49 @@ impl FlowRecord {
     /// Octets multiplied by the sampling rate.
     pub const fn scaled_bytes(&self) -> u64 {
         self.bytes.saturating_mul(self.sampling as u64)
+    }
+
+    /// TCP control bits of a single packet, as far as the record tells: a flow's are or-ed over its packets, and
+    /// with an ACK among several it is a connection, seen from its first packet to its last.
+    pub const fn single_flags(&self) -> u8 {
+        let connection = self.packets > 1 && self.tcp_flags & tcp_flags::ACK != 0;
+        let transient = tcp_flags::SYN | tcp_flags::FIN | tcp_flags::RST;
+        if connection { self.tcp_flags & !transient } else { self.tcp_flags }
+    }
+
+    /// Whether it is a part of fragmented packets. Flow records give later parts no ports and often say nothing
+    /// else of them; what came in with its header (sFlow, and then with a TTL) says it itself.
+    pub fn likely_fragment(&self) -> Fragment {
+        let portless = self.src_port == 0 && self.dst_port == 0 && matches!(self.protocol, 6 | 17);
+        if self.fragment == Fragment::None && portless && self.ttl == 0 {
+            Fragment::Later
+        } else {
+            self.fragment
+        }
+    }
+
+    /// TCP segments too short for their own header, of which nobody reads flags: neither weir nor a router.
+    pub const fn lacks_tcp_header(&self) -> bool {
+        let least = if self.src.is_ipv4() { 40 } else { 60 };
+        let longest = self.length_range().1;
+        self.protocol == 6 && longest > 0 && longest < least
+    }
+
+    /// Shortest and longest length that its packets may have, and whether that is a guess: where the exporter
+    /// tells only the average, that is all that is known, unless packets of one length add up exactly.
+    pub const fn length_range(&self) -> (u16, u16, bool) {
+        let one = self.length_min == self.length_max && self.packets > 1;
+        if !one || self.packets.saturating_mul(self.length_min as u64) == self.bytes {
+            return (self.length_min, self.length_max, false);
+        }
+        let longest = self.length_max.saturating_mul(LENGTH_SPREAD);
+        let longest = if self.length_max <= LENGTH_USUAL && longest > LENGTH_USUAL {
+            LENGTH_USUAL
+        } else {
+            longest
+        };
+        let shortest = self.length_min / LENGTH_SPREAD;
+        (if shortest < 20 { 20 } else { shortest }, longest, true)
     }
 
     /// Average layer-3 octets a packet, 0 without packets.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Direction, Metric, Millis, Rate};
+use crate::{Direction, Metric, Millis, OwnMeasure, Rate};
 
 /// One metric of a host: what is normal, and from where on it counts as an attack.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,10 +25,14 @@ pub struct HostBaseline {
     /// Threshold in force; where its group has it off, what it would be.
     pub threshold: f64,
     /// Where the threshold comes from: `floor`, `cold-start`, `others-of-its-kind`, `baseline`, `operator`,
-    /// or its group: `group`, `group-off` or `group-observe-only` where none is in force.
+    /// or its group: `group`, `group-off` or `group-observe-only` where none is in force. Of a metric of an operator's
+    /// own also `metric`, set with it, and `metric-off`.
     pub source: String,
     /// Seconds in the window.
     pub seconds: u16,
+    /// The metric of an operator's own, when it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own: Option<OwnMeasure>,
 }
 
 /// A host's baselines.

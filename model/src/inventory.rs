@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{AllowLists, Mode, Policies, PolicyGroup, PrefixSet, Rung};
+use crate::{AllowLists, Mode, OwnMetric, OwnMetrics, Policies, PolicyGroup, PrefixSet, Rung};
 
 /// A port that players or customers use: has its own baseline, and no rule may hit it lightly.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -155,10 +155,17 @@ pub struct Inventory {
     /// Far ends whose packets no rule may name.
     #[serde(default, skip_serializing_if = "no_allow_lists")]
     pub allow: Arc<AllowLists>,
+    /// What operators have measured of every host.
+    #[serde(default, skip_serializing_if = "no_metrics")]
+    pub metrics: Arc<OwnMetrics>,
 }
 
 fn no_allow_lists(allow: &Arc<AllowLists>) -> bool {
     allow.is_empty()
+}
+
+fn no_metrics(metrics: &Arc<OwnMetrics>) -> bool {
+    metrics.is_empty()
 }
 
 fn no_policies(policies: &Arc<Policies>) -> bool {
@@ -228,6 +235,13 @@ impl Inventory {
     #[must_use]
     pub fn allowing(mut self, allow: Arc<AllowLists>) -> Self {
         self.allow = allow;
+        self
+    }
+
+    /// The same with metrics of an operator's own.
+    #[must_use]
+    pub fn measuring(mut self, metrics: &[OwnMetric]) -> Self {
+        self.metrics = Arc::new(OwnMetrics::from(metrics.to_vec()));
         self
     }
 

@@ -16,7 +16,9 @@ mod incident;
 mod inventory;
 mod matches;
 mod mitigation;
+mod own;
 mod panel;
+mod pattern;
 mod places;
 mod policies;
 mod policy;
@@ -56,12 +58,15 @@ pub use inventory::{
     Expected, ExpectedTraffic, HostGroup, Infrastructure, Inventory, Part, Policy, Service,
 };
 pub use matches::{
-    Action, Filter, FlagMatch, FlagsError, FragmentMatch, Match, Range, Redirect, RedirectError,
+    Action, Filter, FlagMatch, FlagsError, FragmentMatch, Match, PORT_PROTOCOLS, PROTOCOLS, Range,
+    Redirect, RedirectError,
 };
 pub use mitigation::{
     DesiredState, Measure, Mitigation, MitigationId, MitigationState, Originator, Rung,
 };
+pub use own::{OWN_METRICS_MAX, OwnMetric, OwnMetrics, check_own};
 pub use panel::{PanelNode, PanelOrder, PanelPort, PanelServer, PanelStatus};
+pub use pattern::{Compiled, Pattern, PatternError};
 pub use places::{LEAVING_MAX, Place, Places, Seat, client_of};
 pub use policies::{PARENTS_MAX, Policies, PolicyValues, Said, TEMPLATES_MAX};
 pub use policy::{
@@ -77,7 +82,8 @@ pub use request::{
 pub use secret::{Address, Hidden, Secret, origin};
 pub use sign::{SIGNATURE_HEADER, signature};
 pub use slice::{
-    Class, ClassVolume, Expectation, FINE_SLOTS, HostSlice, LongFlow, Sample, ServiceSlice, Slice,
+    Class, ClassVolume, Expectation, FINE_SLOTS, HostSlice, LongFlow, MetricSlice, Sample,
+    ServiceSlice, Slice,
 };
 pub use snapshot::{
     AGENT_PEER, BaselineChange, BfdState, BfdStatus, Command, CommandError, DryRun, Intake,
@@ -87,8 +93,8 @@ pub use snapshot::{
 pub use time::{Millis, SLICE_MS};
 pub use uplink::{Condition, ConditionKind, Conditions, LinkCount, UplinkStatus};
 pub use verdict::{
-    Candidate, Family, Goodput, Hold, IncidentId, Metric, Phase, Rate, Reason, TopEntry, Vector,
-    Verdict,
+    Candidate, Family, Goodput, Hold, IncidentId, Metric, OwnMeasure, Phase, Rate, Reason,
+    TopEntry, Vector, Verdict,
 };
 pub use webhook::{ACTIONS, WebhookConfig, WebhookError};
 

@@ -7,6 +7,26 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+/// Protocols by name (IANA protocol numbers), each number's usual name first.
+pub const PROTOCOLS: [(&str, u8); 13] = [
+    ("icmp", 1),
+    ("igmp", 2),
+    ("ipip", 4),
+    ("tcp", 6),
+    ("udp", 17),
+    ("gre", 47),
+    ("esp", 50),
+    ("ah", 51),
+    ("icmp6", 58),
+    ("icmpv6", 58),
+    ("ospf", 89),
+    ("sctp", 132),
+    ("udplite", 136),
+];
+
+/// Protocols with ports where FlowSpec looks for them (RFC 8955 §4.2.2.4), and those that share the layout.
+pub const PORT_PROTOCOLS: [u8; 5] = [6, 17, 33, 132, 136];
+
 /// An inclusive range of numbers; a single value has equal ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]

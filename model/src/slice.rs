@@ -179,6 +179,21 @@ pub struct ServiceSlice {
     pub sources: u64,
 }
 
+/// What a metric of an operator's own counts of one host in one slot of event time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetricSlice {
+    /// The protected address.
+    pub host: IpAddr,
+    /// Number of the metric.
+    pub metric: u8,
+    /// As in [`HostSlice::slot`].
+    pub slot: u64,
+    /// Packets and octets that it means, in its direction.
+    pub volume: ClassVolume,
+    /// As in [`HostSlice::variance`], for `volume`.
+    pub variance: u64,
+}
+
 /// A flow too long to stand in one slot. Its volume belongs evenly to `[start, end]`; a detector
 /// that credited it to the moment of export would see one-minute exports as sixty-fold peaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -201,6 +216,14 @@ pub struct LongFlow {
     pub volume: ClassVolume,
     /// As in [`HostSlice::variance`].
     pub variance: u64,
+    /// Numbers of the metrics of an operator's own that mean it, as bits.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub metrics: u16,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+const fn is_zero(bits: &u16) -> bool {
+    *bits == 0
 }
 
 impl LongFlow {
@@ -297,6 +320,12 @@ pub struct Slice {
     pub hosts: Vec<HostSlice>,
     /// Declared service ports touched.
     pub services: Vec<ServiceSlice>,
+    /// What metrics of an operator's own count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<MetricSlice>,
+    /// By which metrics: [`crate::OwnMetrics::key`]. Numbers of others mean nothing here.
+    #[serde(default, skip_serializing_if = "no_metrics")]
+    pub metrics_key: u64,
     /// Flows that span more than a second.
     pub long_flows: Vec<LongFlow>,
     /// What live long flows are expected to carry, and what is no longer.
@@ -310,6 +339,11 @@ pub struct Slice {
     pub samples: Vec<Sample>,
     /// Slices that were dropped before this one because the core was slow.
     pub lost_slices: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+const fn no_metrics(key: &u64) -> bool {
+    *key == 0
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{Direction, Match, Millis};
+use crate::{Direction, Match, Millis, Pattern};
 
 /// An incident's number: unique for the life of an installation, rising with time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -167,9 +167,26 @@ pub enum Metric {
     Cusum,
     /// Share of packets that fit a signature needing no baseline.
     Signature,
+    /// A metric of an operator's own, which is named beside it.
+    Own,
 }
 
 impl Metric {
+    /// All metrics.
+    pub const ALL: [Self; 11] = [
+        Self::PacketsPerSec,
+        Self::BitsPerSec,
+        Self::SynsPerSec,
+        Self::UdpOffServicePerSec,
+        Self::IcmpPerSec,
+        Self::FragmentsPerSec,
+        Self::SourcesPerSec,
+        Self::Shape,
+        Self::Cusum,
+        Self::Signature,
+        Self::Own,
+    ];
+
     /// Stable identifier.
     pub const fn id(self) -> &'static str {
         match self {
@@ -183,8 +200,23 @@ impl Metric {
             Self::Shape => "shape",
             Self::Cusum => "cusum",
             Self::Signature => "signature",
+            Self::Own => "own",
         }
     }
+}
+
+/// Which of an operator's own metrics was measured, and in what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct OwnMeasure {
+    /// Its name, as in the configuration.
+    pub name: String,
+    /// In what: `packets-per-sec` or `bits-per-sec`.
+    pub unit: Metric,
+    /// Which packets it counts.
+    #[serde(rename = "match")]
+    #[cfg_attr(feature = "schema", schema(value_type = String))]
+    pub packets: Pattern,
 }
 
 /// The one line behind a decision: why the alarm was raised.
@@ -211,6 +243,21 @@ pub struct Reason {
     pub exporters: Vec<String>,
     /// The service port concerned, when the test was one of a service: protocol and port.
     pub service: Option<(u8, u16)>,
+    /// The metric of an operator's own, when it was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own: Option<OwnMeasure>,
+}
+
+impl Reason {
+    /// The name of what was measured.
+    pub fn name(&self) -> &str {
+        self.own.as_ref().map_or_else(|| self.metric.id(), |own| &own.name)
+    }
+
+    /// In what it was measured.
+    pub fn unit(&self) -> Metric {
+        self.own.as_ref().map_or(self.metric, |own| own.unit)
+    }
 }
 
 /// Why a match must not be announced, or not yet.
@@ -393,6 +440,26 @@ pub struct Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_operators_own_metric_is_told_by_name_and_unit() {
+        let own = OwnMeasure {
+            name: "sip".to_owned(),
+            unit: Metric::BitsPerSec,
+            packets: "udp dst port 5060".parse().unwrap(),
+        };
+        let text = serde_json::to_string(&own).unwrap();
+        assert_eq!(text, r#"{"name":"sip","unit":"bits-per-sec","match":"proto 17 dport 5060"}"#);
+        assert_eq!(serde_json::from_str::<OwnMeasure>(&text).unwrap(), own);
+        // Of before there were any.
+        let reason = r#"{"metric":"syns-per-sec","value":9.0,"baseline":1.0,"multiplier":3.0,"threshold":3.0,
+            "window_ms":1000,"samples":20.0,"sampling":1.0,"exporters":[],"service":null}"#;
+        let mut reason: Reason = serde_json::from_str(reason).unwrap();
+        assert_eq!((reason.name(), reason.unit()), ("syns-per-sec", Metric::SynsPerSec));
+        assert!(!serde_json::to_string(&reason).unwrap().contains("own"));
+        reason.own = Some(own);
+        assert_eq!((reason.name(), reason.unit()), ("sip", Metric::BitsPerSec));
+    }
 
     #[test]
     fn incident_ids_are_short_and_come_back() {

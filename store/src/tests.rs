@@ -47,6 +47,7 @@ pub(crate) fn incident(id: u64, state: IncidentState) -> Arc<Incident> {
                 sampling: 1.0,
                 exporters: vec!["edge1".into()],
                 service: None,
+                own: None,
             },
             candidates: vec![],
             top_sources: vec![],

@@ -26,6 +26,10 @@ port = 25565
 protocol = "tcp"
 [[collector.exporters]]
 address = "192.0.2.1/32"
+[[detector.metric]]
+name = "sip"
+match = "udp dst port 5060"
+packets_per_sec = 5000
 [[uplink]]
 name = "transit-a"
 exporter = "192.0.2.1"
@@ -102,6 +106,10 @@ pub fn reference(root: &Path) -> String {
     let mut example = toml::Table::try_from(&example).expect("it has a TOML form");
     let defaults = toml::Table::try_from(Config::default()).expect("it has a TOML form");
     overlay(&mut example, &defaults);
+    // A metric needs one of two thresholds; neither is a default.
+    for metric in example["detector"]["metric"].as_array_mut().into_iter().flatten() {
+        metric.as_table_mut().and_then(|metric| metric.remove("packets_per_sec"));
+    }
     let mut out = String::from(
         "# Configuration reference\n\nMade from the code by `WEIR_BLESS=1 cargo test -p weir-tests --test reference`; not \
          edited by hand. What the sections are for: [configuration.md](../configuration.md).\n\n\

@@ -68,6 +68,27 @@ fn a_hangup_puts_in_force_what_can_change_and_names_the_rest() {
 }
 
 #[test]
+fn a_metric_of_ones_own_is_measured_from_the_reload_on() {
+    let weir = Weir::start("");
+    let policy = |weir: &Weir| text(&weir.ask(&["policy", "203.0.113.7"]));
+    assert!(!policy(&weir).contains("metric."));
+    let metric = "[[detector.metric]]\nname = \"sip\"\nmatch = \"udp dst port 5060\"\n\
+        packets_per_sec = 5_000\n";
+    hup(&weir, metric);
+    weir.wait_for("the reload", |weir| {
+        (said(weir, &["the configuration file was read again", "detector.metric"]) == 1)
+            .then_some(())
+    });
+    let shown = weir.wait_for("the metric", |weir| {
+        Some(policy(weir)).filter(|shown| shown.contains("metric.sip.packets_per_sec"))
+    });
+    assert!(shown.contains("proto 17 dport 5060") && shown.contains("5.00 k"), "{shown}");
+    assert!(config(&weir).contains("[[detector.metric]]"));
+    hup(&weir, "");
+    weir.wait_for("no metric", |weir| (!policy(weir).contains("metric.")).then_some(()));
+}
+
+#[test]
 fn a_broken_file_changes_nothing_and_is_loudly_reported() {
     let weir = Weir::start("[detector]\nmultiplier = 4.0\n");
     let before = config(&weir);

@@ -71,6 +71,11 @@ name = "template"
 name = "narrow"
 prefixes = ["203.0.113.192/27"]
 template = "template"
+[[detector.metric]]
+name = "sip"
+match = "udp dst port 5060"
+packets_per_sec = 5_000
+groups = ["acme"]
 [[protect.service]]
 address = "203.0.113.77"
 port = 25565
@@ -429,6 +434,7 @@ fn candidates(setting: &Setting, present: Option<Value>, folder: &str) -> Vec<Va
                     one("edge1", "after-filter".into()),
                 ]
             }
+            "Pattern" => text(&["udp dst port 5061"]),
             "Redirect" => text(&["64512:9", "192.0.2.5", "2001:db8::5"]),
             kind if kind.contains("`\"") => {
                 let words = kind.split('`').filter_map(|w| w.strip_prefix('"')?.strip_suffix('"'));

@@ -130,7 +130,7 @@ fn the_same_datagrams_give_the_same_decisions() {
 fn a_recording_replays_byte_for_byte() {
     let scene = Scene::demo(9);
     let config = demo_config(&scene);
-    let inventory = Arc::new(config.protect.inventory());
+    let inventory = Arc::new(config.inventory());
     let mut shard =
         Shard::new(0, &config.collector, Arc::clone(&inventory), Arc::new(Registry::default()));
     let mut core = Core::new(&config, &inventory);

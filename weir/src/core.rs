@@ -346,6 +346,7 @@ impl Core {
             threshold: base.threshold,
             source: base.source.to_owned(),
             seconds: base.seconds,
+            own: base.own,
         });
         Some(HostBaselines {
             host: view.host,

@@ -80,7 +80,7 @@ pub fn decision(decision: &Decision) {
         target_prefix = %decision.target,
         %incident,
         detail = %decision.detail,
-        metric = reason.metric.id(),
+        metric = reason.name(),
         value = reason.value.round(),
         baseline = reason.baseline.round(),
         multiplier = reason.multiplier,

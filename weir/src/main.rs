@@ -303,7 +303,7 @@ fn check(path: &std::path::Path, dump: bool) -> anyhow::Result<ExitCode> {
     for warning in warnings {
         complain(&format!("{}: warning: {warning}", path.display()));
     }
-    let inventory = config.protect.inventory();
+    let inventory = config.inventory();
     let inventory = inventory.sparing(config.infrastructure(), &config.protect.touchable);
     for own in inventory.infrastructure.iter().filter(|_| !dump) {
         let (address, part) = (own.address, own.part.title());

@@ -91,7 +91,7 @@ pub fn capture(
 /// When the file cannot be read or a line is no recorded input.
 pub fn recording(path: &Path, config: &Config) -> anyhow::Result<Outcome> {
     let file = std::fs::File::open(path).with_context(|| format!("{}", path.display()))?;
-    let inventory = Arc::new(config.protect.inventory());
+    let inventory = Arc::new(config.inventory());
     let mut core = Core::new(config, &inventory);
     let mut outcome =
         Outcome { start: Millis(0), frames: 0, records: 0, incidents: vec![], decisions: vec![] };
@@ -164,7 +164,7 @@ pub struct Player {
 impl Player {
     /// Starts at `start`.
     pub fn new(config: &Config, start: Millis) -> Self {
-        let inventory = Arc::new(config.protect.inventory());
+        let inventory = Arc::new(config.inventory());
         let registry = Arc::new(Registry::default());
         // As the daemon has it: exporters count what passes uplinks.
         let collector =

@@ -73,7 +73,7 @@ pub fn incident(incident: &Incident, origin: Millis) -> String {
     let _ = writeln!(
         out,
         "  why         {} {} over threshold {} (baseline {}x {}), window {} ms, {:.0} samples at 1:{:.0}",
-        reason.metric.id(),
+        reason.name(),
         Si(reason.value),
         Si(reason.threshold),
         Si(reason.baseline),

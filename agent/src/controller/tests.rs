@@ -364,6 +364,7 @@ fn verdict(family: Family, direction: Direction) -> Verdict {
             sampling: 1.0,
             exporters: Vec::new(),
             service: None,
+            own: None,
         },
         candidates: Vec::new(),
         top_sources: Vec::new(),

@@ -10,6 +10,7 @@ pub use order::{flowspec_order, sort};
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
+pub use weir_model::PORT_PROTOCOLS;
 use weir_model::{Action, Direction, Filter, IpNet, Match, Millis};
 
 /// Longest rule identifier, octets.
@@ -236,9 +237,6 @@ impl Rule {
         Ok(())
     }
 }
-
-/// Protocols with ports where FlowSpec looks for them (RFC 8955 §4.2.2.4), and those that share the layout.
-pub const PORT_PROTOCOLS: [u8; 5] = [6, 17, 33, 132, 136];
 
 #[cfg(test)]
 pub(crate) mod tests {

@@ -234,6 +234,7 @@ pub(crate) fn incident(direction: Direction) -> Arc<Incident> {
             sampling: 1.0,
             exporters: Vec::new(),
             service: None,
+            own: None,
         },
         candidates: Vec::new(),
         top_sources: Vec::new(),

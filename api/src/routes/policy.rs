@@ -8,8 +8,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 use weir_model::{
-    Bounds, Direction, HostBaseline, Inventory, IpNet, Learning, Mode, PolicyGroup, PolicyValues,
-    Role, Said, THRESHOLDS, Threshold,
+    Bounds, Direction, HostBaseline, Inventory, IpNet, Learning, Metric, Mode, OwnMeasure,
+    PolicyGroup, PolicyValues, Role, Said, THRESHOLDS, Threshold,
 };
 
 use super::hosts::ask;
@@ -40,7 +40,8 @@ pub(crate) struct View {
 /// One value.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct PolicyValue {
-    /// As in the configuration: `mode`, `inbound.bits_per_sec`, `tags.queue`.
+    /// As in the configuration: `mode`, `inbound.bits_per_sec`, `tags.queue`; of metrics of an operator's own
+    /// `metric.NAME.packets_per_sec`.
     key: String,
     /// As in the configuration: a word, a number, a list or a table.
     #[schema(value_type = Value)]
@@ -94,7 +95,10 @@ impl View {
             address,
             prefix: inventory.prefix_of(address),
             groups: path.filter(|group| shown(group)).map(|group| group.name.clone()).collect(),
-            values: list(values.as_ref(), mode, baselines, shown),
+            values: list(values.as_ref(), mode, baselines, shown)
+                .into_iter()
+                .chain(own(inventory, address, values.as_ref(), baselines, shown))
+                .collect(),
         }
     }
 }
@@ -184,9 +188,61 @@ fn threshold(
     }
 }
 
+/// Metrics of an operator's own that are measured of an address.
+fn own(
+    inventory: &Inventory,
+    address: IpAddr,
+    values: Option<&PolicyValues<'_>>,
+    baselines: &[HostBaseline],
+    shown: Shown<'_>,
+) -> Vec<PolicyValue> {
+    let policies = &inventory.policies;
+    let mut all = Vec::new();
+    for (_, metric, group) in inventory.metrics.of(policies, address.into()) {
+        let by = |name: &str| {
+            let group = policies.groups().iter().find(|group| group.name == name);
+            if group.is_none_or(shown) { name.to_owned() } else { "provider".to_owned() }
+        };
+        let source = group.map_or_else(|| EVERYWHERE.to_owned(), by);
+        let row = |what: &str, value, source, in_force| PolicyValue {
+            key: format!("metric.{}.{what}", metric.name),
+            value,
+            source,
+            in_force,
+        };
+        all.push(row("match", json!(metric.packets), source.clone(), None));
+        let way = usize::from(metric.direction == Direction::Outbound);
+        let times = values.and_then(|values| values.multipliers[way]);
+        for (what, unit, threshold) in [
+            ("packets_per_sec", Metric::PacketsPerSec, metric.packets_per_sec),
+            ("bits_per_sec", Metric::BitsPerSec, metric.bits_per_sec),
+        ] {
+            let Some(threshold) = threshold else { continue };
+            let is_it = |own: &OwnMeasure| own.name == metric.name && own.unit == unit;
+            let now = baselines.iter().find(|base| base.own.as_ref().is_some_and(is_it));
+            let quiet = |source: &str| matches!(source, "metric-off" | "group-observe-only");
+            let in_force = now.filter(|now| !quiet(&now.source)).map(|now| now.threshold);
+            // What is learned is multiplied by what the host's group says.
+            let bounds = match threshold {
+                Threshold::Auto => Some(Bounds::default()),
+                Threshold::Within(bounds) if bounds.multiplier.is_none() => Some(bounds),
+                _ => None,
+            };
+            all.push(match (bounds, times) {
+                (Some(bounds), Some(times)) => {
+                    let bounds = Bounds { multiplier: Some(times.value), ..bounds };
+                    row(what, json!(Threshold::Within(bounds)), by(&times.by.name), in_force)
+                }
+                _ => row(what, json!(threshold), source.clone(), in_force),
+            });
+        }
+    }
+    all
+}
+
 #[cfg(test)]
 mod tests {
-    use weir_model::{Inbound, Metric};
+    use weir_model::{Inbound, OwnMetric};
 
     use super::*;
 
@@ -201,7 +257,66 @@ mod tests {
             threshold,
             source: source.to_owned(),
             seconds: 300,
+            own: None,
         }
+    }
+
+    #[test]
+    fn metrics_of_an_operators_own_stand_with_the_policy() {
+        let group = |name: &str, net: &str| PolicyGroup {
+            name: name.to_owned(),
+            prefixes: FromIterator::from_iter([net.parse().unwrap()]),
+            ..PolicyGroup::default()
+        };
+        let inbound = Inbound { multiplier: Some(4.0), ..Inbound::default() };
+        let metric = |name: &str, threshold, groups: &[&str]| OwnMetric {
+            name: name.to_owned(),
+            packets: "udp dst port 5060".parse().unwrap(),
+            direction: Direction::Inbound,
+            packets_per_sec: Some(threshold),
+            bits_per_sec: None,
+            groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+        };
+        let inventory = Inventory::default()
+            .grouped(vec![PolicyGroup {
+                inbound: Some(Box::new(inbound)),
+                ..group("voice", "203.0.113.0/24")
+            }])
+            .measuring(&[
+                metric("sip", Threshold::Fixed(5000.0), &["voice"]),
+                metric("all", Threshold::Auto, &[]),
+            ]);
+        let mut sip = baseline(Metric::Own, 5000.0, "metric");
+        sip.own = Some(OwnMeasure {
+            name: "sip".to_owned(),
+            unit: Metric::PacketsPerSec,
+            packets: "udp dst port 5060".parse().unwrap(),
+        });
+        let tell = |address: &str, shown: Shown<'_>| {
+            let address = address.parse().unwrap();
+            let view =
+                View::new(&inventory, Mode::Auto, address, std::slice::from_ref(&sip), shown);
+            let own = view.values.into_iter().filter(|v| v.key.starts_with("metric."));
+            own.map(|v| format!("{} {} {} {:?}", v.key, v.value, v.source, v.in_force))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            tell("203.0.113.7", &|_| true),
+            [
+                "metric.sip.match \"proto 17 dport 5060\" voice None",
+                "metric.sip.packets_per_sec 5000.0 voice Some(5000.0)",
+                "metric.all.match \"proto 17 dport 5060\" everywhere None",
+                "metric.all.packets_per_sec {\"multiplier\":4.0} voice None",
+            ]
+        );
+        assert!(tell("203.0.113.7", &|_| false)[0].ends_with("provider None"));
+        assert_eq!(
+            tell("192.0.2.1", &|_| true),
+            [
+                "metric.all.match \"proto 17 dport 5060\" everywhere None",
+                "metric.all.packets_per_sec \"auto\" everywhere None",
+            ]
+        );
     }
 
     #[test]

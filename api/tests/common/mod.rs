@@ -487,6 +487,7 @@ pub fn incident(id: u64, target: &str) -> Incident {
                 sampling: 1.0,
                 exporters: vec!["edge1".into()],
                 service: None,
+                own: None,
             },
             candidates: vec![],
             top_sources: vec![],

@@ -7,6 +7,7 @@
 
 mod expect;
 mod hash;
+mod own;
 mod ranges;
 mod repeats;
 mod route;
@@ -17,8 +18,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use weir_model::{
-    Class, ClassVolume, ExporterId, FINE_SLOTS, FlowRecord, Forwarding, HostSlice, Inventory,
-    LongFlow, Millis, ServiceSlice, Slice, prefetch, tcp_flags,
+    Class, ClassVolume, Direction, ExporterId, FINE_SLOTS, FlowRecord, Forwarding, HostSlice,
+    Inventory, LongFlow, Millis, ServiceSlice, Slice, prefetch, tcp_flags,
 };
 
 use crate::config::Config;
@@ -26,6 +27,7 @@ use crate::decode::{LONG_FLOW_MS, Visit};
 use crate::time::Timeouts;
 use expect::Expected;
 use hash::source_bit;
+use own::Own;
 use ranges::{Place, Ranges};
 use repeats::Watch;
 use samples::Reservoir;
@@ -95,6 +97,8 @@ pub(crate) struct Accumulator {
     service_sums: Vec<ServiceSlice>,
     service_next: Vec<u32>,
     long_flows: Vec<LongFlow>,
+    /// What metrics of an operator's own count; none when there are none.
+    own: Option<Box<Own>>,
     expected: Expected,
     samples: Reservoir,
     slot: u64,
@@ -184,6 +188,7 @@ impl Accumulator {
             service_sums: Vec::new(),
             service_next: Vec::new(),
             long_flows: Vec::new(),
+            own: None,
             expected: Expected::new(config.max_long_flows_per_slice),
             samples: Reservoir::new(config.max_samples_per_slice),
             slot: 0,
@@ -240,6 +245,11 @@ impl Accumulator {
                 place.service_count = u32::try_from(count).unwrap_or(0);
             }
             from += count;
+        }
+        if self.own.as_ref().map_or(0, |own| own.key()) != inventory.metrics.key() {
+            self.own = Own::new(&inventory.metrics);
+            // Their numbers are those of other metrics now.
+            self.long_flows.iter_mut().for_each(|flow| flow.metrics = 0);
         }
         self.inventory = inventory;
     }
@@ -390,18 +400,19 @@ impl Accumulator {
                     host.inbound[class as usize].add(volume);
                     host.variance = host.variance.saturating_add(variance);
                     host.sources |= bit;
-                    let at = self.service_at(
+                    let service = self.service_at(
                         inbound,
                         record.protocol,
                         record.dst_port,
                         slot,
                         record.dst,
                     );
-                    if let Some(service) = self.service_sums.get_mut(at) {
+                    if let Some(service) = self.service_sums.get_mut(service) {
                         service.inbound.add(volume);
                         service.variance = service.variance.saturating_add(variance);
                         service.sources |= bit;
                     }
+                    self.own_metrics(record, at, Direction::Inbound, volume, variance);
                 }
             }
         }
@@ -413,12 +424,30 @@ impl Accumulator {
                 if record.protocol == 6 && flags == tcp_flags::SYN {
                     host.outbound_syn = host.outbound_syn.saturating_add(volume.packets);
                 }
-                let at =
+                let service =
                     self.service_at(outbound, record.protocol, record.src_port, slot, record.src);
-                if let Some(service) = self.service_sums.get_mut(at) {
+                if let Some(service) = self.service_sums.get_mut(service) {
                     service.outbound.add(volume);
                 }
+                self.own_metrics(record, at, Direction::Outbound, volume, variance);
             }
+        }
+    }
+
+    /// Adds a record up for the metrics of an operator's own that mean it, at its host's entry.
+    #[inline(always)]
+    fn own_metrics(
+        &mut self,
+        record: &FlowRecord,
+        at: usize,
+        way: Direction,
+        volume: ClassVolume,
+        variance: u64,
+    ) {
+        if let Some(own) = &mut self.own
+            && let Some(host) = self.hosts.get(at)
+        {
+            own.add(record, way, (at, host), volume, variance, self.max_hosts);
         }
     }
 
@@ -571,6 +600,9 @@ impl Accumulator {
             end: record.end,
             volume,
             variance,
+            metrics: self.own.as_ref().map_or(0, |own| {
+                own.meant(record, if outbound { Direction::Outbound } else { Direction::Inbound })
+            }),
         });
         self.expected.exported(record, volume, outbound, self.slot);
     }
@@ -584,6 +616,11 @@ impl Accumulator {
         std::mem::swap(&mut slice.hosts, &mut self.hosts);
         std::mem::swap(&mut slice.services, &mut self.service_sums);
         std::mem::swap(&mut slice.long_flows, &mut self.long_flows);
+        slice.metrics.clear();
+        slice.metrics_key = 0;
+        if let Some(own) = &mut self.own {
+            own.seal(slice);
+        }
         self.expected.seal(slot, &mut slice.expected);
         self.samples.take(&mut slice.samples);
         slice.waited.clear();

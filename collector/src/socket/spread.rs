@@ -138,6 +138,8 @@ impl Spread {
             let mut part = worker.sealed.take()?;
             whole.hosts.append(&mut part.hosts);
             whole.services.append(&mut part.services);
+            whole.metrics.append(&mut part.metrics);
+            whole.metrics_key = part.metrics_key;
             whole.long_flows.append(&mut part.long_flows);
             whole.expected.append(&mut part.expected);
             whole.samples.append(&mut part.samples);

@@ -6,9 +6,19 @@ use crate::watch::packets::{Packet, narrow};
 
 /// Whether a match holds for a packet, of which the destination is taken for granted.
 pub(crate) fn hits(m: &Match, p: &Packet) -> bool {
+    let length = m.lengths.is_empty() || m.lengths.iter().any(|r| within(*r, p));
+    length && but_for_length(m, p)
+}
+
+/// Whether a record is one that a match counts, by the average length of its packets.
+pub(crate) fn means(m: &Match, p: &Packet) -> bool {
+    let length = m.lengths.is_empty() || m.lengths.iter().any(|r| r.contains(p.length()));
+    length && but_for_length(m, p)
+}
+
+fn but_for_length(m: &Match, p: &Packet) -> bool {
     let any =
         |list: &[Range], value: u16| list.is_empty() || list.iter().any(|r| r.contains(value));
-    let length = m.lengths.is_empty() || m.lengths.iter().any(|r| within(*r, p));
     let flag = |f: &FlagMatch| p.tcp_flags & f.mask == f.set && !p.lacks_header();
     let flags = m.tcp_flags.is_empty() || m.tcp_flags.iter().any(flag);
     let fragment = match m.fragment {
@@ -23,7 +33,6 @@ pub(crate) fn hits(m: &Match, p: &Packet) -> bool {
         && (m.icmp_types.is_empty() || m.icmp_types.contains(&p.icmp_type))
         && (m.icmp_codes.is_empty() || m.icmp_codes.contains(&p.icmp_code))
         && m.src.is_none_or(|net| net.contains(&narrow(p.src)))
-        && length
         && flags
         && fragment
 }

@@ -6,6 +6,7 @@ use crate::evidence::matching::hits;
 use crate::watch::host::Warm;
 use crate::watch::metric::{BITS, OUTBOUND, PACKETS, values};
 use crate::watch::packets::Packet;
+use crate::watch::series::Series;
 
 /// What of the present a match holds for.
 pub(crate) fn matched(now: &[Packet], rate: Rate, m: &Match) -> Rate {
@@ -39,8 +40,8 @@ pub(crate) fn evident(now: &[Packet], slot: u64) -> f64 {
 
 /// The rate of the last second, or of the one of the last `back` in which it was highest: exports of
 /// the newest may still be on their way.
-pub(crate) fn present(warm: &Warm, way: Direction, back: u64) -> Rate {
-    let window = &warm.series.window;
+pub(crate) fn present(series: &Series, way: Direction, back: u64) -> Rate {
+    let window = &series.window;
     let at = match way {
         Direction::Inbound => 0,
         Direction::Outbound => OUTBOUND,

@@ -90,6 +90,7 @@ pub(crate) fn alarm(
         last,
         service: None,
         direction: Direction::Inbound,
+        own: None,
         bare: false,
     })
 }

@@ -1,8 +1,9 @@
 //! The excess over what is normal, and the attack vectors it is made of.
 
-use weir_model::{Family, Fragment, Rate, Service, TopEntry, Vector};
+use weir_model::{Family, Fragment, Match, Rate, Service, TopEntry, Vector};
 
 use crate::evidence::exhibit::{ttl_bits, ttl_odd};
+use crate::evidence::matching::means;
 use crate::evidence::signature::{SIGNATURES, Signature};
 use crate::watch::hash::FastMap;
 use crate::watch::packets::{Packet, narrow};
@@ -92,6 +93,32 @@ pub(crate) fn excess(
         })
         .collect();
     Excess { packets, grown, share, share_bytes }
+}
+
+/// The excess, where there is a match, of the packets that it means alone, of which `mean` a second are normal;
+/// its shares are those of the whole present.
+pub(crate) fn excess_of(
+    own: Option<&Match>,
+    now: &[Packet],
+    now_rate: f64,
+    normal: &[(Packet, f64)],
+    mean: f64,
+    services: &[Service],
+) -> Excess {
+    let Some(own) = own else { return excess(now, now_rate, normal, mean, services) };
+    let part: Vec<Packet> = now.iter().filter(|p| means(own, p)).copied().collect();
+    let normal: Vec<(Packet, f64)> =
+        normal.iter().filter(|(p, _)| means(own, p)).copied().collect();
+    #[expect(clippy::cast_precision_loss, reason = "a statistic")]
+    let volume = |list: &[Packet]| {
+        list.iter().fold((0.0, 0.0), |(n, b), p| (n + f64::from(p.packets), b + p.bytes as f64))
+    };
+    let (all, mine) = (volume(now), volume(&part));
+    let share = (mine.0 / f64::max(all.0, 1.0), mine.1 / f64::max(all.1, 1.0));
+    let mut found = excess(&part, now_rate * share.0, &normal, mean, services);
+    found.share *= share.0;
+    found.share_bytes *= share.1;
+    found
 }
 
 /// Estimated number of distinct sources behind sampled packets: the bias-corrected lower bound of

@@ -1,14 +1,18 @@
 //! From verdict to verdict until the end.
 
-use weir_model::{Goodput, IncidentId, IpNet, Match, Phase, Rate, Verdict};
+use std::sync::Arc;
+
+use weir_model::{Direction, Goodput, IncidentId, IpNet, Match, Metric, Phase, Rate, Verdict};
 
 use crate::Detector;
+use crate::config::Config;
 use crate::evidence::rates::{discarded, matched, present, rate_of};
 use crate::verdict::incident::{Active, important};
 use crate::verdict::judge::{LOOK_AGAIN_MS, LOOK_SOON_MS};
 use crate::verdict::look::EVIDENCE_MIN;
 use crate::watch::host::Warm;
-use crate::watch::metric::{BITS, OUTBOUND, PACKETS, values};
+use crate::watch::metric::{BITS, METRICS, OUTBOUND, PACKETS, values};
+use crate::watch::series::Alarm;
 
 /// How often evidence that changed is handed on to be kept, milliseconds.
 const EVIDENCE_KEPT_MS: u64 = 10_000;
@@ -77,22 +81,32 @@ impl Detector {
         let Some(warm) = self.warm[at as usize].as_deref_mut() else { return };
         // What is silent for longer than exports take is silent.
         warm.series.window.forward(now.slot().saturating_sub(back * 10 + 2));
-        if !warm.series.loud_now(way, &active.limits, back) {
+        let inventory = Arc::clone(&self.inventory);
+        let name = active.own.as_ref().map(|own| own.name.as_str());
+        let own = name.and_then(|name| warm.own_of(&inventory, name));
+        let limits = own_limits(active, &self.config);
+        if !warm.series.loud_now(way, &active.limits, back)
+            && !own.is_some_and(|own| own.loud_now(way, &limits, back))
+        {
             // Between pulses there is nothing to be learned of the attack.
             self.still(active, out);
             return;
         }
+        let again = own.and_then(|own| own.alarm(self.rule, way, true, self.sampling));
+        if let Some(again) = again.filter(|again| again.ratio() >= active.alarm.ratio()) {
+            active.alarm = Alarm { metric: Metric::Own, ..again };
+        }
         if let Some(again) = warm.series.alarm(self.rule, way, true, self.sampling)
             && again.ratio() >= active.alarm.ratio()
         {
-            active.alarm = again;
+            (active.alarm, active.own) = (again, None);
         }
         let told: Vec<Match> = active
             .last
             .iter()
             .flat_map(|v| v.candidates.iter().map(|c| c.packets.clone()))
             .collect();
-        let findings = self.look(at, &active.alarm, &told, active.begun);
+        let findings = self.look(at, &active.alarm, active.own.as_ref(), &told, active.begun);
         if active.target.prefix_len() < active.target.max_prefix_len() {
             self.suspect_hosts_of(active.target, findings.excess.packets.iter().map(|(p, _)| p));
         }
@@ -145,15 +159,17 @@ impl Detector {
         active.said = self.clock;
         last.phase = Phase::Ongoing;
         last.at = self.clock;
-        last.rate = present(warm, way, self.back());
+        last.rate = present(&warm.series, way, self.back());
         let base = match way {
-            weir_model::Direction::Inbound => 0,
-            weir_model::Direction::Outbound => OUTBOUND,
+            Direction::Inbound => 0,
+            Direction::Outbound => OUTBOUND,
         };
+        let own = active.own.as_ref().and_then(|own| warm.own_of(&self.inventory, &own.name));
+        let measured = own.unwrap_or(&warm.series);
+        let now = present(measured, way, self.back());
         last.excess = Rate {
-            packets_per_sec: (last.rate.packets_per_sec - warm.series.mean(base + PACKETS))
-                .max(0.0),
-            bits_per_sec: (last.rate.bits_per_sec - warm.series.mean(base + BITS)).max(0.0),
+            packets_per_sec: (now.packets_per_sec - measured.mean(base + PACKETS)).max(0.0),
+            bits_per_sec: (now.bits_per_sec - measured.mean(base + BITS)).max(0.0),
         };
         last.discarded = discarded(warm);
         // Also when the attack is gone: a rule may have cut the players with it.
@@ -214,17 +230,34 @@ impl Detector {
     fn loud(&self, active: &Active, second: u64) -> bool {
         let of_target =
             |w: &Warm| w.series.loud_then(second, active.way(), &active.limits, active.smooth);
-        self.warm_of(active.target).is_some_and(of_target) || self.service_loud(active, second)
+        self.warm_of(active.target).is_some_and(of_target)
+            || self.service_loud(active, second)
+            || self.own_loud(active, second)
+    }
+
+    /// Whether the operator's own metric whose alarm opened an incident is still above its end condition.
+    fn own_loud(&self, active: &Active, second: u64) -> bool {
+        let Some(own) = &active.own else { return false };
+        let warm = self.warm_of(active.target);
+        let series = warm.and_then(|warm| warm.own_of(&self.inventory, &own.name));
+        let limits = own_limits(active, &self.config);
+        series.is_some_and(|series| series.loud_then(second, active.way(), &limits, false))
     }
 
     /// Whether the service whose alarm opened an incident is still above its end condition.
     fn service_loud(&self, active: &Active, second: u64) -> bool {
         let Some((protocol, port)) = active.alarm.service else { return false };
         let key = (self.table.get(active.target.addr()), protocol, port);
-        let mut limits = [f64::INFINITY; crate::watch::metric::METRICS];
-        limits[active.alarm.index] = active.alarm.threshold * self.config.end_ratio;
+        let limits = own_limits(active, &self.config);
         self.services
             .get(&key)
             .is_some_and(|s| s.series.loud_then(second, active.way(), &limits, false))
     }
+}
+
+/// Where an incident of a port or of an operator's own metric ends, for the series of that alone.
+fn own_limits(active: &Active, config: &Config) -> [f64; METRICS] {
+    let mut limits = [f64::INFINITY; METRICS];
+    limits[active.alarm.index] = active.alarm.threshold * config.end_ratio;
+    limits
 }

@@ -1,8 +1,8 @@
 //! An open incident: what was last said of it, and how long it has been quiet.
 
 use weir_model::{
-    Candidate, Direction, Evidence, Hold, IncidentId, IpNet, Match, Metric, Millis, Phase, Range,
-    Rate, Verdict,
+    Candidate, Direction, Evidence, Hold, IncidentId, IpNet, Match, Metric, Millis, OwnMeasure,
+    Phase, Range, Rate, Verdict,
 };
 
 use crate::config::Config;
@@ -37,6 +37,8 @@ pub(crate) struct Active {
     pub(crate) target: IpNet,
     /// The alarm as it was at its strongest.
     pub(crate) alarm: Alarm,
+    /// The metric of an operator's own that it is of: no rule goes beyond what that means.
+    pub(crate) own: Option<OwnMeasure>,
     /// Below these values it is quiet: of all metrics, as thresholds were when it opened.
     pub(crate) limits: [f64; METRICS],
     /// Exporters that carried it when it was last looked at.
@@ -92,13 +94,14 @@ impl Active {
         } else if alarm.index == SOURCES {
             // Those who came are not new any more, and go on: their volume tells when it is over.
             limits = limits.map(|limit| limit * config.end_ratio);
-        } else if alarm.service.is_none() {
+        } else if alarm.service.is_none() && alarm.metric != Metric::Own {
             limits[alarm.index] = alarm.threshold * config.end_ratio;
         }
         Self {
             id,
             target,
             alarm,
+            own: None,
             limits,
             carriers: Vec::new(),
             aside: 0,
@@ -144,6 +147,7 @@ impl Active {
         let limits = &self.limits;
         Self {
             limits: *limits,
+            own: self.own.clone(),
             carriers: self.carriers.clone(),
             numbers: self.numbers.clone(),
             evidence: self.evidence.clone(),
@@ -223,7 +227,7 @@ impl Active {
         let reason = &verdict.reason;
         let alarm = Alarm {
             metric: reason.metric,
-            index: index_of(reason.metric, verdict.direction),
+            index: index_of(reason.unit(), verdict.direction),
             value: reason.value,
             baseline: reason.baseline,
             threshold: reason.threshold.max(1.0),
@@ -233,12 +237,14 @@ impl Active {
             last: 0,
             service: reason.service,
             direction: verdict.direction,
+            own: None,
             bare: false,
         };
         let single = verdict.target.prefix_len() == verdict.target.max_prefix_len();
         let low = if single { &config.floors } else { &config.prefix_floors };
         let mut active =
             Self::new(verdict.incident, verdict.target, alarm, &floors(low), config, verdict.at);
+        active.own.clone_from(&reason.own);
         active.peak = verdict.peak;
         active.last = Some(verdict.clone());
         active.surest = verdict.confidence;

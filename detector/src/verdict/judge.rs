@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use weir_model::{Direction, IncidentId, IpNet, Metric, Phase, Verdict};
+use weir_model::{Direction, IncidentId, IpNet, Metric, OwnMeasure, Phase, Verdict};
 
 use crate::evidence::vectors::spread;
 use crate::verdict::confidence::Judged;
 use crate::verdict::incident::Active;
 use crate::verdict::look::Findings;
 use crate::watch::host::Warm;
+use crate::watch::own::measure_of;
 use crate::watch::series::Alarm;
 use crate::{Detector, Near};
 
@@ -55,6 +56,9 @@ impl Detector {
             }
             if let Some(Some(warm)) = self.warm.get_mut(at as usize) {
                 warm.series.window.take_oldest();
+                for own in &mut warm.own {
+                    own.series.window.take_oldest();
+                }
             }
         }
     }
@@ -98,13 +102,16 @@ impl Detector {
         let volume = warm.series.alarm(self.rule, way, short, self.sampling);
         let bare =
             || warm.series.bare_alarm(&self.config, now.secs(), self.rule, way, self.sampling);
-        let Some(alarm) = volume.or(known).or_else(bare) else { return false };
+        let own = warm.own_alarm(&self.config, self.rule, way, now.secs(), self.sampling);
+        // Of two that are crossed the one that is crossed by more tells what it is.
+        let Some(alarm) = more(volume.or(known).or_else(bare), own) else { return false };
         // A window that reaches back into an incident that is over would tell of it again.
         if alarm.first() <= warm.told || self.explained(target, &alarm) {
             return false;
         }
         self.counters.alarms += 1;
-        let findings = self.look(at, &alarm, &[], now);
+        let own = self.own_measure(&alarm);
+        let findings = self.look(at, &alarm, own.as_ref(), &[], now);
         if findings.left_out > 0.0 && alarm.value - findings.left_out < alarm.threshold {
             self.counters.alarms_left_out += 1;
             self.unconvinced(at);
@@ -132,6 +139,7 @@ impl Detector {
         let Some(warm) = self.warm[at as usize].as_deref_mut() else { return true };
         let thresholds = warm.series.thresholds;
         let mut active = Active::new(id, target, alarm, &thresholds, &self.config, now);
+        active.own = own;
         let verdict = self.verdict(&mut active, findings, Phase::Opened);
         let odd = matches!(alarm.metric, Metric::Shape | Metric::Cusum | Metric::SourcesPerSec);
         // What was found must be what grew.
@@ -170,7 +178,7 @@ impl Detector {
     pub(crate) fn suspect(&mut self, at: u32) {
         let until = self.clock.secs() + 60;
         let Some(warm) = self.warm[at as usize].as_deref_mut() else { return };
-        warm.series.suspect(until);
+        warm.suspect(until);
         let target = warm.target;
         if target.prefix_len() < target.max_prefix_len() {
             warm.carpet_until = until;
@@ -183,6 +191,12 @@ impl Detector {
                 service.series.suspect(until);
             }
         }
+    }
+
+    /// The metric of an operator's own that an alarm is of.
+    fn own_measure(&self, alarm: &Alarm) -> Option<OwnMeasure> {
+        let metric = self.inventory.metrics.list().get(usize::from(alarm.own?))?;
+        Some(measure_of(metric, alarm.index))
     }
 
     /// Whether a prefix is above its threshold only because hosts in it are attacked, which have
@@ -305,6 +319,14 @@ impl Detector {
         }
         let idle = self.idle.get(self.table.get(target.addr()) as usize)?;
         (idle.warm != crate::watch::table::NONE).then_some(idle.warm)
+    }
+}
+
+/// The alarm that is further above its threshold; of equals the second, which is the operator's own.
+fn more(first: Option<Alarm>, second: Option<Alarm>) -> Option<Alarm> {
+    match (first, second) {
+        (Some(first), Some(second)) if first.ratio() > second.ratio() => Some(first),
+        (first, second) => second.or(first),
     }
 }
 

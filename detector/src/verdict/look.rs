@@ -4,21 +4,23 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use weir_model::{
-    AllowAlarms, AllowList, Candidate, Direction, Evidence, Goodput, Hold, Inventory, IpNet, Match,
-    Metric, Millis, Phase, Rate, Reason, Service, Verdict,
+    AllowAlarms, AllowList, Candidate, Direction, Evidence, FragmentMatch, Goodput, Hold,
+    Inventory, IpNet, Match, Metric, Millis, OwnMeasure, Phase, Rate, Reason, Service, Verdict,
 };
 
+use crate::config::Capabilities;
 use crate::evidence::answers::Answers;
 use crate::evidence::connections::Usual;
 use crate::evidence::excused::Excused;
 use crate::evidence::exhibit;
+use crate::evidence::matching::means;
 use crate::evidence::rates::{
     burst, discarded, effective, evident, higher, left, matched, present,
 };
 use crate::evidence::signature::Packets;
 use crate::evidence::signs::is_reflector;
 use crate::evidence::vectors::{
-    Excess, Part, Traits, excess, family, parts, top_sources, traits, vectors,
+    Excess, Part, Traits, excess_of, family, parts, top_sources, traits, vectors,
 };
 use crate::verdict::confidence::{ANSWERED_MOST, cap, confidence, groups};
 use crate::verdict::hold::{
@@ -30,7 +32,7 @@ use crate::verdict::synthesis::{Found, Input, Rule, measure, synthesise};
 use crate::watch::host::Warm;
 use crate::watch::metric::{BITS, OUTBOUND, PACKETS, is_bits};
 use crate::watch::packets::{NOW_SLOTS_MAX, Packet};
-use crate::watch::series::Alarm;
+use crate::watch::series::{Alarm, Series};
 use crate::watch::silent::carriers;
 use crate::watch::window::SLOTS_PER_SEC;
 use crate::{Detector, foreknown};
@@ -122,11 +124,13 @@ impl Detector {
     /// Looks at a target's packets of the present against its normal ones. Rules `told` before stay
     /// while they do nearly as well as the best new ones, so that what routers are told does not
     /// change with every sample.
-    /// `begun` is when the incident opened.
+    /// `begun` is when the incident opened. Of the operator's `own` metric only the packets that it means are in
+    /// excess, and no rule goes beyond them.
     pub(crate) fn look(
         &mut self,
         at: u32,
         alarm: &Alarm,
+        own: Option<&OwnMeasure>,
         told: &[Match],
         begun: Millis,
     ) -> Findings {
@@ -141,15 +145,26 @@ impl Detector {
         let lag = if back > 2 { (back + 3) * SLOTS_PER_SEC } else { 0 };
         let slots = (alarm.window_ms / 100).max(lag).clamp(2, NOW_SLOTS_MAX);
         let (now, span) = latest(warm, way, slot, slots);
-        let mut rate = present(warm, way, back);
+        let mut rate = present(&warm.series, way, back);
         if told.is_empty() && alarm.window_ms < 1000 {
             rate = higher(rate, burst(warm, way, alarm.window_ms));
         }
         let normal = warm.profile_of(way).normal();
-        let usual_packets = warm.series.mean(match way {
+        let index = match way {
             Direction::Inbound => PACKETS,
             Direction::Outbound => OUTBOUND,
-        });
+        };
+        let own = own.map(|own| (own.packets.towards(warm.target), &own.name));
+        let (usual_packets, set) = {
+            let measured = match &own {
+                None => Some(&warm.series),
+                Some((_, name)) => warm.own_of(&inventory, name),
+            };
+            let source = |s: &Series| s.source(alarm.index, &self.config, self.clock.secs());
+            let set = matches!(measured.map(source), Some("operator" | "group"));
+            (measured.map_or(0.0, |series| series.mean(index)), set)
+        };
+        let own = own.map(|(own, _)| own);
         // Where exports lag both ways are known only as far back as the alarm's window: of the newest
         // seconds one way may be in and the other still to come.
         let newest = warm.series.window.newest();
@@ -157,7 +172,8 @@ impl Detector {
             0..=2 => (newest, u32::try_from(alarm.window_ms / 1000).unwrap_or(3)),
             _ => (newest.saturating_sub(back / 2), u32::try_from(back).unwrap_or(90)),
         };
-        let response = warm.series.response(way, last, seconds);
+        // Of a part of the traffic it is not known how much goes back.
+        let response = if own.is_some() { None } else { warm.series.response(way, last, seconds) };
         let learning = warm.series.learning(&self.config, self.clock.secs());
         let mean = (!learning || warm.known())
             .then(|| (warm.series.mean(PACKETS), warm.series.mean(OUTBOUND)));
@@ -171,31 +187,25 @@ impl Detector {
         let sent = other.latest(slot, recently);
         let answers = Answers::new(sent, usual, visible);
         let excused = Excused::new(&inventory.allow, &now, &answers);
-        let own = leaving(&inventory, warm.target);
-        let leaves = |list: &AllowList| leaves_out(list, &own);
+        let groups = leaving(&inventory, warm.target);
+        let leaves = |list: &AllowList| leaves_out(list, &groups);
         let mut left = LeftOut::default();
         let level = evident(&now, slot).min(rate.packets_per_sec);
         let excess = if inventory.allow.lists().iter().any(leaves) {
-            left = LeftOut::of(
-                &now,
-                &normal,
-                |p| excused.holds(p, &answers, leaves),
-                |p| excused.held(p, leaves),
-            );
-            let rest: Vec<Packet> =
-                now.iter().filter(|p| !excused.holds(p, &answers, leaves)).copied().collect();
+            let is_left = |p: &Packet| excused.holds(p, &answers, leaves);
+            let was_left = |p: &Packet| excused.held(p, leaves);
+            let all = shares(now.iter().map(|p| (p, f64::from(p.packets))), is_left);
+            left = LeftOut::of(&now, &normal, own.as_ref(), is_left, was_left);
+            let rest: Vec<Packet> = now.iter().filter(|p| !is_left(p)).copied().collect();
             let normal: Vec<(Packet, f64)> =
-                normal.iter().filter(|(p, _)| !excused.held(p, leaves)).copied().collect();
+                normal.iter().filter(|(p, _)| !was_left(p)).copied().collect();
             let usual_packets = usual_packets * (1.0 - left.usual.0);
-            let rest = excess(&rest, level * (1.0 - left.now.0), &normal, usual_packets, &services);
-            rest.of_whole(1.0 - left.now.0, 1.0 - left.now.1)
+            let level = level * (1.0 - all.0);
+            let rest = excess_of(own.as_ref(), &rest, level, &normal, usual_packets, &services);
+            rest.of_whole(1.0 - all.0, 1.0 - all.1)
         } else {
-            excess(&now, level, &normal, usual_packets, &services)
+            excess_of(own.as_ref(), &now, level, &normal, usual_packets, &services)
         };
-        let set = matches!(
-            warm.series.source(alarm.index, &self.config, self.clock.secs()),
-            "operator" | "group"
-        );
         let left_out = left.of_alarm(alarm, set);
         let parts = parts(&excess);
         let strange = estranged(&excess, &excused);
@@ -246,7 +256,7 @@ impl Detector {
                 capabilities: &self.config.capabilities,
             };
             let (mut found, holds) =
-                weighed(&input, told, &known, self.config.collateral_max_rate_limit);
+                weighed(&input, told, &known, self.config.collateral_max_rate_limit, own.as_ref());
             found.of_whole(open);
             (found, holds)
         } else {
@@ -355,7 +365,7 @@ impl Detector {
                 .map(|w| self.goodput(w, rate, over, effective(&now))),
             served,
             sources: traits.sources,
-            reason: self.reason(&active.alarm, &excess),
+            reason: Reason { own: active.own.clone(), ..self.reason(&active.alarm, &excess) },
             candidates,
             top_sources: top_sources(&excess),
             summary: String::new(),
@@ -395,6 +405,7 @@ impl Detector {
             sampling: alarm.sampling,
             exporters: ids.into_iter().map(name).collect(),
             service: alarm.service,
+            own: None,
         }
     }
 }
@@ -450,16 +461,18 @@ struct LeftOut {
 }
 
 impl LeftOut {
+    /// Of all, or of what an operator's `own` metric means.
     fn of(
         now: &[Packet],
         normal: &[(Packet, f64)],
+        own: Option<&Match>,
         is_left_now: impl Fn(&Packet) -> bool,
         was_left: impl Fn(&Packet) -> bool,
     ) -> Self {
-        Self {
-            now: shares(now.iter().map(|p| (p, f64::from(p.packets))), is_left_now),
-            usual: shares(normal.iter().map(|(p, w)| (p, *w)), was_left),
-        }
+        let meant = |p: &Packet| own.is_none_or(|own| means(own, p));
+        let now = now.iter().filter(|p| meant(p)).map(|p| (p, f64::from(p.packets)));
+        let normal = normal.iter().filter(|(p, _)| meant(p)).map(|(p, w)| (p, *w));
+        Self { now: shares(now, is_left_now), usual: shares(normal, was_left) }
     }
 
     /// What of an alarm's value is left out, a second: of what is learned only what is more than usual, for the
@@ -565,14 +578,19 @@ fn services_of(inventory: &Inventory, target: IpNet) -> Vec<Service> {
 
 /// Rules for the excess: those told before while they do nearly as well as the best new ones, else
 /// new ones that may be dropped by, else ones that may only limit.
-fn choose(mut input: Input<'_>, told: &[Match], collateral_max_rate_limit: f64) -> Found {
+fn choose(
+    mut input: Input<'_>,
+    told: &[Match],
+    collateral_max_rate_limit: f64,
+    own: Option<&Match>,
+) -> Found {
     let strict = input.collateral_max;
     let kept = measure(&input, told);
     let allowed = kept.collateral <= strict;
     if allowed && kept.coverage >= KEEP_COVERAGE {
         return kept;
     }
-    let found = synthesise(&input);
+    let found = search(&input, own);
     if allowed && !told.is_empty() && kept.coverage + KEEP_MARGIN >= found.coverage {
         return kept;
     }
@@ -583,11 +601,48 @@ fn choose(mut input: Input<'_>, told: &[Match], collateral_max_rate_limit: f64) 
     if kept.collateral <= input.collateral_max && kept.coverage >= KEEP_COVERAGE - KEEP_MARGIN {
         return kept;
     }
-    let wider = synthesise(&input);
+    let wider = search(&input, own);
     // Slices of a flood, each harmless by itself, leave most of it; what may only be limited covers it whole.
     let better = wider.coverage >= found.coverage + WIDER_GAIN;
     let first = found.coverage < SEPARABLE_COVERAGE && wider.coverage >= SEPARABLE_COVERAGE;
     if better || first { wider } else { found }
+}
+
+/// Rules for the excess; of an operator's own metric none that goes beyond what it means. Where what was found
+/// covers much less than all of that would, and all of it spares what is wanted, it is that.
+fn search(input: &Input<'_>, own: Option<&Match>) -> Found {
+    let found = synthesise(input);
+    let Some(own) = own else { return found };
+    if !can_say(own, input.capabilities) {
+        return Found::default();
+    }
+    // What narrows a rule to the match may give it a source, and that may be of an allow list.
+    let allowed = |rule: &Match| input.allow.named_by(rule).is_none();
+    let mut rules: Vec<Match> = Vec::new();
+    for rule in found.rules.iter().filter_map(|rule| own.meet(&rule.packets)) {
+        if allowed(&rule) && !rules.contains(&rule) {
+            rules.push(rule);
+        }
+    }
+    let narrowed = measure(input, &rules);
+    if !allowed(own) {
+        return narrowed;
+    }
+    let whole = measure(input, std::slice::from_ref(own));
+    let spares = whole.collateral <= input.collateral_max;
+    if spares && whole.coverage >= narrowed.coverage + WIDER_GAIN { whole } else { narrowed }
+}
+
+/// Whether routers can match all that a match says.
+fn can_say(m: &Match, can: &Capabilities) -> bool {
+    (m.lengths.is_empty() || can.lengths)
+        && m.tcp_flags.iter().all(|flags| flags.mask & !can.tcp_flags == 0)
+        && (m.src.is_none() || can.sources)
+        && match m.fragment {
+            None => true,
+            Some(FragmentMatch::IsFragment | FragmentMatch::NotFragment) => can.fragments,
+            Some(FragmentMatch::First | FragmentMatch::Last) => false,
+        }
 }
 
 /// Rules for the excess, each with why it must not be announced. Rules told before that are now known to
@@ -597,6 +652,7 @@ fn weighed(
     told: &[Match],
     known: &Knowledge<'_>,
     collateral_max_rate_limit: f64,
+    own: Option<&Match>,
 ) -> (Found, Vec<Weighed>) {
     let wanted = |m: &&Match| hold(m, known).hold.is_some_and(Hold::is_wanted);
     // Those that came last were refused before, and whoever had them has heard of it.
@@ -605,8 +661,9 @@ fn weighed(
     let told: Vec<Match> =
         told.iter().filter(|m| input.allow.named_by(m).is_none()).cloned().collect();
     let (refused, told): (Vec<&Match>, Vec<&Match>) = told.iter().partition(wanted);
-    let told: Vec<Match> = told.into_iter().cloned().collect();
-    let mut found = choose(input.clone(), &told, collateral_max_rate_limit);
+    let mut told: Vec<Match> = told.into_iter().cloned().collect();
+    told.retain(|m| own.is_none_or(|own| own.meet(m).as_ref() == Some(m)));
+    let mut found = choose(input.clone(), &told, collateral_max_rate_limit, own);
     for m in refused {
         if found.rules.iter().all(|rule| rule.packets != *m) {
             let measured = measure(input, std::slice::from_ref(m)).rules;

@@ -136,7 +136,7 @@ pub(crate) fn sentence(
         }
         None => {}
     }
-    let unit = |x: f64| match v.reason.metric {
+    let unit = |x: f64| match v.reason.unit() {
         weir_model::Metric::BitsPerSec => format!("{}bit/s", short(x)),
         weir_model::Metric::SourcesPerSec => format!("{} new sources/s", count(x)),
         _ => format!("{}pkt/s", short(x)),
@@ -146,9 +146,10 @@ pub(crate) fn sentence(
     } else {
         "normally next to nothing".to_owned()
     };
+    let own = v.reason.own.as_ref().map(|own| format!("{}: ", own.name)).unwrap_or_default();
     let _ = write!(
         text,
-        "; {normal}, threshold {}, seen {} over {} s in {:.0} samples",
+        "; {own}{normal}, threshold {}, seen {} over {} s in {:.0} samples",
         unit(v.reason.threshold),
         unit(v.reason.value),
         seconds(v.reason.window_ms),

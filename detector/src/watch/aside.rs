@@ -88,7 +88,7 @@ impl Detector {
             if let Some(Some(warm)) = self.warm.get_mut(idle.warm as usize)
                 && warm.series.kind == Kind::Host
             {
-                warm.series.suspect(until);
+                warm.suspect(until);
             }
         }
     }

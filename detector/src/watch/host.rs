@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use weir_model::{Direction, IpNet, Metric, Millis};
+use weir_model::{Direction, Inventory, IpNet, Metric, Millis, OwnMeasure};
 
 use crate::config::Config;
 use crate::watch::baseline::Baseline;
@@ -13,6 +13,7 @@ use crate::watch::familiar::Familiar;
 use crate::watch::metric::{
     BITS, HOST_METRICS, METRICS, OUTBOUND, PACKETS, direction, is_bits, values,
 };
+use crate::watch::own::Own;
 use crate::watch::packets::{Packet, Profile};
 use crate::watch::season::Season;
 use crate::watch::series::{Kind, Series};
@@ -89,6 +90,10 @@ pub(crate) struct Warm {
     pub(crate) carpet_until: u64,
     /// Exporters that carry its traffic, as far as was last seen.
     pub(crate) carriers: Vec<u16>,
+    /// What metrics of an operator's own measure of it, by their numbers.
+    pub(crate) own: Vec<Own>,
+    /// Numbers of those that are not measured of it, as bits, as far as was asked.
+    pub(crate) not_own: u16,
 }
 
 impl Warm {
@@ -109,12 +114,15 @@ impl Warm {
             wide: NONE,
             carpet_until: 0,
             carriers: Vec::new(),
+            own: Vec::new(),
+            not_own: 0,
         }
     }
 
     /// Closes seconds and moves the profiles on.
     pub(crate) fn roll(&mut self, watermark: u64, now: u64, config: &Config) {
         self.series.roll(watermark, now, config);
+        self.own.iter_mut().for_each(|own| own.series.roll(watermark, now, config));
         let suspected = self.series.suspected(now);
         // The present lasts until exports of it are in.
         let horizon = (now.saturating_sub(watermark) + 3) * SLOTS_PER_SEC;
@@ -203,10 +211,12 @@ pub struct BaselineView {
     /// Where the threshold comes from: `floor`, `cold-start`, `others-of-its-kind` (hosts of the
     /// same game or prefix, while it is new), `baseline` (the window, the hour of the week or the
     /// last fortnight), `operator`, or its group: `group`, `group-off` or `group-observe-only` where none
-    /// is in force.
+    /// is in force. Of a metric of an operator's own also `metric`, set with it, and `metric-off`.
     pub source: &'static str,
     /// Seconds in the window, at most 300.
     pub seconds: u16,
+    /// The metric of an operator's own, when it is one.
+    pub own: Option<OwnMeasure>,
 }
 
 /// What is known of one host.
@@ -228,6 +238,25 @@ pub struct HostView {
     pub baselines: Vec<BaselineView>,
 }
 
+impl Series {
+    /// A metric of its own as an operator sees it, but for the present.
+    pub(crate) fn view(&self, i: usize, config: &Config, second: u64) -> BaselineView {
+        let base = &self.baselines[i];
+        BaselineView {
+            metric: Metric::Own,
+            direction: direction(i),
+            now: 0.0,
+            mean: self.mean(i),
+            p99: base.p99() * if is_bits(i) { 8.0 } else { 1.0 },
+            level: self.level(i),
+            threshold: self.shown(i, config, second),
+            source: self.source(i, config, second),
+            seconds: base.len(),
+            own: None,
+        }
+    }
+}
+
 impl Warm {
     /// Values of a second, with what is expected in it of flows not exported yet.
     fn reading(&self, second: u64) -> [u64; METRICS] {
@@ -241,26 +270,16 @@ impl Warm {
         sums
     }
 
-    pub(crate) fn view(&self, config: &Config, now: Millis) -> HostView {
+    pub(crate) fn view(&self, inventory: &Inventory, config: &Config, now: Millis) -> HostView {
         let series = &self.series;
         let second = now.secs();
         let newest = self.reading(second.saturating_sub(1));
         let view = |i: usize| {
-            let base = &series.baselines[i];
             #[expect(clippy::cast_precision_loss, reason = "for people")]
             let now = newest[i] as f64;
-            BaselineView {
-                metric: HOST_METRICS[i],
-                direction: direction(i),
-                now,
-                mean: series.mean(i),
-                p99: base.p99() * if is_bits(i) { 8.0 } else { 1.0 },
-                level: series.level(i),
-                threshold: series.shown(i, config, second),
-                source: series.source(i, config, second),
-                seconds: base.len(),
-            }
+            BaselineView { metric: HOST_METRICS[i], now, ..series.view(i, config, second) }
         };
+        let own = self.own_views(inventory, config, second);
         HostView {
             host: self.target.addr(),
             watched: true,
@@ -268,7 +287,7 @@ impl Warm {
             learning: series.learning(config, second),
             suspect: series.suspected(second),
             frozen: series.still(config, second),
-            baselines: (0..METRICS).map(view).collect(),
+            baselines: (0..METRICS).map(view).chain(own).collect(),
         }
     }
 }

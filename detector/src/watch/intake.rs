@@ -44,7 +44,7 @@ pub(crate) enum Time {
 impl Time {
     /// The time of what passed in `slot` and arrived in `now`. Slots that were added up by whole seconds
     /// say nothing of their share of one.
-    fn of(slot: u64, now: u64) -> Self {
+    pub(crate) fn of(slot: u64, now: u64) -> Self {
         let slot = slot.min(now);
         if now - slot < FINE_SLOTS { Self::Slot(slot) } else { Self::Late(slot / SLOTS_PER_SEC) }
     }
@@ -109,7 +109,7 @@ pub(crate) struct Service {
 /// Place of its host, protocol, port.
 pub(crate) type ServiceKey = (u32, u8, u16);
 
-fn add(series: &mut Series, time: Time, cell: &Cell) -> bool {
+pub(crate) fn add(series: &mut Series, time: Time, cell: &Cell) -> bool {
     match time {
         Time::Slot(slot) => series.window.add(slot, cell),
         Time::Late(second) => {
@@ -151,6 +151,9 @@ impl Detector {
         }
         for flow in &slice.long_flows {
             self.long_flow(flow, slice.slot, arrival);
+        }
+        if slice.metrics_key != 0 {
+            self.own_metrics(slice);
         }
         self.expected.extend_from_slice(&slice.expected);
         self.waited.extend_from_slice(&slice.waited);

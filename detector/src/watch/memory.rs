@@ -7,6 +7,7 @@ use crate::watch::baseline::RING;
 use crate::watch::host::{Idle, Warm};
 use crate::watch::intake::Service;
 use crate::watch::metric::METRICS;
+use crate::watch::own::Own;
 use crate::watch::season::Season;
 use crate::watch::series::{Kind, Series};
 
@@ -59,6 +60,8 @@ impl Detector {
         for warm in self.warm.iter().flatten() {
             memory.warm += usize::from(warm.series.kind != Kind::Service);
             memory.warm_bytes += size_of::<Warm>() + warm.series.heap();
+            let own = warm.own.iter().map(|own| size_of::<Own>() + own.series.heap());
+            memory.warm_bytes += own.sum::<usize>();
             memory.evidence_bytes += warm.profile.heap() + warm.sent.heap();
             let familiar = usize::from(warm.familiar.is_some());
             memory.evidence_bytes += familiar * size_of::<crate::watch::familiar::Familiar>();

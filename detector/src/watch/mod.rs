@@ -16,6 +16,7 @@ pub(crate) mod host;
 pub(crate) mod intake;
 pub(crate) mod memory;
 pub(crate) mod metric;
+pub(crate) mod own;
 pub(crate) mod packets;
 pub(crate) mod pool;
 pub(crate) mod prior;

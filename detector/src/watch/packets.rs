@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use weir_model::{Direction, FlowRecord, Forwarding, Fragment, Sample, tcp_flags};
+use weir_model::{Direction, Forwarding, Fragment, Sample};
 
 use crate::watch::cell::saturate;
 use crate::watch::hash::mix;
@@ -29,10 +29,6 @@ pub(crate) fn quiet_share(hosts: usize) -> usize {
 pub(crate) const AGED_MAX: usize = 192;
 /// Packets kept of the minute that is still in quarantine, per host.
 pub(crate) const RECENT_MAX: usize = 64;
-/// How much shorter or longer than a flow's average its packets are taken to be.
-const LENGTH_SPREAD: u16 = 3;
-/// Longest packet on most paths, octets.
-const LENGTH_USUAL: u16 = 1500;
 /// Length of the present, slots, where exports come at once.
 pub(crate) const NOW_SLOTS: u64 = 100;
 /// Length of the present, slots, at most: where flows are exported once a minute.
@@ -90,29 +86,6 @@ pub(crate) fn narrow(address: u128) -> IpAddr {
     std::net::Ipv6Addr::from(address).to_canonical()
 }
 
-/// Shortest and longest length that a record's packets may have. Where the exporter tells only the
-/// average, that is all that is known, unless packets of one length add up exactly.
-fn lengths(r: &FlowRecord) -> (u16, u16, bool) {
-    let one = r.length_min == r.length_max && r.packets > 1;
-    if !one || u64::from(r.length_min).checked_mul(r.packets) == Some(r.bytes) {
-        return (r.length_min, r.length_max, false);
-    }
-    let longest = r.length_max.saturating_mul(LENGTH_SPREAD);
-    let longest = if r.length_max <= LENGTH_USUAL { longest.min(LENGTH_USUAL) } else { longest };
-    ((r.length_min / LENGTH_SPREAD).max(20), longest, true)
-}
-
-/// Whether a packet is part of a fragmented one. Flow records give later parts no ports and often say
-/// nothing else of them; what came in with its header (sFlow, and then with a TTL) says it itself.
-fn fragment(r: &FlowRecord) -> Fragment {
-    let portless = r.src_port == 0 && r.dst_port == 0 && matches!(r.protocol, 6 | 17);
-    if r.fragment == Fragment::None && portless && r.ttl == 0 {
-        Fragment::Later
-    } else {
-        r.fragment
-    }
-}
-
 impl Packet {
     /// Reduces a sample that was received in `slot`, seen from the protected end.
     #[expect(clippy::cast_possible_truncation, reason = "halves of addresses and hashes")]
@@ -128,12 +101,7 @@ impl Packet {
         hash = mix(hash, u64::from(r.src_port) << 16 | u64::from(r.dst_port));
         hash = mix(hash, r.bytes ^ r.packets << 40 ^ u64::from(r.ttl) << 32);
         hash = mix(hash, r.start.0 ^ r.end.0 << 24 ^ u64::from(r.tcp_flags) << 16);
-        // A flow's flags are or-ed over its packets: with an ACK among several it is a connection,
-        // seen from its first packet to its last.
-        let connection = r.packets > 1 && r.tcp_flags & tcp_flags::ACK != 0;
-        let transient = tcp_flags::SYN | tcp_flags::FIN | tcp_flags::RST;
-        let flags = if connection { r.tcp_flags & !transient } else { r.tcp_flags };
-        let (length_min, length_max, vague) = lengths(r);
+        let (length_min, length_max, vague) = r.length_range();
         Self {
             src,
             slot,
@@ -147,11 +115,11 @@ impl Packet {
             length_max,
             exporter: r.exporter.0,
             protocol: r.protocol,
-            tcp_flags: flags,
+            tcp_flags: r.single_flags(),
             icmp_type: r.icmp_type,
             icmp_code: r.icmp_code,
             ttl: r.ttl,
-            fragment: fragment(r),
+            fragment: r.likely_fragment(),
             direction,
             vague,
         }
@@ -466,6 +434,8 @@ impl Profile {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use weir_model::FlowRecord;
+
     use super::*;
 
     /// One sampled packet towards 203.0.113.7.

@@ -3,8 +3,11 @@
 
 use std::sync::Arc;
 
-use weir_model::{HostClass, IpNet, Learning, Policies, Said, Threshold};
+use weir_model::{
+    Direction, HostClass, IpNet, Learning, OwnMetric, Policies, PolicyValues, Said, Threshold,
+};
 
+use crate::config::Config;
 use crate::watch::metric::{METRICS, PACKETS, SOURCES};
 use crate::watch::series::Kind;
 
@@ -25,6 +28,8 @@ pub(crate) struct Rules {
     at: [Rule; METRICS],
     pub(crate) learning: Learning,
     pub(crate) class: Option<HostClass>,
+    /// Smallest thresholds of a metric of an operator's own.
+    pub(crate) least: Option<Box<[f64; METRICS]>>,
 }
 
 impl Rules {
@@ -49,6 +54,7 @@ impl Rules {
                 at: std::array::from_fn(rule),
                 learning: values.learning.map_or(Learning::On, said),
                 class: values.class.map(|said| said.value),
+                least: None,
             };
             (rules != Self::none()).then(|| Arc::new(rules))
         };
@@ -56,7 +62,40 @@ impl Rules {
     }
 
     const fn none() -> Self {
-        Self { at: [AUTO; METRICS], learning: Learning::On, class: None }
+        Self { at: [AUTO; METRICS], learning: Learning::On, class: None, least: None }
+    }
+
+    /// What counts for a metric of an operator's own, whose packets and bits have these indices, for hosts of
+    /// which their group says `values`.
+    pub(crate) fn own(
+        metric: &OwnMetric,
+        values: Option<&PolicyValues<'_>>,
+        indices: [usize; 2],
+        config: &Config,
+    ) -> Self {
+        let way = usize::from(metric.direction == Direction::Outbound);
+        let times = values.and_then(|v| v.multipliers[way]).map_or(1.0, |said| said.value);
+        let floors = [config.service_floor_packets_per_sec, config.service_floor_bits_per_sec];
+        let thresholds = [metric.packets_per_sec, metric.bits_per_sec];
+        let (mut at, mut least) = ([Rule::Off; METRICS], [f64::INFINITY; METRICS]);
+        for ((index, floor), threshold) in indices.into_iter().zip(floors).zip(thresholds) {
+            (at[index], least[index]) = match threshold {
+                None => (Rule::Off, f64::INFINITY),
+                Some(Threshold::Off) => (Rule::Off, floor),
+                Some(Threshold::Auto) => (Rule::Learned(times, 0.0, f64::INFINITY), floor),
+                Some(Threshold::Fixed(value)) => (Rule::Fixed(value), value),
+                Some(Threshold::Within(bounds)) => (
+                    Rule::Learned(
+                        bounds.multiplier.unwrap_or(times),
+                        0.0,
+                        bounds.ceiling.unwrap_or(f64::INFINITY),
+                    ),
+                    bounds.floor.unwrap_or(floor),
+                ),
+            };
+        }
+        let learning = values.and_then(|v| v.learning).map_or(Learning::On, |said| said.value);
+        Self { at, learning, class: None, least: Some(Box::new(least)) }
     }
 
     /// The threshold of a metric where `learned` is that without groups. What is set for a host is the least
@@ -67,10 +106,10 @@ impl Rules {
             (Rule::Off, _) => f64::INFINITY,
             // To a host just met everybody is new.
             _ if index == SOURCES && new => learned,
-            (Rule::Fixed(value), Kind::Host) => value,
+            (Rule::Fixed(value), Kind::Host | Kind::Own) => value,
             _ if mute => f64::INFINITY,
             (Rule::Fixed(value), _) => learned.max(value),
-            (Rule::Learned(times, floor, ceiling), Kind::Host) => {
+            (Rule::Learned(times, floor, ceiling), Kind::Host | Kind::Own) => {
                 (learned * times).max(floor).min(ceiling)
             }
             (Rule::Learned(times, floor, _), _) => (learned * times).max(floor),

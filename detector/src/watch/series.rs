@@ -35,6 +35,8 @@ pub(crate) struct Alarm {
     pub(crate) last: u64,
     pub(crate) service: Option<(u8, u16)>,
     pub(crate) direction: Direction,
+    /// Number of the operator's own metric, when it is one.
+    pub(crate) own: Option<u8>,
     /// Only what needs no baseline can follow from it.
     pub(crate) bare: bool,
 }
@@ -66,12 +68,17 @@ const RAMP_MIN: f64 = 1.25;
 const PROPORTION: f64 = 0.8;
 const ANSWERED: f64 = 0.3;
 
+/// Times the least threshold of a port from which a new one is looked at.
+const NEW_SERVICE: f64 = 5.0;
+
 /// What a series is of: floors differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Host,
     Prefix,
     Service,
+    /// What a metric of an operator's own measures of a host.
+    Own,
 }
 
 /// Smallest thresholds.
@@ -85,11 +92,13 @@ fn lowest(kind: Kind, learning: bool, config: &Config) -> [f64; METRICS] {
         }
         Kind::Service => {
             let mut low = [f64::INFINITY; METRICS];
-            let gross = if learning { 5.0 } else { 1.0 };
+            let gross = if learning { NEW_SERVICE } else { 1.0 };
             low[PACKETS] = config.service_floor_packets_per_sec * gross;
             low[BITS] = config.service_floor_bits_per_sec * gross;
             low
         }
+        // It says so itself.
+        Kind::Own => [f64::INFINITY; METRICS],
     }
 }
 
@@ -212,10 +221,18 @@ impl Series {
         self.set_thresholds(config, second);
     }
 
+    /// Smallest thresholds.
+    fn lowest(&self, learning: bool, config: &Config) -> [f64; METRICS] {
+        match self.rules.as_ref().and_then(|rules| rules.least.as_deref()) {
+            Some(least) => least.map(|least| if learning { NEW_SERVICE * least } else { least }),
+            None => lowest(self.kind, learning, config),
+        }
+    }
+
     /// Thresholds without what groups and operators say of them.
     fn learned(&self, config: &Config, second: u64) -> [f64; METRICS] {
         let learning = self.learning(config, second);
-        let mut low = lowest(self.kind, learning, config);
+        let mut low = self.lowest(learning, config);
         if let Some(borrowed) = self.borrowed.filter(|_| learning) {
             // Of a new host only gross floods can be told, unless others of its kind are known.
             let known = lowest(self.kind, false, config);
@@ -278,7 +295,7 @@ impl Series {
     fn strict(&self, config: &Config, second: u64) -> Option<[f64; METRICS]> {
         let more = self.learning(config, second) || self.lenience() > 1.0;
         more.then(|| {
-            let mut strict = self.above_normal(lowest(self.kind, false, config), config, second);
+            let mut strict = self.above_normal(self.lowest(false, config), config, second);
             if self.learning(config, second) {
                 // To a host just met everybody is new.
                 strict[SOURCES] = f64::INFINITY;
@@ -343,7 +360,7 @@ impl Series {
             "operator"
         } else if let Some(source) = group() {
             source
-        } else if learned[index] > lowest(self.kind, learning, config)[index] {
+        } else if learned[index] > self.lowest(learning, config)[index] {
             "baseline"
         } else if learning && self.borrowed.is_some() {
             "others-of-its-kind"
@@ -495,13 +512,14 @@ impl Series {
             last,
             service: None,
             direction: Direction::Inbound,
+            own: None,
             bare: false,
         })
     }
 
     /// The most of each metric that moves no threshold, with room to spare.
     fn low(&self, config: &Config) -> [u8; METRICS] {
-        let low = lowest(self.kind, false, config);
+        let low = self.lowest(false, config);
         std::array::from_fn(|i| {
             let unit = if is_bits(i) { 8.0 } else { 1.0 };
             to_log(whole(low[i] / config.multiplier.max(1.0) / unit / 2.0))
@@ -532,7 +550,7 @@ impl Series {
         // A quarter more every ten minutes at most, except for what weeks past have shown.
         #[expect(clippy::cast_precision_loss, reason = "seconds between two looks")]
         let growth = 1.25_f64.powf(elapsed as f64 / 600.0);
-        let low = lowest(self.kind, false, config);
+        let low = self.lowest(false, config);
         let then = self.season.as_ref().map_or([0.0; 2], |s| s.normal(now));
         for (i, base) in self.baselines.iter_mut().enumerate() {
             let unit = if is_bits(i) { 8.0 } else { 1.0 };
@@ -688,6 +706,7 @@ impl Series {
                     last,
                     service: None,
                     direction: way,
+                    own: None,
                     bare: false,
                 })
             })

@@ -76,7 +76,7 @@ fn judge((case, feed, seed): Job) -> Vec<Observation> {
     let scene = case.scene(feed, seed);
     let world = world_of(&scene, case.title, EPOCH);
     let config = config_for(&world, &Config::default()).expect("the suite's services are ports");
-    let inventory = Arc::new(config.protect.inventory());
+    let inventory = Arc::new(config.inventory());
     let registry = Arc::new(Registry::default());
     let mut shard = Shard::new(0, &config.collector, Arc::clone(&inventory), registry);
     let mut detector = Detector::new(config.detector, inventory);

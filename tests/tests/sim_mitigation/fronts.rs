@@ -159,6 +159,7 @@ fn verdict(front: &Front, id: IncidentId, phase: Phase, mbps: f64, at: Millis) -
             sampling: 1000.0,
             exporters: vec!["edge1".into()],
             service: None,
+            own: None,
         },
         candidates: vec![candidate],
         top_sources: Vec::new(),

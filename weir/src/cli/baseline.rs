@@ -93,6 +93,9 @@ fn show(client: &Client, output: &Output, host: IpAddr) -> anyhow::Result<()> {
     let frozen = view["frozen"].clone();
     for row in view["baselines"].as_array_mut().into_iter().flatten() {
         row["frozen"] = frozen.clone();
+        if let Some(name) = row["own"]["name"].as_str() {
+            row["metric"] = json!(name);
+        }
     }
     output.list(
         &view["baselines"],

@@ -2,7 +2,7 @@
 
 use clap::{ArgGroup, Args, ValueEnum};
 use weir_model::{
-    Action, Filter, FlagMatch, FragmentMatch, IpNet, Match, Measure, Range, Redirect,
+    Action, Filter, FlagMatch, FragmentMatch, IpNet, Match, Measure, PROTOCOLS, Range, Redirect,
 };
 
 /// A measure to be put in force.
@@ -109,9 +109,7 @@ fn range(text: &str) -> Result<Range, String> {
 
 /// A protocol by its name or number.
 fn protocol(text: &str) -> Result<u8, String> {
-    const NAMES: [(&str, u8); 6] =
-        [("tcp", 6), ("udp", 17), ("icmp", 1), ("icmpv6", 58), ("gre", 47), ("esp", 50)];
-    let named = NAMES.iter().find(|(name, _)| text.eq_ignore_ascii_case(name));
+    let named = PROTOCOLS.iter().find(|(name, _)| text.eq_ignore_ascii_case(name));
     match named {
         Some((_, number)) => Ok(*number),
         None => {

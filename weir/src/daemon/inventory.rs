@@ -87,6 +87,7 @@ impl State {
             Arc::new(self.shelf.in_force(&file.protect.allow))
         };
         let declared = self.settings.renewed(&file.protect, now(), known).allowing(allow);
+        let declared = declared.measuring(&file.detector.metrics);
         spare(merge(&declared, &self.panels), file, &self.surroundings)
     }
 }
@@ -204,6 +205,7 @@ impl Desk {
             services = made.services.len(),
             groups = made.policies.groups().len(),
             expected = made.expected.len(),
+            metrics = made.metrics.list().len(),
             "what is protected has changed"
         );
         let made = Arc::new(made);
@@ -289,10 +291,11 @@ fn merge(declared: &Inventory, update: &Update) -> Inventory {
     let own: BTreeSet<_> = declared.services.iter().map(key).collect();
     let new = update.services.iter().filter(|s| !own.contains(&key(s))).cloned();
     let all = declared.services.iter().cloned().chain(new).collect();
-    Inventory::new(declared.protected.clone(), declared.never_touch.clone(), all)
+    let made = Inventory::new(declared.protected.clone(), declared.never_touch.clone(), all)
         .with(update.groups.clone(), update.expected.clone())
         .under(Arc::clone(&declared.policies))
-        .allowing(Arc::clone(&declared.allow))
+        .allowing(Arc::clone(&declared.allow));
+    Inventory { metrics: Arc::clone(&declared.metrics), ..made }
 }
 
 #[cfg(test)]
@@ -313,9 +316,17 @@ mod tests {
         let declared =
             Inventory::new(protected, FromIterator::from_iter([]), vec![service(30120, "z")]);
         let services = vec![service(30120, "a"), service(28015, "b")];
+        let declared = declared.measuring(&[weir_model::OwnMetric {
+            name: "sip".to_owned(),
+            packets: "udp dst port 5060".parse().unwrap(),
+            direction: weir_model::Direction::Inbound,
+            packets_per_sec: Some(weir_model::Threshold::Auto),
+            bits_per_sec: None,
+            groups: Vec::new(),
+        }]);
         let merged = merge(&declared, &Update { services, ..Update::default() });
         let names: Vec<&str> = merged.services.iter().map(|s| s.name.as_str()).collect();
         assert_eq!(names, ["b", "z"]);
-        assert_eq!(merged.protected, declared.protected);
+        assert_eq!((&merged.protected, &merged.metrics), (&declared.protected, &declared.metrics));
     }
 }

@@ -61,7 +61,7 @@ pub(crate) fn update(
 }
 
 /// The detector's counters by the names they have as labels.
-const fn of_detector(counters: &weir_detector::Counters) -> [(&'static str, u64); 13] {
+const fn of_detector(counters: &weir_detector::Counters) -> [(&'static str, u64); 14] {
     [
         ("cells", counters.cells),
         ("late", counters.late),
@@ -69,6 +69,7 @@ const fn of_detector(counters: &weir_detector::Counters) -> [(&'static str, u64)
         ("watched-hosts-over-limit", counters.warm_refused),
         ("profiles-over-limit", counters.profiles_refused),
         ("prefixes-over-limit", counters.prefixes_refused),
+        ("own-metrics-over-limit", counters.metrics_refused),
         ("samples-over-limit", counters.samples_refused),
         ("alarms", counters.alarms),
         ("alarms-unconvincing", counters.alarms_unconvincing),

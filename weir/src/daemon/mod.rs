@@ -148,7 +148,10 @@ impl Daemon {
         let surroundings = surroundings::look(config);
         let shelf = allow::open(config);
         let allowed = Arc::new(shelf.in_force(&config.protect.allow));
-        let inventory = settings.inventory(&config.protect, now()).allowing(allowed);
+        let inventory = settings
+            .inventory(&config.protect, now())
+            .allowing(allowed)
+            .measuring(&config.detector.metrics);
         let inventory = Arc::new(inventory::spare(inventory, config, &surroundings));
         for own in &inventory.infrastructure {
             info!(address = %own.address, part = own.part.title(), name = own.name, "never touched");
@@ -166,7 +169,7 @@ impl Daemon {
             let baselines = baselines.map(Box::new);
             let memory = learned.memory.clone().map(Box::new);
             // What stands in for the file is not in the file that a replay is given.
-            if *inventory != file.protect.inventory() {
+            if *inventory != file.inventory() {
                 recorder.write(started, Input::Inventory(Arc::clone(&inventory)));
             }
             if config.mitigator.ladder != file.mitigator.ladder {

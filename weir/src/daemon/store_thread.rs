@@ -149,10 +149,10 @@ fn baselines(store: &Store) -> (Option<weir_detector::Checkpoint>, Written) {
     (all, written)
 }
 
-/// A checkpoint of before operators could set anything ends where their list begins: an empty one is
-/// put behind it. Behind a list the octet is not read.
+/// A checkpoint of before operators could set anything, or had metrics of their own, ends where those lists
+/// begin: empty ones are put behind it. Behind the lists the octets are not read.
 fn checkpoint(mut body: Vec<u8>) -> postcard::Result<weir_detector::Checkpoint> {
-    body.push(0);
+    body.extend([0; 3]);
     postcard::from_bytes(&body)
 }
 

@@ -93,7 +93,7 @@ impl Progress {
                 at,
                 &format!(
                     "WHY       {} {} over threshold {} (baseline {}x {}), {:.0} samples in {} ms at 1:{:.0}, reported by {}",
-                    reason.metric.id(),
+                    reason.name(),
                     text::Si(reason.value),
                     text::Si(reason.threshold),
                     text::Si(reason.baseline),

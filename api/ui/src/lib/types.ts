@@ -59,6 +59,12 @@ export interface Mitigation {
   note: string;
 }
 
+/** A metric of an operator's own. */
+export interface OwnMeasure {
+  name: string;
+  unit: string;
+  match: string;
+}
 export interface Reason {
   metric: string;
   value: number;
@@ -70,6 +76,7 @@ export interface Reason {
   sampling: number;
   exporters: string[];
   service: [number, number] | null;
+  own?: OwnMeasure;
 }
 export interface Vector {
   family: string;
@@ -244,6 +251,7 @@ export interface HostBaseline {
   threshold: number;
   source: string;
   seconds: number;
+  own?: OwnMeasure;
 }
 export interface HostBaselines {
   host: string;

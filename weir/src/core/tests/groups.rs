@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use weir_model::{
-    Class, ClassVolume, FlowRecord, HostSlice, Inbound, Measure, MitigationState, Mode,
-    PolicyGroup, Rung, Sample,
+    Class, ClassVolume, Direction, FlowRecord, HostSlice, Inbound, Measure, MetricSlice,
+    MitigationState, Mode, OwnMetric, OwnMetrics, PolicyGroup, Rung, Sample, Threshold,
 };
 
 use super::*;
@@ -61,12 +61,14 @@ struct World {
     /// What was given to the core, and when.
     inputs: Vec<(Millis, String)>,
     decisions: Vec<Decision>,
+    metrics: OwnMetrics,
 }
 
 impl World {
     fn new(config: &Config) -> Self {
-        let core = Core::new(config, &Arc::new(config.protect.inventory()));
-        Self { core, slot: 18_000_000_000, inputs: Vec::new(), decisions: Vec::new() }
+        let core = Core::new(config, &Arc::new(config.inventory()));
+        let metrics = OwnMetrics::from(config.detector.metrics.clone());
+        Self { core, slot: 18_000_000_000, inputs: Vec::new(), decisions: Vec::new(), metrics }
     }
 
     /// Records an input as a recording has it, and applies what was recorded.
@@ -101,6 +103,7 @@ impl World {
                     host.inbound[Class::of(&record) as usize]
                         .add(ClassVolume { packets, bytes: record.scaled_bytes() });
                     host.variance += packets * u64::from(record.sampling);
+                    self.measure(&record, &mut slice);
                     slice.samples.push(Sample { record, weight: 1 });
                 }
                 slice.hosts.push(host);
@@ -108,6 +111,21 @@ impl World {
             self.give(&Input::Slice(Box::new(slice)));
             self.slot += 1;
             self.give(&Input::Advance);
+        }
+    }
+
+    fn measure(&self, record: &FlowRecord, slice: &mut Slice) {
+        slice.metrics_key = self.metrics.key();
+        let patterns = self.metrics.compile(Direction::Inbound);
+        for (bit, _) in patterns.iter().filter(|(_, pattern)| pattern.holds(record)) {
+            let (packets, bytes) = (record.scaled_packets(), record.scaled_bytes());
+            slice.metrics.push(MetricSlice {
+                host: record.dst,
+                metric: u8::try_from(bit.trailing_zeros()).unwrap(),
+                slot: slice.slot,
+                volume: ClassVolume { packets, bytes },
+                variance: packets * u64::from(record.sampling),
+            });
         }
     }
 
@@ -164,14 +182,14 @@ fn groups_changed_during_an_attack_replay_byte_for_byte() {
     let mut groups = customers();
     groups[0].inbound = None;
     groups[0].never = None;
-    let after = config(groups).protect.inventory();
+    let after = config(groups).inventory();
     world.give(&Input::Inventory(Arc::new(after)));
     // What stays allowed stays.
     let first = |text: &str| text.lines().next().unwrap().to_owned();
     assert_eq!(first(&world.outcome()), first(&desired));
     world.pass(5, 15);
     assert!(world.outcome().contains("203.0.113.71 acme: rtbh Active"), "{}", world.outcome());
-    let mut again = Core::new(&before, &Arc::new(before.protect.inventory()));
+    let mut again = Core::new(&before, &Arc::new(before.inventory()));
     let mut decisions = Vec::new();
     for (now, input) in &world.inputs {
         let input = serde_json::from_str(input).unwrap();
@@ -179,4 +197,56 @@ fn groups_changed_during_an_attack_replay_byte_for_byte() {
     }
     let text = |list: &[Decision]| serde_json::to_string(list).unwrap();
     assert_eq!(text(&decisions), text(&world.decisions));
+}
+
+#[test]
+fn a_metric_of_ones_own_leads_to_a_rule_within_its_match_and_replays() {
+    let mut config = config(customers());
+    config.mitigator.ladder = Config::default().mitigator.ladder;
+    config.mitigator.ladder.retain(|step| step.rung == Rung::Drop);
+    config.mitigator.ladder[0].above_packets_per_sec = Some(1000);
+    config.mitigator.ladder[0].above_bits_per_sec = 1_000_000;
+    config.detector.metrics = vec![OwnMetric {
+        name: "time".to_owned(),
+        packets: "udp src port 123 dst port 4000-4010".parse().unwrap(),
+        direction: Direction::Inbound,
+        packets_per_sec: Some(Threshold::Fixed(2000.0)),
+        bits_per_sec: None,
+        groups: vec!["acme".to_owned(), "lab".to_owned()],
+    }];
+    let inventory = Arc::new(config.inventory());
+    let mut world = World::new(&config);
+    world.pass(320, 0);
+    // 6,000 packets a second: below every threshold of weir, but of another shape than usual.
+    world.pass(12, 6);
+    let own = config.detector.metrics[0].packets.towards("203.0.113.0/24".parse().unwrap());
+    let told: Vec<String> = world
+        .core
+        .mitigator()
+        .incidents()
+        .map(|i| format!("{} {}", i.verdict.target, i.verdict.reason.name()))
+        .collect();
+    assert!(
+        told.starts_with(&["203.0.113.71/32 time".into(), "203.0.113.135/32 time".into()]),
+        "{told:?}"
+    );
+    assert!(told[2..].iter().all(|other| !other.ends_with("time")), "not of the groups: {told:?}");
+    let mut announced = Vec::new();
+    let nobodys = HOSTS[0].parse::<IpAddr>().unwrap().into();
+    for m in world.core.mitigator().mitigations().filter(|m| m.measure.target() != nobodys) {
+        let Measure::FlowSpec(filter) = &m.measure else { panic!("{m:?}") };
+        assert_eq!(own.meet(&filter.packets).as_ref(), Some(&filter.packets), "{filter}");
+        announced.push(format!("{} {:?}", filter.packets.dst, m.state));
+    }
+    announced.sort();
+    assert_eq!(announced, ["203.0.113.135/32 Simulated", "203.0.113.71/32 Active"]);
+    let mut again = Core::new(&config, &inventory);
+    let mut decisions = Vec::new();
+    for (now, input) in &world.inputs {
+        let input = serde_json::from_str(input).unwrap();
+        again.replay(input, *now, &mut |turn| decisions.extend(turn.decisions));
+    }
+    let text = |list: &[Decision]| serde_json::to_string(list).unwrap();
+    assert_eq!(text(&decisions), text(&world.decisions));
+    assert!(text(&decisions).contains(r#""name":"time""#));
 }

@@ -67,6 +67,7 @@ fn a_long_flow_counts_in_every_second_it_lasted() {
         end: Millis::from_secs(60_100),
         volume: ClassVolume { packets: 100, bytes: 1000 },
         variance: 0,
+        metrics: 0,
     };
     let report = Second { second: 60_101, long: vec![flow], ..Second::default() };
     keeper.take(report);
@@ -85,6 +86,7 @@ fn long(start: u64, end: u64, volume: ClassVolume) -> LongFlow {
         end: Millis::from_secs(end),
         volume,
         variance: 0,
+        metrics: 0,
     }
 }
 
