@@ -76,6 +76,16 @@ name = "sip"
 match = "udp dst port 5060"
 packets_per_sec = 5_000
 groups = ["acme"]
+[[protect.allow]]
+name = "cdn"
+prefixes = ["198.51.100.0/24"]
+protocol = "tcp"
+ports = [443]
+groups = ["acme"]
+alarms = "leave-out"
+[[protect.allow]]
+name = "monitoring"
+prefixes = ["192.0.2.128/25"]
 [[protect.service]]
 address = "203.0.113.77"
 port = 25565
@@ -435,6 +445,7 @@ fn candidates(setting: &Setting, present: Option<Value>, folder: &str) -> Vec<Va
                 ]
             }
             "Pattern" => text(&["udp dst port 5061"]),
+            "PortRange" => vec![Value::Integer(8443)],
             "Redirect" => text(&["64512:9", "192.0.2.5", "2001:db8::5"]),
             kind if kind.contains("`\"") => {
                 let words = kind.split('`').filter_map(|w| w.strip_prefix('"')?.strip_suffix('"'));
