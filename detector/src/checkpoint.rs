@@ -265,7 +265,12 @@ impl Detector {
         let place = self.place(target.addr(), now.secs())?;
         self.idle[place as usize].since = saturate(since);
         self.warm_up(target.addr(), place);
-        Some(self.idle[place as usize].warm).filter(|at| *at != NONE)
+        let at = Some(self.idle[place as usize].warm).filter(|at| *at != NONE)?;
+        if let Some(warm) = self.warm[at as usize].as_deref_mut() {
+            // Later than the detector's own, where an operator had it learn anew.
+            warm.series.since = since;
+        }
+        Some(at)
     }
 }
 

@@ -175,6 +175,7 @@ impl Detector {
         // Of a part of the traffic it is not known how much goes back.
         let response = if own.is_some() { None } else { warm.series.response(way, last, seconds) };
         let learning = warm.series.learning(&self.config, self.clock.secs());
+        let young = learning || warm.is_new(&self.config, self.clock.secs());
         let mean = (!learning || warm.known())
             .then(|| (warm.series.mean(PACKETS), warm.series.mean(OUTBOUND)));
         let visible = self.two_way.sees(mean);
@@ -220,7 +221,7 @@ impl Detector {
             now: &senders,
             recent: &excused.estranged(&recent),
             normal: &normal,
-            learning,
+            learning: young,
             single: warm.target.prefix_len() == warm.target.max_prefix_len(),
             response,
             usual: Usual {
@@ -264,7 +265,7 @@ impl Detector {
         };
         let rules: Vec<(Weighed, f64)> =
             holds.iter().copied().zip(found.rules.iter().map(|rule| rule.coverage)).collect();
-        let new = learning && !warm.known();
+        let new = young && !warm.known();
         let held_cap = held_cap(&rules, new).min(bound(&rules, new, answered, traits.standalone));
         let unsettled = new && visible && answered.is_none() && is_unsettled(&rules);
         let replies = match way {

@@ -33,7 +33,7 @@ pub(crate) struct Idle {
     pub(crate) warm: u32,
     /// Place of its prefix's [`Warm`], `NONE` when there was no room.
     pub(crate) prefix: u32,
-    /// When it became known: second since the epoch.
+    /// When it was first seen: second since the epoch.
     pub(crate) since: u32,
     pub(crate) address: IpAddr,
 }
@@ -86,6 +86,8 @@ pub(crate) struct Warm {
     pub(crate) unsettled: Option<(Millis, Millis)>,
     /// Of a /24 or /48, its place among the wider prefixes.
     pub(crate) wide: u32,
+    /// When it was first seen, seconds since the epoch: later than it is watched if it was silent until then.
+    pub(crate) met: u64,
     /// Of a prefix: until this second its hosts' traffic is part of an attack on it.
     pub(crate) carpet_until: u64,
     /// Exporters that carry its traffic, as far as was last seen.
@@ -112,6 +114,7 @@ impl Warm {
             look_after: Millis(0),
             unsettled: None,
             wide: NONE,
+            met: since,
             carpet_until: 0,
             carriers: Vec::new(),
             own: Vec::new(),
@@ -170,6 +173,12 @@ impl Warm {
             let window = &mut self.series.window;
             window.add_second(window.newest(), &Cell { new_sources: 1, ..Cell::default() });
         }
+    }
+
+    /// Whether it was first seen so short a while ago that what it carries may be what it is for: that it was
+    /// silent before is known, and says nothing of what is wanted.
+    pub(crate) const fn is_new(&self, config: &Config, second: u64) -> bool {
+        second < self.met + config.learn_secs
     }
 
     /// Whether its own normal is known.

@@ -243,10 +243,9 @@ impl Detector {
         };
         let next = reused.map_or(self.idle.len(), |place| place as usize);
         let place = u32::try_from(next).ok().filter(|p| *p != NONE)?;
-        // A host that was silent until now has been watched all the same.
         let since = self.since.unwrap_or(arrival);
         let prefix = self.prefix(carpet(address), since);
-        let idle = Idle::new(address, saturate(since), prefix);
+        let idle = Idle::new(address, saturate(arrival), prefix);
         match self.idle.get_mut(next) {
             Some(place) => *place = idle,
             None => self.idle.push(idle),
@@ -563,9 +562,12 @@ impl Detector {
             self.counters.warm_refused += 1;
             return;
         }
-        let since = u64::from(self.idle[place as usize].since);
+        let met = u64::from(self.idle[place as usize].since);
+        // A host that was silent until now has been watched all the same.
+        let since = self.since.map_or(met, |since| since.min(met));
         let slot = self.clock.slot();
         let mut warm = Warm::new(IpNet::from(address), Kind::Host, since, slot, &self.config);
+        warm.met = met;
         let second = slot / SLOTS_PER_SEC;
         let rules = self.rules_of(warm.target);
         if warm.series.learning(&self.config, second) {
