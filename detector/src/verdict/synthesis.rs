@@ -454,6 +454,11 @@ impl Search<'_> {
     }
 }
 
+/// Whether the packets of a protocol have ports that routers match: TCP, UDP, DCCP, SCTP, UDP-Lite.
+const fn has_ports(protocol: u8) -> bool {
+    matches!(protocol, 6 | 17 | 33 | 132 | 136)
+}
+
 /// What a conjunction must gain to be worth it. A length alone says too little about who sends:
 /// players will send that length tomorrow.
 fn cost(says: [Option<Says>; 4]) -> f64 {
@@ -503,7 +508,8 @@ impl Search<'_> {
             let base = self.term(None, |p| {
                 p.protocol == protocol && (p.fragment == Fragment::Later) == fragment
             });
-            let (src, dst) = if fragment {
+            // Later fragments have no ports, nor have other protocols: a rule that names one matches no packet.
+            let (src, dst) = if fragment || !has_ports(protocol) {
                 (vec![self.any()], vec![self.any()])
             } else {
                 (self.src_ports(&base), self.dst_ports(&base, protocol))

@@ -206,3 +206,25 @@ fn a_source_on_a_list_is_not_named_but_its_neighbours_are() {
     let beside = sources(&one(200));
     assert!(beside.iter().any(|rule| rule.contains("src 10.9.9.128/25")), "{beside:?}");
 }
+
+#[test]
+fn what_has_no_ports_is_not_told_by_them() {
+    let flood = |protocol, kind| -> Vec<Packet> {
+        let packet = |i: u32| {
+            let mut s = sample(i * 7919, 0, protocol, 0, 1340);
+            s.record.icmp_type = kind;
+            inbound(&s, 5)
+        };
+        (0..200).map(packet).collect()
+    };
+    assert_eq!(
+        text(&search(&flood(1, 8), &[], &[])),
+        ["dst 203.0.113.7/32 proto 1 icmp-type 8 length 1340"]
+    );
+    // Routers find a port in TCP, UDP and their like alone: `dport 0` would match no packet of GRE.
+    for protocol in [47, 50, 89] {
+        let found = search(&flood(protocol, 0), &[], &[]);
+        assert!(found.rules.iter().all(|r| r.packets.dst_ports.is_empty()), "{:?}", text(&found));
+        assert!(found.coverage > 0.99, "{found:?}");
+    }
+}
