@@ -85,6 +85,15 @@ impl Knowledge<'_> {
             .filter(|sign| *sign != Sign::Reflection || self.is_harm(packets, secs))
     }
 
+    /// The sign that what a match holds for shows, now or of late.
+    fn sign_of(&self, m: &Match, matched: &[&Packet]) -> Option<Sign> {
+        self.sign(matched, self.secs).or_else(|| {
+            // That senders are forged is sure from some hundred packets on, which may take seconds.
+            let recent: Vec<&Packet> = self.recent.iter().filter(|p| hits(m, p)).collect();
+            self.sign(&recent, self.usual.secs).filter(|_| recent.len() > matched.len())
+        })
+    }
+
     /// Whether nobody asked for what comes from reflectors' ports, or it is more than anybody would. Where
     /// questions cannot be seen, whoever polls devices gets such answers, too; but never so much.
     fn is_harm(&self, matched: &[&Packet], secs: f64) -> bool {
@@ -129,7 +138,10 @@ pub(crate) fn hold(m: &Match, known: &Knowledge<'_>) -> Weighed {
     let matched: Vec<&Packet> = known.now.iter().filter(|p| hits(m, p)).collect();
     let networks = networks(&matched);
     let mut account = known.answers.of_match(known.now, m, networks <= FEW);
-    if account.standing == Standing::Answered {
+    let mut sign = known.sign_of(m, &matched);
+    // Forged queries are answered, too, and each forged network that comes twice looks like one that is.
+    let query = sign == Some(Sign::Forged) && known.is_one_question(m, &matched);
+    if account.standing == Standing::Answered && !query {
         return Weighed::held(Hold::Answered);
     }
     if account.standing == Standing::Unknown && !known.learning && known.ignores(m) {
@@ -138,12 +150,6 @@ pub(crate) fn hold(m: &Match, known: &Knowledge<'_>) -> Weighed {
     let tunnel = |p: &&&Packet| !matches!(p.protocol, 6 | 17) && !p.is_icmp();
     if networks < TUNNELS && 2 * matched.iter().filter(tunnel).count() > matched.len() {
         return Weighed::held(Hold::Tunnel);
-    }
-    let mut sign = known.sign(&matched, known.secs);
-    if sign.is_none() {
-        // That senders are forged is sure from some hundred packets on, which may take seconds.
-        let recent: Vec<&Packet> = known.recent.iter().filter(|p| hits(m, p)).collect();
-        sign = known.sign(&recent, known.usual.secs).filter(|_| recent.len() > matched.len());
     }
     // A rule for some lengths matches a part of a flood only, which may be too few packets to tell by.
     let mut whole = None;
@@ -164,7 +170,7 @@ pub(crate) fn hold(m: &Match, known: &Knowledge<'_>) -> Weighed {
         (sign, known) if known.answers.visible => {
             let strangers = sign == Some(Sign::Forged)
                 && (known.is_ignored() && !familiar(&matched, known.normal)
-                    || known.is_one_question(m, &matched)
+                    || query
                     || known.answers.are_strangers(
                         known.now,
                         whole.as_ref().unwrap_or(m),
