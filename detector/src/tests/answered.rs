@@ -210,3 +210,53 @@ fn addresses_that_an_attack_makes_up_do_not_make_answers_invisible() {
         assert!(world.detector.two_way.sees(None), "slot {slot}");
     }
 }
+
+/// A query of one length to a port that the host never served, from any of 30,000 networks.
+fn query(i: u32) -> Sample {
+    let who = i.wrapping_mul(2_654_435_761) % 30_000;
+    sample(0x5000_0000 + who * 256, 40_000 + (who % 9_000) as u16, 17, 5_060, 53)
+}
+
+#[test]
+fn a_forged_question_over_and_over_is_none_because_some_of_it_is_answered() {
+    let played = |answered: u32| {
+        let mut world = World::new(1);
+        world.talk(400);
+        for t in 0..300_u32 {
+            world.exchange();
+            world.send(60, |i| query(t * 60 + i));
+            world.send(answered, |i| answer(query(t * 7_001 + i * 3)));
+            world.tick();
+        }
+        let answered = |v: &&Verdict| v.candidates.iter().any(|c| c.hold == Some(Hold::Answered));
+        (world.announced(), world.said.iter().filter(answered).count())
+    };
+    // A third, to networks that come again: no reason to hold a rule back.
+    let (announced, refused) = played(20);
+    assert!(announced > 0 && refused == 0, "{announced} announced, {refused} refused");
+    // A service that answers nearly everybody is one, however many ask the same.
+    assert_eq!(played(55).0, 0);
+}
+
+#[test]
+fn a_host_first_seen_long_after_the_start_is_just_met_all_the_same() {
+    let late = |mut sample: Sample| {
+        sample.record.dst = "203.0.113.77".parse().unwrap();
+        sample
+    };
+    let started = |make: fn(u32) -> Sample| {
+        let mut world = World::new(1);
+        world.talk(500);
+        for t in 0..300_u32 {
+            world.exchange();
+            world.send(70, |i| late(make(t * 70 + i)));
+            world.tick();
+        }
+        world
+    };
+    // A stream that nobody answers, to a server that came up a moment ago.
+    let stream = started(|i| sample(0x5000_0000 + i % 7 * 256, 40_000, 17, 1_935, 1_316));
+    assert_eq!(stream.announced(), 0, "{:?}", stream.said.first());
+    let syns = started(syn);
+    assert!(syns.announced() > 0, "{:?}", syns.said.first());
+}
