@@ -60,6 +60,8 @@ const NETWORKS_UNASKED: f64 = 300.0;
 /// Flows between random ports, and the largest share of one port.
 const FLOWS_SCATTERED: f64 = 3_000.0;
 const PORT_SHARE_MAX: f64 = 0.15;
+/// Ports of one target beyond which no service is meant: conferences have a port for each participant.
+const PORTS_ANY: f64 = 200.0;
 /// Share with impossible TTLs from which senders are forged.
 const TTL_ODD_MIN: f64 = 0.25;
 /// Fewest packets by which anything is told.
@@ -225,20 +227,26 @@ fn forged_ttl(packets: &[&Packet]) -> bool {
     all > 0.0 && odd >= TTL_ODD_MIN * all
 }
 
-fn scattered(packets: &[&Packet]) -> bool {
-    let most = |port: fn(&Packet) -> u16| {
-        let mut by: FastMap<u16, f64> = FastMap::default();
-        for p in packets {
-            *by.entry(port(p)).or_default() += 1.0;
-        }
-        by.values().copied().fold(0.0, f64::max)
-    };
+/// Whether these packets go to any ports of the target, so that no service can be meant.
+pub(crate) fn to_any_port(packets: &[&Packet]) -> bool {
+    at_least(packets.iter().map(|p| u128::from(p.dst_port))) >= PORTS_ANY
+}
+
+/// Whether no port has much of these packets.
+fn spread(packets: &[&Packet], port: fn(&Packet) -> u16) -> bool {
+    let mut by: FastMap<u16, f64> = FastMap::default();
+    for p in packets {
+        *by.entry(port(p)).or_default() += 1.0;
+    }
     #[expect(clippy::cast_precision_loss, reason = "bounded by the size of the sample")]
     let n = packets.len() as f64;
+    by.values().copied().fold(0.0, f64::max) <= PORT_SHARE_MAX * n
+}
+
+fn scattered(packets: &[&Packet]) -> bool {
     // That hardly two packets are of one flow must be sure: a few hundred calls look like that, too, where
     // one packet in a thousand is seen.
-    let spread =
-        most(|p| p.src_port) <= PORT_SHARE_MAX * n && most(|p| p.dst_port) <= PORT_SHARE_MAX * n;
+    let spread = spread(packets, |p| p.src_port) && spread(packets, |p| p.dst_port);
     // A flow of its own for each packet, as sources of their own are estimated.
     let flow = |p: &Packet| {
         let ports = u128::from(p.src_port) << 16 | u128::from(p.dst_port);

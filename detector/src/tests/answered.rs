@@ -259,4 +259,10 @@ fn a_host_first_seen_long_after_the_start_is_just_met_all_the_same() {
     assert_eq!(stream.announced(), 0, "{:?}", stream.said.first());
     let syns = started(syn);
     assert!(syns.announced() > 0, "{:?}", syns.said.first());
+    // Nor does anybody mean a service who sends to any port, and is not answered.
+    let any_port = started(|i| {
+        let port = (i * 7_919 % 60_000) as u16 + 1;
+        sample(0x5000_0000 + i % 400 * 256, 40_000 + (i % 90) as u16, 17, port, 900)
+    });
+    assert!(any_port.announced() > 0, "{:?}", any_port.said.first());
 }

@@ -6,7 +6,7 @@ use weir_model::{Hold, Match};
 use crate::evidence::answers::{Account, Answers, Pairs, Standing};
 use crate::evidence::connections::{Usual, is_foreign, is_ignored};
 use crate::evidence::matching::hits;
-use crate::evidence::signs::{Sign, are_polled, forged, networks, sign};
+use crate::evidence::signs::{Sign, are_polled, forged, networks, sign, to_any_port};
 use crate::watch::packets::Packet;
 
 /// Networks up to which the senders are a few.
@@ -163,8 +163,13 @@ pub(crate) fn hold(m: &Match, known: &Knowledge<'_>) -> Weighed {
     if sign.is_none() && familiar(&matched, known.normal) {
         return Weighed::held(Hold::Familiar);
     }
+    // What many send to any port of a host, and nobody is answered, means no service of it, known or not.
+    let aimless = account.standing == Standing::Unanswered
+        && known.answers.visible
+        && networks >= TUNNELS
+        && to_any_port(&matched);
     let hold = match (sign, known) {
-        (None, Knowledge { learning: true, .. }) => Some(Hold::Learning),
+        (None, Knowledge { learning: true, .. }) if !aimless => Some(Hold::Learning),
         // Of a crowd's exchanges half are told of by their answers first: only of a few may one direction
         // still be on its way.
         (sign, known) if known.answers.visible => {
