@@ -4,7 +4,7 @@ use std::path::Path;
 
 use weir_api::server::Identity;
 
-use crate::Config;
+use crate::{Config, Warning};
 
 /// Longest TCP MD5 key, octets (RFC 2385 as Linux has it).
 const KEY_MAX: usize = 80;
@@ -48,6 +48,20 @@ pub(crate) fn check(config: &Config) -> Vec<String> {
         errors.push(format!("collector.tls: {error}"));
     }
     errors
+}
+
+/// Files without which weir starts, and that cannot be read.
+pub(crate) fn absent(config: &Config) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    for list in &config.protect.allow {
+        if let Some(Err(why)) = list.file.as_deref().map(read) {
+            warnings.push(Warning(format!(
+                "protect.allow \"{}\": file: {why}; until it can be read, the list holds what it last said",
+                list.name
+            )));
+        }
+    }
+    warnings
 }
 
 pub(crate) fn read(path: &Path) -> Result<String, String> {

@@ -121,9 +121,11 @@ impl Config {
         uplinks
     }
 
-    /// What is protected and measured by the file alone.
+    /// What is protected, allowed and measured by the file alone.
     pub fn inventory(&self) -> weir_model::Inventory {
-        self.protect.inventory().measuring(&self.detector.metrics)
+        let allow = allow::in_force(&self.protect.allow, &std::collections::BTreeMap::new());
+        let declared = self.protect.inventory().allowing(std::sync::Arc::new(allow));
+        declared.measuring(&self.detector.metrics)
     }
 
     /// The BGP peers, if any.
@@ -170,7 +172,9 @@ fn syntax(text: &str, error: &toml::de::Error) -> ConfigError {
 pub fn load(path: &Path) -> Result<(Config, Vec<Warning>), ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
-    let (config, warnings) = parse_with(&text, files::read).map_err(|error| error.of_file(path))?;
+    let (config, mut warnings) =
+        parse_with(&text, files::read).map_err(|error| error.of_file(path))?;
+    warnings.extend(files::absent(&config));
     match files::check(&config) {
         errors if errors.is_empty() => Ok((config, warnings)),
         errors => Err(ConfigError::faults(locate::locate(&text, errors)).of_file(path)),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use weir_model::{
     Direction, Inventory, IpNet, LABEL_MAX, MULTIPLIERS, PARENTS_MAX, Policies, PolicyGroup,
-    PrefixSet, Rung, Service, TEMPLATES_MAX, is_multiplier,
+    PrefixSet, Rung, Service, TEMPLATES_MAX, TOTALS_MAX, is_multiplier,
 };
 
 use crate::allow::{self, AllowConfig};
@@ -163,13 +163,17 @@ pub(crate) fn check_groups(groups: &[PolicyGroup]) -> Result<(), String> {
     if let Some(PolicyGroup { name, .. }) = groups.iter().find(idle) {
         return Err(format!("{name:?}: it has no prefix, and no group inherits from it"));
     }
-    match Policies::from(groups.to_vec()).circle() {
-        Some(name) => Err(format!(
+    let policies = Policies::from(groups.to_vec());
+    if let Some(name) = policies.circle() {
+        return Err(format!(
             "{name:?}: it inherits from itself, or over more than {PARENTS_MAX} groups or \
              {TEMPLATES_MAX} templates"
-        )),
-        None => Ok(()),
+        ));
     }
+    if policies.totals().len() > TOTALS_MAX {
+        return Err(format!("total: at most {TOTALS_MAX} groups with one"));
+    }
+    Ok(())
 }
 
 /// Protocols of a declared service.

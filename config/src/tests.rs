@@ -297,3 +297,45 @@ fn metrics_of_an_operators_own_are_checked_and_measured() {
     check("match = \"udp\"\npackets_per_sec = 0", "a threshold is at least 1");
     check(&format!("match = \"udp\"{threshold}\nrate = 5"), "unknown field `rate`");
 }
+
+#[test]
+fn totals_of_groups_are_read_dumped_and_few() {
+    let group = |n: usize, total: &str| {
+        format!(
+            "[[protect.group]]\nname = \"g{n}\"\nprefixes = [\"203.0.{}.{}/32\"]\n{total}",
+            n / 256,
+            n % 256
+        )
+    };
+    let total = "[protect.group.total]\ninbound = { packets_per_sec = \"auto\", bits_per_sec = 2e9 }\n\
+        outbound = { bits_per_sec = { multiplier = 2, floor = 5e8 } }\n";
+    let read = |groups: &str| parse(&format!("[protect]\nprefixes = [\"203.0.0.0/16\"]\n{groups}"));
+    let (config, _) = read(&group(1, total)).unwrap();
+    let own = config.protect.groups[0].total.unwrap();
+    assert_eq!(own.inbound.bits_per_sec, Some(weir_model::Threshold::Fixed(2e9)));
+    assert_eq!(read_dump(&dump(&config).unwrap()).unwrap().protect, config.protect);
+    let error = |groups: &str| read(groups).unwrap_err().to_string();
+    assert!(
+        error(&group(1, "total = { inbound = { syns_per_sec = 1 } }\n")).contains("unknown field")
+    );
+    assert!(
+        error(&group(1, "total = { inbound = { bits_per_sec = 0 } }\n")).contains("at least 1")
+    );
+    let many: String = (0..1025).map(|n| group(n, total)).collect();
+    assert!(error(&many).contains("total: at most 1024 groups with one"));
+}
+
+#[test]
+fn an_allow_list_whose_file_is_not_there_is_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, list) = (folder.path().join("weir.toml"), folder.path().join("cdn.txt"));
+    let text = format!(
+        "[protect]\nprefixes = [\"203.0.113.0/24\"]\n[[protect.allow]]\nname = \"cdn\"\nfile = {list:?}\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let warned =
+        || load(&file).unwrap().1.iter().any(|w| w.0.contains("protect.allow \"cdn\": file"));
+    assert!(warned());
+    std::fs::write(&list, "198.51.100.0/24\n").unwrap();
+    assert!(!warned());
+}

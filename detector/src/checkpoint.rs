@@ -10,6 +10,7 @@ use crate::watch::host::Warm;
 use crate::watch::intake::{SWEEP, Service, ServiceKey, sweep_slot};
 use crate::watch::own::Own;
 use crate::watch::table::NONE;
+use crate::watch::totals::Total;
 use crate::watch::{baseline, packets, season};
 use crate::{Detector, operator, saturate};
 
@@ -36,6 +37,37 @@ pub struct Checkpoint {
     /// Since when they are measured, seconds since the epoch, by name and pattern.
     #[serde(default)]
     measured: Vec<(String, String, u64)>,
+    /// Totals of groups; likewise.
+    #[serde(default)]
+    totals: Vec<TotalCheckpoint>,
+}
+
+/// What is kept of the total of a group.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct TotalCheckpoint {
+    group: String,
+    /// Which prefixes it is of, as a hash.
+    extent: u64,
+    since: u64,
+    baselines: Vec<baseline::Baseline>,
+    season: Option<Box<season::Season>>,
+}
+
+impl TotalCheckpoint {
+    fn of(total: &Total) -> Self {
+        Self {
+            group: total.group.clone(),
+            extent: total.extent,
+            since: total.series.since,
+            baselines: total.series.baselines.to_vec(),
+            season: total.series.season.clone(),
+        }
+    }
+
+    /// The part in which it is kept.
+    fn part(total: &Total) -> usize {
+        usize::try_from(total.extent % PARTS as u64).unwrap_or(0)
+    }
 }
 
 /// What is kept of one metric of an operator's own on one host.
@@ -104,9 +136,9 @@ impl Checkpoint {
         sweep_slot(host)
     }
 
-    /// Whether nothing is kept of any host, prefix or service.
+    /// Whether nothing is kept of any host, prefix, service or group.
     pub const fn is_empty(&self) -> bool {
-        self.targets.is_empty() && self.services.is_empty()
+        self.targets.is_empty() && self.services.is_empty() && self.totals.is_empty()
     }
 
     /// Adds what another part holds. Of what both hold the other's is the one to be taken up.
@@ -118,6 +150,7 @@ impl Checkpoint {
         self.services.extend(part.services);
         self.operators.extend(part.operators);
         self.own.extend(part.own);
+        self.totals.extend(part.totals);
         let known = |of: &(String, String, u64)| self.measured.contains(of);
         let new: Vec<_> = part.measured.into_iter().filter(|of| !known(of)).collect();
         self.measured.extend(new);
@@ -159,7 +192,9 @@ impl Detector {
             })
             .collect();
         services.sort_by_key(|s| (s.host, s.protocol, s.port));
-        Checkpoint { targets, services, own, ..self.frame() }
+        let totals = self.totals.list.iter().filter(|total| TotalCheckpoint::part(total) == part);
+        let totals = totals.map(TotalCheckpoint::of).collect();
+        Checkpoint { targets, services, own, totals, ..self.frame() }
     }
 
     fn own_checkpoint(&self, warm: &Warm, own: &Own) -> Option<OwnCheckpoint> {
@@ -190,12 +225,15 @@ impl Detector {
     pub fn restore(&mut self, checkpoint: Checkpoint, now: Millis) {
         self.clock = self.clock.max(now);
         self.last_id = self.last_id.max(checkpoint.last_id);
-        let Checkpoint { mut targets, mut services, operators, mut own, measured, .. } = checkpoint;
+        let Checkpoint {
+            mut targets, mut services, operators, mut own, measured, mut totals, ..
+        } = checkpoint;
         let stale = now.since(checkpoint.at) > 86_400_000;
         operator::first_theirs(&mut targets, &operators, stale);
         if stale {
             services.clear();
             own.clear();
+            totals.clear();
         } else {
             self.since = Some(checkpoint.since.min(now.secs()));
             self.measured_since(&measured, now.secs());
@@ -220,6 +258,8 @@ impl Detector {
             }
         }
         own.into_iter().for_each(|kept| self.restore_own(kept, now.secs()));
+        self.begin_totals(now.secs());
+        totals.into_iter().for_each(|kept| self.restore_total(kept, now.secs()));
         self.restore_operators(operators, now.secs());
     }
 
@@ -238,6 +278,15 @@ impl Detector {
             let packets = key_of(metric);
             let known = kept.iter().filter(|(name, of, _)| *name == metric.name && *of == packets);
             *since = Some(known.map(|(.., since)| *since).max().map_or(now, |at| at.min(now)));
+        }
+    }
+
+    /// Takes up what was normal for a total, where it is still of the same prefixes.
+    fn restore_total(&mut self, kept: TotalCheckpoint, now: u64) {
+        let is_it = |total: &&mut Total| total.group == kept.group && total.extent == kept.extent;
+        if let Some(total) = self.totals.list.iter_mut().find(is_it) {
+            total.series.since = kept.since.min(now);
+            total.series.restore(kept.baselines, kept.season, &self.config, now);
         }
     }
 

@@ -46,6 +46,7 @@ use watch::own::Owned;
 use watch::series::{Alarm, Kind};
 use watch::silent::{Liveness, carriers};
 use watch::table::{NONE, Table};
+use watch::totals::Totals;
 use watch::two_way::TwoWay;
 use watch::window::SLOTS_PER_SEC;
 use watch::{foreknown, metric, pool, rules, wide};
@@ -129,6 +130,8 @@ pub struct Detector {
     services: FastMap<ServiceKey, Box<Service>>,
     /// What metrics of an operator's own need beside their series, which stand with their hosts.
     owned: Owned,
+    /// Totals of groups.
+    totals: Totals,
     /// What came near a threshold in this slot, with the alarm where one is known already.
     alarmed: Vec<Near>,
     /// Of those what was put off to the next slot, longest waiting first.
@@ -188,6 +191,7 @@ impl Detector {
             wide: Vec::new(),
             hand: 0,
             services: FastMap::default(),
+            totals: Totals::default(),
             alarmed: Vec::new(),
             deferred: Vec::new(),
             incidents: BTreeMap::new(),
@@ -232,6 +236,7 @@ impl Detector {
         self.disregard();
         self.keep_samples();
         self.set_aside();
+        self.tend_totals();
         let mut touched = std::mem::take(&mut self.touched_warm);
         self.tend_all(&touched);
         self.tend_services();
@@ -480,6 +485,9 @@ impl Detector {
         self.foretell(&before);
         self.regroup(&before);
         self.remeasure(&before);
+        if self.since.is_some() && *before.policies != *self.inventory.policies {
+            self.retotal(self.clock.secs());
+        }
     }
 
     /// Tells all that is watched what its group says now, where groups have changed.

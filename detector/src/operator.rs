@@ -61,6 +61,9 @@ impl Detector {
             service.series.set_thresholds(&self.config, now);
         }
         self.heed_own();
+        if self.since.is_some() {
+            self.retotal(now);
+        }
     }
 
     /// The series of a host, which is watched in detail from now on.

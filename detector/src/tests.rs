@@ -12,6 +12,7 @@ mod groups;
 mod life;
 mod operator;
 mod own;
+mod totals;
 mod waited;
 
 use std::net::IpAddr;

@@ -39,8 +39,8 @@ use std::sync::Arc;
 
 use weir_bgp::guard::{Admitted, Guard, Refusal, by_route, sort_by_route};
 use weir_model::{
-    Decision, DesiredState, ExporterStatus, Incident, IncidentId, IncidentState, Inventory, IpNet,
-    Millis, Mitigation, MitigationId, MitigationState, Mode,
+    Decision, DesiredState, Direction, ExporterStatus, GroupTotal, Incident, IncidentId,
+    IncidentState, Inventory, IpNet, Millis, Mitigation, MitigationId, MitigationState, Mode,
 };
 
 pub use command::MANUAL_MAX;
@@ -352,8 +352,17 @@ impl Mitigator {
 
     /// Looks, once a second, at what exporters tell of uplinks and whether they tell anything; every exporter
     /// that is listed is among them.
-    pub fn look(&mut self, exporters: &[ExporterStatus], now: Millis) {
-        for (condition, begins) in self.links.look(exporters, now) {
+    pub fn look(&mut self, exporters: &[ExporterStatus], totals: &[GroupTotal], now: Millis) {
+        let mut attacks: BTreeMap<String, f64> = BTreeMap::new();
+        for incident in self.incidents().filter(|incident| incident.closed.is_none()) {
+            let verdict = &incident.verdict;
+            if verdict.direction == Direction::Inbound {
+                for exporter in &verdict.reason.exporters {
+                    *attacks.entry(exporter.clone()).or_default() += verdict.excess.bits_per_sec;
+                }
+            }
+        }
+        for (condition, begins) in self.links.look(exporters, totals, &attacks, now) {
             let state = if begins { "" } else { "over: " };
             let detail = format!("{}: {state}{}", condition.subject, condition.text);
             let everywhere = IpNet::V4(weir_model::Ipv4Net::default());

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 use weir_model::{
-    Condition, ConditionKind, Conditions, ExporterStatus, LinkCount, Millis, UplinkStatus, Verdict,
+    Condition, ConditionKind, Conditions, Direction, ExporterStatus, GroupTotal, LinkCount, Millis,
+    Threshold, UplinkStatus, Verdict,
 };
 
 /// Uplinks at most.
@@ -39,6 +40,12 @@ const LEARNED_MIN: f64 = 1e6;
 
 /// Time in which the learned level follows, seconds.
 const FOLLOWS_SECS: f64 = 3600.0;
+
+/// Times the learned level from which an uplink's total is too much, where nothing else is said.
+const EXCEEDED_TIMES: f64 = 3.0;
+
+/// How long a total is above its threshold before people are told, seconds.
+const EXCEEDED_SECS: u64 = 10;
 
 /// After how long what counts as vanished is learned as normal, seconds.
 const RELEARNED_SECS: u64 = 86_400;
@@ -75,6 +82,13 @@ pub struct UplinkConfig {
     /// what came in over the last hours, from 1 Mbit/s on.
     #[serde(default)]
     pub least_bits_per_sec: Option<u64>,
+    /// From where on people are told of all incoming traffic, layer-3 bits a second over ten seconds: a commit, or
+    /// `"auto"`, three times what normally comes in. If not set, of `alarm_percent` alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inbound_bits_per_sec: Option<Threshold>,
+    /// The same of outgoing traffic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outbound_bits_per_sec: Option<Threshold>,
 }
 
 const fn alarm_percent() -> f64 {
@@ -124,9 +138,11 @@ struct Uplink {
     seconds: VecDeque<[f64; 2]>,
     /// Whether the exporter tells of it.
     known: bool,
-    /// What normally comes in, bits a second, and how long that was watched.
-    normal: f64,
+    /// What normally comes in and goes out, bits a second, and how long that was watched.
+    normal: [f64; 2],
     watched: u64,
+    /// For how long its total has been above a threshold, seconds.
+    exceeded_secs: u64,
     /// For how long next to nothing has come in, seconds.
     vanished_secs: u64,
 }
@@ -173,24 +189,81 @@ impl Uplink {
         match config.least_bits_per_sec {
             Some(0) => None,
             Some(least) => Some(float(least)),
-            None => (self.watched >= LEARNED_SECS && self.normal >= LEARNED_MIN)
-                .then_some(self.normal * VANISHED_SHARE),
+            None => (self.watched >= LEARNED_SECS && self.normal[0] >= LEARNED_MIN)
+                .then_some(self.normal[0] * VANISHED_SHARE),
         }
     }
 
-    /// What an attack adds is not normal, nor is a failure; but what is so for a day is.
-    fn learn(&mut self, secs: u64, vanished: bool) {
-        self.vanished_secs = if vanished { self.vanished_secs.saturating_add(secs) } else { 0 };
-        if vanished && self.vanished_secs < RELEARNED_SECS {
+    /// From where on a direction's total is too much, and whether that is learned; none where nobody is to be told,
+    /// or it is not known yet.
+    fn most(&self, config: &UplinkConfig, way: usize) -> Option<(f64, bool)> {
+        let said = [config.inbound_bits_per_sec, config.outbound_bits_per_sec][way]?;
+        let known = self.watched >= LEARNED_SECS;
+        let learned = |times: Option<f64>| {
+            let level = self.normal[way].max(LEARNED_MIN);
+            known.then(|| level * times.unwrap_or(EXCEEDED_TIMES))
+        };
+        match said {
+            Threshold::Off => None,
+            Threshold::Fixed(value) => Some((value, false)),
+            Threshold::Auto => Some((learned(None)?, true)),
+            Threshold::Within(bounds) => {
+                let (floor, ceiling) =
+                    (bounds.floor.unwrap_or(0.0), bounds.ceiling.unwrap_or(f64::INFINITY));
+                Some((learned(bounds.multiplier)?.max(floor).min(ceiling), true))
+            }
+        }
+    }
+
+    /// Whether a direction is above what is too much, and in words by how much: of two the one that is above its
+    /// threshold by more. Nothing while none is known.
+    fn exceeded(&self, config: &UplinkConfig) -> (Option<bool>, String) {
+        let rate = self.rate(WINDOW_SECS);
+        let both = [Direction::Inbound, Direction::Outbound].into_iter().zip(rate).enumerate();
+        let known = both.filter_map(|(way, (direction, rate))| {
+            let (most, learned) = self.most(config, way)?;
+            Some((rate / most, direction, rate, most, learned, self.normal[way]))
+        });
+        let Some((ratio, direction, rate, most, learned, normal)) =
+            known.max_by(|a, b| a.0.total_cmp(&b.0))
+        else {
+            return (None, String::new());
+        };
+        let way = if direction == Direction::Inbound { "inbound" } else { "outbound" };
+        let from = if learned {
+            format!("learned, normally {}", bits(normal))
+        } else {
+            "as set".to_owned()
+        };
+        let is_above = if ratio >= 1.0 { Some(true) } else { (ratio < 0.95).then_some(false) };
+        let text = format!(
+            "{way} {} in total, threshold {} ({from}); an alert only: no rule follows from an uplink's total",
+            bits(rate),
+            bits(most)
+        );
+        (is_above, text)
+    }
+
+    /// What an attack adds is not normal, nor is a failure; but what is so for a day is. `attacks` is what open
+    /// incidents explain of what comes in, bits a second.
+    fn learn(&mut self, secs: u64, vanished: bool, exceeded: bool, attacks: f64) {
+        let last =
+            |secs_before: u64, holds| if holds { secs_before.saturating_add(secs) } else { 0 };
+        self.vanished_secs = last(self.vanished_secs, vanished);
+        self.exceeded_secs = last(self.exceeded_secs, exceeded);
+        if vanished && self.vanished_secs < RELEARNED_SECS
+            || exceeded && self.exceeded_secs < RELEARNED_SECS
+        {
             return;
         }
-        let [mut inbound, _] = self.rate(1);
-        if self.watched >= LEARNED_SECS {
-            inbound = inbound.min((2.0 * self.normal).max(LEARNED_MIN));
-        }
+        let known = self.watched >= LEARNED_SECS;
         self.watched = self.watched.saturating_add(secs);
         let share = float(secs) / FOLLOWS_SECS.min(float(self.watched.max(1)));
-        self.normal += (inbound - self.normal) * share.min(1.0);
+        let [inbound, outbound] = self.rate(1);
+        for (normal, now) in self.normal.iter_mut().zip([(inbound - attacks).max(0.0), outbound]) {
+            let now = if known { now.min((2.0 * *normal).max(LEARNED_MIN)) } else { now };
+            *normal += (now - *normal) * share.min(1.0);
+        }
     }
 }
 
@@ -229,8 +302,15 @@ impl Links {
         self.silent_ms = silent_secs.saturating_mul(1000);
     }
 
-    /// Looks once a second; what has begun, and what is over.
-    pub fn look(&mut self, exporters: &[ExporterStatus], now: Millis) -> Vec<(Condition, bool)> {
+    /// Looks once a second; what has begun, and what is over. `attacks` is what open incidents explain of what comes
+    /// in, bits a second, by exporter.
+    pub fn look(
+        &mut self,
+        exporters: &[ExporterStatus],
+        totals: &[GroupTotal],
+        attacks: &BTreeMap<String, f64>,
+        now: Millis,
+    ) -> Vec<(Condition, bool)> {
         let started = *self.started.get_or_insert(now);
         let looked = self.looked.replace(now).unwrap_or(now);
         let secs = now.secs().saturating_sub(looked.secs());
@@ -299,9 +379,23 @@ impl Links {
                 VANISHED_SECS,
                 text,
             ));
-            if is_known.is_some() {
-                uplink.learn(secs, vanished == Some(true));
+            let (exceeded, text) = uplink.exceeded(config);
+            let none_set =
+                config.inbound_bits_per_sec.is_none() && config.outbound_bits_per_sec.is_none();
+            if !none_set {
+                let exceeded = is_known.and(exceeded);
+                let subject = format!("uplink {}", config.name);
+                seen.push((ConditionKind::TotalExceeded, subject, exceeded, EXCEEDED_SECS, text));
             }
+            if is_known.is_some() {
+                let attacks = attacks.get(&config.exporter).copied().unwrap_or(0.0);
+                uplink.learn(secs, vanished == Some(true), exceeded == Some(true), attacks);
+            }
+        }
+        for total in totals {
+            let subject = format!("group {}", total.group);
+            let text = total.text.clone();
+            seen.push((ConditionKind::TotalExceeded, subject, total.above, EXCEEDED_SECS, text));
         }
         let unknown = seen.iter().filter(|(_, _, is_bad, _, _)| is_bad.is_none());
         self.unknown = unknown.map(|(kind, subject, ..)| (*kind, subject.clone())).collect();

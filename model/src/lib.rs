@@ -33,6 +33,7 @@ mod sign;
 mod slice;
 mod snapshot;
 mod time;
+mod total;
 mod uplink;
 mod verdict;
 mod webhook;
@@ -68,10 +69,10 @@ pub use own::{OWN_METRICS_MAX, OwnMetric, OwnMetrics, check_own};
 pub use panel::{PanelNode, PanelOrder, PanelPort, PanelServer, PanelStatus};
 pub use pattern::{Compiled, Pattern, PatternError};
 pub use places::{LEAVING_MAX, Place, Places, Seat, client_of};
-pub use policies::{PARENTS_MAX, Policies, PolicyValues, Said, TEMPLATES_MAX};
+pub use policies::{PARENTS_MAX, Policies, PolicyValues, Said, TEMPLATES_MAX, Totalled};
 pub use policy::{
     Bounds, HostClass, Inbound, LABEL_MAX, Learning, MULTIPLIERS, Outbound, PolicyGroup,
-    THRESHOLDS, Threshold, is_multiplier,
+    THRESHOLDS, TOTALS, TOTALS_MAX, Threshold, TotalLimits, TotalThresholds, is_multiplier,
 };
 pub use prefetch::prefetch;
 pub use prefix_set::PrefixSet;
@@ -91,6 +92,7 @@ pub use snapshot::{
     PeerStatus, RouteDoubt, RpkiState, Snapshot, Spared, Stance, Unlisted,
 };
 pub use time::{Millis, SLICE_MS};
+pub use total::{GroupTotal, TotalMeasure};
 pub use uplink::{Condition, ConditionKind, Conditions, LinkCount, UplinkStatus};
 pub use verdict::{
     Candidate, Family, Goodput, Hold, IncidentId, Metric, OwnMeasure, Phase, Rate, Reason,

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::policy::THRESHOLDS;
-use crate::{Direction, HostClass, Learning, Mode, PolicyGroup, Rung, Threshold};
+use crate::{Direction, HostClass, Learning, Mode, PolicyGroup, Rung, TOTALS, Threshold};
 
 /// Groups above a group at most.
 pub const PARENTS_MAX: usize = 16;
@@ -47,6 +47,17 @@ pub struct PolicyValues<'a> {
     pub notify: Option<Said<'a, &'a [String]>>,
     /// Whatever else belongs to it.
     pub tags: BTreeMap<&'a str, Said<'a, &'a str>>,
+}
+
+/// A group whose total is watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Totalled {
+    /// Its place among the groups.
+    pub group: usize,
+    /// The place among those watched of the next above it.
+    pub above: Option<usize>,
+    /// Its prefixes and those of the groups below it, sorted.
+    pub prefixes: Vec<IpNet>,
 }
 
 /// All groups, with what look-ups need. In its serialised form a list of groups.
@@ -152,6 +163,49 @@ impl Policies {
         self.path(at).map(|at| self.groups[at].name.as_str())
     }
 
+    /// Thresholds of the total of the group at a place, in the order of [`TOTALS`]: its own, then those of its
+    /// templates. None where nobody says any.
+    pub fn total(&self, at: usize) -> Option<[Option<Said<'_, Threshold>>; 4]> {
+        let mut all = [None; TOTALS.len()];
+        for by in self.templates(at).map(|at| &self.groups[at]) {
+            let Some(total) = &by.total else { continue };
+            for (index, kept) in all.iter_mut().enumerate() {
+                let said = || total.threshold(index).map(|value| Said { value, by });
+                *kept = kept.or_else(said);
+            }
+        }
+        all.iter().any(Option::is_some).then_some(all)
+    }
+
+    /// Groups whose totals are watched, those above others first, each with the place among them of the next
+    /// above it, and with the prefixes whose hosts it is of. Templates have no hosts.
+    pub fn totals(&self) -> Vec<Totalled> {
+        let mut all: Vec<Totalled> = (0..self.groups.len())
+            .filter(|at| self.total(*at).is_some())
+            .map(|group| Totalled { group, above: None, prefixes: Vec::new() })
+            .collect();
+        if all.is_empty() {
+            return all;
+        }
+        let places: BTreeMap<usize, usize> =
+            all.iter().zip(0..).map(|(t, at)| (t.group, at)).collect();
+        for (net, group) in &self.nets {
+            for above in self.path(*group as usize) {
+                if let Some(at) = places.get(&above) {
+                    all[*at].prefixes.push(*net);
+                }
+            }
+        }
+        all.retain(|total| !total.prefixes.is_empty());
+        all.sort_by_cached_key(|total| (self.path(total.group).count(), total.group));
+        let places: BTreeMap<usize, usize> =
+            all.iter().zip(0..).map(|(t, at)| (t.group, at)).collect();
+        for total in &mut all {
+            total.above = self.path(total.group).skip(1).find_map(|at| places.get(&at).copied());
+        }
+        all
+    }
+
     /// The first group that inherits from itself, or from more groups or templates than may be; its name.
     pub fn circle(&self) -> Option<&str> {
         let goes_on =
@@ -164,7 +218,7 @@ impl Policies {
     }
 
     /// The group at a place and those above it.
-    fn path(&self, at: usize) -> impl Iterator<Item = usize> {
+    pub fn path(&self, at: usize) -> impl Iterator<Item = usize> {
         let up = |at: &usize| self.above[*at][0].map(|up| up as usize);
         std::iter::successors(Some(at), up).take(PARENTS_MAX + 1)
     }

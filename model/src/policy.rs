@@ -205,6 +205,52 @@ pub struct Outbound {
     pub syns_per_sec: Option<Threshold>,
 }
 
+/// Thresholds of the total of a group's hosts in one direction. `"auto"` learns the total's own normal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TotalLimits {
+    /// All packets, packets a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packets_per_sec: Option<Threshold>,
+    /// All traffic, layer-3 bits a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bits_per_sec: Option<Threshold>,
+}
+
+/// From where on people are told of what all hosts of a group carry together, those of the groups below it
+/// included. It is no attack by itself: no rule follows from it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TotalThresholds {
+    /// What comes to them.
+    pub inbound: TotalLimits,
+    /// What they send.
+    pub outbound: TotalLimits,
+}
+
+/// Thresholds of a total: direction and name, those inbound first.
+pub const TOTALS: [(Direction, &str); 4] = [
+    (Direction::Inbound, "packets_per_sec"),
+    (Direction::Inbound, "bits_per_sec"),
+    (Direction::Outbound, "packets_per_sec"),
+    (Direction::Outbound, "bits_per_sec"),
+];
+
+/// Groups whose totals are watched at most, about 5 KB each.
+pub const TOTALS_MAX: usize = 1024;
+
+impl TotalThresholds {
+    /// A threshold by its place in [`TOTALS`].
+    pub const fn threshold(&self, index: usize) -> Option<Threshold> {
+        match index {
+            0 => self.inbound.packets_per_sec,
+            1 => self.inbound.bits_per_sec,
+            2 => self.outbound.packets_per_sec,
+            _ => self.outbound.bits_per_sec,
+        }
+    }
+}
+
 /// Thresholds that a group may set: direction and name, those inbound first.
 pub const THRESHOLDS: [(Direction, &str); 12] = [
     (Direction::Inbound, "packets_per_sec"),
@@ -259,6 +305,10 @@ pub struct PolicyGroup {
     /// From where on what a host sends is an attack.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outbound: Option<Box<Outbound>>,
+    /// From where on people are told of what all its hosts carry together. What it does not say its template says;
+    /// a parent's are of the parent's own total. Groups with a total: at most 1024.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<TotalThresholds>,
     /// Names of the channels and webhooks that are told of its attacks, and no others, at most 16. What a channel
     /// is not told by its own settings it is not told either. All are told while none of the named exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -9,8 +9,9 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Conditions, DesiredState, Direction, ExporterStatus, Incident, IncidentId, Inventory, Measure,
-    Metric, Millis, Mitigation, MitigationId, Outlook, Rung, Service, UplinkStatus, Verdict,
+    Conditions, DesiredState, Direction, ExporterStatus, GroupTotal, Incident, IncidentId,
+    Inventory, Measure, Metric, Millis, Mitigation, MitigationId, Outlook, Rung, Service,
+    UplinkStatus, Verdict,
 };
 
 /// How far weir acts by itself.
@@ -572,4 +573,6 @@ pub struct Snapshot {
     pub uplinks: Vec<UplinkStatus>,
     /// What is wrong beside attacks.
     pub conditions: Conditions,
+    /// What groups carry as a whole, where that is watched.
+    pub totals: Vec<GroupTotal>,
 }

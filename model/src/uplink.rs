@@ -54,11 +54,14 @@ pub enum ConditionKind {
     TrafficVanished,
     /// An uplink is nearly full.
     UplinkFull,
+    /// A group's total, or an uplink's, is above its threshold.
+    TotalExceeded,
 }
 
 impl ConditionKind {
     /// All kinds.
-    pub const ALL: [Self; 3] = [Self::ExporterSilent, Self::TrafficVanished, Self::UplinkFull];
+    pub const ALL: [Self; 4] =
+        [Self::ExporterSilent, Self::TrafficVanished, Self::UplinkFull, Self::TotalExceeded];
 
     /// Stable identifier.
     pub const fn id(self) -> &'static str {
@@ -66,6 +69,7 @@ impl ConditionKind {
             Self::ExporterSilent => "exporter-silent",
             Self::TrafficVanished => "traffic-vanished",
             Self::UplinkFull => "uplink-full",
+            Self::TotalExceeded => "total-exceeded",
         }
     }
 
@@ -75,6 +79,7 @@ impl ConditionKind {
             Self::ExporterSilent => "Exporter is silent",
             Self::TrafficVanished => "Traffic has vanished",
             Self::UplinkFull => "Uplink is full",
+            Self::TotalExceeded => "Total is above its threshold",
         }
     }
 }
@@ -85,7 +90,7 @@ impl ConditionKind {
 pub struct Condition {
     /// What.
     pub kind: ConditionKind,
-    /// With which exporter or uplink, by name.
+    /// With which exporter, uplink or group, by name.
     pub subject: String,
     /// Since when.
     pub since: Millis,

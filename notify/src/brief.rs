@@ -176,7 +176,7 @@ impl Brief {
     pub(crate) fn of_condition(condition: &Condition, opened: Millis) -> Self {
         let severity = match condition.kind {
             ConditionKind::ExporterSilent | ConditionKind::TrafficVanished => Severity::Error,
-            ConditionKind::UplinkFull => Severity::Warning,
+            ConditionKind::UplinkFull | ConditionKind::TotalExceeded => Severity::Warning,
         };
         Self {
             target: Self::subject(&condition.subject),
@@ -206,6 +206,16 @@ impl Brief {
 pub fn meant(inventory: &Inventory, target: IpNet) -> Option<Vec<String>> {
     let policies = &inventory.policies;
     let said = policies.values(policies.at(target)?).notify?;
+    Some(said.value.to_vec())
+}
+
+/// Of the total of a group, the channels that its group names.
+pub(crate) fn meant_of(inventory: &Inventory, condition: &Condition) -> Option<Vec<String>> {
+    let name = condition.subject.strip_prefix("group ")?;
+    let policies = &inventory.policies;
+    let at = policies.groups().iter().position(|group| group.name == name)?;
+    let total = condition.kind == ConditionKind::TotalExceeded;
+    let said = policies.values(at).notify.filter(|_| total)?;
     Some(said.value.to_vec())
 }
 

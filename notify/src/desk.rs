@@ -9,7 +9,7 @@ use weir_model::{
     Outcome, Request, WebhookConfig,
 };
 
-use crate::brief::{Brief, Briefs};
+use crate::brief::{Brief, Briefs, meant_of};
 use crate::config::Channel;
 use crate::mail::Mail;
 use crate::message::Told;
@@ -371,7 +371,9 @@ impl Desk {
             }
             let last = self.briefs.last_key_value().map_or(0, |(id, _)| id.0);
             let id = IncidentId((CONDITIONS + now.0).max(last + 1));
-            self.briefs.insert(id, Brief::of_condition(condition, condition.since));
+            let mut brief = Brief::of_condition(condition, condition.since);
+            brief.told = meant_of(seen.inventory, condition);
+            self.briefs.insert(id, brief);
             fresh.insert(id);
             self.changed = true;
         }

@@ -17,6 +17,7 @@ name = "acme"
 prefixes = ["203.0.113.0/26"]
 [protect.group.inbound]
 [protect.group.outbound]
+[protect.group.total]
 [[protect.allow]]
 name = "cdn"
 prefixes = ["198.51.100.0/24"]

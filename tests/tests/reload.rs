@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use weir::demo::{ROUTER_ASN, Router};
@@ -194,6 +196,22 @@ fn a_session_and_its_measure_outlive_a_reload() {
     assert!(gone.len() == 1 && gone[0].contains("203.0.113.8/32"), "{gone:?}");
 }
 
+/// What the pages for owners that were opened last answer to a request for nothing that there is.
+fn owners_answer(weir: &Weir) -> String {
+    let log = weir.log();
+    let line = log.lines().rfind(|line| line.contains("pages for owners")).unwrap();
+    let address: String = line
+        .split_once("127.0.0.1:")
+        .map(|(_, rest)| rest.chars().take_while(char::is_ascii_digit).collect())
+        .unwrap();
+    let mut stream = TcpStream::connect(format!("127.0.0.1:{address}")).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.write_all(b"GET /nothing HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
 #[test]
 fn whole_sections_come_and_go() {
     let router = Router::start().unwrap();
@@ -223,6 +241,7 @@ fn whole_sections_come_and_go() {
         wait("rule", |event| matches!(event, Event::Announced(_)));
         assert_eq!(weir.api("GET", "agents", 0, "")["configured"], true);
         assert_eq!(weir.api("GET", "panels", 0, "")["panels"][0]["name"], "main");
+        assert_eq!(owners_answer(&weir).split(' ').nth(1), Some("404"));
         write_config(weir.folder(), "");
         let tried = text(&weir.ask(&["reload", "--check"]));
         assert!(tried.contains("! the session with border ends"), "{tried}");

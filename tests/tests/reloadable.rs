@@ -62,6 +62,8 @@ name = "acme"
 prefixes = ["203.0.113.64/26"]
 [protect.group.inbound]
 [protect.group.outbound]
+[protect.group.total.inbound]
+[protect.group.total.outbound]
 [[protect.group]]
 name = "wide"
 prefixes = ["203.0.113.0/24"]

@@ -10,7 +10,10 @@ use weir::replay::{self, Kind, Options, Outcome, Player};
 use weir::{Core, Turn};
 use weir_collector::{ExporterConfig, Registry, Shard};
 use weir_config::Config;
-use weir_model::{Direction, Family, Fragment, Metric, Millis, PolicyGroup, Rung, Slice};
+use weir_model::{
+    AllowAlarms, AllowList, AllowLists, Direction, Family, Fragment, Metric, Millis, PolicyGroup,
+    Rung, Slice, Threshold, TotalLimits, TotalThresholds,
+};
 use weir_tests::corpus;
 use weir_traffic::Scene;
 use weir_traffic::encode::{Flow, netflow_v5};
@@ -138,12 +141,27 @@ fn a_recording_replays_byte_for_byte() {
     let mut live = Vec::new();
     let mut slot = EPOCH.slot();
     let hard = config.mitigator.ladder.iter().find(|step| step.rung == Rung::Drop).unwrap();
+    let inbound =
+        TotalLimits { packets_per_sec: Some(Threshold::Fixed(1000.0)), bits_per_sec: None };
+    let total = TotalThresholds { inbound, ..TotalThresholds::default() };
     let grouped = inventory.as_ref().clone().grouped(vec![PolicyGroup {
         name: "all".to_owned(),
         prefixes: config.protect.prefixes.clone(),
         never: Some(vec![Rung::Drop]),
+        total: Some(total),
         ..PolicyGroup::default()
     }]);
+    // From then on some of the far ends are on a list.
+    let listed = AllowList {
+        name: "listed".parse().unwrap(),
+        prefixes: FromIterator::from_iter(["192.0.2.0/25".parse().unwrap()]),
+        protocols: Vec::new(),
+        ports: Vec::new(),
+        source_ports: Vec::new(),
+        groups: Vec::new(),
+        alarms: AllowAlarms::LeaveOut,
+    };
+    let grouped = grouped.allowing(Arc::new(AllowLists::from(vec![listed])));
     let mut feed = |core: &mut Core, at: Millis, input: Input| {
         recording.push(serde_json::to_string(&(at, &input)).unwrap());
         core.replay(input, at, &mut |turn: Turn| live.push(outputs(&turn)));

@@ -12,9 +12,9 @@ use weir_config::Config;
 use weir_detector::Detector;
 use weir_mitigator::{Mitigator, RungConfig, UplinkConfig};
 use weir_model::{
-    Command, CommandError, Decision, Evidence, ExporterId, ExporterStatus, HostBaseline,
-    HostBaselines, Incident, IncidentId, Intake, Inventory, Millis, Mitigation, MitigationId,
-    Observed, PeerStatus, SamplingSource, Slice, Snapshot, Verdict,
+    Command, CommandError, Decision, Evidence, ExporterId, ExporterStatus, GroupTotal,
+    HostBaseline, HostBaselines, Incident, IncidentId, Intake, Inventory, Millis, Mitigation,
+    MitigationId, Observed, PeerStatus, SamplingSource, Slice, Snapshot, Verdict,
 };
 
 /// Incidents that a snapshot shows at most.
@@ -86,8 +86,10 @@ pub struct Core {
     inventory: Arc<Inventory>,
     /// Who may send: of those who never did there is a row, too.
     listed: Vec<ExporterConfig>,
-    /// The second in which uplinks were last looked at.
+    /// The second in which uplinks and totals were last looked at.
     looked: u64,
+    /// Totals of groups, as they were then.
+    totals: Vec<GroupTotal>,
 }
 
 /// Settings that change while weir runs and that are the core's.
@@ -178,6 +180,7 @@ impl Core {
             inventory: Arc::clone(inventory),
             listed: config.collector.exporters.clone(),
             looked: 0,
+            totals: Vec::new(),
         }
     }
 
@@ -307,7 +310,8 @@ impl Core {
         if now.secs() != self.looked {
             self.looked = now.secs();
             let exporters = self.exporter_table();
-            self.mitigator.look(&exporters, now);
+            self.totals = self.detector.totals();
+            self.mitigator.look(&exporters, &self.totals, now);
         }
         let desired = self.mitigator.advance(now);
         Turn {
@@ -386,6 +390,7 @@ impl Core {
             intake: Intake::default(),
             uplinks: self.mitigator.links().uplinks(),
             conditions: self.mitigator.links().conditions(now),
+            totals: self.totals.clone(),
         }
     }
 

@@ -8,8 +8,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 use weir_model::{
-    Bounds, Direction, HostBaseline, Inventory, IpNet, Learning, Metric, Mode, OwnMeasure,
-    PolicyGroup, PolicyValues, Role, Said, THRESHOLDS, Threshold,
+    Bounds, Direction, GroupTotal, HostBaseline, Inventory, IpNet, Learning, Metric, Mode,
+    OwnMeasure, PolicyGroup, PolicyValues, Role, Said, THRESHOLDS, Threshold,
 };
 
 use super::hosts::ask;
@@ -35,6 +35,8 @@ pub(crate) struct View {
     groups: Vec<String>,
     /// Every value with where it comes from.
     values: Vec<PolicyValue>,
+    /// What its group and those above it carry as a whole, where that is watched.
+    totals: Vec<GroupTotal>,
 }
 
 /// One value.
@@ -74,7 +76,9 @@ pub(crate) async fn policy(
     let shown = |group: &PolicyGroup| {
         !tenant || !group.prefixes.is_empty() && group.prefixes.iter().all(|net| who.sees(net))
     };
-    let view = View::new(&snapshot.inventory, snapshot.mode, address, &baselines, &shown);
+    let mut view = View::new(&snapshot.inventory, snapshot.mode, address, &baselines, &shown);
+    let own = |name: &String| snapshot.totals.iter().find(|total| total.group == *name).cloned();
+    view.totals = view.groups.iter().filter_map(own).collect();
     Ok(Json(view))
 }
 
@@ -99,6 +103,7 @@ impl View {
                 .into_iter()
                 .chain(own(inventory, address, values.as_ref(), baselines, shown))
                 .collect(),
+            totals: Vec::new(),
         }
     }
 }

@@ -36,6 +36,7 @@ impl Detector {
                     warm.series.set_aside(*second, values);
                 }
             }
+            self.set_aside_of_totals(target, &explained);
         }
     }
 
@@ -55,7 +56,7 @@ impl Detector {
     }
 
     /// What a target carried in a second beyond its average.
-    fn explained_in(&self, target: IpNet, second: u64) -> [u64; METRICS] {
+    pub(crate) fn explained_in(&self, target: IpNet, second: u64) -> [u64; METRICS] {
         let Some(warm) = self.warm_of(target) else { return [0; METRICS] };
         let now = values(&warm.series.window.second(second));
         std::array::from_fn(|i| {

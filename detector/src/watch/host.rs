@@ -88,6 +88,8 @@ pub(crate) struct Warm {
     pub(crate) wide: u32,
     /// When it was first seen, seconds since the epoch: later than it is watched if it was silent until then.
     pub(crate) met: u64,
+    /// Of a /24 or /48, the total that all its hosts are part of.
+    pub(crate) total: u32,
     /// Of a prefix: until this second its hosts' traffic is part of an attack on it.
     pub(crate) carpet_until: u64,
     /// Exporters that carry its traffic, as far as was last seen.
@@ -115,6 +117,7 @@ impl Warm {
             unsettled: None,
             wide: NONE,
             met: since,
+            total: NONE,
             carpet_until: 0,
             carriers: Vec::new(),
             own: Vec::new(),

@@ -131,6 +131,7 @@ impl Detector {
         self.next_watermark = Some(lowest);
         let arrival = Millis::from_slot(slice.slot).secs();
         self.since.get_or_insert(arrival);
+        self.begin_totals(arrival);
         for group in slice.hosts.chunks(GROUP) {
             let places = self.warm_cache(group);
             for (host, place) in group.iter().zip(places) {
@@ -161,6 +162,7 @@ impl Detector {
             self.sample(sample, slice.slot, arrival);
         }
         self.flush_wide();
+        self.flush_totals();
     }
 
     /// Looks at what a group of hosts will need, one level after the other, so that the cache misses
@@ -290,6 +292,7 @@ impl Detector {
         self.detail(&mut warm);
         if carpet(net.addr()) == net {
             warm.wide = self.wide_around(net, since);
+            warm.total = self.total_of_prefix(net);
         }
         let Some(at) = self.store(Box::new(warm)) else { return NONE };
         self.prefixes.insert(net, at);
@@ -319,6 +322,7 @@ impl Detector {
             let since = self.since.unwrap_or(arrival);
             let prefix = self.prefix(carpet(address), since);
             self.add_prefix(prefix, time, cell);
+            self.add_total(address, prefix, time, cell);
         }
     }
 
@@ -334,8 +338,9 @@ impl Detector {
 
     fn cell_at(&mut self, place: u32, time: Time, arrival: u64, cell: &Cell) {
         self.counters.cells += 1;
-        let Idle { prefix, warm, .. } = self.idle[place as usize];
+        let Idle { prefix, warm, address, .. } = self.idle[place as usize];
         self.add_prefix(prefix, time, cell);
+        self.add_total(address, prefix, time, cell);
         if warm != NONE {
             self.add_warm(warm, time, cell);
             return;

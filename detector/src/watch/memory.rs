@@ -10,6 +10,7 @@ use crate::watch::metric::METRICS;
 use crate::watch::own::Own;
 use crate::watch::season::Season;
 use crate::watch::series::{Kind, Series};
+use crate::watch::totals::Total;
 
 /// Octets in use, and what by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +67,8 @@ impl Detector {
             let familiar = usize::from(warm.familiar.is_some());
             memory.evidence_bytes += familiar * size_of::<crate::watch::familiar::Familiar>();
         }
+        let totals = self.totals.list.iter().map(|total| size_of::<Total>() + total.series.heap());
+        memory.warm_bytes += totals.sum::<usize>();
         memory.warm_bytes += self.warm.capacity() * size_of::<usize>();
         for service in self.services.values() {
             memory.services_bytes += size_of::<Service>() + service.series.heap();

@@ -26,6 +26,7 @@ pub(crate) mod seconds;
 pub(crate) mod series;
 pub(crate) mod silent;
 pub(crate) mod table;
+pub(crate) mod totals;
 pub(crate) mod two_way;
 pub(crate) mod wide;
 pub(crate) mod window;

@@ -98,6 +98,38 @@ impl Rules {
         Self { at, learning, class: None, least: Some(Box::new(least)) }
     }
 
+    /// What counts for the total of a group, of which these are said of the metrics of these indices.
+    pub(crate) fn total(
+        said: [Option<Said<'_, Threshold>>; 4],
+        learning: Option<Said<'_, Learning>>,
+        indices: [usize; 4],
+        config: &Config,
+    ) -> Self {
+        let (packets, bits) =
+            (config.prefix_floors.packets_per_sec, config.prefix_floors.bits_per_sec);
+        let (mut at, mut least) = ([Rule::Off; METRICS], [f64::INFINITY; METRICS]);
+        for ((index, floor), said) in
+            indices.into_iter().zip([packets, bits, packets, bits]).zip(said)
+        {
+            (at[index], least[index]) = match said.map(|said| said.value) {
+                None => (Rule::Off, f64::INFINITY),
+                Some(Threshold::Off) => (Rule::Off, floor),
+                Some(Threshold::Auto) => (AUTO, floor),
+                Some(Threshold::Fixed(value)) => (Rule::Fixed(value), value),
+                Some(Threshold::Within(bounds)) => (
+                    Rule::Learned(
+                        bounds.multiplier.unwrap_or(1.0),
+                        0.0,
+                        bounds.ceiling.unwrap_or(f64::INFINITY),
+                    ),
+                    bounds.floor.unwrap_or(floor),
+                ),
+            };
+        }
+        let learning = learning.map_or(Learning::On, |said| said.value);
+        Self { at, learning, class: None, least: Some(Box::new(least)) }
+    }
+
     /// The threshold of a metric where `learned` is that without groups. What is set for a host is the least
     /// for its ports and prefixes: none of them is anomalous below it.
     pub(crate) fn threshold(&self, kind: Kind, index: usize, learned: f64, new: bool) -> f64 {

@@ -77,7 +77,7 @@ pub(crate) enum Kind {
     Host,
     Prefix,
     Service,
-    /// What a metric of an operator's own measures of a host.
+    /// What a metric of an operator's own measures of a host, or the total of a group.
     Own,
 }
 

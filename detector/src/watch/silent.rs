@@ -65,6 +65,13 @@ impl Liveness {
     }
 }
 
+impl Liveness {
+    /// Whether any exporter whose traffic is part of everyday life has fallen silent.
+    pub(crate) fn any_fell_silent(&self, now: Millis) -> bool {
+        (0..=u16::MAX).take(self.spoke.len()).any(|exporter| self.fell_silent(exporter, now))
+    }
+}
+
 /// Exporters that carry a fair share of some packets, in order of their numbers.
 pub(crate) fn carriers<'p>(packets: impl Iterator<Item = &'p Packet>) -> Vec<u16> {
     let mut by: Vec<(u16, f64)> = packets.map(|p| (p.exporter, f64::from(p.packets))).collect();

@@ -46,11 +46,15 @@ fn uplink() -> UplinkConfig {
         alarm_percent: 80.0,
         limit_percent: 95.0,
         least_bits_per_sec: None,
+        inbound_bits_per_sec: None,
+        outbound_bits_per_sec: None,
     }
 }
 
 struct World {
     links: Links,
+    totals: Vec<GroupTotal>,
+    attacks: BTreeMap<String, f64>,
     now: Millis,
     counted: u64,
     heard: Millis,
@@ -60,7 +64,14 @@ impl World {
     fn new(config: UplinkConfig) -> Self {
         let mut links = Links::default();
         links.set(&[config], 120);
-        Self { links, now: START, counted: 0, heard: START }
+        Self {
+            links,
+            totals: Vec::new(),
+            attacks: BTreeMap::new(),
+            now: START,
+            counted: 0,
+            heard: START,
+        }
     }
 
     /// So many seconds at so many bits a second; nothing is heard at none. What begins and ends.
@@ -72,7 +83,12 @@ impl World {
                 self.counted += bits / 8;
                 self.heard = self.now;
             }
-            let changes = self.links.look(&[exporter(self.heard, self.counted)], self.now);
+            let changes = self.links.look(
+                &[exporter(self.heard, self.counted)],
+                &self.totals,
+                &self.attacks,
+                self.now,
+            );
             let after = self.now.since(START) / 1000;
             all.extend(changes.into_iter().map(|(c, begins)| (c.kind, begins, after)));
         }
@@ -180,7 +196,7 @@ fn exporters_that_share_a_name_are_told_apart() {
     let mut told = Vec::new();
     for secs in 0..200 {
         let now = START + secs * 1000;
-        told.extend(links.look(&[exporter(now, 0), gone.clone()], now));
+        told.extend(links.look(&[exporter(now, 0), gone.clone()], &[], &BTreeMap::new(), now));
     }
     assert_eq!(told.len(), 1, "{told:?}");
     assert_eq!((told[0].0.subject.as_str(), told[0].1), ("edge1 (192.0.2.2)", true));
@@ -219,4 +235,57 @@ fn an_attack_does_not_teach_what_is_normal_and_a_day_does() {
     assert!(matches!(told[..], [(ConditionKind::TrafficVanished, true, _)]), "{told:?}");
     let over = world.pass(2 * 86_400, Some(1_500_000));
     assert!(matches!(over[..], [(ConditionKind::TrafficVanished, false, _)]), "{over:?}");
+}
+
+#[test]
+fn an_uplinks_total_is_told_above_what_is_set_and_above_what_is_learned() {
+    let said = |inbound| UplinkConfig { inbound_bits_per_sec: Some(inbound), ..uplink() };
+    let told = (ConditionKind::TotalExceeded, true);
+    let kinds = |changes: Vec<(ConditionKind, bool, u64)>| -> Vec<(ConditionKind, bool)> {
+        changes.into_iter().map(|(kind, begins, _)| (kind, begins)).collect()
+    };
+    let mut set = World::new(said(Threshold::Fixed(40e6)));
+    set.pass(60, Some(30_000_000));
+    assert_eq!(kinds(set.pass(30, Some(60_000_000))), [told]);
+    assert_eq!(kinds(set.pass(100, Some(30_000_000))), [(told.0, false)]);
+    // Nothing is known in the first minutes.
+    let mut auto = World::new(said(Threshold::Auto));
+    assert_eq!(auto.pass(300, Some(60_000_000)), []);
+    let mut auto = World::new(said(Threshold::Auto));
+    auto.pass(900, Some(10_000_000));
+    assert_eq!(auto.pass(30, Some(20_000_000)), []);
+    assert_eq!(kinds(auto.pass(3600, Some(60_000_000))), [told], "it does not become normal");
+    // What incidents explain does not either, below a threshold.
+    let mut attacked = World::new(said(Threshold::Auto));
+    attacked.pass(900, Some(10_000_000));
+    attacked.attacks.insert("edge1".to_owned(), 15e6);
+    attacked.pass(7200, Some(25_000_000));
+    attacked.attacks.clear();
+    assert_eq!(kinds(attacked.pass(30, Some(40_000_000))), [told]);
+}
+
+#[test]
+fn a_groups_total_is_told_once_it_lasts() {
+    let mut world = World::new(uplink());
+    let total = |above| GroupTotal {
+        group: "acme".to_owned(),
+        learning: false,
+        measures: Vec::new(),
+        above,
+        text: "inbound 5 Gbit/s".to_owned(),
+    };
+    world.totals = vec![total(Some(true))];
+    assert_eq!(world.pass(8, Some(1_000_000)), []);
+    assert_eq!(world.pass(10, Some(1_000_000)).len(), 1);
+    let conditions = world.links.conditions(world.now).now;
+    assert_eq!(conditions[0].subject, "group acme");
+    world.totals = vec![total(None)];
+    assert_eq!(world.pass(300, Some(1_000_000)), [], "it stays as it was");
+    world.totals = vec![total(Some(false))];
+    assert_eq!(world.pass(100, Some(1_000_000)).len(), 1);
+    world.totals = vec![total(Some(true))];
+    world.pass(20, Some(1_000_000));
+    // The group has no total any more.
+    world.totals = Vec::new();
+    assert_eq!(world.pass(2, Some(1_000_000)).len(), 1);
 }

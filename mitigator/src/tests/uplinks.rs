@@ -13,7 +13,7 @@ fn attacked(world: &mut World, secs: u64, carried: u64, counted: &mut u64) {
         let mut exporter = status("edge1");
         exporter.last_seen = world.now;
         exporter.links = vec![LinkCount { index: 7, in_bytes: *counted, out_bytes: 0 }];
-        world.mitigator.look(&[exporter], world.now);
+        world.mitigator.look(&[exporter], &[], world.now);
         world.attack_as(1, |at| attack(1, 3000.0, at));
     }
 }
@@ -28,6 +28,8 @@ fn world(exporter: &str) -> World {
         alarm_percent: 80.0,
         limit_percent: 95.0,
         least_bits_per_sec: None,
+        inbound_bits_per_sec: None,
+        outbound_bits_per_sec: None,
     }]);
     world
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{Bounds, Inbound, Outbound};
+use crate::{Bounds, Inbound, Outbound, TotalLimits, TotalThresholds};
 
 fn group(name: &str, prefixes: &[&str]) -> PolicyGroup {
     PolicyGroup {
@@ -200,4 +200,35 @@ fn a_circle_is_found_and_ends() {
     };
     assert_eq!(circle(deep(17).collect()), None);
     assert_eq!(circle(deep(18).collect()).as_deref(), Some("g25"));
+}
+
+#[test]
+fn a_total_is_of_its_own_group_and_what_its_templates_say() {
+    let limits = |packets, bits| TotalLimits { packets_per_sec: packets, bits_per_sec: bits };
+    let total = |inbound| Some(TotalThresholds { inbound, ..TotalThresholds::default() });
+    let fixed = |value| Some(Threshold::Fixed(value));
+    let policies = Policies::from(vec![
+        PolicyGroup { total: total(limits(fixed(1e6), fixed(1e9))), ..group("template", &[]) },
+        PolicyGroup { template: named("template"), ..group("acme", &["203.0.113.0/25"]) },
+        PolicyGroup {
+            total: total(limits(Some(Threshold::Off), None)),
+            ..group("reseller", &["203.0.113.0/24", "2001:db8::/48"])
+        },
+        // Neither has a total of its own: a parent's is the parent's.
+        group("lab", &["203.0.113.0/28"]),
+        group("elsewhere", &["198.51.100.0/24"]),
+    ]);
+    let said =
+        |at: usize| policies.total(at).map(|all| all.map(|said| said.map(|said| said.value)));
+    assert_eq!(said(1), Some([fixed(1e6), fixed(1e9), None, None]));
+    assert_eq!(said(2), Some([Some(Threshold::Off), None, None, None]));
+    assert_eq!((said(3), said(4)), (None, None));
+    let totals = policies.totals();
+    let told: Vec<(&str, Option<usize>, usize)> = totals
+        .iter()
+        .map(|total| {
+            (policies.groups()[total.group].name.as_str(), total.above, total.prefixes.len())
+        })
+        .collect();
+    assert_eq!(told, [("reseller", None, 4), ("acme", Some(0), 2)], "a template has no hosts");
 }

@@ -57,6 +57,7 @@ pub(super) fn troubles(status: &Value) -> Vec<String> {
         let since = time(&condition["since"]);
         let what = match condition["kind"].as_str() {
             Some("uplink-full") => "uplink is full",
+            Some("total-exceeded") => "total is above its threshold",
             Some("traffic-vanished") => "traffic has vanished",
             // Counted above; here is which, and since when.
             _ => "is silent",

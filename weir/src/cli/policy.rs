@@ -52,7 +52,50 @@ fn text(view: &Value) -> String {
         ("in force", "/in_force", As::Text),
         ("by", "/source", As::Text),
     ];
-    format!("{}  {prefix}\ngroup  {groups}\n\n{}", word(&view["address"]), table(&rows, &columns))
+    let values = table(&rows, &columns);
+    format!("{}  {prefix}\ngroup  {groups}\n\n{values}{}", word(&view["address"]), totals(view))
+}
+
+/// What the groups of an address carry as a whole.
+fn totals(view: &Value) -> String {
+    let list = view["totals"].as_array().into_iter().flatten();
+    let measures = list.flat_map(|total| {
+        let state = match total["above"].as_bool() {
+            Some(true) => "above its threshold: an alert only",
+            _ if total["learning"] == true => "learning",
+            _ => "",
+        };
+        total["measures"].as_array().into_iter().flatten().map(move |measure| {
+            let number = |key: &str| measure[key].as_f64().map(|number| Si(number).to_string());
+            json!({
+                "group": total["group"],
+                "value": format!(
+                    "{}.{}",
+                    measure["direction"].as_str().unwrap_or_default(),
+                    measure["metric"].as_str().unwrap_or_default()
+                ),
+                "now": number("now"),
+                "normal": number("level"),
+                "threshold": number("threshold"),
+                "source": measure["source"],
+                "state": state,
+            })
+        })
+    });
+    let rows: Vec<Value> = measures.collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let columns = [
+        ("total of", "/group", As::Text),
+        ("value", "/value", As::Text),
+        ("now", "/now", As::Text),
+        ("normal", "/normal", As::Text),
+        ("threshold", "/threshold", As::Text),
+        ("by", "/source", As::Text),
+        ("state", "/state", As::Text),
+    ];
+    format!("\n{}", table(&rows, &columns))
 }
 
 fn row(value: &Value) -> Value {

@@ -356,9 +356,7 @@ impl Daemon {
         drop(tap);
         let receivers = start_receivers(sockets, &queue, &control, &stop_receiving, &failed_tx)?;
         let panels = panels::spawn(config, &inventory_desk, &metrics, &failed_tx)?;
-        let places = shares.owners;
-        let mut owners =
-            owners::Owners::new(&panels, &snapshot, learned.shares, places, &failed_tx);
+        let mut owners = owners::Owners::new(&panels, &snapshot, learned.shares, &failed_tx);
         owners.put_in_force(owners.prepare(config, false)?)?;
         desk.open(&panels, &owners);
         let (agents_address, owners_address) = (agents.way.address(), owners.address());

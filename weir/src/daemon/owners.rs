@@ -24,7 +24,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::serve::ListenerExt as _;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use tokio::sync::watch;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 use weir_config::Config;
 use weir_model::Snapshot;
 use weir_panel::client::{Client, Timeouts};
@@ -32,6 +32,7 @@ use weir_panel::owner::{Answer, Ask, Door, Effect, Links, Mail, Portal, World, h
 use weir_panel::runner::{Command, Update};
 use weir_panel::{PanelConfig, parse};
 
+use super::descriptors::shares;
 use super::limited::Limited;
 use super::panels::Panels;
 use super::store_thread::Shares;
@@ -47,7 +48,6 @@ pub(crate) struct Owners {
     update: Arc<ArcSwap<Update>>,
     snapshot: Arc<ArcSwap<Snapshot>>,
     commands: Sender<Command>,
-    places: usize,
     failed: Sender<String>,
     running: Option<Running>,
 }
@@ -66,8 +66,18 @@ struct Running {
 pub(crate) struct Ready {
     doors: Vec<Door>,
     public_url: String,
-    /// The socket and who sends mail, when there are to be pages.
-    pages: Option<(SocketAddr, TcpListener, Mailer)>,
+    pages: Option<Pages>,
+}
+
+/// What pages need.
+struct Pages {
+    /// As configured.
+    asked: SocketAddr,
+    socket: TcpListener,
+    /// Who sends mail.
+    mailer: Mailer,
+    /// Connections at most.
+    places: usize,
 }
 
 struct Shared {
@@ -84,7 +94,6 @@ impl Owners {
         panels: &Panels,
         snapshot: &Arc<ArcSwap<Snapshot>>,
         shares: Shares,
-        places: usize,
         failed: &Sender<String>,
     ) -> Self {
         Self {
@@ -92,7 +101,6 @@ impl Owners {
             update: panels.shared(),
             snapshot: Arc::clone(snapshot),
             commands: panels.commands(),
-            places,
             failed: failed.clone(),
             running: None,
         }
@@ -128,7 +136,8 @@ impl Owners {
                 }
             };
             let socket = socket.with_context(|| format!("owners.listen {}", owners.listen))?;
-            Some((owners.listen, socket, mailer))
+            let places = shares(config).owners;
+            Some(Pages { asked: owners.listen, socket, mailer, places })
         };
         Ok(Ready { doors, public_url: owners.public_url.clone(), pages })
     }
@@ -142,7 +151,7 @@ impl Owners {
         let mut portal = self.portal.lock().unwrap_or_else(PoisonError::into_inner);
         portal.configure(doors, &public_url);
         drop(portal);
-        let next = pages.map(|(asked, socket, mailer)| self.start(asked, socket, mailer));
+        let next = pages.map(|pages| self.start(pages));
         let next = next.transpose()?;
         if let Some(before) = std::mem::replace(&mut self.running, next) {
             before.stop();
@@ -156,12 +165,11 @@ impl Owners {
         }
     }
 
-    fn start(
-        &self,
-        asked: SocketAddr,
-        socket: TcpListener,
-        mailer: Mailer,
-    ) -> anyhow::Result<Running> {
+    fn start(&self, pages: Pages) -> anyhow::Result<Running> {
+        let Pages { asked, socket, mailer, places } = pages;
+        if let Ok(address) = socket.local_addr() {
+            info!(%address, places, "pages for owners");
+        }
         let (lookups, waiting) = bounded(LOOKUPS_MAX);
         let shared = Arc::new(Shared {
             portal: Arc::clone(&self.portal),
@@ -182,7 +190,6 @@ impl Owners {
         // It ends with the last handle on `lookups`, and owns nothing that could be lost.
         spawn_thread("owners/mail", &self.failed, move || mailer.run(&waiting))?;
         let (stop, mut stopping) = watch::channel(false);
-        let places = self.places;
         let thread = spawn_thread("owners", &self.failed, move || {
             let router = Router::new()
                 .fallback(answer)
