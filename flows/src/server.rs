@@ -26,6 +26,8 @@ const FEEDS_MAX: usize = 4;
 const RECORDS_MAX: usize = 4 << 20;
 /// Longest question, octets.
 const QUESTION_MAX: usize = 16 << 10;
+/// Octets of a longer one that are read to be able to answer.
+const DISCARDED_MAX: usize = 1 << 20;
 /// Frames that wait for the log.
 const FRAMES_WAITING: usize = 32;
 /// Questions carried out at the same time.
@@ -278,6 +280,9 @@ impl Room {
         stream.read_exact(&mut len)?;
         let len = u32::from_le_bytes(len) as usize;
         if len > QUESTION_MAX {
+            // Whoever still writes when the answer comes would be told of a broken pipe instead.
+            let rest = u64::try_from(len.min(DISCARDED_MAX)).unwrap_or(0);
+            io::copy(&mut (&stream).take(rest), &mut io::sink())?;
             return reply(&mut stream, &refused("wrong", "the question is too long"));
         }
         let mut text = vec![0; len];
