@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use weir_model::{Measure, Millis, Mitigation};
 
 pub use limit::Limit;
+pub use room::is_no_room;
 pub use route::{Change, Route, RouteKey};
 pub use standing::{Doubt, Standing};
 pub use trial::{Blame, Sentence};

@@ -8,6 +8,7 @@
 //! Read [`Config`] and [`Mitigator`] first.
 
 mod aftermath;
+mod budget;
 mod carve;
 mod command;
 mod config;
@@ -26,6 +27,7 @@ mod plan;
 mod policy;
 mod preview;
 mod report;
+mod room;
 pub mod scrub;
 mod stance;
 mod step;
@@ -78,6 +80,8 @@ pub struct Mitigator {
     ledger: Ledger,
     /// Peers, by the configuration and by their reports.
     peers: peers::Peers,
+    /// What routers have room for.
+    budget: room::Budget,
     /// What was desired last, before the guard.
     wished: DesiredState,
     /// What left last, after the guard.
@@ -108,6 +112,7 @@ impl Mitigator {
             links,
             ledger: Ledger::default(),
             peers: peers::Peers::default(),
+            budget: room::Budget::default(),
             wished: DesiredState::default(),
             desired: Arc::default(),
             deferred: false,
@@ -125,12 +130,13 @@ impl Mitigator {
         self.tick(now);
         self.tick_manual(now);
         let started = self.desired.generation > 0;
-        if started && !self.ledger.dirty && !self.deferred {
+        let waits = self.deferred || self.budget.is_due(now);
+        if started && !self.ledger.dirty && !waits {
             return None;
         }
         // A refusal for good can make room for nothing else here: what it ends is not in force.
         self.ledger.dirty = false;
-        if let Some(mitigations) = self.wanted() {
+        if let Some(mitigations) = self.wanted(now) {
             self.wished.generation = self.wished.generation.saturating_add(1);
             self.wished.mitigations = mitigations;
         }
@@ -146,20 +152,37 @@ impl Mitigator {
         Some(admitted)
     }
 
-    /// Active mitigations, one per route, an operator's before an incident's, sorted by measure;
-    /// `None` when they are what was wished last. Ten thousand rules are looked at by reference and
-    /// copied only when one of them is another.
-    fn wanted(&self) -> Option<Arc<[Mitigation]>> {
+    /// Active mitigations, one per route, an operator's before an incident's, sorted by measure, as far as
+    /// routers have room; `None` when they are what was wished last.
+    fn wanted(&mut self, now: Millis) -> Option<Arc<[Mitigation]>> {
+        let list = self.active();
+        let fitted = self.fit(&list, now);
+        let wanted = match &fitted {
+            None => self.differs(&list).then(|| list.into_iter().map(as_wish).collect()),
+            Some(fitted) => {
+                let list: Vec<&Mitigation> = fitted.list.iter().collect();
+                self.differs(&list).then(|| fitted.list.clone().into())
+            }
+        };
+        self.keep_choice(fitted, now);
+        wanted
+    }
+
+    /// Ten thousand rules are looked at by reference and copied only when one of them is another.
+    fn active(&self) -> Vec<&Mitigation> {
         let of_incidents = self.entries.values().flat_map(|e| &e.incident.mitigations);
         let all = self.manual.iter().chain(of_incidents);
         let active = all.filter(|m| m.state == MitigationState::Active).collect();
         // Stable: of one route, the first stays. One a route, this is the order of measures.
         let mut list: Vec<&Mitigation> = sort_by_route(active, |m| &m.measure);
         list.dedup_by(|b, a| by_route(&a.measure, &b.measure).is_eq());
+        list
+    }
+
+    fn differs(&self, list: &[&Mitigation]) -> bool {
         let wished = &self.wished.mitigations;
-        let same = list.len() == wished.len()
-            && list.iter().zip(wished.iter()).all(|(m, wished)| is_same_wish(m, wished));
-        if same { None } else { Some(list.into_iter().map(as_wish).collect()) }
+        list.len() != wished.len()
+            || !list.iter().zip(wished.iter()).all(|(m, wished)| is_same_wish(m, wished))
     }
 
     fn take_refusals(&mut self, admitted: &Admitted, now: Millis) {

@@ -238,6 +238,7 @@ impl Mitigator {
             links: &self.links,
             is_banned: &is_banned,
             is_useless: &is_useless,
+            no_room: self.has_no_room(entry, now),
             carry: &|measure| self.peers.carry(measure),
         };
         plan(verdict, &situation)

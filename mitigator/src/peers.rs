@@ -109,6 +109,13 @@ impl Peers {
         }
     }
 
+    /// Rules that the roomiest router holds; `None` where nothing limits them: nodes take rules, too. A router
+    /// with less room leaves out by itself what is worth least.
+    pub(crate) fn rules_room(&self) -> Option<usize> {
+        let rooms = self.known.values().filter_map(Peer::rules_room);
+        rooms.max().filter(|_| !self.nodes)
+    }
+
     /// Whether anybody can have the measure, whoever is away.
     ///
     /// # Errors
@@ -175,6 +182,19 @@ impl Peer {
             self.standing = standing.clone();
             self.banned = standing.banned.iter().map(|doubt| route(&doubt.measure)).collect();
         }
+    }
+
+    /// Rules that it holds, by its configuration and by what it said; `None` where it takes none.
+    fn rules_room(&self) -> Option<usize> {
+        let reach = self.reach.as_ref()?;
+        let families = [Family::Ipv4FlowSpec, Family::Ipv6FlowSpec];
+        let learned = families.into_iter().filter(|family| self.offers(*family)).map(|family| {
+            let limits = self.standing.limits.iter().filter(|l| l.family == family.id());
+            let routes = limits.map(|l| usize::try_from(l.routes).unwrap_or(usize::MAX)).min();
+            routes.unwrap_or(usize::MAX)
+        });
+        let learned = learned.reduce(usize::saturating_add)?;
+        Some(learned.min(reach.capabilities.max_rules))
     }
 
     fn offers(&self, family: Family) -> bool {

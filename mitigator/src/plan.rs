@@ -96,6 +96,8 @@ pub(crate) struct Situation<'a> {
     pub(crate) is_useless: &'a dyn Fn(&Measure) -> bool,
     /// Whether the traffic takes another way now, by the step that is in force.
     pub(crate) diverted: bool,
+    /// Whether routers have no room for the rules that are wanted.
+    pub(crate) no_room: bool,
     /// Whether any peer could have a measure; why not.
     pub(crate) carry: &'a dyn Fn(&Measure) -> Result<(), String>,
 }
@@ -142,7 +144,8 @@ pub(crate) fn plan(verdict: &Verdict, situation: &Situation<'_>) -> Plan {
             measures,
             residual_bits_per_sec: residual,
             why: format!(
-                "{} leaves {:.0} of {:.0} Mbit/s{}",
+                "{}{} leaves {:.0} of {:.0} Mbit/s{}",
+                if situation.no_room { "routers have no room for its rules; " } else { "" },
                 step.rung,
                 residual / 1e6,
                 verdict.rate.bits_per_sec / 1e6,
@@ -254,8 +257,8 @@ fn links_fit<'a>(
     if link.is_some_and(|link| residual + (situation.others_bits_per_sec)() > link) {
         return Err(None);
     }
-    let promised =
-        !situation.rules_tried || matches!(rung, Rung::Divert | Rung::Rtbh | Rung::Scrub);
+    let promised = !situation.rules_tried && !situation.no_room
+        || matches!(rung, Rung::Divert | Rung::Rtbh | Rung::Scrub);
     let relief = if promised { verdict.rate.bits_per_sec - residual } else { 0.0 };
     situation.links.in_danger(verdict, relief).map_or(Ok(()), |uplink| Err(Some(uplink)))
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use weir_bgp::guard::route;
+use weir_bgp::rib::is_no_room;
 use weir_model::{IncidentId, Measure, Millis, Mitigation, MitigationState, Observed};
 
 use crate::Mitigator;
@@ -17,25 +18,36 @@ impl Mitigator {
         match observed {
             Observed::Peer(status) => self.peers.heard(status),
             Observed::Announced { peer, measure, at } => {
-                let text = format!("{peer} has it: {measure}");
-                self.on_wire(measure, peer, true, ("announced", text), *at);
-                self.accepted(measure, peer);
-                if !is_agent(peer) {
-                    self.start_watch(measure, *at);
-                    self.watch_manual(measure, Some(*at));
+                for rule in self.budget.heard(measure, peer, true) {
+                    let text = format!("{peer} has it: {rule}{}", within(&rule, measure));
+                    self.on_wire(&rule, peer, true, ("announced", text), *at);
+                    self.accepted(&rule, peer);
+                    if !is_agent(peer) {
+                        self.start_watch(&rule, *at);
+                        self.watch_manual(&rule, Some(*at));
+                    }
                 }
             }
             Observed::Withdrawn { peer, measure, at } => {
-                let text = format!("gone from {peer}: {measure}");
-                self.on_wire(measure, peer, false, ("withdrawn", text), *at);
-                if !is_agent(peer) {
-                    self.pause_watch(measure);
+                for rule in self.budget.heard(measure, peer, false) {
+                    let text = format!("gone from {peer}: {rule}{}", within(&rule, measure));
+                    self.on_wire(&rule, peer, false, ("withdrawn", text), *at);
+                    if !is_agent(peer) {
+                        self.pause_watch(&rule);
+                    }
                 }
             }
             Observed::Refused { peer, measure, at, why } => {
-                let text = format!("{peer} refuses {measure}: {why}");
-                self.on_wire(measure, peer, false, ("refused", text), *at);
-                self.refused(measure, peer, why, *at);
+                for rule in self.budget.heard(measure, peer, false) {
+                    let text =
+                        format!("{peer} refuses {rule}{}: {why}", within(&rule, measure));
+                    self.on_wire(&rule, peer, false, ("refused", text), *at);
+                }
+                if self.budget.refused(measure) {
+                    self.ledger.dirty = true;
+                } else {
+                    self.refused(measure, peer, why, *at);
+                }
             }
         }
     }
@@ -149,7 +161,10 @@ impl Mitigator {
                 self.awaited(entry, measure, from, now).next().is_none()
             }
         };
-        if nobody {
+        // A rule for which there is no room is not a rule that does nothing: the ladder goes on only
+            // where rules are of no use, and what is full may be empty soon.
+        let full = matches!(measure, Measure::FlowSpec(_)) && refusers.values().any(|why| is_no_room(why));
+        if nobody && !full {
             self.give_up(entry, measure, &why, now);
         }
     }
@@ -199,6 +214,11 @@ impl Mitigator {
         let note = format!("no peer takes it: {why}");
         self.end(entry, is_it, MitigationState::Refused, &note, now);
     }
+}
+
+/// Which entry stands for a rule, where it is another.
+fn within(rule: &Measure, entry: &Measure) -> String {
+    if rule == entry { String::new() } else { format!(" (as part of {entry})") }
 }
 
 /// Whether a measure can be one of this incident's: they lie inside its target, or, diversions, around it.

@@ -7,6 +7,14 @@ use weir_model::{Millis, Mitigation, Originator};
 use super::{AdjRibOut, Refusal, RouteKey};
 use crate::wire::Family;
 
+/// How a refusal ends that has to do with room alone.
+const AT_MOST: &str = " at most";
+
+/// Whether a refusal says that the peer is full, and nothing against the measure.
+pub fn is_no_room(why: &str) -> bool {
+    why.ends_with(AT_MOST)
+}
+
 /// What a route is worth where there is no room for all: an operator's before an incident's, what
 /// cuts more before what cuts less, older before younger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,15 +44,15 @@ impl AdjRibOut {
         for family in Family::ALL {
             let allowed = self.limits.allowed(family);
             if allowed < usize::MAX {
-                let why = format!("the peer takes {allowed} routes of {family} at most");
+                let why = format!("the peer takes {allowed} routes of {family}{AT_MOST}");
                 self.rank(|key| key.family() == family, allowed, &why, &mut left_out);
             }
         }
         let rules = self.reach.capabilities.max_rules;
-        let why = format!("the peer holds {rules} rules at most");
+        let why = format!("the peer holds {rules} rules{AT_MOST}");
         self.rank(|key| matches!(key, RouteKey::Flow(..)), rules, &why, &mut left_out);
         let routes = self.reach.max_routes;
-        let why = format!("the peer takes {routes} black holes and diversions at most");
+        let why = format!("the peer takes {routes} black holes and diversions{AT_MOST}");
         self.rank(|key| matches!(key, RouteKey::Unicast(_)), routes, &why, &mut left_out);
         let before = std::mem::replace(&mut self.left_out, left_out);
         let mut refusals = Vec::new();
