@@ -98,6 +98,8 @@ families! {
     decisions: IntCounterVec, "weir_core_decisions_total", ["action"];
     /// Mitigations desired now, by rung.
     mitigations_active: IntGaugeVec, "weir_mitigator_mitigations_active", ["rung"];
+    /// Active FlowSpec rules that no router gets because all are full.
+    rules_left_out: IntGaugeVec, "weir_mitigator_rules_left_out", [];
     /// How far weir acts by itself, 1 for the mode it is in.
     mode: IntGaugeVec, "weir_mitigator_mode", ["mode"];
     /// Whether the brake holds (1): somebody withdrew everything, and weir only observes.

@@ -50,6 +50,7 @@ pub use config::{Config, ConfigError, RungConfig, Visibility};
 pub use ledger::{DECISIONS_MAX, MITIGATIONS_MAX, TIMELINE_MAX};
 pub use links::{INTERFACES_MAX, Links, UPLINKS_MAX, UplinkConfig};
 pub use memory::{Checkpoint, EXPORTERS_MAX, HARMFUL_MAX, SPARED_MAX, Sight, VICTIMS_MAX, Victim};
+pub use room::LEFT_OUT;
 pub use stance::Word;
 pub use weir_bgp::guard::Config as GuardConfig;
 

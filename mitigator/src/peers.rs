@@ -109,11 +109,12 @@ impl Peers {
         }
     }
 
-    /// Rules that the roomiest router holds; `None` where nothing limits them: nodes take rules, too. A router
+    /// Rules that the roomiest router holds; `None` where nothing limits them because nodes take
+    /// rules, too, and where none takes any. A router
     /// with less room leaves out by itself what is worth least.
     pub(crate) fn rules_room(&self) -> Option<usize> {
         let rooms = self.known.values().filter_map(Peer::rules_room);
-        rooms.max().filter(|_| !self.nodes)
+        rooms.max().filter(|room| *room > 0 && !self.nodes)
     }
 
     /// Whether anybody can have the measure, whoever is away.

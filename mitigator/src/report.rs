@@ -39,8 +39,7 @@ impl Mitigator {
             }
             Observed::Refused { peer, measure, at, why } => {
                 for rule in self.budget.heard(measure, peer, false) {
-                    let text =
-                        format!("{peer} refuses {rule}{}: {why}", within(&rule, measure));
+                    let text = format!("{peer} refuses {rule}{}: {why}", within(&rule, measure));
                     self.on_wire(&rule, peer, false, ("refused", text), *at);
                 }
                 if self.budget.refused(measure) {
@@ -162,8 +161,9 @@ impl Mitigator {
             }
         };
         // A rule for which there is no room is not a rule that does nothing: the ladder goes on only
-            // where rules are of no use, and what is full may be empty soon.
-        let full = matches!(measure, Measure::FlowSpec(_)) && refusers.values().any(|why| is_no_room(why));
+        // where rules are of no use, and what is full may be empty soon.
+        let full =
+            matches!(measure, Measure::FlowSpec(_)) && refusers.values().any(|why| is_no_room(why));
         if nobody && !full {
             self.give_up(entry, measure, &why, now);
         }

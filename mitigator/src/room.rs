@@ -10,8 +10,8 @@ use crate::budget::{BY_HAND, Choice, VALUE_MAX, Wanted, choose, swaps_a_minute};
 use crate::entry::{Entry, Life};
 use crate::{Config, Mitigator, as_wish};
 
-/// How the note of a rule begins for which there is no room.
-const LEFT_OUT: &str = "left out: ";
+/// How the note of a rule begins for which no router has room.
+pub const LEFT_OUT: &str = "left out: ";
 /// What stands between that and the note it had.
 const NOTE_END: &str = " | ";
 
@@ -113,9 +113,14 @@ impl Mitigator {
             return None;
         }
         let wanted: Vec<Wanted<'_>> = rules.iter().map(|m| self.weigh(m, now)).collect();
-        let in_force = self.desired.mitigations.iter().map(|m| &m.measure);
-        let in_force: BTreeSet<Measure> =
-            in_force.filter(|m| matches!(m, Measure::FlowSpec(_))).cloned().collect();
+        let in_force: BTreeSet<Measure> = if self.desired.generation == 0 {
+            // After a restart: what was not left out before it.
+            let held = rules.iter().filter(|m| !m.note.starts_with(LEFT_OUT));
+            held.map(|m| m.measure.clone()).collect()
+        } else {
+            let held = self.desired.mitigations.iter().map(|m| &m.measure);
+            held.filter(|m| matches!(m, Measure::FlowSpec(_))).cloned().collect()
+        };
         let recent = self.budget.swapped.iter().filter(|at| now.since(**at) < MINUTE_MS).count();
         let allowed = |entry: &Measure| {
             !self.budget.unfit.contains(entry)
@@ -181,7 +186,8 @@ impl Mitigator {
         let wire = &budget.wire;
         budget.shared.retain(|entry, _| wire.contains_key(entry));
         budget.shared.extend(shared);
-        if budget.left_out.keys().eq(out.iter()) {
+        let started = self.desired.generation > 0;
+        if started && budget.left_out.keys().eq(out.iter()) {
             return;
         }
         let before = std::mem::take(&mut budget.left_out);
@@ -189,7 +195,7 @@ impl Mitigator {
         budget.left_out = out.iter().map(since).collect();
         let mut entries = std::mem::take(&mut self.entries);
         for entry in entries.values_mut() {
-            let moved = |m: &&Mitigation| out.contains(&m.id) != before.contains_key(&m.id);
+            let moved = |m: &&Mitigation| out.contains(&m.id) != m.note.starts_with(LEFT_OUT);
             let moved: Vec<MitigationId> = entry.live().filter(moved).map(|m| m.id).collect();
             for id in moved {
                 self.tell_room(entry, id, out.contains(&id).then_some(room), now);
@@ -202,6 +208,7 @@ impl Mitigator {
         let saves = entry.live().find(|m| m.id == id).map_or(0, |m| self.saves(entry, m));
         let incident = Arc::make_mut(&mut entry.incident);
         let Some(m) = incident.mitigations.iter_mut().find(|m| m.id == id) else { return };
+        own_note(m);
         let (action, text) = match out {
             Some(room) => {
                 let text = format!(
@@ -210,18 +217,20 @@ impl Mitigator {
                     rough_mbps(saves)
                 );
                 m.note = format!("{text}{NOTE_END}{}", m.note);
-                ("leave-out", text)
+                ("defer", text)
             }
-            None => {
-                let rest = m.note.strip_prefix(LEFT_OUT).and_then(|n| n.split_once(NOTE_END));
-                if let Some((_, note)) = rest {
-                    m.note = note.to_owned();
-                }
-                ("take-in", "there is room for it now".to_owned())
-            }
+            None => ("announce", "there is room for it now".to_owned()),
         };
         let detail = format!("{}: {text}", m.measure);
         self.ledger.record(&mut entry.incident, action, detail, now);
+    }
+}
+
+/// Takes from a note that there was no room.
+fn own_note(m: &mut Mitigation) {
+    let rest = m.note.strip_prefix(LEFT_OUT).and_then(|note| note.split_once(NOTE_END));
+    if let Some((_, note)) = rest {
+        m.note = note.to_owned();
     }
 }
 

@@ -1,6 +1,7 @@
 //! Whole lives in virtual time. One [`World`] drives the public API only.
 
 mod away;
+mod budget;
 mod divert;
 mod feedback;
 mod manual;

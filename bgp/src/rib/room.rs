@@ -10,9 +10,10 @@ use crate::wire::Family;
 /// How a refusal ends that has to do with room alone.
 const AT_MOST: &str = " at most";
 
-/// Whether a refusal says that the peer is full, and nothing against the measure.
+/// Whether a refusal says that the peer is full, and nothing against the measure. One that takes none at all is
+/// not full.
 pub fn is_no_room(why: &str) -> bool {
-    why.ends_with(AT_MOST)
+    why.ends_with(AT_MOST) && !why.contains(" takes 0 ")
 }
 
 /// What a route is worth where there is no room for all: an operator's before an incident's, what

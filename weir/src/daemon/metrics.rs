@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use weir_api::Metrics;
 use weir_collector::{Counters, DecodeErrorKind};
 use weir_model::{
-    BfdState, ConditionKind, Family, IncidentState, Millis, Mode, PeerState, RpkiState, Rung,
-    SamplingSource, Snapshot,
+    BfdState, ConditionKind, Family, IncidentState, Millis, Mitigation, MitigationState, Mode,
+    PeerState, RpkiState, Rung, SamplingSource, Snapshot,
 };
 
 const STATES: [PeerState; 6] = [
@@ -50,6 +50,11 @@ pub(crate) fn update(
         let active = snapshot.desired.mitigations.iter().filter(|m| m.rung == rung).count();
         metrics.mitigations_active.with_label_values(&[rung.id()]).set(count(active));
     }
+    let is_out = |m: &&Mitigation| {
+        m.state == MitigationState::Active && m.note.starts_with(weir_mitigator::LEFT_OUT)
+    };
+    let left_out = snapshot.incidents.iter().flat_map(|i| &i.mitigations).filter(is_out).count();
+    metrics.rules_left_out.with_label_values::<&str>(&[]).set(count(left_out));
     let mut events: BTreeMap<&'static str, u64> = BTreeMap::new();
     for (kind, value) in counters.values().flat_map(named) {
         *events.entry(kind).or_default() += value;
