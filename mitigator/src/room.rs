@@ -142,7 +142,7 @@ impl Mitigator {
         let Some(entry) = entry else {
             return Wanted { measure, value: BY_HAND, fresh: true, joins: false };
         };
-        let value = self.saves(entry, m).min(VALUE_MAX).max(1);
+        let value = self.saves(entry, m).clamp(1, VALUE_MAX);
         let fresh = now.since(entry.incident.opened) < FRESH_MS;
         Wanted { measure, value, fresh, joins: true }
     }

@@ -1,3 +1,9 @@
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "small numbers that the tests choose"
+)]
+
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
