@@ -37,7 +37,8 @@ pub(crate) struct Usual {
 
 /// Whether what a match holds for, of all that came `recent`ly, are segments of no connection of the target's.
 pub(crate) fn is_foreign(m: &Match, recent: &[Packet], answers: &Answers, usual: Usual) -> bool {
-    let segment = |p: &Packet| p.protocol == 6 && !p.is_syn();
+    // Where flags are not said, it may be a crowd that connects.
+    let segment = |p: &Packet| p.protocol == 6 && p.flags_said && !p.is_syn();
     answers.speaks
         && recent.iter().filter(|p| hits(m, p)).all(segment)
         && is_ignored(m, recent, answers, usual)

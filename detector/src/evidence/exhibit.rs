@@ -26,12 +26,16 @@ const FIELDS: [(&str, Field); 6] = [
     }),
     ("src-port", |p| has_ports(p).then(|| exact(p.src_port))),
     ("dst-port", |p| has_ports(p).then(|| exact(p.dst_port))),
-    ("tcp-flags", |p| (p.protocol == 6).then(|| exact(u16::from(p.tcp_flags)))),
+    ("tcp-flags", |p| says_flags(p).then(|| exact(u16::from(p.tcp_flags)))),
     ("ttl", |p| (p.ttl > 0).then(|| exact(u16::from(p.ttl)))),
 ];
 
 const fn exact(value: u16) -> (u16, u16) {
     (value, value)
+}
+
+const fn says_flags(p: &Packet) -> bool {
+    p.protocol == 6 && p.flags_said
 }
 
 const fn has_ports(p: &Packet) -> bool {
@@ -139,7 +143,7 @@ fn line(p: &Packet) -> String {
     if p.is_icmp() {
         text += &format!(" type {} code {}", p.icmp_type, p.icmp_code);
     }
-    if p.protocol == 6 {
+    if says_flags(p) {
         text += &format!(" flags {:#04x}", p.tcp_flags);
     }
     if p.fragment == Fragment::Later {

@@ -19,7 +19,7 @@ pub(crate) fn means(m: &Match, p: &Packet) -> bool {
 fn but_for_length(m: &Match, p: &Packet) -> bool {
     let any =
         |list: &[Range], value: u16| list.is_empty() || list.iter().any(|r| r.contains(value));
-    let flag = |f: &FlagMatch| p.tcp_flags & f.mask == f.set && !p.lacks_header();
+    let flag = |f: &FlagMatch| p.has_flags(f.mask, f.set);
     let flags = m.tcp_flags.is_empty() || m.tcp_flags.iter().any(flag);
     let fragment = match m.fragment {
         None => true,

@@ -128,7 +128,7 @@ fn of_tcp(packets: &[&Packet], total: f64, single: bool) -> Option<Sign> {
         return Some(Sign::Unasked);
     }
     // A busy web server's visitors are as many networks: established traffic is no sign.
-    let opening = |p: &Packet| p.tcp_flags & 0x12 != 0x10;
+    let opening = |p: &Packet| !p.may_be_established();
     (single && share(&opening) >= MOST && forged(packets)).then_some(Sign::Forged)
 }
 
@@ -302,6 +302,19 @@ mod tests {
         assert_eq!(told(380, |i| sample(anybody(i), 53, 17, 40_000, 300)), Some(Sign::Forged));
         // Many visitors of a web server.
         assert_eq!(told(300, |i| sample(anybody(i), 40_000, 6, 443, 900)), None);
+    }
+
+    #[test]
+    fn visitors_whose_flags_are_not_said_are_not_forged() {
+        let visitor = |said: bool| {
+            move |i: u32| {
+                let mut s = sample(anybody(i), 40_000, 6, 443, 900);
+                (s.record.tcp_flags, s.record.tcp_flags_said) = (0, said);
+                s
+            }
+        };
+        assert_eq!(told(380, visitor(false)), None);
+        assert_eq!(told(380, visitor(true)), Some(Sign::Forged));
     }
 
     #[test]

@@ -385,7 +385,7 @@ pub(crate) fn traits(excess: &Excess, parts: &[Part], services: &[Service]) -> T
         sources: sources(excess.packets.iter()),
         top3: top_sources(excess).iter().take(3).map(|e| e.share).sum(),
         standalone,
-        established: share(&|p| p.protocol == 6 && p.tcp_flags & 0x12 == 0x10),
+        established: share(&Packet::may_be_established),
         on_service: share(&|p| is_service(services, p)),
         one_length,
         response: None,

@@ -393,9 +393,11 @@ impl Search<'_> {
             let kinds = [(0x12, 0x02), (0x12, 0x12), (0x16, 0x10), (0x16, 0x04), (0x3f, 0)];
             for (mask, set) in kinds.into_iter().filter(|(mask, _)| mask & !can == 0) {
                 let flags = FlagMatch { mask, set };
-                let term = self.term(Some(Says::Flags(flags)), |p| {
-                    p.tcp_flags & mask == set && !p.lacks_header()
-                });
+                let term = self.term_of(
+                    Some(Says::Flags(flags)),
+                    |p| p.has_flags(mask, set),
+                    |p| p.may_have_flags(mask, set),
+                );
                 if ones(&and(&term.excess, &base.excess)) > 0 {
                     terms.push(term);
                 }
@@ -666,11 +668,15 @@ pub(crate) fn measure(input: &Input<'_>, matches: &[Match]) -> Found {
         .iter()
         .map(|m| {
             let length = |p: &Packet| m.lengths.iter().any(|r| touches(*r, p));
-            let bare = Match { lengths: Vec::new(), ..m.clone() };
+            let flags = |p: &Packet| {
+                m.tcp_flags.is_empty()
+                    || m.tcp_flags.iter().any(|f| p.may_have_flags(f.mask, f.set))
+            };
+            let bare = Match { lengths: Vec::new(), tcp_flags: Vec::new(), ..m.clone() };
             let term = search.term_of(
                 None,
                 |p| hits(m, p),
-                |p| hits(&bare, p) && (m.lengths.is_empty() || length(p)),
+                |p| hits(&bare, p) && flags(p) && (m.lengths.is_empty() || length(p)),
             );
             or(&mut covered, &term.excess);
             or(&mut normal, &term.normal);

@@ -66,6 +66,9 @@ pub(crate) struct Packet {
     /// Whether only the average length of several packets is known.
     #[serde(default)]
     pub(crate) vague: bool,
+    /// Whether its TCP control bits are known: where an exporter leaves them out, 0 is not a packet without any.
+    #[serde(default)]
+    pub(crate) flags_said: bool,
 }
 
 fn wide(address: IpAddr) -> u128 {
@@ -122,6 +125,7 @@ impl Packet {
             fragment: r.likely_fragment(),
             direction,
             vague,
+            flags_said: r.tcp_flags_said || r.tcp_flags != 0,
         }
     }
 
@@ -154,6 +158,22 @@ impl Packet {
     /// SYN without ACK.
     pub(crate) const fn is_syn(&self) -> bool {
         self.protocol == 6 && self.tcp_flags & 0x12 == 0x02
+    }
+
+    /// Whether its TCP control bits are these of those in `mask`, for certain.
+    pub(crate) const fn has_flags(&self, mask: u8, set: u8) -> bool {
+        self.flags_said && self.may_have_flags(mask, set)
+    }
+
+    /// Whether they may be: nobody knows where the exporter does not say.
+    pub(crate) const fn may_have_flags(&self, mask: u8, set: u8) -> bool {
+        let known = self.flags_said || self.protocol != 6;
+        (!known || self.tcp_flags & mask == set) && !self.lacks_header()
+    }
+
+    /// Whether it may belong to a TCP connection that is established.
+    pub(crate) const fn may_be_established(&self) -> bool {
+        self.protocol == 6 && (!self.flags_said || self.tcp_flags & 0x12 == 0x10)
     }
 
     /// A TCP segment too short for its own header, of which nobody reads flags: neither weir nor a router.

@@ -37,6 +37,7 @@ pub(crate) fn packet(protocol: u8, sport: u16, dport: u16, length: u16, flags: u
         ttl: 0,
         fragment: Fragment::None,
         vague: false,
+        flags_said: protocol == 6,
         local: 0,
         direction: Direction::Inbound,
     }

@@ -228,3 +228,23 @@ fn what_has_no_ports_is_not_told_by_them() {
         assert!(found.coverage > 0.99, "{found:?}");
     }
 }
+
+#[test]
+fn flags_that_no_exporter_says_are_in_no_rule() {
+    let segment = |i: u32, said: bool, slot| {
+        let mut s = sample(i * 7919, 1024 + (i * 37 % 60_000) as u16, 6, 8080, 40);
+        (s.record.tcp_flags, s.record.tcp_flags_said) = (0, said);
+        inbound(&s, slot)
+    };
+    let flood = |said: bool| (0..200).map(|i| segment(i, said, 5)).collect::<Vec<Packet>>();
+    // Segments without any flag are told by that, but not those of which it is not known.
+    let said = text(&search(&flood(true), &[], &[service(6, 8080)]));
+    assert!(said.iter().any(|rule| rule.contains("tcp-flags")), "{said:?}");
+    let unsaid = text(&search(&flood(false), &[], &[service(6, 8080)]));
+    assert!(unsaid.iter().all(|rule| !rule.contains("tcp-flags")), "{unsaid:?}");
+    // And what is normal and does not say may be what a rule names.
+    let normal: Vec<Packet> = (0..150).map(|i| segment(i * 31, false, 1)).collect();
+    let found = search(&flood(true), &normal, &[service(6, 8080)]);
+    let named = found.rules.iter().filter(|r| !r.packets.tcp_flags.is_empty()).count();
+    assert_eq!(named, 0, "{:?}", text(&found));
+}
