@@ -21,6 +21,9 @@ const MIN_LEN6: u8 = 16;
 /// Ports or ranges of ports of an entry at most.
 const PORTS_MAX: usize = 64;
 
+/// Autonomous systems of an entry at most.
+const ASNS_MAX: usize = 64;
+
 /// A port or a range of ports, as a number or as text: `443`, `"8000-8100"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "Written", try_from = "Written")]
@@ -68,6 +71,30 @@ impl fmt::Display for PortRange {
     }
 }
 
+/// Where a list comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AllowSource {
+    /// A file.
+    File(PathBuf),
+    /// Addresses of one list, all of them together.
+    Urls(Vec<String>),
+    /// What RPKI lets these autonomous systems originate.
+    Origins(Vec<u32>),
+}
+
+impl fmt::Display for AllowSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Urls(urls) => f.write_str(&urls.join(" ")),
+            Self::Origins(asns) => {
+                let asns: Vec<String> = asns.iter().map(|asn| format!("AS{asn}")).collect();
+                write!(f, "RPKI: {}", asns.join(" "))
+            }
+        }
+    }
+}
+
 /// One `[[protect.allow]]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -84,7 +111,15 @@ pub struct AllowConfig {
     /// The same from a web server, `https://...` (`http://` on this machine only); not together with `file`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// How often `file` or `url` is read, seconds, 60-604800.
+    /// A list that somebody publishes, by its name in `profiles/allow.toml`: `bunny`, `clicky`, `cloudflare`, `fastly`,
+    /// `gcore`. In place of `file` and `url`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<String>,
+    /// Numbers of autonomous systems: all prefixes that RPKI lets them originate, from the cache of `[bgp.rpki]`. In
+    /// place of `file`, `url` and `set`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asns: Vec<u32>,
+    /// How often `file`, `url`, `set` or `asns` is read, seconds, 60-604800.
     #[serde(default = "refresh_secs")]
     pub refresh_secs: u64,
     /// The protocol that they speak: `tcp`, `udp` or `both`; any unless set.
@@ -110,6 +145,18 @@ const fn refresh_secs() -> u64 {
 }
 
 impl AllowConfig {
+    /// Where more of it is read.
+    pub fn source(&self) -> Option<AllowSource> {
+        if let Some(path) = &self.file {
+            return Some(AllowSource::File(path.clone()));
+        }
+        if !self.asns.is_empty() {
+            return Some(AllowSource::Origins(self.asns.clone()));
+        }
+        let set = || crate::allow_sets::urls_of(self.set.as_ref()?);
+        self.url.clone().map(|url| vec![url]).or_else(set).map(AllowSource::Urls)
+    }
+
     /// What it is for, in words; empty when for everything.
     pub fn what(&self) -> String {
         let list = |name: &str, ports: &[PortRange]| {
@@ -136,15 +183,26 @@ impl AllowConfig {
             source_ports: ranges(&self.source_ports),
             groups: self.groups.clone(),
             alarms: self.alarms,
+            waits: None,
         }
     }
 
     fn check(&self) -> Result<(), String> {
-        if self.prefixes.is_empty() && self.file.is_none() && self.url.is_none() {
-            return Err("it has no prefixes, no file and no url".to_owned());
+        let sources =
+            [self.file.is_some(), self.url.is_some(), self.set.is_some(), !self.asns.is_empty()];
+        let sources = sources.into_iter().filter(|there| *there).count();
+        if self.prefixes.is_empty() && sources == 0 {
+            return Err("it has no prefixes, no file, no url, no set and no asns".to_owned());
         }
-        if self.file.is_some() && self.url.is_some() {
-            return Err("file and url do not go together".to_owned());
+        if sources > 1 {
+            return Err("of file, url, set and asns only one".to_owned());
+        }
+        if let Some(set) = self.set.as_ref().filter(|set| crate::allow_sets::urls_of(set).is_none())
+        {
+            return Err(format!("set: {set:?} is none of {}", crate::allow_sets::names()));
+        }
+        if self.asns.len() > ASNS_MAX || self.asns.contains(&0) {
+            return Err(format!("asns: 1 to {ASNS_MAX} numbers, none of them 0"));
         }
         if let Some(url) = &self.url {
             check_url(url)?;
@@ -199,7 +257,8 @@ pub fn check_prefixes(prefixes: &PrefixSet) -> Result<(), String> {
 }
 
 /// Whether lists have names of their own and are few enough; what is wrong, each beginning with its key.
-pub(crate) fn check(lists: &[AllowConfig]) -> Vec<String> {
+/// `rpki` says whether there is a cache of what autonomous systems originate.
+pub(crate) fn check(lists: &[AllowConfig], rpki: bool) -> Vec<String> {
     let mut errors = Vec::new();
     let mut names = BTreeSet::new();
     for list in lists {
@@ -208,6 +267,11 @@ pub(crate) fn check(lists: &[AllowConfig]) -> Vec<String> {
         }
         if let Err(why) = list.check() {
             errors.push(format!("protect.allow {:?}: {why}", list.name));
+        } else if !rpki && !list.asns.is_empty() {
+            errors.push(format!(
+                "protect.allow {:?}: asns need the RPKI cache of [bgp.rpki]",
+                list.name
+            ));
         }
     }
     if lists.len() > ALLOW_LISTS_MAX {
@@ -275,13 +339,24 @@ mod tests {
         let own = "name = \"web\"\nprefixes = [\"198.51.100.0/24\"]\n";
         parse(own).unwrap();
         check("name = \"web\"\n", "it has no prefixes");
+        check("name = \"web\"\nasns = [64500]\n", "asns need the RPKI cache");
+        check("name = \"web\"\nasns = [0]\n", "none of them 0");
+        check("name = \"web\"\nset = \"nobody\"\n", "is none of bunny, clicky, cloudflare");
+        check("name = \"web\"\nset = \"fastly\"\nasns = [64500]\n", "only one");
+        let set = parse("name = \"web\"\nset = \"cloudflare\"\n").unwrap();
+        let source = set.protect.allow[0].source().unwrap().to_string();
+        assert_eq!(source, "https://www.cloudflare.com/ips-v4 https://www.cloudflare.com/ips-v6");
+        let rpki = "name = \"web\"\nasns = [64500, 64501]\n[bgp]\nlocal_as = 65010\n\
+            router_id = \"10.0.0.1\"\n[bgp.rpki]\ncache = \"192.0.2.1:323\"\n";
+        let source = parse(rpki).unwrap().protect.allow[0].source().unwrap().to_string();
+        assert_eq!(source, "RPKI: AS64500 AS64501");
         check("name = \"web\"\nurl = \"http://lists.example/v4\"\n", "must be https");
         check("name = \"web\"\nurl = \"http://127.0.0.1:80@lists.example/\"\n", "must be https");
         check("name = \"web\"\nurl = \"ftp://127.0.0.1/v4\"\n", "must be https");
         parse("name = \"web\"\nurl = \"http://127.0.0.1:8000/v4\"\n").unwrap();
         parse("name = \"web\"\nurl = \"https://lists.example/v4\"\n").unwrap();
         let both = "name = \"web\"\nurl = \"https://lists.example/v4\"\nfile = \"/x\"\n";
-        check(both, "do not go together");
+        check(both, "only one");
         check("name = \"web\"\nfile = \"/x\"\nrefresh_secs = 59\n", "outside 60-604800");
         check("name = \"a b\"\nprefixes = [\"198.51.100.0/24\"]\n", "a name has");
         check("name = \"web\"\nprefixes = [\"0.0.0.0/1\"]\n", "wider than a /8");
@@ -289,6 +364,5 @@ mod tests {
         check(&format!("{own}ports = [443]\n"), "ports need a protocol");
         check(&format!("{own}protocol = \"tcp\"\nports = [\"90-80\"]\n"), "neither a port");
         check(&format!("{own}[[protect.allow]]\n{own}"), "stands twice");
-        check(&format!("{own}asns = [13335]\n"), "unknown field `asns`");
     }
 }

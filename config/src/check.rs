@@ -110,7 +110,10 @@ fn protected(config: &Config, errors: &mut Vec<String>, warnings: &mut Vec<Warni
             ));
         }
     }
-    errors.extend(crate::allow::check(&protect.allow));
+    errors.extend(crate::allow::check(
+        &protect.allow,
+        config.bgp.as_ref().is_some_and(|bgp| bgp.rpki.is_some()),
+    ));
     warnings.extend(crate::allow::warnings(config));
     if let Err(why) = crate::protect::check_groups(&protect.groups) {
         errors.push(format!("protect.group {why}"));

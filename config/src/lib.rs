@@ -5,6 +5,7 @@
 //! configuration names. Read [`Config`] and [`parse`] first.
 
 pub mod allow;
+mod allow_sets;
 mod channels;
 mod check;
 mod error;
@@ -24,7 +25,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use allow::{AllowConfig, PortRange};
+pub use allow::{AllowConfig, AllowSource, PortRange};
+pub use allow_sets::{AllowSet, allow_sets};
 pub use check::Warning;
 pub use error::{ConfigError, Fault, Place};
 pub use flows::Flows;

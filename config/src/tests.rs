@@ -321,6 +321,15 @@ fn totals_of_groups_are_read_dumped_and_few() {
     assert!(
         error(&group(1, "total = { inbound = { bits_per_sec = 0 } }\n")).contains("at least 1")
     );
+    let least =
+        "service_least_bits_per_sec = \"auto\"\ntotal = { least_bits_per_sec = 5_000_000 }\n";
+    let (config, _) = read(&group(1, least)).unwrap();
+    let own = &config.protect.groups[0];
+    assert_eq!(own.service_least_bits_per_sec, Some(weir_model::Least::Auto));
+    assert_eq!(own.total.unwrap().least_bits_per_sec, Some(weir_model::Least::Fixed(5e6)));
+    assert_eq!(read_dump(&dump(&config).unwrap()).unwrap().protect, config.protect);
+    let wrong = error(&group(1, "service_least_bits_per_sec = \"on\"\n"));
+    assert!(wrong.contains("\"auto\", \"off\", or a number"), "{wrong}");
     let many: String = (0..1025).map(|n| group(n, total)).collect();
     assert!(error(&many).contains("total: at most 1024 groups with one"));
 }

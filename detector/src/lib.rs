@@ -48,6 +48,7 @@ use watch::silent::{Liveness, carriers};
 use watch::table::{NONE, Table};
 use watch::totals::Totals;
 use watch::two_way::TwoWay;
+use watch::vanished::Vanished;
 use watch::window::SLOTS_PER_SEC;
 use watch::{foreknown, metric, pool, rules, wide};
 
@@ -132,6 +133,8 @@ pub struct Detector {
     owned: Owned,
     /// Totals of groups.
     totals: Totals,
+    /// Services whose traffic has vanished.
+    vanished: Vanished,
     /// What came near a threshold in this slot, with the alarm where one is known already.
     alarmed: Vec<Near>,
     /// Of those what was put off to the next slot, longest waiting first.
@@ -192,6 +195,7 @@ impl Detector {
             hand: 0,
             services: FastMap::default(),
             totals: Totals::default(),
+            vanished: Vanished::default(),
             alarmed: Vec::new(),
             deferred: Vec::new(),
             incidents: BTreeMap::new(),
@@ -411,12 +415,14 @@ impl Detector {
     fn sweep_services(&mut self) {
         let (watermark, now) = (self.watermark.secs(), self.clock.secs());
         let round = usize::try_from(self.clock.slot() % SWEEP as u64).unwrap_or(0);
-        let Self { sweep_services, services, config, .. } = self;
-        sweep_services[round].retain(|key| {
-            let Some(service) = services.get_mut(key) else { return false };
-            service.series.roll(watermark, now, config);
+        let mut list = std::mem::take(&mut self.sweep_services[round]);
+        list.retain(|key| {
+            let Some(service) = self.services.get_mut(key) else { return false };
+            service.series.roll(watermark, now, &self.config);
             true
         });
+        self.look_for_vanished(&list);
+        self.sweep_services[round] = list;
     }
 
     /// What the verdicts on an open incident rest on, as it was when the attack was at its strongest.

@@ -13,6 +13,7 @@ mod life;
 mod operator;
 mod own;
 mod totals;
+mod vanished;
 mod waited;
 
 use std::net::IpAddr;

@@ -41,14 +41,14 @@ use std::sync::Arc;
 
 use weir_bgp::guard::{Admitted, Guard, Refusal, by_route, sort_by_route};
 use weir_model::{
-    Decision, DesiredState, Direction, ExporterStatus, GroupTotal, Incident, IncidentId,
-    IncidentState, Inventory, IpNet, Millis, Mitigation, MitigationId, MitigationState, Mode,
+    Decision, DesiredState, Direction, ExporterStatus, Incident, IncidentId, IncidentState,
+    Inventory, IpNet, Millis, Mitigation, MitigationId, MitigationState, Mode,
 };
 
 pub use command::MANUAL_MAX;
 pub use config::{Config, ConfigError, RungConfig, Visibility};
 pub use ledger::{DECISIONS_MAX, MITIGATIONS_MAX, TIMELINE_MAX};
-pub use links::{INTERFACES_MAX, Links, UPLINKS_MAX, UplinkConfig};
+pub use links::{INTERFACES_MAX, Links, Told, UPLINKS_MAX, UplinkConfig};
 pub use memory::{Checkpoint, EXPORTERS_MAX, HARMFUL_MAX, SPARED_MAX, Sight, VICTIMS_MAX, Victim};
 pub use room::LEFT_OUT;
 pub use stance::Word;
@@ -376,7 +376,7 @@ impl Mitigator {
 
     /// Looks, once a second, at what exporters tell of uplinks and whether they tell anything; every exporter
     /// that is listed is among them.
-    pub fn look(&mut self, exporters: &[ExporterStatus], totals: &[GroupTotal], now: Millis) {
+    pub fn look(&mut self, told: Told<'_>, now: Millis) {
         let mut attacks: BTreeMap<String, f64> = BTreeMap::new();
         for incident in self.incidents().filter(|incident| incident.closed.is_none()) {
             let verdict = &incident.verdict;
@@ -386,7 +386,8 @@ impl Mitigator {
                 }
             }
         }
-        for (condition, begins) in self.links.look(exporters, totals, &attacks, now) {
+        let allow = Arc::clone(&self.guard.inventory().allow);
+        for (condition, begins) in self.links.look(told, &allow, &attacks, now) {
             let state = if begins { "" } else { "over: " };
             let detail = format!("{}: {state}{}", condition.subject, condition.text);
             let everywhere = IpNet::V4(weir_model::Ipv4Net::default());

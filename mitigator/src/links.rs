@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 use weir_model::{
-    Condition, ConditionKind, Conditions, Direction, ExporterStatus, GroupTotal, LinkCount, Millis,
-    Threshold, UplinkStatus, Verdict,
+    Absence, AllowLists, Condition, ConditionKind, Conditions, Direction, ExporterStatus,
+    GroupTotal, LinkCount, Millis, Threshold, UplinkStatus, Verdict,
 };
 
 /// Uplinks at most.
@@ -276,6 +276,29 @@ struct Watched {
     condition: Option<Condition>,
 }
 
+/// One thing that is looked at.
+struct Seen {
+    kind: ConditionKind,
+    subject: String,
+    group: Option<String>,
+    /// Whether it is wrong; none while nothing can be said, or between two limits: it stays as it was.
+    is_bad: Option<bool>,
+    /// How long it is wrong before people are told, seconds; of 0, it is over as soon as it is well.
+    patience: u64,
+    text: String,
+}
+
+/// What others tell of the present.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Told<'a> {
+    /// Every exporter that is listed.
+    pub exporters: &'a [ExporterStatus],
+    /// Totals of groups.
+    pub totals: &'a [GroupTotal],
+    /// Traffic of groups and services that may have vanished.
+    pub absences: &'a [Absence],
+}
+
 /// Uplinks and exporters, watched.
 #[derive(Clone, Debug, Default)]
 pub struct Links {
@@ -306,8 +329,8 @@ impl Links {
     /// in, bits a second, by exporter.
     pub fn look(
         &mut self,
-        exporters: &[ExporterStatus],
-        totals: &[GroupTotal],
+        told: Told<'_>,
+        allow: &AllowLists,
         attacks: &BTreeMap<String, f64>,
         now: Millis,
     ) -> Vec<(Condition, bool)> {
@@ -318,7 +341,17 @@ impl Links {
             self.looked = Some(looked);
             return Vec::new();
         }
-        let mut seen: Vec<(ConditionKind, String, Option<bool>, u64, String)> = Vec::new();
+        let mut seen = self.silence(told.exporters, started, now);
+        seen.extend(self.of_uplinks(told.exporters, secs, attacks, now));
+        seen.extend(others(told, allow));
+        let unknown = seen.iter().filter(|seen| seen.is_bad.is_none());
+        self.unknown = unknown.map(|seen| (seen.kind, seen.subject.clone())).collect();
+        self.judge(seen, now)
+    }
+
+    /// Exporters that send nothing.
+    fn silence(&self, exporters: &[ExporterStatus], started: Millis, now: Millis) -> Vec<Seen> {
+        let mut seen = Vec::new();
         let mut names: BTreeMap<&str, usize> = BTreeMap::new();
         for exporter in exporters {
             *names.entry(&exporter.name).or_default() += 1;
@@ -339,8 +372,31 @@ impl Links {
                 Some(2..) => format!("{} ({})", exporter.name, exporter.address),
                 _ => exporter.name.clone(),
             };
-            seen.push((ConditionKind::ExporterSilent, name, silent, 0, text));
+            seen.push(Seen {
+                kind: ConditionKind::ExporterSilent,
+                subject: name,
+                group: None,
+                is_bad: silent,
+                patience: 0,
+                text,
+            });
         }
+        seen
+    }
+
+    /// Uplinks that are full, carry next to nothing, or more than is meant.
+    fn of_uplinks(
+        &mut self,
+        exporters: &[ExporterStatus],
+        secs: u64,
+        attacks: &BTreeMap<String, f64>,
+        now: Millis,
+    ) -> Vec<Seen> {
+        let mut seen = Vec::new();
+        let mut add = |kind, subject: &str, is_bad, patience, text| {
+            let subject = subject.to_owned();
+            seen.push(Seen { kind, subject, group: None, is_bad, patience, text });
+        };
         for (config, uplink) in self.config.iter().zip(&mut self.uplinks) {
             uplink.take(config, exporters, secs, now);
             let [inbound, outbound] = uplink.rate(WINDOW_SECS);
@@ -355,7 +411,7 @@ impl Links {
             let capacity = bits(float(config.capacity_bits_per_sec));
             let percent = fuller / float(config.capacity_bits_per_sec) * 100.0;
             let text = format!("{way} {} of {capacity} ({percent:.0} %)", bits(fuller));
-            seen.push((ConditionKind::UplinkFull, config.name.clone(), full, FULL_SECS, text));
+            add(ConditionKind::UplinkFull, &config.name, full, FULL_SECS, text);
             let least = uplink.least(config);
             let vanished = is_known.and_then(|()| match least {
                 // Never, or not known yet.
@@ -372,44 +428,27 @@ impl Links {
                 bits(inbound),
                 bits(least.unwrap_or(0.0))
             );
-            seen.push((
-                ConditionKind::TrafficVanished,
-                config.name.clone(),
-                vanished,
-                VANISHED_SECS,
-                text,
-            ));
+            add(ConditionKind::TrafficVanished, &config.name, vanished, VANISHED_SECS, text);
             let (exceeded, text) = uplink.exceeded(config);
             let none_set =
                 config.inbound_bits_per_sec.is_none() && config.outbound_bits_per_sec.is_none();
             if !none_set {
                 let exceeded = is_known.and(exceeded);
                 let subject = format!("uplink {}", config.name);
-                seen.push((ConditionKind::TotalExceeded, subject, exceeded, EXCEEDED_SECS, text));
+                add(ConditionKind::TotalExceeded, &subject, exceeded, EXCEEDED_SECS, text);
             }
             if is_known.is_some() {
                 let attacks = attacks.get(&config.exporter).copied().unwrap_or(0.0);
                 uplink.learn(secs, vanished == Some(true), exceeded == Some(true), attacks);
             }
         }
-        for total in totals {
-            let subject = format!("group {}", total.group);
-            let text = total.text.clone();
-            seen.push((ConditionKind::TotalExceeded, subject, total.above, EXCEEDED_SECS, text));
-        }
-        let unknown = seen.iter().filter(|(_, _, is_bad, _, _)| is_bad.is_none());
-        self.unknown = unknown.map(|(kind, subject, ..)| (*kind, subject.clone())).collect();
-        self.judge(seen, now)
+        seen
     }
 
-    fn judge(
-        &mut self,
-        seen: Vec<(ConditionKind, String, Option<bool>, u64, String)>,
-        now: Millis,
-    ) -> Vec<(Condition, bool)> {
+    fn judge(&mut self, seen: Vec<Seen>, now: Millis) -> Vec<(Condition, bool)> {
         let mut changes = Vec::new();
         let mut before = std::mem::take(&mut self.watched);
-        for (kind, subject, is_bad, patience, text) in seen {
+        for Seen { kind, subject, group, is_bad, patience, text } in seen {
             let key = (kind, subject);
             let nothing = Watched { bad_since: None, well_since: None, condition: None };
             let mut watched = before.remove(&key).unwrap_or(nothing);
@@ -418,7 +457,8 @@ impl Links {
                     watched.well_since = None;
                     let since = *watched.bad_since.get_or_insert(now);
                     if watched.condition.is_none() && now.since(since) >= patience * 1000 {
-                        let condition = Condition { kind, subject: key.1.clone(), since, text };
+                        let subject = key.1.clone();
+                        let condition = Condition { kind, subject, since, text, group };
                         changes.push((condition.clone(), true));
                         watched.condition = Some(condition);
                     }
@@ -485,6 +525,40 @@ impl Links {
             (by(config) && uplink.known && share && over).then_some(config.name.as_str())
         })
     }
+}
+
+/// What others watch: totals of groups, traffic that vanishes, allow lists.
+fn others(told: Told<'_>, allow: &AllowLists) -> Vec<Seen> {
+    let totals = told.totals.iter().map(|total| Seen {
+        kind: ConditionKind::TotalExceeded,
+        subject: format!("group {}", total.group),
+        group: Some(total.group.clone()),
+        is_bad: total.above,
+        patience: EXCEEDED_SECS,
+        text: total.text.clone(),
+    });
+    let absences = told.absences.iter().map(|absence| Seen {
+        kind: ConditionKind::TrafficVanished,
+        subject: absence.subject.clone(),
+        group: Some(absence.group.clone()),
+        is_bad: absence.vanished,
+        patience: VANISHED_SECS,
+        text: absence.text.clone(),
+    });
+    let waits = allow.lists().iter().filter_map(|list| {
+        list.waits.map(|since| Seen {
+            kind: ConditionKind::AllowListWaits,
+            subject: format!("allow list {}", list.name),
+            group: None,
+            is_bad: Some(true),
+            patience: 0,
+            text: format!(
+                "changed by more than a fifth at {since}, and is as before until somebody decides: weir allow show {}",
+                list.name
+            ),
+        })
+    });
+    totals.chain(absences).chain(waits).collect()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "rates, not accounts")]

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{Match, PrefixSet, Range};
+use crate::{Match, Millis, PrefixSet, Range};
 
 /// Allow lists at most.
 pub const ALLOW_LISTS_MAX: usize = 64;
@@ -131,6 +131,9 @@ pub struct AllowList {
     /// Whether its volume counts for alarms.
     #[serde(default)]
     pub alarms: AllowAlarms,
+    /// Since when a change of it waits for a person's approval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits: Option<Millis>,
 }
 
 impl AllowList {
@@ -190,6 +193,13 @@ impl AllowLists {
     /// The lists, in the order in which they were given.
     pub fn lists(&self) -> &[AllowList] {
         &self.lists
+    }
+
+    /// A change of a list waits since then, or none does.
+    pub fn wait(&mut self, name: AllowName, since: Option<Millis>) {
+        for list in self.lists.iter_mut().filter(|list| list.name == name) {
+            list.waits = since;
+        }
     }
 
     /// Prefixes of all lists.
@@ -303,6 +313,7 @@ mod tests {
             source_ports: Vec::new(),
             groups: Vec::new(),
             alarms: AllowAlarms::Count,
+            waits: None,
         }
     }
 

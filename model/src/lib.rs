@@ -71,7 +71,7 @@ pub use pattern::{Compiled, Pattern, PatternError};
 pub use places::{LEAVING_MAX, Place, Places, Seat, client_of};
 pub use policies::{PARENTS_MAX, Policies, PolicyValues, Said, TEMPLATES_MAX, Totalled};
 pub use policy::{
-    Bounds, HostClass, Inbound, LABEL_MAX, Learning, MULTIPLIERS, Outbound, PolicyGroup,
+    Bounds, HostClass, Inbound, LABEL_MAX, Learning, Least, MULTIPLIERS, Outbound, PolicyGroup,
     THRESHOLDS, TOTALS, TOTALS_MAX, Threshold, TotalLimits, TotalThresholds, is_multiplier,
 };
 pub use prefetch::prefetch;
@@ -92,7 +92,7 @@ pub use snapshot::{
     PeerStatus, RouteDoubt, RpkiState, Snapshot, Spared, Stance, Unlisted,
 };
 pub use time::{Millis, SLICE_MS};
-pub use total::{GroupTotal, TotalMeasure};
+pub use total::{Absence, GroupTotal, TotalMeasure};
 pub use uplink::{Condition, ConditionKind, Conditions, LinkCount, UplinkStatus};
 pub use verdict::{
     Candidate, Family, Goodput, Hold, IncidentId, Metric, OwnMeasure, Phase, Rate, Reason,

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::policy::THRESHOLDS;
-use crate::{Direction, HostClass, Learning, Mode, PolicyGroup, Rung, TOTALS, Threshold};
+use crate::{Direction, HostClass, Learning, Least, Mode, PolicyGroup, Rung, TOTALS, Threshold};
 
 /// Groups above a group at most.
 pub const PARENTS_MAX: usize = 16;
@@ -43,6 +43,8 @@ pub struct PolicyValues<'a> {
     pub multipliers: [Option<Said<'a, f64>>; 2],
     /// Thresholds in the order of [`THRESHOLDS`].
     pub thresholds: [Option<Said<'a, Threshold>>; 12],
+    /// What at least comes to each declared service.
+    pub service_least: Option<Said<'a, Least>>,
     /// Channels that are told.
     pub notify: Option<Said<'a, &'a [String]>>,
     /// Whatever else belongs to it.
@@ -149,6 +151,7 @@ impl Policies {
             class: None,
             multipliers: [None; 2],
             thresholds: [None; 12],
+            service_least: self.service_least(at),
             notify: None,
             tags: BTreeMap::new(),
         };
@@ -174,7 +177,20 @@ impl Policies {
                 *kept = kept.or_else(said);
             }
         }
-        all.iter().any(Option::is_some).then_some(all)
+        let watched = all.iter().any(Option::is_some) || self.total_least(at).is_some();
+        watched.then_some(all)
+    }
+
+    /// What at least comes to all hosts of the group at a place: its own word, then that of its templates.
+    pub fn total_least(&self, at: usize) -> Option<Least> {
+        let said = self.templates(at).map(|at| &self.groups[at]);
+        said.filter_map(|by| by.total.as_ref()?.least_bits_per_sec).next()
+    }
+
+    /// What at least comes to each declared service of the group at a place, and by whose word.
+    pub fn service_least(&self, at: usize) -> Option<Said<'_, Least>> {
+        let said = self.path(at).flat_map(|at| self.templates(at)).map(|at| &self.groups[at]);
+        said.filter_map(|by| Some(Said { value: by.service_least_bits_per_sec?, by })).next()
     }
 
     /// Groups whose totals are watched, those above others first, each with the place among them of the next

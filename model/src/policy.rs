@@ -140,6 +140,49 @@ impl From<Threshold> for Form {
     }
 }
 
+/// What at least comes in: below it traffic counts as vanished, and people are told.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "LeastForm", into = "LeastForm")]
+pub enum Least {
+    /// A twentieth of what normally does.
+    Auto,
+    /// So many layer-3 bits a second.
+    Fixed(f64),
+    /// Nobody is told.
+    Off,
+}
+
+/// How it is written.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected \"auto\", \"off\", or a number of bits a second")]
+enum LeastForm {
+    Number(f64),
+    Word(Word),
+}
+
+impl TryFrom<LeastForm> for Least {
+    type Error = &'static str;
+
+    fn try_from(form: LeastForm) -> Result<Self, Self::Error> {
+        match form {
+            LeastForm::Word(Word::Auto) => Ok(Self::Auto),
+            LeastForm::Word(Word::Off) => Ok(Self::Off),
+            LeastForm::Number(value) if value.is_finite() && value >= 1.0 => Ok(Self::Fixed(value)),
+            LeastForm::Number(_) => Err("at least 1; \"off\" for none"),
+        }
+    }
+}
+
+impl From<Least> for LeastForm {
+    fn from(least: Least) -> Self {
+        match least {
+            Least::Auto => Self::Word(Word::Auto),
+            Least::Off => Self::Word(Word::Off),
+            Least::Fixed(value) => Self::Number(value),
+        }
+    }
+}
+
 /// What a multiplier may be, in words.
 pub const MULTIPLIERS: &str = "a multiplier is within 0.1-1000";
 
@@ -226,6 +269,10 @@ pub struct TotalThresholds {
     pub inbound: TotalLimits,
     /// What they send.
     pub outbound: TotalLimits,
+    /// What at least comes to them all together, layer-3 bits a second: below it for a minute, people are told that
+    /// their traffic has vanished. `"auto"`: a twentieth of what normally does, from 1 Mbit/s on; `"off"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub least_bits_per_sec: Option<Least>,
 }
 
 /// Thresholds of a total: direction and name, those inbound first.
@@ -309,6 +356,11 @@ pub struct PolicyGroup {
     /// a parent's are of the parent's own total. Groups with a total: at most 1024.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total: Option<TotalThresholds>,
+    /// What at least comes to each declared service of its hosts, layer-3 bits a second: below it for a minute, people
+    /// are told that its traffic has vanished. `"auto"`: a twentieth of what came over the last minutes, from
+    /// 1 Mbit/s on; `"off"`, as if nobody said anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_least_bits_per_sec: Option<Least>,
     /// Names of the channels and webhooks that are told of its attacks, and no others, at most 16. What a channel
     /// is not told by its own settings it is not told either. All are told while none of the named exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]

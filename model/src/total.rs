@@ -39,3 +39,16 @@ pub struct GroupTotal {
     /// One sentence with the numbers, for people; empty while it is not above.
     pub text: String,
 }
+
+/// Traffic that is watched for having vanished: of a group, or of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Absence {
+    /// What it is of, for people.
+    pub subject: String,
+    /// The group whose word it is.
+    pub group: String,
+    /// Whether it has vanished; absent while nothing can be said: then it stays as it was.
+    pub vanished: Option<bool>,
+    /// One sentence with the numbers; empty while it has not.
+    pub text: String,
+}

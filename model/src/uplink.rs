@@ -50,18 +50,25 @@ impl UplinkStatus {
 pub enum ConditionKind {
     /// An exporter sends nothing.
     ExporterSilent,
-    /// An uplink carries nearly nothing, while its exporter tells of it.
+    /// An uplink, a group or a service carries nearly nothing, while exporters tell of it.
     TrafficVanished,
     /// An uplink is nearly full.
     UplinkFull,
     /// A group's total, or an uplink's, is above its threshold.
     TotalExceeded,
+    /// An allow list has changed by so much that a person must approve it.
+    AllowListWaits,
 }
 
 impl ConditionKind {
     /// All kinds.
-    pub const ALL: [Self; 4] =
-        [Self::ExporterSilent, Self::TrafficVanished, Self::UplinkFull, Self::TotalExceeded];
+    pub const ALL: [Self; 5] = [
+        Self::ExporterSilent,
+        Self::TrafficVanished,
+        Self::UplinkFull,
+        Self::TotalExceeded,
+        Self::AllowListWaits,
+    ];
 
     /// Stable identifier.
     pub const fn id(self) -> &'static str {
@@ -70,6 +77,7 @@ impl ConditionKind {
             Self::TrafficVanished => "traffic-vanished",
             Self::UplinkFull => "uplink-full",
             Self::TotalExceeded => "total-exceeded",
+            Self::AllowListWaits => "allow-list-waits",
         }
     }
 
@@ -80,6 +88,7 @@ impl ConditionKind {
             Self::TrafficVanished => "Traffic has vanished",
             Self::UplinkFull => "Uplink is full",
             Self::TotalExceeded => "Total is above its threshold",
+            Self::AllowListWaits => "Allow list waits for approval",
         }
     }
 }
@@ -96,6 +105,9 @@ pub struct Condition {
     pub since: Millis,
     /// One sentence with the numbers at its beginning.
     pub text: String,
+    /// The group that it is of, whose channels are told; absent when it is of none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
 }
 
 /// Everything that is wrong beside attacks.

@@ -176,7 +176,9 @@ impl Brief {
     pub(crate) fn of_condition(condition: &Condition, opened: Millis) -> Self {
         let severity = match condition.kind {
             ConditionKind::ExporterSilent | ConditionKind::TrafficVanished => Severity::Error,
-            ConditionKind::UplinkFull | ConditionKind::TotalExceeded => Severity::Warning,
+            ConditionKind::UplinkFull
+            | ConditionKind::TotalExceeded
+            | ConditionKind::AllowListWaits => Severity::Warning,
         };
         Self {
             target: Self::subject(&condition.subject),
@@ -209,14 +211,12 @@ pub fn meant(inventory: &Inventory, target: IpNet) -> Option<Vec<String>> {
     Some(said.value.to_vec())
 }
 
-/// Of the total of a group, the channels that its group names.
+/// Of what is a group's, the channels that its group names.
 pub(crate) fn meant_of(inventory: &Inventory, condition: &Condition) -> Option<Vec<String>> {
-    let name = condition.subject.strip_prefix("group ")?;
+    let name = condition.group.as_ref()?;
     let policies = &inventory.policies;
-    let at = policies.groups().iter().position(|group| group.name == name)?;
-    let total = condition.kind == ConditionKind::TotalExceeded;
-    let said = policies.values(at).notify.filter(|_| total)?;
-    Some(said.value.to_vec())
+    let at = policies.groups().iter().position(|group| group.name == *name)?;
+    Some(policies.values(at).notify?.value.to_vec())
 }
 
 fn target(net: IpNet) -> String {

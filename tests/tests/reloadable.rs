@@ -62,6 +62,7 @@ name = "acme"
 prefixes = ["203.0.113.64/26"]
 [protect.group.inbound]
 [protect.group.outbound]
+[protect.group.total]
 [protect.group.total.inbound]
 [protect.group.total.outbound]
 [[protect.group]]

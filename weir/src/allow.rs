@@ -5,12 +5,11 @@
 //! else than a list, changes nothing. Pure: [`Shelf`] is told what was read and when.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use weir_api::allow::{AllowChange, AllowStatus, Refusal};
-use weir_config::AllowConfig;
 use weir_config::allow::{check_prefixes, in_force};
+use weir_config::{AllowConfig, AllowSource};
 use weir_model::{
     ALLOW_PREFIXES_MAX, AllowLists, AllowName, IpNet, Millis, PrefixSet, changed_share, origin,
 };
@@ -21,20 +20,14 @@ pub const FREELY_MAX: f64 = 0.2;
 /// Longest time until a source that could not be read is tried again, milliseconds.
 const RETRY_MS: u64 = 300_000;
 
+/// The same of what the RPKI cache has not told yet: nobody is asked for it.
+const RETRY_ORIGINS_MS: u64 = 10_000;
+
 /// Times its interval after which a list that was not read is old.
 const STALE_TIMES: u64 = 3;
 
 /// Prefixes that are shown of a list or a change.
 const SHOWN_MAX: usize = 10;
-
-/// Where a list comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// A file.
-    File(PathBuf),
-    /// An address.
-    Url(String),
-}
 
 /// What outlives a restart of one list.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,18 +74,6 @@ pub struct Shelf {
     since: Millis,
 }
 
-fn source_of(list: &AllowConfig) -> Option<Source> {
-    let url = list.url.clone().map(Source::Url);
-    url.or_else(|| list.file.clone().map(Source::File))
-}
-
-fn spelled(source: &Source) -> String {
-    match source {
-        Source::File(path) => path.display().to_string(),
-        Source::Url(url) => url.clone(),
-    }
-}
-
 impl Shelf {
     /// Lists of a configuration, with what was kept of them.
     pub fn new(lists: &[AllowConfig], kept: BTreeMap<AllowName, Kept>, now: Millis) -> Self {
@@ -106,8 +87,8 @@ impl Shelf {
     /// Takes the lists of another configuration; those that stay keep what was read.
     pub fn configure(&mut self, lists: &[AllowConfig]) {
         let of = |name: &AllowName| lists.iter().find(|list| list.name == *name);
-        self.entries.retain(|name, _| of(name).and_then(source_of).is_some());
-        for list in lists.iter().filter(|list| source_of(list).is_some()) {
+        self.entries.retain(|name, _| of(name).and_then(AllowConfig::source).is_some());
+        for list in lists.iter().filter(|list| list.source().is_some()) {
             let entry = self.entries.entry(list.name).or_default();
             if self.lists.iter().find(|old| old.name == list.name) != Some(list) {
                 // Read at once: somewhere else, or more often.
@@ -120,27 +101,31 @@ impl Shelf {
     /// The lists in force when the configuration has these.
     pub fn in_force(&self, lists: &[AllowConfig]) -> AllowLists {
         let read = |(name, entry): (&AllowName, &Entry)| (*name, entry.kept.prefixes.clone());
-        in_force(lists, &self.entries.iter().map(read).collect())
+        let mut all = in_force(lists, &self.entries.iter().map(read).collect());
+        for (name, entry) in &self.entries {
+            all.wait(*name, entry.kept.pending.as_ref().map(|(_, since)| *since));
+        }
+        all
     }
 
     /// What is to be read now.
-    pub fn due(&self, now: Millis) -> Vec<(AllowName, Source)> {
+    pub fn due(&self, now: Millis) -> Vec<(AllowName, AllowSource)> {
         let due = |list: &&AllowConfig| self.entries.get(&list.name).is_some_and(|e| e.due <= now);
         let all = self.lists.iter().filter(due);
-        all.filter_map(|list| Some((list.name, source_of(list)?))).collect()
+        all.filter_map(|list| Some((list.name, list.source()?))).collect()
     }
 
     /// A source was read: what it says, or why nothing was learned of it.
     pub fn read(
         &mut self,
         name: AllowName,
-        source: &Source,
+        source: &AllowSource,
         said: Result<PrefixSet, String>,
         now: Millis,
     ) -> Outcome {
         let config = self.lists.iter().find(|list| list.name == name);
         // Another configuration came meanwhile.
-        let Some(config) = config.filter(|list| source_of(list).as_ref() == Some(source)) else {
+        let Some(config) = config.filter(|list| list.source().as_ref() == Some(source)) else {
             return Outcome::Same;
         };
         let inline: usize = self.lists.iter().map(|list| list.prefixes.len()).sum();
@@ -155,7 +140,11 @@ impl Shelf {
             Err(why) => {
                 entry.error = why;
                 entry.failures += 1;
-                entry.due = now + refresh.min(RETRY_MS);
+                let retry = match source {
+                    AllowSource::Origins(_) => RETRY_ORIGINS_MS,
+                    _ => RETRY_MS,
+                };
+                entry.due = now + refresh.min(retry);
                 return Outcome::Failed;
             }
         };
@@ -163,8 +152,8 @@ impl Shelf {
         entry.due = now + refresh;
         let kept = &mut entry.kept;
         // The first word of a source that an operator has just named is taken as it is.
-        let first = kept.read.is_none() || kept.source != spelled(source);
-        kept.source = spelled(source);
+        let first = kept.read.is_none() || kept.source != source.to_string();
+        kept.source = source.to_string();
         kept.read = Some(now);
         if set == kept.prefixes {
             (kept.pending, kept.rejected) = (None, None);
@@ -244,10 +233,12 @@ impl Shelf {
                 prefixes: list.prefixes.len(),
                 first: shown(list.prefixes.iter()),
                 what: config.what(),
-                source: match source_of(config) {
-                    Some(Source::Url(url)) => origin(&url),
-                    Some(Source::File(path)) => path.display().to_string(),
-                    None => String::new(),
+                source: match config.source() {
+                    // A path may hold a key.
+                    Some(AllowSource::Urls(urls)) if config.set.is_none() => {
+                        urls.iter().map(|url| origin(url)).collect::<Vec<_>>().join(" ")
+                    }
+                    source => source.map(|source| source.to_string()).unwrap_or_default(),
                 },
                 read,
                 stale: entry.is_some() && now.since(read.unwrap_or(self.since)) > late,
@@ -297,7 +288,7 @@ fn fits(set: PrefixSet, room: usize) -> Result<PrefixSet, String> {
 }
 
 /// Reads a list: one prefix or address a line, blank lines and comments (`#`, `;`) aside; or, of JSON, every text in
-/// it that is a prefix.
+/// it that is a prefix, and every address that stands in a list: alone it may be the number of a version.
 ///
 /// # Errors
 /// In words, when anything else stands in it: half a list is none.
@@ -327,7 +318,14 @@ fn net(word: &str) -> Option<IpNet> {
 fn collect(value: &serde_json::Value, nets: &mut Vec<IpNet>) {
     match value {
         serde_json::Value::String(text) => nets.extend(text.parse::<IpNet>().ok()),
-        serde_json::Value::Array(list) => list.iter().for_each(|value| collect(value, nets)),
+        serde_json::Value::Array(list) => {
+            for value in list {
+                match value.as_str() {
+                    Some(text) => nets.extend(net(text)),
+                    None => collect(value, nets),
+                }
+            }
+        }
         serde_json::Value::Object(map) => map.values().for_each(|value| collect(value, nets)),
         _ => {}
     }
@@ -466,6 +464,8 @@ mod tests {
         let json =
             r#"{"addresses": ["198.51.100.0/24"], "more": [{"v6": "2001:db8::/32", "at": "x"}]}"#;
         assert_eq!(parse(json).unwrap().len(), 2);
+        let addresses = r#"["192.0.2.7", "2001:db8::7", {"version": "4.3.2.1"}]"#;
+        assert_eq!(parse(addresses).unwrap().len(), 2);
         for wrong in ["198.51.100.0/33", "10.0.0.0/24\nmoved", "{\"a\": "] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }

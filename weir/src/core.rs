@@ -10,7 +10,7 @@ use weir_bgp::reach::KnownPeer;
 use weir_collector::ExporterConfig;
 use weir_config::Config;
 use weir_detector::Detector;
-use weir_mitigator::{Mitigator, RungConfig, UplinkConfig};
+use weir_mitigator::{Mitigator, RungConfig, Told, UplinkConfig};
 use weir_model::{
     Command, CommandError, Decision, Evidence, ExporterId, ExporterStatus, GroupTotal,
     HostBaseline, HostBaselines, Incident, IncidentId, Intake, Inventory, Millis, Mitigation,
@@ -311,7 +311,9 @@ impl Core {
             self.looked = now.secs();
             let exporters = self.exporter_table();
             self.totals = self.detector.totals();
-            self.mitigator.look(&exporters, &self.totals, now);
+            let absences = self.detector.absences();
+            let told = Told { exporters: &exporters, totals: &self.totals, absences: &absences };
+            self.mitigator.look(told, now);
         }
         let desired = self.mitigator.advance(now);
         Turn {

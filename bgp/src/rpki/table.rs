@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use weir_model::IpNet;
+use weir_model::{IpNet, PrefixSet};
 
 /// Payloads held at most: twice what the whole Internet has (2026: about 700,000). What comes
 /// beyond is counted and dropped, and the table then answers "not found" as if it had none.
@@ -94,6 +94,25 @@ impl Table {
             }
         }
         found
+    }
+
+    /// Prefixes that payloads let any of these autonomous systems originate. It goes through all payloads.
+    ///
+    /// # Errors
+    /// In words, when the table cannot say: nothing was heard yet, what was is too old, or is not all.
+    pub fn originated(&self, asns: &[u32]) -> Result<PrefixSet, String> {
+        let why = if self.lapsed {
+            "RPKI data is too old to be used"
+        } else if self.overflow {
+            "the RPKI cache has more than weir holds"
+        } else if self.vrps.is_empty() {
+            "the RPKI cache has said nothing yet"
+        } else {
+            let own = self.vrps.iter().filter(|vrp| asns.contains(&vrp.asn));
+            let own: Vec<IpNet> = own.map(|vrp| vrp.net).collect();
+            return Ok(IpNet::aggregate(&own).into());
+        };
+        Err(why.to_owned())
     }
 
     fn covering(&self, net: IpNet) -> impl Iterator<Item = &Vrp> {

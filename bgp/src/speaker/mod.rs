@@ -34,6 +34,7 @@ use weir_model::{Millis, Observed};
 use crate::adapter;
 use crate::config::{Config, ConfigError};
 use crate::guard::Admitted;
+use crate::rpki::Table;
 use running::Running;
 
 pub use desk::Desk;
@@ -114,12 +115,14 @@ pub struct Speaker {
     changes: Option<mpsc::Receiver<Prepared>>,
     desk: Desk,
     memory: BTreeMap<String, PeerMemory>,
+    origins: watch::Sender<Table>,
 }
 
 impl Speaker {
     /// One that begins with this configuration.
     pub fn new(first: Prepared) -> Self {
-        Self { first, changes: None, desk: Desk::default(), memory: BTreeMap::new() }
+        let (desk, memory) = (Desk::default(), BTreeMap::new());
+        Self { first, changes: None, desk, memory, origins: watch::Sender::default() }
     }
 
     /// Checks the configuration and binds the listening socket.
@@ -148,6 +151,12 @@ impl Speaker {
         Self { memory, ..self }
     }
 
+    /// Keeps here what the RPKI cache says, for others who want to know.
+    #[must_use]
+    pub fn with_origins(self, origins: watch::Sender<Table>) -> Self {
+        Self { origins, ..self }
+    }
+
     /// Runs until stopped.
     ///
     /// Nothing but what passed the guard comes in. End-of-RIB is sent only once the first
@@ -162,8 +171,8 @@ impl Speaker {
         observed: mpsc::Sender<Observed>,
         stop: watch::Receiver<Stop>,
     ) -> Result<(), SpeakerError> {
-        let Self { first, changes, desk, memory } = self;
-        let mut running = Running::new(desired, observed, desk, memory);
+        let Self { first, changes, desk, memory, origins } = self;
+        let mut running = Running::new(desired, observed, desk, memory, origins);
         running.change(first);
         running.run(changes, stop).await
     }

@@ -185,8 +185,9 @@ impl Running {
         observed: mpsc::Sender<Observed>,
         desk: Desk,
         memory: BTreeMap<String, PeerMemory>,
+        origins: watch::Sender<rpki::Table>,
     ) -> Self {
-        let (origins, wanted) = watch::channel(rpki::Table::default());
+        let wanted = origins.subscribe();
         Self {
             desired,
             observed,

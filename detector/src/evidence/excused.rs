@@ -160,6 +160,7 @@ mod tests {
             source_ports: Vec::new(),
             groups: Vec::new(),
             alarms: AllowAlarms::Count,
+            waits: None,
         }])
     }
 

@@ -15,6 +15,7 @@ fn world(alarms: AllowAlarms, groups: &[&str]) -> World {
         source_ports: Vec::new(),
         groups: groups.iter().map(ToString::to_string).collect(),
         alarms,
+        waits: None,
     };
     let mut world = World::new(1);
     let allow = Arc::new(AllowLists::from(vec![list]));

@@ -19,7 +19,7 @@ fn at_least(floor: f64) -> Threshold {
 }
 
 impl World {
-    fn groups(&mut self, groups: &[PolicyGroup]) {
+    pub(super) fn groups(&mut self, groups: &[PolicyGroup]) {
         let inventory = self.inventory.as_ref().clone().grouped(groups.to_vec());
         self.inventory = Arc::new(inventory);
         self.detector.set_inventory(Arc::clone(&self.inventory));

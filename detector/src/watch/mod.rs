@@ -28,5 +28,6 @@ pub(crate) mod silent;
 pub(crate) mod table;
 pub(crate) mod totals;
 pub(crate) mod two_way;
+pub(crate) mod vanished;
 pub(crate) mod wide;
 pub(crate) mod window;

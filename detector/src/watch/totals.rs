@@ -9,7 +9,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use weir_model::{
-    Direction, GroupTotal, IpNet, Metric, Policies, TOTALS, Threshold, TotalMeasure, Totalled,
+    Direction, GroupTotal, IpNet, Least, Metric, Policies, PolicyGroup, TOTALS, Threshold,
+    TotalMeasure, Totalled,
 };
 
 use crate::Detector;
@@ -20,6 +21,7 @@ use crate::watch::metric::{BITS, METRICS, OUTBOUND, PACKETS, is_bits, values};
 use crate::watch::rules::Rules;
 use crate::watch::series::{Alarm, Kind, Series};
 use crate::watch::table::{NONE, carpet};
+use crate::watch::vanished::Gone;
 use crate::watch::window::SLOTS_PER_SEC;
 
 /// Of a prefix whose hosts are of several totals: each is looked up by itself.
@@ -53,6 +55,10 @@ pub(crate) struct Total {
     told: Option<bool>,
     /// Open incidents of its hosts.
     incidents: usize,
+    /// What at least should come to it, where people are told when it does not.
+    pub(crate) least: Option<Least>,
+    /// Its traffic as it vanished, and whether it has, if that can be said.
+    pub(crate) vanished: (Option<Gone>, Option<bool>),
 }
 
 /// What open incidents explain of a total.
@@ -141,8 +147,11 @@ impl Detector {
                     above: None,
                     told: None,
                     incidents: 0,
+                    least: None,
+                    vanished: (None, None),
                 }
             });
+            total.least = policies.total_least(*group);
             total.up = above.and_then(|at| u32::try_from(at).ok()).unwrap_or(NONE);
             total.thresholds = said.map(|said| said.map(|said| said.value));
             total.series.heed(Some(Arc::new(rules)), &self.config, second);
@@ -158,6 +167,8 @@ impl Detector {
             _ => (0..policies.groups().len()).map(|group| of(group).unwrap_or(NONE)).collect(),
         };
         self.totals.current = true;
+        let says = |group: &PolicyGroup| group.service_least_bits_per_sec.is_some();
+        self.vanished.wanted = policies.groups().iter().any(says);
         for at in 0..self.warm.len() {
             if let Some(warm) =
                 self.warm[at].as_deref_mut().filter(|warm| warm.series.kind == Kind::Prefix)
@@ -282,6 +293,7 @@ impl Detector {
                 total.series.suspect(now + SWEEP as u64 / 10 + 1);
             }
             total.series.roll(watermark, now, &self.config);
+            self.look_at_total(at);
             let alarm = self.total_alarm(at, &incidents);
             let total = &mut self.totals.list[at];
             total.series.window.take_oldest();

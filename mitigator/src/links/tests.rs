@@ -54,6 +54,8 @@ fn uplink() -> UplinkConfig {
 struct World {
     links: Links,
     totals: Vec<GroupTotal>,
+    absences: Vec<Absence>,
+    allow: AllowLists,
     attacks: BTreeMap<String, f64>,
     now: Millis,
     counted: u64,
@@ -67,6 +69,8 @@ impl World {
         Self {
             links,
             totals: Vec::new(),
+            absences: Vec::new(),
+            allow: AllowLists::default(),
             attacks: BTreeMap::new(),
             now: START,
             counted: 0,
@@ -83,12 +87,12 @@ impl World {
                 self.counted += bits / 8;
                 self.heard = self.now;
             }
-            let changes = self.links.look(
-                &[exporter(self.heard, self.counted)],
-                &self.totals,
-                &self.attacks,
-                self.now,
-            );
+            let told = Told {
+                exporters: &[exporter(self.heard, self.counted)],
+                totals: &self.totals,
+                absences: &self.absences,
+            };
+            let changes = self.links.look(told, &self.allow, &self.attacks, self.now);
             let after = self.now.since(START) / 1000;
             all.extend(changes.into_iter().map(|(c, begins)| (c.kind, begins, after)));
         }
@@ -196,7 +200,9 @@ fn exporters_that_share_a_name_are_told_apart() {
     let mut told = Vec::new();
     for secs in 0..200 {
         let now = START + secs * 1000;
-        told.extend(links.look(&[exporter(now, 0), gone.clone()], &[], &BTreeMap::new(), now));
+        let exporters = [exporter(now, 0), gone.clone()];
+        let seen = Told { exporters: &exporters, ..Told::default() };
+        told.extend(links.look(seen, &AllowLists::default(), &BTreeMap::new(), now));
     }
     assert_eq!(told.len(), 1, "{told:?}");
     assert_eq!((told[0].0.subject.as_str(), told[0].1), ("edge1 (192.0.2.2)", true));
@@ -288,4 +294,46 @@ fn a_groups_total_is_told_once_it_lasts() {
     // The group has no total any more.
     world.totals = Vec::new();
     assert_eq!(world.pass(2, Some(1_000_000)).len(), 1);
+}
+
+#[test]
+fn what_has_vanished_is_told_after_a_minute_and_in_the_name_of_its_group() {
+    let mut world = World::new(uplink());
+    let absence = |vanished| Absence {
+        subject: "service 203.0.113.7 udp 27015".to_owned(),
+        group: "acme".to_owned(),
+        vanished,
+        text: "inbound 0 kbit/s".to_owned(),
+    };
+    world.absences = vec![absence(Some(true))];
+    assert_eq!(world.pass(58, Some(1_000_000)), []);
+    assert_eq!(world.pass(10, Some(1_000_000)).len(), 1);
+    let told = world.links.conditions(world.now).now;
+    assert_eq!(
+        (told[0].kind, told[0].group.as_deref()),
+        (ConditionKind::TrafficVanished, Some("acme"))
+    );
+    world.absences = vec![absence(None)];
+    assert_eq!(world.pass(300, Some(1_000_000)), [], "it stays as it was");
+    world.absences = vec![absence(Some(false))];
+    assert_eq!(world.pass(100, Some(1_000_000)).len(), 1);
+}
+
+#[test]
+fn an_allow_list_that_waits_is_told_of_until_somebody_decides() {
+    let mut world = World::new(uplink());
+    let mut list: weir_model::AllowList =
+        serde_json::from_str(r#"{"name": "web", "prefixes": ["198.51.100.0/24"]}"#).unwrap();
+    list.waits = Some(START);
+    world.allow = AllowLists::from(vec![list.clone()]);
+    assert_eq!(world.pass(3, Some(1_000_000)).len(), 1);
+    let told = world.links.conditions(world.now).now;
+    assert_eq!(
+        (told[0].subject.as_str(), told[0].kind.id()),
+        ("allow list web", "allow-list-waits")
+    );
+    list.waits = None;
+    world.allow = AllowLists::from(vec![list]);
+    let over = world.pass(3, Some(1_000_000));
+    assert!(matches!(over[..], [(ConditionKind::AllowListWaits, false, _)]), "{over:?}");
 }

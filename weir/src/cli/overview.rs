@@ -59,6 +59,7 @@ pub(super) fn troubles(status: &Value) -> Vec<String> {
             Some("uplink-full") => "uplink is full",
             Some("total-exceeded") => "total is above its threshold",
             Some("traffic-vanished") => "traffic has vanished",
+            Some("allow-list-waits") => "waits for approval",
             // Counted above; here is which, and since when.
             _ => "is silent",
         };

@@ -10,16 +10,18 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use tokio::sync::watch;
 use tracing::{info, warn};
 use weir_api::Metrics;
 use weir_api::allow::{AllowStatus, Refusal};
-use weir_config::Config;
+use weir_bgp::rpki::Table;
+use weir_config::{AllowSource, Config};
 use weir_model::{AllowName, Millis, PrefixSet};
 use weir_panel::client::{Reach, Sender as Http, Timeouts};
 
 use super::inventory::{Desk, State};
 use super::{metrics, now, spawn as spawn_thread};
-use crate::allow::{Kept, Outcome, Shelf, Source, parse};
+use crate::allow::{Kept, Outcome, Shelf, parse};
 
 /// Largest list that is read, octets: as many prefixes as there may be, each on a long line.
 const OCTETS_MAX: u64 = 4 << 20;
@@ -100,17 +102,22 @@ impl Reader {
 }
 
 /// Starts the thread.
-pub(crate) fn spawn(desk: Arc<Desk>, failed: &Sender<String>) -> anyhow::Result<Reader> {
+/// `origins` is what the RPKI cache says, for lists of autonomous systems.
+pub(crate) fn spawn(
+    desk: Arc<Desk>,
+    origins: watch::Receiver<Table>,
+    failed: &Sender<String>,
+) -> anyhow::Result<Reader> {
     let (stop, stopped) = bounded(0);
-    let thread = spawn_thread("allow", failed, move || run(&desk, &stopped))?;
+    let thread = spawn_thread("allow", failed, move || run(&desk, &origins, &stopped))?;
     Ok(Reader { stop, thread })
 }
 
-fn run(desk: &Desk, stopped: &Receiver<()>) {
+fn run(desk: &Desk, origins: &watch::Receiver<Table>, stopped: &Receiver<()>) {
     let http = Http::new(TIMEOUTS, Reach::File);
     loop {
         for (name, source) in desk.allow_due() {
-            let said = read(&http, &source);
+            let said = read(&http, origins, &source);
             desk.allow_read(name, &source, said);
         }
         if stopped.recv_timeout(LOOK) != Err(RecvTimeoutError::Timeout) {
@@ -119,28 +126,42 @@ fn run(desk: &Desk, stopped: &Receiver<()>) {
     }
 }
 
-fn read(http: &Http, source: &Source) -> Result<PrefixSet, String> {
-    let body = match source {
-        Source::Url(url) => http.fetch(url, OCTETS_MAX)?,
-        Source::File(path) => {
+fn read(
+    http: &Http,
+    origins: &watch::Receiver<Table>,
+    source: &AllowSource,
+) -> Result<PrefixSet, String> {
+    match source {
+        AllowSource::Urls(urls) => {
+            let mut all = Vec::new();
+            for url in urls {
+                all.extend(list(&http.fetch(url, OCTETS_MAX)?)?.iter());
+            }
+            Ok(all.into())
+        }
+        AllowSource::File(path) => {
             let mut body = Vec::new();
             let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
             let length = file.take(OCTETS_MAX + 1).read_to_end(&mut body);
             match length.map_err(|error| error.to_string())? as u64 {
-                0..=OCTETS_MAX => body,
-                _ => return Err(format!("it is longer than {OCTETS_MAX} octets")),
+                0..=OCTETS_MAX => list(&body),
+                _ => Err(format!("it is longer than {OCTETS_MAX} octets")),
             }
         }
-    };
-    parse(std::str::from_utf8(&body).map_err(|_| "it is no text".to_owned())?)
+        AllowSource::Origins(asns) => origins.borrow().originated(asns),
+    }
+}
+
+fn list(body: &[u8]) -> Result<PrefixSet, String> {
+    parse(std::str::from_utf8(body).map_err(|_| "it is no text".to_owned())?)
 }
 
 impl Desk {
-    fn allow_due(&self) -> Vec<(AllowName, Source)> {
+    fn allow_due(&self) -> Vec<(AllowName, AllowSource)> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).shelf.due(now())
     }
 
-    fn allow_read(&self, name: AllowName, source: &Source, said: Result<PrefixSet, String>) {
+    fn allow_read(&self, name: AllowName, source: &AllowSource, said: Result<PrefixSet, String>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let before = state.shelf.status(now());
         match state.shelf.read(name, source, said, now()) {

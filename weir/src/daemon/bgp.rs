@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::error;
 use weir_bgp::config::Config;
 use weir_bgp::guard::Admitted;
+use weir_bgp::rpki::Table;
 use weir_bgp::speaker::{self, Desk, Listening, PeerMemory, Prepared, Speaker, Stop};
 use weir_mitigator::Checkpoint;
 use weir_model::{Incident, Mitigation, Observed};
@@ -35,6 +36,8 @@ pub(crate) struct Parts {
     pub(crate) stopping: watch::Receiver<Stop>,
     pub(crate) desk: Desk,
     pub(crate) memory: BTreeMap<String, PeerMemory>,
+    /// Where what the RPKI cache says is kept.
+    pub(crate) origins: watch::Sender<Table>,
 }
 
 /// What the last run had found out about peers: what it concluded, and what they had on the wire.
@@ -107,7 +110,7 @@ pub(crate) fn spawn(
     parts: Parts,
     failed: &Sender<String>,
 ) -> anyhow::Result<(Bgp, JoinHandle<()>)> {
-    let Parts { desired, control, stopping, desk, memory } = parts;
+    let Parts { desired, control, stopping, desk, memory, origins } = parts;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
@@ -128,8 +131,8 @@ pub(crate) fn spawn(
                     tokio::time::sleep(speaker::FAREWELL).await;
                 }
             };
-            let speaker =
-                Speaker::new(first).with_changes(changed).with_desk(desk).with_memory(memory);
+            let speaker = Speaker::new(first).with_changes(changed).with_desk(desk);
+            let speaker = speaker.with_memory(memory).with_origins(origins);
             let outcome = tokio::select! {
                 outcome = speaker.run(desired, observed, stopping) => outcome,
                 () = farewell => Ok(()),

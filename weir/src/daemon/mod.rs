@@ -266,7 +266,8 @@ impl Daemon {
                 kept_lists: allow::folder(config),
             },
         ));
-        let lists = allow::spawn(Arc::clone(&inventory_desk), &failed_tx)?;
+        let (origins, known_origins) = watch::channel(weir_bgp::rpki::Table::default());
+        let lists = allow::spawn(Arc::clone(&inventory_desk), known_origins, &failed_tx)?;
         let peers_desk = weir_bgp::speaker::Desk::default();
         let peers_configured = Arc::default();
         let web = web::spawn(
@@ -325,6 +326,7 @@ impl Daemon {
                 stopping: bgp_stopping,
                 desk: peers_desk,
                 memory: of_peers,
+                origins,
             },
             &failed_tx,
         )?;

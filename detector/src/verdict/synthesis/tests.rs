@@ -143,6 +143,7 @@ fn beside(excess: &[Packet], answered: &[Packet], excused: bool) -> Found {
         source_ports: Vec::new(),
         groups: Vec::new(),
         alarms: weir_model::AllowAlarms::Count,
+        waits: None,
     }]);
     synthesise(&Input {
         target: "203.0.113.7/32".parse().unwrap(),

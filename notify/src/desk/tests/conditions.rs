@@ -10,6 +10,7 @@ fn silent() -> Conditions {
         subject: "edge1".to_owned(),
         since: Millis::from_secs(1_795_168_960),
         text: "nothing was received from it".to_owned(),
+        group: None,
     };
     Conditions { now: vec![condition], settled: false, unknown: Vec::new() }
 }
