@@ -253,8 +253,9 @@ impl Types {
                 Some(Value::Array(list)) => list.first(),
                 other => other,
             };
-            // A threshold is written in several ways, and has no variants to name.
-            let found = self.find(of, &field.kind).filter(|_| inner(&field.kind) != "Threshold");
+            // These are written in several ways, and have no variants to name.
+            let plainly = matches!(inner(&field.kind), "Threshold" | "Least");
+            let found = self.find(of, &field.kind).filter(|_| !plainly);
             if let Some(found) = &found
                 && matches!(self.0[found].1, Shape::Struct(_))
                 && inner(&field.kind) != "PrefixSet"
@@ -392,6 +393,7 @@ fn plain(kind: &str) -> String {
         "Threshold" => {
             "`\"auto\"`, `\"off\"`, a number, or a table of `multiplier`, `floor`, `ceiling`"
         }
+        "Least" => "`\"auto\"`, `\"off\"` or a number",
         "String" => "text",
         "Address" => "text, shown without its path",
         "Hidden" => "table, values never shown",

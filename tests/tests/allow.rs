@@ -8,7 +8,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
+use weir_tests::lab::Lab;
 use weir_tests::process::Weir;
+use weir_tests::weir_binary;
 
 /// A web server that gives everybody the same answer.
 struct Server {
@@ -100,10 +102,14 @@ fn a_list_from_a_web_server_is_taken_waits_for_approval_and_outlives_a_restart()
     let waits = until(&weir, "a large change", |list| !list["pending"].is_null());
     assert_eq!((&waits["prefixes"], &waits["pending"]["removed_count"]), (&16.into(), &7.into()));
     assert!(rule(&weir, "198.51.12.9/32").contains("allow list proxy"));
-    let metrics = weir.api("GET", "status", 0, "");
-    assert!(metrics.is_object());
+    let waiting = |weir: &Weir| {
+        let told = weir.api("GET", "status", 0, "")["conditions"].clone();
+        told.as_array().unwrap().iter().any(|told| told["kind"] == "allow-list-waits")
+    };
+    weir.wait_for("people to be told", |weir| waiting(weir).then_some(()));
     assert!(weir.ask(&["allow", "approve", "proxy"]).status.success());
     assert_eq!(list(&weir)["prefixes"], 9);
+    weir.wait_for("that to be over", |weir| (!waiting(weir)).then_some(()));
     assert!(!rule(&weir, "198.51.12.9/32").contains("allow list"));
     assert!(!weir.ask(&["allow", "approve", "proxy"]).status.success(), "nothing waits any more");
     let audit = weir.json(&["audit", "list"]).to_string();
@@ -135,4 +141,55 @@ fn a_list_from_a_web_server_is_taken_waits_for_approval_and_outlives_a_restart()
     assert!(rule(&weir, "198.51.7.9/32").contains("allow list proxy"));
     assert!(weir.ask(&["allow", "reject", "proxy"]).status.success());
     assert_eq!(list(&weir)["pending"], Value::Null);
+}
+
+const ORIGINS: &str = r#"
+[store]
+path = "@/state.db"
+[api]
+listen = "127.0.0.1:8080"
+socket = "@/api.sock"
+[protect]
+prefixes = ["203.0.113.0/24"]
+[collector]
+listen = ["127.0.0.1:2055"]
+[bgp]
+local_as = 65010
+router_id = "10.0.0.1"
+[bgp.rpki]
+cache = "127.0.0.9:8282"
+[[protect.allow]]
+name = "network"
+asns = [64500, 64501]
+refresh_secs = 60
+"#;
+
+#[test]
+fn what_rpki_lets_networks_originate_is_a_list() {
+    let Some(mut lab) = Lab::new("allow_origins", &["stayrtr", "curl"]) else { return };
+    let roa = |net: &str, asn: u32, max: u8| serde_json::json!({"prefix": net, "maxLength": max, "asn": format!("AS{asn}"), "ta": "test"});
+    let roas = [
+        roa("198.51.100.0/24", 64500, 24),
+        // Lies in the first.
+        roa("198.51.100.128/25", 64501, 25),
+        roa("2001:db8:7::/48", 64501, 48),
+        roa("192.0.2.0/24", 64999, 24),
+    ];
+    let cache = lab.write("vrps.json", &serde_json::json!({"roas": roas}).to_string());
+    let bind = ["-bind", "127.0.0.9:8282", "-metrics.addr", "127.0.0.9:9847", "-checktime=false"];
+    let cache = ["stayrtr", "-cache", cache.to_str().unwrap()];
+    lab.spawn("stayrtr", &[&cache[..], &bind].concat());
+    let folder = lab.path("").to_str().unwrap().trim_end_matches('/').to_owned();
+    let file = lab.write("weir.toml", &ORIGINS.replace('@', &folder));
+    let weir = weir_binary();
+    lab.spawn("weir", &[weir.to_str().unwrap(), "run", "--config", file.to_str().unwrap()]);
+    let socket = lab.path("api.sock");
+    let url = "http://localhost/api/v1/allow";
+    let ask = ["curl", "-s", "--unix-socket", socket.to_str().unwrap(), url];
+    let list = lab.wait_for("the cache to have told", 40, |lab| {
+        let all: Value = serde_json::from_str(&lab.ask(&ask)).ok()?;
+        (all["lists"][0]["prefixes"] == 2).then(|| all["lists"][0].clone())
+    });
+    assert_eq!(list["source"], "RPKI: AS64500 AS64501");
+    assert_eq!(list["first"], serde_json::json!(["198.51.100.0/24", "2001:db8:7::/48"]));
 }

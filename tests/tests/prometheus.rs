@@ -100,7 +100,7 @@ fn prometheus_scrapes_weir_and_knows_every_metric_asked_for() {
         let carries = get(lab, "query", Some(query));
         (results(&carries) == 1).then_some(())
     });
-    assert_eq!(results(&get(&lab, "query", Some("weir_conditions == 0"))), 4);
+    assert_eq!(results(&get(&lab, "query", Some("weir_conditions == 0"))), 5);
     let board = std::fs::read_to_string(dashboards("grafana.json")).unwrap();
     let mut asked = Vec::new();
     expressions(&serde_json::from_str(&board).unwrap(), &mut asked);

@@ -476,6 +476,7 @@ fn candidates(setting: &Setting, present: Option<Value>, folder: &str) -> Vec<Va
                 "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
                 "01234567-89ab-cdef-0123-456789abcdef",
                 "seattle-ix",
+                "cloudflare",
             ]),
         }
     };

@@ -13,7 +13,7 @@ fn attacked(world: &mut World, secs: u64, carried: u64, counted: &mut u64) {
         let mut exporter = status("edge1");
         exporter.last_seen = world.now;
         exporter.links = vec![LinkCount { index: 7, in_bytes: *counted, out_bytes: 0 }];
-        let told = Told { exporters: &[exporter], ..Told::default() };
+        let told = crate::Told { exporters: &[exporter], ..Default::default() };
         world.mitigator.look(told, world.now);
         world.attack_as(1, |at| attack(1, 3000.0, at));
     }
