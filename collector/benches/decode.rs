@@ -13,10 +13,11 @@
 mod support;
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use support::*;
-use weir_model::{Millis, Slice};
+use weir_model::{Direction, Inventory, Millis, OwnMetric, Slice, Threshold};
 
 const DATAGRAMS: u32 = 256;
 const ROUNDS: usize = 7;
@@ -165,16 +166,18 @@ fn netflow_oracle(define: Option<&[u8]>, records: usize, datagrams: &[Vec<u8>]) 
     })
 }
 
-fn bench_shard() -> weir_collector::Shard {
+fn wide() -> Arc<Inventory> {
     let net: ipnet::IpNet = "10.0.0.0/16".parse().unwrap();
-    let inventory =
-        weir_model::Inventory::new([net].into_iter().collect(), Default::default(), vec![]);
-    weir_collector::Shard::new(0, &config(), inventory.into(), Default::default())
+    Inventory::new([net].into_iter().collect(), Default::default(), vec![]).into()
+}
+
+fn bench_shard(inventory: &Arc<Inventory>) -> weir_collector::Shard {
+    weir_collector::Shard::new(0, &config(), Arc::clone(inventory), Default::default())
 }
 
 /// Decoding alone, then decoding with adding up.
 fn ours(define: Option<&[u8]>, records: usize, datagrams: &[Vec<u8>]) -> (f64, f64) {
-    let (mut shard, router) = (bench_shard(), router());
+    let (mut shard, router) = (bench_shard(&wide()), router());
     if let Some(define) = define {
         shard.datagram(router, define, NOW).unwrap();
     }
@@ -184,19 +187,32 @@ fn ours(define: Option<&[u8]>, records: usize, datagrams: &[Vec<u8>]) -> (f64, f
         });
         result.unwrap();
     });
+    (decode, whole(&wide(), define, records, datagrams))
+}
+
+/// Decoding with adding up.
+fn whole(
+    inventory: &Arc<Inventory>,
+    define: Option<&[u8]>,
+    records: usize,
+    datagrams: &[Vec<u8>],
+) -> f64 {
+    let (mut shard, router) = (bench_shard(inventory), router());
+    if let Some(define) = define {
+        shard.datagram(router, define, NOW).unwrap();
+    }
     let mut slice = Slice::default();
     let (mut count, mut now) = (0_usize, NOW);
     // As many records as 100 ms bring at five million a second, then the next slice.
     let per_slice = 500_000 / records;
-    let whole = measure(records, datagrams, |d| {
+    measure(records, datagrams, |d| {
         shard.datagram(router, d, now).unwrap();
         count += 1;
         if count.is_multiple_of(per_slice) {
             shard.seal(now.slot(), &mut slice);
             now = Millis(now.0 + 100);
         }
-    });
-    (decode, whole)
+    })
 }
 
 fn bench_v5() {
@@ -226,6 +242,28 @@ fn bench_ipfix() {
     beside("ipfix_20_fields", decode, oracle, "ns/record", ("<=25", ">=12"));
 }
 
+/// What 16 metrics of an operator's own add to a record: those that no record of the case means, and those that
+/// every record means.
+fn bench_own() {
+    let v5 = v5_cases();
+    let took = |condition: &str| {
+        let metric = |at: usize| OwnMetric {
+            name: format!("m{at}"),
+            packets: condition.replace('#', &(5060 + at).to_string()).parse().unwrap(),
+            direction: Direction::Inbound,
+            packets_per_sec: Some(Threshold::Auto),
+            bits_per_sec: None,
+            groups: Vec::new(),
+        };
+        let metrics: Vec<OwnMetric> = (0..16).map(metric).collect();
+        whole(&Arc::new(wide().as_ref().clone().measuring(&metrics)), None, 30, &v5)
+    };
+    let without = whole(&wide(), None, 30, &v5);
+    line("decode_and_add_v5_without_own_metrics", without, "ns/record", "-");
+    line("with_16_of_other_ports", took("tcp dst port #"), "ns/record", "-");
+    line("with_16_of_every_record", took("udp"), "ns/record", "-");
+}
+
 fn bench_sflow() {
     let sflow = sflow_cases();
     let (decode, whole) = ours(None, 7, &sflow);
@@ -241,7 +279,7 @@ fn bench_sflow() {
 /// own: what a second core brings when exporters are several.
 fn rate_of_shards(shards: usize, datagrams: &[Vec<u8>]) -> f64 {
     let run = || {
-        let (mut shard, mut slice, mut now) = (bench_shard(), Slice::default(), NOW);
+        let (mut shard, mut slice, mut now) = (bench_shard(&wide()), Slice::default(), NOW);
         let begin = Instant::now();
         let mut count = 0_usize;
         while begin.elapsed() < 4 * ROUND {
@@ -300,11 +338,12 @@ fn bench_cores() {
 
 /// All cases, or those named: `-- v5 sflow`.
 fn main() {
-    let cases: [(&str, fn()); 5] = [
+    let cases: [(&str, fn()); 6] = [
         ("v5", bench_v5),
         ("v9", bench_v9),
         ("ipfix", bench_ipfix),
         ("sflow", bench_sflow),
+        ("own", bench_own),
         ("cores", bench_cores),
     ];
     let named: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();

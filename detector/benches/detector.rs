@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 use weir_detector::{Config, Detector};
 use weir_model::{
-    Class, ClassVolume, Direction, HostSlice, Inbound, Inventory, IpNet, MetricSlice, Millis,
-    OwnMetric, PolicyGroup, Slice, Threshold,
+    AllowAlarms, AllowList, AllowLists, Class, ClassVolume, Direction, FarEnd, HostSlice, Inbound,
+    Inventory, IpNet, MetricSlice, Millis, OwnMetric, PolicyGroup, Range, Slice, Threshold,
+    TotalLimits, TotalThresholds,
 };
 
 const HOSTS: u32 = 1 << 20;
@@ -163,15 +164,16 @@ fn regroup() {
 fn own() {
     const WATCHED: u32 = 50_000;
     let patterns = ["udp", "udp dst port 5060", "udp length 60-1500", "udp src port 1024-65535"];
+    let pattern = |at: usize| patterns[at % patterns.len()];
     let metric = |at: usize| OwnMetric {
         name: format!("m{at}"),
-        packets: patterns[at].parse().expect("a pattern"),
+        packets: pattern(at).parse().expect("a pattern"),
         direction: Direction::Inbound,
         packets_per_sec: Some(Threshold::Auto),
         bits_per_sec: None,
         groups: Vec::new(),
     };
-    for count in [0_u8, 4] {
+    for count in [0_u8, 4, 16] {
         let metrics: Vec<OwnMetric> = (0..usize::from(count)).map(metric).collect();
         let inventory = Arc::new(inventory().as_ref().clone().measuring(&metrics));
         let mut detector = Detector::new(Config::default(), Arc::clone(&inventory));
@@ -210,8 +212,81 @@ fn own() {
     }
 }
 
+/// What a look-up in allow lists costs, of 5,000 prefixes in five lists, for far ends that are on none.
+fn allowed() {
+    let list = |at: u32| AllowList {
+        name: format!("list{at}").parse().expect("a name"),
+        prefixes: (0..1000_u32)
+            .map(|i| format!("{}/24", Ipv4Addr::from(0x1000_0000 + at * 0x0100_0000 + (i << 9))))
+            .map(|net| net.parse::<IpNet>().expect("a prefix"))
+            .collect(),
+        protocols: vec![6],
+        ports: vec![Range::exact(443)],
+        source_ports: Vec::new(),
+        groups: Vec::new(),
+        alarms: AllowAlarms::LeaveOut,
+        waits: None,
+    };
+    let lists = AllowLists::from((0..5).map(list).collect::<Vec<_>>());
+    assert_eq!(lists.prefixes(), 5000);
+    let far = |i: u32| FarEnd {
+        address: u128::from(Ipv4Addr::from(i.wrapping_mul(2_654_435_761)).to_ipv6_mapped()),
+        protocol: 6,
+        ports: Some((443, 40_000)),
+    };
+    let start = spent();
+    let found = (0..1_000_000).filter(|i| lists.of(&far(*i), |_| true).is_some()).count();
+    println!("allowed_far_end {:.0} ns -", (spent() - start) as f64 / 1e6);
+    assert!((1..1000).contains(&found), "{found}");
+}
+
+/// What totals of groups cost 50,000 hosts that are touched in every slot: none, then 1,024 of them in a tree, all hosts being
+/// of a group whose totals are six deep.
+fn totals() {
+    let (mut took, mut cells) = ([0_u64; 2], 0_u64);
+    let mut detectors: Vec<Detector> = [false, true]
+        .map(|with| {
+            let mut groups = groups();
+            groups.truncate(1024);
+            for group in groups.iter_mut().filter(|_| with) {
+                let inbound = TotalLimits {
+                    packets_per_sec: Some(Threshold::Fixed(1e9)),
+                    bits_per_sec: Some(Threshold::Auto),
+                };
+                group.total = Some(TotalThresholds { inbound, ..TotalThresholds::default() });
+                group.inbound = None;
+            }
+            let inventory = Arc::new(inventory().as_ref().clone().grouped(groups));
+            Detector::new(Config::default(), inventory)
+        })
+        .into();
+    let mut out = Vec::new();
+    for turn in 0..120 {
+        let slot = START + turn;
+        let slice = slice(slot, 0, TOUCHED);
+        for (at, detector) in detectors.iter_mut().enumerate() {
+            let start = spent();
+            detector.slice(&slice);
+            detector.advance(Millis::from_slot(slot + 1), &mut out);
+            if turn >= 30 {
+                took[at] += spent() - start;
+                cells += u64::from(TOUCHED) * at as u64;
+            }
+        }
+    }
+    assert_eq!(detectors[1].totals().len(), 1024);
+    let each = took.map(|took| took as f64 / cells as f64);
+    println!("detect_without_totals {:.1} ns -", each[0]);
+    println!("detect_with_1024_totals {:.1} ns {:.1}", each[1], 1.3 * each[0]);
+}
+
 fn main() {
-    // `cargo bench -p weir-detector -- groups`: these alone; `-- own`: metrics of an operator's own alone.
+    // `cargo bench -p weir-detector -- groups`: these alone; `-- own`: metrics of an operator's own alone; `-- steer`:
+    // allow lists and totals.
+    if std::env::args().any(|argument| argument == "steer") {
+        allowed();
+        return totals();
+    }
     if std::env::args().any(|argument| argument == "groups") {
         return regroup();
     }
