@@ -160,6 +160,7 @@ fn a_recording_replays_byte_for_byte() {
         source_ports: Vec::new(),
         groups: Vec::new(),
         alarms: AllowAlarms::LeaveOut,
+        waits: None,
     };
     let grouped = grouped.allowing(Arc::new(AllowLists::from(vec![listed])));
     let mut feed = |core: &mut Core, at: Millis, input: Input| {

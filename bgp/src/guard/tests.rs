@@ -99,6 +99,7 @@ fn no_rule_names_a_source_of_an_allow_list_in_whatever_action_and_state() {
         source_ports: Vec::new(),
         groups: Vec::new(),
         alarms: AllowAlarms::Count,
+        waits: None,
     };
     let allow = Arc::new(AllowLists::from(vec![web]));
     let listed = Arc::new(Inventory::clone(&inventory()).allowing(allow));
