@@ -234,6 +234,8 @@ fn alerts_fire_on_what_a_real_weir_tells_and_on_nothing_else() {
     bench.reading("the session again", |scrape| {
         at(scrape, banned) == Some(1.0) && at(scrape, up) == Some(1.0)
     });
+    let log = bench.lab.log("again");
+    assert!(!log.contains("ended the session over a route"), "learned a second time: {log}");
     let (again, restarted) = bench.traffic();
     let octets = "weir_collector_datagrams_total{exporter=\"edge\"}";
     assert!(at(&again, octets) < at(&quarantine, octets), "a counter starts anew");

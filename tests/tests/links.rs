@@ -70,6 +70,25 @@ fn every_link_leads_somewhere() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// What SECURITY.md says of an attacker is held by a test that is there.
+#[test]
+fn every_test_that_the_threat_model_names_exists() {
+    let root = root();
+    let text = std::fs::read_to_string(root.join("SECURITY.md")).unwrap();
+    let mut named = 0;
+    for row in text.lines().filter(|line| line.starts_with("| **")) {
+        let held = row.trim_end_matches([' ', '|']).rsplit(" | ").next().unwrap();
+        for test in held.split("; ") {
+            let (file, name) = test.rsplit_once(' ').unwrap();
+            let file = file.trim().trim_matches('`');
+            let source = std::fs::read_to_string(root.join(file)).unwrap_or_default();
+            assert!(source.contains(&format!("fn {name}(")), "{file} has no test {name}");
+            named += 1;
+        }
+    }
+    assert!(named > 20, "{named}");
+}
+
 #[test]
 fn every_page_is_in_the_table_of_contents() {
     let docs = root().join("docs");

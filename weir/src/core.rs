@@ -249,6 +249,16 @@ impl Core {
         self.exporters.insert(shard, exporters);
     }
 
+    /// Whether a report says that something else was concluded about a peer than before: a rule that it
+    /// rejects, a limit, or that this is over.
+    pub fn concludes(&self, observed: &Observed) -> bool {
+        let Observed::Peer(status) = observed else { return false };
+        match self.peers.get(&status.name) {
+            Some(known) => known.standing != status.standing,
+            None => !status.standing.is_clear(),
+        }
+    }
+
     /// An actuator reports.
     pub fn observed(&mut self, observed: &Observed) {
         if let Observed::Peer(status) = observed {

@@ -227,6 +227,10 @@ impl CoreThread {
                 let _ = request.reply.send(outcome);
             }
             Control::Observed(observed) => {
+                if self.core.concludes(&observed) {
+                    // It cost a session to learn: kept at once, before weir may be killed.
+                    state.remembered = Millis(0);
+                }
                 self.core.observed(&observed);
                 self.record(state.judged, || Input::Observed(observed));
             }
