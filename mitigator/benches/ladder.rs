@@ -26,6 +26,7 @@ fn verdict(id: u64, first_port: u16, at: Millis) -> Verdict {
         packets.src_ports = vec![Range::exact(port)];
         Candidate {
             packets,
+            parts: Vec::new(),
             coverage: 0.24,
             coverage_low: 0.2,
             collateral: 0.0,

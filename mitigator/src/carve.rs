@@ -9,30 +9,34 @@ use weir_model::{Filter, Measure};
 const LOOKS_MAX: usize = 512;
 
 /// The measure itself where the guard allows it, else the fewest pieces that together are the same
-/// without what is not allowed.
+/// without what is not allowed; of those `parts` of its target that it is meant for, or of all where there are none.
+/// Where that makes more pieces than there is room for, and the measure is allowed as it is, it is that.
 ///
 /// # Errors
 /// The guard's refusal, when pieces do not help or there would be more than `room` of them.
 pub(crate) fn pieces(
     measure: &Measure,
+    parts: &[IpNet],
     guard: &Guard,
     room: usize,
 ) -> Result<Vec<Measure>, Refusal> {
-    let first = match guard.judge_measure(measure) {
-        Ok(()) => return Ok(vec![measure.clone()]),
-        Err(refusal) => refusal,
-    };
-    let mut open = vec![measure.target()];
+    let whole = guard.judge_measure(measure).map(|()| vec![measure.clone()]);
+    let target = measure.target();
+    let within = |part: &&IpNet| target.contains(*part);
+    let mut open = IpNet::aggregate(&parts.iter().filter(within).copied().collect());
+    if open.is_empty() {
+        open.push(target);
+    }
     let mut found: Vec<Measure> = Vec::new();
     let mut looks = 0;
     while let Some(net) = open.pop() {
         looks += 1;
         if looks > LOOKS_MAX {
-            return Err(first);
+            return whole;
         }
         let piece = towards(measure, net);
         match guard.judge_measure(&piece) {
-            Ok(()) if found.len() >= room => return Err(first),
+            Ok(()) if found.len() >= room => return whole,
             Ok(()) => found.push(piece),
             Err(
                 Refusal::NotProtected(_)
@@ -50,7 +54,7 @@ pub(crate) fn pieces(
         }
     }
     if found.is_empty() {
-        return Err(first);
+        return whole;
     }
     found.sort();
     Ok(found)
@@ -87,11 +91,11 @@ mod tests {
             Vec::new(),
         );
         let guard = Guard::new(Config::default(), Arc::new(inventory));
-        let check = |dst: &str, room: usize, expected: Result<&[&str], &str>| {
+        let among = |parts: &[IpNet], dst: &str, room: usize, expected: Result<&[&str], &str>| {
             let mut packets = Match::to(net(dst));
             packets.protocols = vec![17];
             let measure = Measure::FlowSpec(Filter { packets, action: Action::Drop });
-            let got = pieces(&measure, &guard, room);
+            let got = pieces(&measure, parts, &guard, room);
             let got = got
                 .as_ref()
                 .map(|list| list.iter().map(|m| m.target().to_string()).collect::<Vec<_>>());
@@ -100,6 +104,9 @@ mod tests {
                 (Err(got), Err(expected)) => assert_eq!(got.id(), expected, "{dst}"),
                 (got, expected) => panic!("{dst}: {got:?}, expected {expected:?}"),
             }
+        };
+        let check = |dst: &str, room: usize, expected: Result<&[&str], &str>| {
+            among(&[], dst, room, expected);
         };
         check("203.0.112.0/24", 1, Ok(&["203.0.112.0/24"]));
         check("203.0.115.0/24", 1, Ok(&["203.0.115.128/25"]));
@@ -119,6 +126,16 @@ mod tests {
             ]),
         );
         check("203.0.113.0/24", 7, Err("never-touch"));
+        // Of a prefix only what is attacked, joined where the guard allows it.
+        let parts = ["203.0.112.0/25", "203.0.112.128/25", "203.0.115.0/24", "198.51.100.0/24"];
+        let parts: Vec<IpNet> = parts.map(net).into();
+        among(&parts, "203.0.112.0/22", 4, Ok(&["203.0.112.0/24", "203.0.115.128/25"]));
+        among(&parts, "203.0.112.0/22", 1, Err("too-wide"));
+        among(&parts, "203.0.112.0/24", 4, Ok(&["203.0.112.0/24"]));
+        // More pieces than there is room for: all of it, where that is allowed.
+        let apart = ["203.0.112.0/26", "203.0.112.128/26"].map(net);
+        among(&apart, "203.0.112.0/24", 2, Ok(&["203.0.112.0/26", "203.0.112.128/26"]));
+        among(&apart, "203.0.112.0/24", 1, Ok(&["203.0.112.0/24"]));
         check("203.0.113.1/32", 8, Err("never-touch"));
         check("198.51.100.0/24", 8, Err("not-protected"));
         check("2001:db8::/48", 8, Err("never-touch"));

@@ -380,7 +380,7 @@ fn divert(
 ) -> Result<Vec<Planned>, String> {
     let measure = Measure::Divert(step.covering(verdict.target));
     let list = match situation.guard.judge_measure(&measure) {
-        Err(Refusal::TooWide { .. }) => pieces(&measure, situation.guard, PIECES_MAX),
+        Err(Refusal::TooWide { .. }) => pieces(&measure, &[], situation.guard, PIECES_MAX),
         Ok(()) => Ok(vec![measure]),
         Err(refusal) => Err(refusal),
     };
@@ -430,8 +430,10 @@ fn filters(
             continue;
         }
         let measure = Measure::FlowSpec(Filter { packets, action: action(candidate) });
-        // A prefix under attack may be met in a few more pieces than a host has rules.
-        let mut pieces = match pieces(&measure, situation.guard, room.max(PIECES_MAX)) {
+        // A prefix under attack may be met in a few more pieces than a host has rules, and only where it is
+        // attacked.
+        let most = room.max(PIECES_MAX);
+        let mut pieces = match pieces(&measure, &candidate.parts, situation.guard, most) {
             Ok(pieces) => pieces,
             Err(refusal) => {
                 why = refusal.to_string();

@@ -45,6 +45,7 @@ pub(crate) fn candidate(src_port: u16, coverage: f64, collateral: f64) -> Candid
     packets.src_ports = vec![Range::exact(src_port)];
     Candidate {
         packets,
+        parts: Vec::new(),
         coverage,
         coverage_low: coverage * 0.95,
         collateral,

@@ -307,6 +307,11 @@ impl Hold {
 pub struct Candidate {
     /// Which packets.
     pub packets: Match,
+    /// Of a target wider than a /24: the /24s that the excess goes to, and nothing need be done for the others.
+    /// Empty where they are not told apart: then it is all of the target.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schema(value_type = Vec<String>))]
+    pub parts: Vec<IpNet>,
     /// Share of the excess it covers, 0-1, measured on samples it was not fitted to.
     pub coverage: f64,
     /// Lower 95 % bound of `coverage`.

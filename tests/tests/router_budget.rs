@@ -65,6 +65,7 @@ fn verdict(id: u64, (number, players): Victim, at: Millis) -> Verdict {
             own: None,
         },
         candidates: vec![Candidate {
+            parts: Vec::new(),
             packets,
             coverage: 0.98,
             coverage_low: 0.95,

@@ -9,6 +9,7 @@ pub(crate) mod excused;
 pub(crate) mod exhibit;
 pub(crate) mod matching;
 pub(crate) mod rates;
+pub(crate) mod reach;
 pub(crate) mod shape;
 pub mod signature;
 pub(crate) mod signs;

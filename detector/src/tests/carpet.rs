@@ -46,6 +46,27 @@ fn a_carpet_that_shows_in_no_slash_24_is_found_in_the_prefix_around() {
     let rule = &world.said.last().unwrap().candidates[0];
     assert_eq!(rule.packets.dst.to_string(), "198.18.0.0/20");
     assert_eq!(rule.hold, None);
+    assert_eq!(rule.parts.len(), 16);
+}
+
+#[test]
+fn of_a_prefix_around_a_carpet_those_parts_are_told_that_it_goes_to() {
+    let mut world = world("198.18.0.0/20");
+    customers(&mut world, 400);
+    for t in 0..100_u32 {
+        usual(&mut world, t);
+        // 198.18.2.0/23 and 198.18.9.0/24, in turn.
+        let part = |n: u32| [2, 3, 9][n as usize % 3] << 8;
+        world.send(25, |i| {
+            let n = t * 25 + i;
+            ntp(n, part(n) + (n.wrapping_mul(2_654_435_761) >> 24))
+        });
+        world.tick();
+    }
+    let wide = world.said.iter().rev().find(|v| v.target.prefix_len() < 24);
+    let rule = &wide.expect("an incident of the prefix around").candidates[0];
+    let parts: Vec<String> = rule.parts.iter().map(ToString::to_string).collect();
+    assert_eq!(parts, ["198.18.2.0/24", "198.18.3.0/24", "198.18.9.0/24"]);
 }
 
 #[test]

@@ -198,6 +198,12 @@ impl Active {
                 .is_some_and(|last| last.confidence >= DOUBTFUL && last.candidates.iter().any(same))
     }
 
+    /// The parts of the target that a rule was meant for when it was last told.
+    pub(crate) fn parts_of(&self, packets: &Match) -> &[IpNet] {
+        let told = self.last.iter().flat_map(|last| &last.candidates);
+        told.clone().find(|c| c.packets == *packets).map_or(&[], |c| &c.parts)
+    }
+
     /// Whether a rule waits for another look, which is then due sooner.
     pub(crate) fn waits(&self) -> bool {
         let open = |c: &Candidate| matches!(c.hold, Some(Hold::OneLook | Hold::Undecided));
@@ -277,12 +283,17 @@ pub(crate) fn important(before: &Verdict, after: &Verdict) -> bool {
         || before.separable != after.separable
         || matches(&before.candidates) != matches(&after.candidates)
         || holds(&before.candidates) != holds(&after.candidates)
+        || parts(&before.candidates) != parts(&after.candidates)
         || factor(after.rate.packets_per_sec, before.rate.packets_per_sec)
         || factor(after.rate.bits_per_sec, before.rate.bits_per_sec)
 }
 
 fn holds(candidates: &[Candidate]) -> Vec<Option<Hold>> {
     candidates.iter().map(|c| c.hold).collect()
+}
+
+fn parts(candidates: &[Candidate]) -> Vec<&[IpNet]> {
+    candidates.iter().map(|c| c.parts.as_slice()).collect()
 }
 
 fn matches(candidates: &[Candidate]) -> Vec<&Match> {

@@ -17,6 +17,7 @@ use crate::evidence::matching::means;
 use crate::evidence::rates::{
     burst, discarded, effective, evident, higher, left, matched, present,
 };
+use crate::evidence::reach;
 use crate::evidence::signature::Packets;
 use crate::evidence::signs::is_reflector;
 use crate::evidence::vectors::{
@@ -336,6 +337,12 @@ impl Detector {
             .into_iter()
             .zip(holds)
             .map(|(rule, weighed)| Candidate {
+                parts: reach::parts(
+                    active.target,
+                    &rule.packets,
+                    &excess.packets,
+                    active.parts_of(&rule.packets),
+                ),
                 hold: active.weighed(weighed, &rule.packets, confidence, self.clock),
                 rate: matched(&now, rate, &rule.packets),
                 normal_bytes_per_sec: normal_bytes * rule.normal_bytes,

@@ -122,6 +122,7 @@ fn verdict(front: &Front, id: IncidentId, phase: Phase, mbps: f64, at: Millis) -
     packets.src_ports = vec![Range::exact(front.port)];
     let candidate = Candidate {
         packets,
+        parts: Vec::new(),
         coverage: front.coverage,
         coverage_low: front.coverage * 0.9,
         collateral: front.collateral,
