@@ -11,6 +11,7 @@ mod foreknown;
 mod groups;
 mod life;
 mod operator;
+mod ordinary;
 mod own;
 mod totals;
 mod vanished;

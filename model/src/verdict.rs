@@ -279,6 +279,8 @@ pub enum Hold {
     Learning,
     /// A tunnel of a few senders: its protocol says nothing of what it carries.
     Tunnel,
+    /// Connections opened to one port after another, too few to be a load: scanning.
+    Scanning,
 }
 
 impl Hold {
@@ -292,6 +294,7 @@ impl Hold {
             Self::OneWay => "answers cannot be seen here, and volume alone proves nothing",
             Self::Learning => "the target is not known yet, and volume alone proves nothing",
             Self::Tunnel => "a tunnel of a few senders",
+            Self::Scanning => "scanning of many ports, too little to be a load",
         }
     }
 

@@ -76,6 +76,24 @@ pub(crate) const fn is_answer(p: &Packet) -> bool {
     }
 }
 
+/// Whether a packet that a target sent refuses what came in: a reset, or ICMP's word that there is no such port,
+/// host or network.
+pub(crate) const fn is_refusal(p: &Packet) -> bool {
+    match p.protocol {
+        6 => p.tcp_flags & 0x04 != 0,
+        1 => p.icmp_type == 3,
+        58 => p.icmp_type == 1,
+        _ => false,
+    }
+}
+
+/// Share of what a target sent that answers anybody, 0-1.
+pub(crate) fn answering<'p>(sent: impl Iterator<Item = &'p Packet> + Clone) -> f64 {
+    let all: f64 = sent.clone().map(weight).sum();
+    let answers: f64 = sent.filter(|p| is_answer(p)).map(weight).sum();
+    if all > 0.0 { answers / all } else { 1.0 }
+}
+
 /// Remote network, protected address (last 32 bits), protocol.
 type Network = (u128, u32, u8);
 

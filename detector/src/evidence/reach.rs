@@ -7,11 +7,14 @@ use crate::watch::packets::Packet;
 
 /// Bits of a part.
 const PART: u8 = 24;
+/// Packets for each part that was seen, from which one that was not has none (99 %): `-ln 0.01`.
+const SEEN_MIN: f64 = 4.6;
 /// Share of what goes to a part on average from which one is a part of the target.
 const SHARE_MIN: f64 = 0.1;
 
 /// The /24s of an IPv4 target to which the excess goes that a match holds for, with those known `before`. Empty
-/// for narrower targets, and for IPv6, of whose addresses too little is kept to tell.
+/// for narrower targets, for IPv6, of whose addresses too little is kept to tell, and of too few packets: then it is
+/// all of the target.
 pub(crate) fn parts(
     target: IpNet,
     m: &Match,
@@ -29,6 +32,11 @@ pub(crate) fn parts(
         .chunk_by(|a, b| a.0 == b.0)
         .map(|run| (run[0].0, run.iter().map(|(_, w)| w).sum()))
         .collect();
+    #[expect(clippy::cast_precision_loss, reason = "bounded by the size of the sample")]
+    let (packets, seen) = (hit.len() as f64, sums.len() as f64);
+    if packets < SEEN_MIN * seen {
+        return before.to_vec();
+    }
     let total: f64 = sums.iter().map(|(_, sum)| sum).sum();
     let squares: f64 = sums.iter().map(|(_, sum)| sum * sum).sum();
     // Of so many as would share it equally: those that have next to nothing do not count.
@@ -68,7 +76,8 @@ mod tests {
 
     #[test]
     fn a_carpet_goes_to_those_slash_24s_that_carry_it() {
-        let mut packets = excess(17, &[(0x105, 9), (0x1fe, 9), (0x207, 15), (0x340, 20), (0x700, 1)]);
+        let mut packets =
+            excess(17, &[(0x105, 9), (0x1fe, 9), (0x207, 15), (0x340, 20), (0x700, 1)]);
         packets.extend(excess(6, &[(0x600, 30)]));
         let three = ["198.18.1.0/24", "198.18.2.0/24", "198.18.3.0/24"];
         assert_eq!(told("198.18.0.0/21", &packets, &[]), three);
@@ -81,8 +90,11 @@ mod tests {
     }
 
     #[test]
-    fn of_few_packets_one_is_enough() {
-        let hosts: Vec<(u32, u32)> = (0..16).map(|i| (i << 8, 1 + i % 4)).collect();
-        assert_eq!(told("198.18.0.0/20", &excess(17, &hosts), &[]).len(), 16);
+    fn of_few_packets_for_each_nothing_is_told() {
+        let told = |each: u32| {
+            let hosts: Vec<(u32, u32)> = (0..16).map(|i| (i << 8, each + i % 4)).collect();
+            told("198.18.0.0/20", &excess(17, &hosts), &[]).len()
+        };
+        assert_eq!((told(1), told(4)), (0, 16));
     }
 }

@@ -60,6 +60,8 @@ const NETWORKS_UNASKED: f64 = 300.0;
 /// Flows between random ports, and the largest share of one port.
 const FLOWS_SCATTERED: f64 = 3_000.0;
 const PORT_SHARE_MAX: f64 = 0.15;
+/// Largest share of one port among those that are scanned.
+const SCANNED_MAX: f64 = 0.4;
 /// Ports of one target beyond which no service is meant: conferences have a port for each participant.
 const PORTS_ANY: f64 = 200.0;
 /// Share with impossible TTLs from which senders are forged.
@@ -201,6 +203,22 @@ fn at_least(drawn: impl Iterator<Item = u128>) -> f64 {
     n * n / 2.0 / bound
 }
 
+/// Whether these packets are SYNs to one port after another, so few of them, in so many seconds, that the target
+/// bears them: scanning, which opens connections where nobody listens. Of `backlog` SYNs a second to one port a
+/// service would suffer, of `load` packets a second any host.
+pub(crate) fn is_scanning(packets: &[&Packet], secs: f64, backlog: f64, load: f64) -> bool {
+    if packets.len() < PACKETS_MIN || !packets.iter().all(|p| p.is_syn()) || forged(packets) {
+        return false;
+    }
+    let mut by: FastMap<u16, f64> = FastMap::default();
+    for p in packets {
+        *by.entry(p.dst_port).or_default() += weight(p);
+    }
+    let total: f64 = by.values().sum();
+    let most = by.values().copied().fold(0.0, f64::max);
+    most <= SCANNED_MAX * total && most < backlog * secs && total < load * secs
+}
+
 fn reflection(packets: &[&Packet], answers: &Answers, total: f64) -> bool {
     let from = |p: &&&Packet| {
         p.protocol == 17
@@ -302,6 +320,29 @@ mod tests {
         assert_eq!(told(380, |i| sample(anybody(i), 53, 17, 40_000, 300)), Some(Sign::Forged));
         // Many visitors of a web server.
         assert_eq!(told(300, |i| sample(anybody(i), 40_000, 6, 443, 900)), None);
+    }
+
+    #[test]
+    fn scanning_is_syns_to_many_ports_that_are_no_load() {
+        let scanned = |n: u32, ports: u16, secs: f64| {
+            let syn = |i: u32| {
+                let port = 20 + u16::try_from(i % u32::from(ports)).unwrap();
+                let mut s = sample(anybody(i) % 900 * 256, 999, 6, port, 40);
+                s.record.tcp_flags = 2;
+                inbound(&s, 1)
+            };
+            let packets: Vec<Packet> = (0..n).map(syn).collect();
+            is_scanning(&packets.iter().collect::<Vec<_>>(), secs, 3_000.0, 20_000.0)
+        };
+        // One packet of a thousand is seen: 3,500 a second over nine ports.
+        assert!(scanned(35, 9, 10.0));
+        // To one port a backlog fills, and of so many packets a host notices.
+        assert!(!scanned(35, 1, 10.0));
+        assert!(!scanned(35, 2, 10.0));
+        assert!(!scanned(250, 9, 10.0));
+        assert!(!scanned(80, 5, 5.0));
+        // Too few to tell.
+        assert!(!scanned(10, 9, 10.0));
     }
 
     #[test]

@@ -63,6 +63,7 @@ impl Detector {
         active.open_second = active.open_second.max(self.watermark.secs());
         active.quiet = 0;
         active.doubted = None;
+        active.remains = None;
         if self.clock.since(active.said) < 1000 {
             return;
         }
@@ -224,6 +225,7 @@ impl Detector {
         let again = || (watermark..=self.clock.secs()).any(|second| self.loud(active, second));
         active.quiet >= hold && !again()
             || active.doubted.is_some_and(|at| self.clock.since(at) >= hold * 1000)
+            || active.has_faded(self.back(), self.clock)
     }
 
     /// Whether a second is above an incident's end condition.

@@ -1,12 +1,14 @@
 //! Whether a rule may be announced: only where what it matches is unanswered, or shows a positive sign of
 //! attack. Size says nothing by itself.
 
+use std::collections::BTreeSet;
+
 use weir_model::{Hold, Match};
 
 use crate::evidence::answers::{Account, Answers, Pairs, Standing};
 use crate::evidence::connections::{Usual, is_foreign, is_ignored};
 use crate::evidence::matching::hits;
-use crate::evidence::signs::{Sign, are_polled, forged, networks, sign, to_any_port};
+use crate::evidence::signs::{Sign, are_polled, forged, is_scanning, networks, sign, to_any_port};
 use crate::watch::packets::Packet;
 
 /// Networks up to which the senders are a few.
@@ -63,6 +65,8 @@ pub(crate) struct Knowledge<'a> {
     pub(crate) usual: Usual,
     /// Seconds that the present spans.
     pub(crate) secs: f64,
+    /// SYNs a second to one port, and packets a second, below which nothing is a load to a host.
+    pub(crate) bears: (f64, f64),
 }
 
 impl Knowledge<'_> {
@@ -100,6 +104,24 @@ impl Knowledge<'_> {
         #[expect(clippy::cast_precision_loss, reason = "a statistic")]
         let bits: f64 = matched.iter().map(|p| p.bytes as f64 * 8.0).sum();
         self.answers.visible || !are_polled(matched) || bits >= HARM_BITS_PER_SEC * secs
+    }
+
+    /// Whether what a match holds for is a part of scanning that a host bears: SYNs to one port after another
+    /// where nobody is served.
+    fn is_scanning(&self, matched: &[&Packet]) -> bool {
+        let (backlog, load) = self.bears;
+        // A flood that has just begun is above it now, however little there was before.
+        let now: f64 = matched.iter().map(|p| f64::from(p.packets)).sum();
+        let syns = !matched.is_empty() && matched.iter().all(|p| p.is_syn());
+        if !self.single || !syns || now >= load * self.secs {
+            return false;
+        }
+        let served: BTreeSet<u16> =
+            self.recent.iter().filter(|p| p.may_be_established()).map(|p| p.dst_port).collect();
+        let is_closed = |p: &Packet| p.is_syn() && !served.contains(&p.dst_port);
+        let closed: Vec<&Packet> = self.recent.iter().filter(|p| is_closed(p)).collect();
+        2 * matched.iter().filter(|p| is_closed(p)).count() > matched.len()
+            && is_scanning(&closed, self.usual.secs, backlog, load)
     }
 
     /// Whether one question is asked over and over by forged senders, of a target that knows no such question
@@ -147,6 +169,9 @@ pub(crate) fn hold(m: &Match, known: &Knowledge<'_>) -> Weighed {
     if account.standing == Standing::Unknown && !known.learning && known.ignores(m) {
         account.standing = Standing::Unanswered;
     }
+    if known.is_scanning(&matched) {
+        return Weighed::held(Hold::Scanning);
+    }
     let tunnel = |p: &&&Packet| !matches!(p.protocol, 6 | 17) && !p.is_icmp();
     if networks < TUNNELS && 2 * matched.iter().filter(tunnel).count() > matched.len() {
         return Weighed::held(Hold::Tunnel);
@@ -186,7 +211,9 @@ pub(crate) fn hold(m: &Match, known: &Knowledge<'_>) -> Weighed {
         (None, _) => Some(Hold::OneWay),
         (Some(_), _) => None,
     };
-    let unanswered = account.standing == Standing::Unanswered || sign == Some(Sign::Foreign);
+    // Where answers cannot be seen, their absence says nothing.
+    let unseen = known.answers.visible && account.standing == Standing::Unanswered;
+    let unanswered = unseen || sign == Some(Sign::Foreign);
     Weighed { hold, sign: sign.is_some(), unanswered }
 }
 
@@ -201,7 +228,9 @@ pub(crate) fn held_cap(rules: &[(Weighed, f64)], learning: bool) -> f64 {
         return 1.0;
     }
     let tunnel = |rule: &Weighed| rule.hold == Some(Hold::Tunnel);
-    let wanted = |rule: &Weighed| matches!(rule.hold, Some(Hold::Familiar | Hold::Answered));
+    let wanted = |rule: &Weighed| {
+        matches!(rule.hold, Some(Hold::Familiar | Hold::Answered | Hold::Scanning))
+    };
     if share(&tunnel).max(share(&wanted)) < MOST * total {
         return 1.0;
     }
@@ -297,6 +326,7 @@ mod tests {
         let free = Weighed { hold: None, sign: true, unanswered: true };
         assert_eq!(held_cap(&[(held(Hold::Tunnel), 1.0)], false), ALERT);
         assert_eq!(held_cap(&[(held(Hold::Tunnel), 1.0)], true), NO_INCIDENT);
+        assert_eq!(held_cap(&[(held(Hold::Scanning), 0.6), (free, 0.1)], false), ALERT);
         assert_eq!(held_cap(&[(held(Hold::Answered), 0.8), (free, 0.1)], false), ALERT);
         // A part that is wanted makes the rest no less an attack.
         assert_eq!(held_cap(&[(held(Hold::Familiar), 0.3), (free, 0.6)], false), 1.0);

@@ -21,6 +21,10 @@ const SURE: u8 = 70;
 /// not sure at once.
 const ALERT_MS: u64 = 10_000;
 const DOUBTFUL: u8 = 40;
+/// Share of an attack at its strongest that may remain when what is left is no longer it.
+const REMAINS_MAX: f64 = 0.1;
+/// How long that is so before it is over, milliseconds: a mitigation stays for longer.
+const REMAINS_MS: u64 = 10_000;
 
 /// How long traffic that was answered counts as such, milliseconds.
 const ANSWERED_KEPT_MS: u64 = 20_000;
@@ -76,6 +80,8 @@ pub(crate) struct Active {
     answered: Vec<(Way, Millis)>,
     /// Since when what is left no longer looks like the attack that it was.
     pub(crate) doubted: Option<Millis>,
+    /// Since when little is left, and without the sign that the attack showed.
+    pub(crate) remains: Option<Millis>,
 }
 
 impl Active {
@@ -121,6 +127,7 @@ impl Active {
             surest: 0,
             answered: Vec::new(),
             doubted: None,
+            remains: None,
         }
     }
 
@@ -128,8 +135,21 @@ impl Active {
     /// rule finds is over, though the host may be busier than its threshold: with players.
     pub(crate) fn weigh(&mut self, verdict: &Verdict) {
         self.surest = self.surest.max(verdict.confidence);
+        // Of a host whose normal traffic is not known no threshold tells the end. But of a small part of the attack,
+        // without the sign that it showed, nobody would have said that it is one.
+        let unknown = |c: &Candidate| c.hold == Some(Hold::Learning);
+        let unsigned = !verdict.candidates.is_empty() && verdict.candidates.iter().all(unknown);
+        let little = verdict.excess.packets_per_sec <= REMAINS_MAX * self.strongest;
+        let remains = self.surest >= SURE && verdict.confidence < SURE && unsigned && little;
+        self.remains = remains.then(|| self.remains.unwrap_or(verdict.at));
         let doubtful = self.surest >= SURE && verdict.confidence < DOUBTFUL && !verdict.separable;
         self.doubted = doubtful.then(|| self.doubted.unwrap_or(verdict.at));
+    }
+
+    /// Whether so much of an attack is gone that no more than ordinary traffic is left; exports may be so many
+    /// seconds late.
+    pub(crate) fn has_faded(&self, late_secs: u64, now: Millis) -> bool {
+        self.remains.is_some_and(|at| now.since(at) >= REMAINS_MS + late_secs * 1000)
     }
 
     /// Whether a verdict tells of an attack where so far there was only something to be told, of another kind or

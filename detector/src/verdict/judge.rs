@@ -119,14 +119,14 @@ impl Detector {
         }
         let telling = findings.tells_of(&alarm);
         // What a target answers to those who attack it is the same attack.
-        let reply = way == Direction::Outbound
-            && findings.replies >= REPLIES_MIN
-            && self.by_target.contains_key(&(target, Direction::Inbound));
+        let reply = findings.refuses
+            || way == Direction::Outbound
+                && (findings.refusals || findings.replies >= REPLIES_MIN)
+                && self.by_target.contains_key(&(target, Direction::Inbound));
         if !telling
             || reply
             || !self.plausible(target, &findings)
             || alarm.bare && !findings.stands_alone(&alarm)
-            || findings.unsettled && self.waits(at)
         {
             self.unconvinced(at);
             return true;
@@ -138,6 +138,7 @@ impl Detector {
         let id = IncidentId::next(now, self.last_id);
         let Some(warm) = self.warm[at as usize].as_deref_mut() else { return true };
         let thresholds = warm.series.thresholds;
+        let unsettled = findings.unsettled;
         let mut active = Active::new(id, target, alarm, &thresholds, &self.config, now);
         active.own = own;
         let verdict = self.verdict(&mut active, findings, Phase::Opened);
@@ -150,6 +151,15 @@ impl Detector {
         let sound = !odd || it();
         let enough = if odd { ODD_CONFIDENCE } else { self.config.report_confidence };
         let convincing = sound && verdict.confidence >= enough;
+        // Of a host just met single looks see too little: they must agree for a while.
+        let convincing = match (convincing, unsettled) {
+            (true, true) => !self.waits(at),
+            (true, false) => true,
+            (false, _) => {
+                self.settle(at);
+                false
+            }
+        };
         if sound {
             self.note(&active, convincing.then_some(id));
         }
@@ -244,6 +254,13 @@ impl Detector {
         let first = going_on.map_or(now, |(first, _)| first);
         warm.unsettled = Some((first, now));
         now.since(first) < UNSETTLED_MS
+    }
+
+    /// Forgets what waits where a look has found nothing to tell.
+    fn settle(&mut self, at: u32) {
+        if let Some(warm) = self.warm[at as usize].as_deref_mut() {
+            warm.unsettled = None;
+        }
     }
 
     fn unconvinced(&mut self, at: u32) {

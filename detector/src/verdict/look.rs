@@ -9,7 +9,7 @@ use weir_model::{
 };
 
 use crate::config::Capabilities;
-use crate::evidence::answers::Answers;
+use crate::evidence::answers::{Answers, answering, is_refusal};
 use crate::evidence::connections::Usual;
 use crate::evidence::excused::Excused;
 use crate::evidence::exhibit;
@@ -64,6 +64,8 @@ const ASKED_MIN: usize = 2;
 /// Longest time for which flow caches are waited for, seconds: a direction may be exported later than
 /// the other by one active timeout.
 const SETTLING_SECS_MAX: u64 = 12;
+/// Share of what a target sends that must be refusals for it only to refuse, and packets that come in for each.
+const REFUSED_MIN: f64 = 0.8;
 /// Answers a packet from which an exchange is none with forged senders or reflectors.
 const ANSWERED_MAX: f64 = 0.3;
 
@@ -89,6 +91,9 @@ pub(crate) struct Findings {
     pub(crate) unsettled: bool,
     /// Of what a target sends: share that leaves from ports on which something comes in, 0-1.
     pub(crate) replies: f64,
+    /// Whether that is refusals, and whether no more of them than what comes in.
+    pub(crate) refusals: bool,
+    pub(crate) refuses: bool,
     /// Share of the excess that the target answers; `None` when too little was seen.
     answered: Option<f64>,
     /// Share of all that arrives that it answers, 0-1.
@@ -173,8 +178,6 @@ impl Detector {
             0..=2 => (newest, u32::try_from(alarm.window_ms / 1000).unwrap_or(3)),
             _ => (newest.saturating_sub(back / 2), u32::try_from(back).unwrap_or(90)),
         };
-        // Of a part of the traffic it is not known how much goes back.
-        let response = if own.is_some() { None } else { warm.series.response(way, last, seconds) };
         let learning = warm.series.learning(&self.config, self.clock.secs());
         let young = learning || warm.is_new(&self.config, self.clock.secs());
         let mean = (!learning || warm.known())
@@ -183,10 +186,18 @@ impl Detector {
         // What comes in is exported wherever anything is.
         let visible = visible || way == Direction::Outbound;
         let other = warm.profile_of(way.other());
-        let usual = other.normal().into_iter().map(|(p, _)| p).collect();
+        let usual: Vec<Packet> = other.normal().into_iter().map(|(p, _)| p).collect();
         // Both ways as far back: what is counted of one is held against the other.
         let recently = slots.max(RECENT_SLOTS + lag);
         let sent = other.latest(slot, recently);
+        // What any attack brings about is no response to it.
+        let answering = match way {
+            Direction::Inbound => (answering(sent.iter()), answering(usual.iter())),
+            Direction::Outbound => (1.0, 1.0),
+        };
+        // Of a part of the traffic it is not known how much goes back.
+        let response =
+            if own.is_some() { None } else { warm.series.response(way, last, seconds, answering) };
         let answers = Answers::new(sent, usual, visible);
         let excused = Excused::new(&inventory.allow, &now, &answers);
         let groups = leaving(&inventory, warm.target);
@@ -230,6 +241,7 @@ impl Detector {
                 secs: seconds_of(recently),
             },
             secs: seconds_of(span),
+            bears: (self.config.floors.syns_per_sec, self.config.floors.packets_per_sec),
             settling: back > 2 && self.clock.since(begun) < back.min(SETTLING_SECS_MAX) * 1000,
         };
         let present: Vec<(Packet, f64)> =
@@ -268,7 +280,12 @@ impl Detector {
             holds.iter().copied().zip(found.rules.iter().map(|rule| rule.coverage)).collect();
         let new = young && !warm.known();
         let held_cap = held_cap(&rules, new).min(bound(&rules, new, answered, traits.standalone));
-        let unsettled = new && visible && answered.is_none() && is_unsettled(&rules);
+        // Of the first packets few answers are seen, however many there are.
+        let unsettled = new && visible && is_unsettled(&rules);
+        let refusals = way == Direction::Outbound && are_refusals(&excess);
+        let refuses = refusals && response.is_some_and(|came| came >= REFUSED_MIN);
+        // What is refused may be exported after the refusals.
+        let unsettled = unsettled || refusals && back > 2;
         let replies = match way {
             Direction::Inbound => 0.0,
             Direction::Outbound => answers.on_same_ports(&excess.packets),
@@ -286,6 +303,8 @@ impl Detector {
             held_cap,
             unsettled,
             replies,
+            refusals,
+            refuses,
             answered,
             served,
             rate,
@@ -416,6 +435,14 @@ impl Detector {
             own: None,
         }
     }
+}
+
+/// Whether what a target sends is refusals. Of no more than came in it is whoever is scanned or flooded.
+fn are_refusals(excess: &Excess) -> bool {
+    let share = |of: &dyn Fn(&Packet) -> bool| {
+        excess.packets.iter().filter(|(p, _)| of(p)).map(|(_, w)| w).sum::<f64>()
+    };
+    !excess.packets.is_empty() && share(&is_refusal) >= REFUSED_MIN * share(&|_| true)
 }
 
 /// The packets of the present, and how many slots it spans: three seconds at least where a shorter window

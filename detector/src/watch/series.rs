@@ -574,8 +574,15 @@ impl Series {
     }
 
     /// Packets that went the other way for each one in excess over the `seconds` up to `last`;
-    /// `None` when the other way is not seen at all or nothing is in excess.
-    pub(crate) fn response(&self, way: Direction, last: u64, seconds: u32) -> Option<f64> {
+    /// `None` when the other way is not seen at all or nothing is in excess. `answering` are the shares of what
+    /// goes the other way that answer anybody, now and usually, 0-1.
+    pub(crate) fn response(
+        &self,
+        way: Direction,
+        last: u64,
+        seconds: u32,
+        answering: (f64, f64),
+    ) -> Option<f64> {
         let seconds = seconds.max(3);
         let cell = self.window.seconds(last, seconds as usize);
         #[expect(clippy::cast_precision_loss, reason = "a statistic")]
@@ -589,7 +596,8 @@ impl Series {
         if this <= this_mean || (other <= 0.0 && other_mean <= 0.0) {
             return None;
         }
-        let excess = ((other - other_mean) / (this - this_mean)).max(0.0);
+        let (now, usually) = answering;
+        let excess = ((other * now - other_mean * usually) / (this - this_mean)).max(0.0);
         // A server that sends more because more ask keeps its usual proportion, even where the
         // averages have followed one way further than the other.
         let usual = other * this_mean >= PROPORTION * this * other_mean;
