@@ -180,7 +180,8 @@ fn a_black_hole_for_want_of_room_needs_a_full_uplink_and_says_so() {
             exporter.last_seen = world.now;
             let in_bytes = second * carried / 8;
             exporter.links = vec![weir_model::LinkCount { index: 7, in_bytes, out_bytes: 0 }];
-            world.mitigator.look(&[exporter], &[], world.now);
+            let told = crate::Told { exporters: &[exporter], ..Default::default() };
+            world.mitigator.look(told, world.now);
             attacks(&mut world, &[(10, 5.0), (20, 50.0)], 1);
         }
         assert_eq!(world.desired(), expected, "{carried}");
