@@ -54,7 +54,7 @@ const RELEARNED_SECS: u64 = 86_400;
 const ATTACK_SHARE: f64 = 0.1;
 
 /// How long after a start nothing is said to be well, milliseconds: what was wrong may still be.
-const SETTLED_MS: u64 = 180_000;
+const SETTLED_MS: u64 = 300_000;
 
 /// An exporter that was silent for so long says nothing of its links, milliseconds.
 const TELLS_MS: u64 = 20_000;

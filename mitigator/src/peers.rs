@@ -109,9 +109,8 @@ impl Peers {
         }
     }
 
-    /// Rules that the roomiest router holds; `None` where nothing limits them because nodes take
-    /// rules, too, and where none takes any. A router
-    /// with less room leaves out by itself what is worth least.
+    /// Rules that the roomiest router holds; `None` where no router takes any, and where nodes take rules, too: of
+    /// these nothing is left out. A router with less room leaves out by itself what is worth least.
     pub(crate) fn rules_room(&self) -> Option<usize> {
         let rooms = self.known.values().filter_map(Peer::rules_room);
         rooms.max().filter(|room| *room > 0 && !self.nodes)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use weir_bgp::guard::{route, sort_by_route};
 use weir_model::{Measure, Millis, Mitigation, MitigationId, Originator, Verdict};
 
-use crate::budget::{BY_HAND, Choice, VALUE_MAX, Wanted, choose, swaps_a_minute};
+use crate::budget::{BY_HAND, Choice, VALUE_MAX, Wanted, choose, fit_all, swaps_a_minute};
 use crate::entry::{Entry, Life};
 use crate::{Config, Mitigator, as_wish};
 
@@ -108,8 +108,7 @@ impl Mitigator {
         let room = self.peers.rules_room()?;
         let is_rule = |m: &&&Mitigation| matches!(m.measure, Measure::FlowSpec(_));
         let rules: Vec<&Mitigation> = list.iter().filter(is_rule).copied().collect();
-        let shares = !self.budget.shared.is_empty();
-        if rules.len() <= room && !(shares && rules.len() > room - room / 10) {
+        if fit_all(rules.len(), room, !self.budget.shared.is_empty()) {
             return None;
         }
         let wanted: Vec<Wanted<'_>> = rules.iter().map(|m| self.weigh(m, now)).collect();

@@ -45,6 +45,8 @@ pub struct PolicyValues<'a> {
     pub thresholds: [Option<Said<'a, Threshold>>; 12],
     /// What at least comes to each declared service.
     pub service_least: Option<Said<'a, Least>>,
+    /// What at least comes to all hosts of a group, and of which.
+    pub total_least: Option<Said<'a, Least>>,
     /// Channels that are told.
     pub notify: Option<Said<'a, &'a [String]>>,
     /// Whatever else belongs to it.
@@ -152,6 +154,7 @@ impl Policies {
             multipliers: [None; 2],
             thresholds: [None; 12],
             service_least: self.service_least(at),
+            total_least: self.nearest_total_least(at),
             notify: None,
             tags: BTreeMap::new(),
         };
@@ -185,6 +188,12 @@ impl Policies {
     pub fn total_least(&self, at: usize) -> Option<Least> {
         let said = self.templates(at).map(|at| &self.groups[at]);
         said.filter_map(|by| by.total.as_ref()?.least_bits_per_sec).next()
+    }
+
+    /// The same of the group at a place or the nearest one above it of which that is said, with that group.
+    fn nearest_total_least(&self, at: usize) -> Option<Said<'_, Least>> {
+        let said = |at: usize| Some(Said { value: self.total_least(at)?, by: &self.groups[at] });
+        self.path(at).find_map(said)
     }
 
     /// What at least comes to each declared service of the group at a place, and by whose word.

@@ -143,8 +143,12 @@ fn list(
         all.push(threshold(values, index, baselines, &name));
     }
     let Some(values) = values else { return all };
-    if let Some(said) = values.service_least {
-        all.push(row("service_least_bits_per_sec", json!(said.value), name(said.by)));
+    let least = [
+        ("service_least_bits_per_sec", values.service_least),
+        ("total.least_bits_per_sec", values.total_least),
+    ];
+    for (key, said) in least {
+        all.extend(said.map(|said| row(key, json!(said.value), name(said.by))));
     }
     if let Some(said) = values.notify.filter(|said| shown(said.by)) {
         all.push(row("notify", json!(said.value), name(said.by)));

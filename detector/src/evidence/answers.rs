@@ -22,6 +22,8 @@ use crate::watch::packets::Packet;
 
 /// Answered packets from which it is no chance that a network of the senders is also answered.
 const PAIRS_MIN: usize = 2;
+/// Share of what a target sends that must be refusals for it to be that.
+const REFUSALS_MIN: f64 = 0.8;
 /// Share of what is answered at the target from which a rule cuts wanted traffic.
 const OF_ANSWERED: f64 = 0.02;
 /// Share of what a rule matches that may be answered.
@@ -78,13 +80,20 @@ pub(crate) const fn is_answer(p: &Packet) -> bool {
 
 /// Whether a packet that a target sent refuses what came in: a reset, or ICMP's word that there is no such port,
 /// host or network.
-pub(crate) const fn is_refusal(p: &Packet) -> bool {
+const fn is_refusal(p: &Packet) -> bool {
     match p.protocol {
         6 => p.tcp_flags & 0x04 != 0,
         1 => p.icmp_type == 3,
         58 => p.icmp_type == 1,
         _ => false,
     }
+}
+
+/// Whether packets that a target sent, each with its weight, are refusals.
+pub(crate) fn are_refusals(packets: &[(Packet, f64)]) -> bool {
+    let all: f64 = packets.iter().map(|(_, weight)| weight).sum();
+    let refusals: f64 = packets.iter().filter(|(p, _)| is_refusal(p)).map(|(_, w)| w).sum();
+    all > 0.0 && refusals >= REFUSALS_MIN * all
 }
 
 /// Share of what a target sent that answers anybody, 0-1.

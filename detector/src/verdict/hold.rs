@@ -212,8 +212,8 @@ pub(crate) fn hold(m: &Match, known: &Knowledge<'_>) -> Weighed {
         (Some(_), _) => None,
     };
     // Where answers cannot be seen, their absence says nothing.
-    let unseen = known.answers.visible && account.standing == Standing::Unanswered;
-    let unanswered = unseen || sign == Some(Sign::Foreign);
+    let ignored = known.answers.visible && account.standing == Standing::Unanswered;
+    let unanswered = ignored || sign == Some(Sign::Foreign);
     Weighed { hold, sign: sign.is_some(), unanswered }
 }
 

@@ -119,7 +119,7 @@ impl Detector {
         }
         let telling = findings.tells_of(&alarm);
         // What a target answers to those who attack it is the same attack.
-        let reply = findings.refuses
+        let reply = findings.only_refuses
             || way == Direction::Outbound
                 && (findings.refusals || findings.replies >= REPLIES_MIN)
                 && self.by_target.contains_key(&(target, Direction::Inbound));

@@ -9,7 +9,7 @@ use weir_model::{
 };
 
 use crate::config::Capabilities;
-use crate::evidence::answers::{Answers, answering, is_refusal};
+use crate::evidence::answers::{Answers, answering, are_refusals};
 use crate::evidence::connections::Usual;
 use crate::evidence::excused::Excused;
 use crate::evidence::exhibit;
@@ -64,8 +64,8 @@ const ASKED_MIN: usize = 2;
 /// Longest time for which flow caches are waited for, seconds: a direction may be exported later than
 /// the other by one active timeout.
 const SETTLING_SECS_MAX: u64 = 12;
-/// Share of what a target sends that must be refusals for it only to refuse, and packets that come in for each.
-const REFUSED_MIN: f64 = 0.8;
+/// Packets that come in for each refusal from which a target does nothing but refuse them.
+const CAME_MIN: f64 = 0.8;
 /// Answers a packet from which an exchange is none with forged senders or reflectors.
 const ANSWERED_MAX: f64 = 0.3;
 
@@ -91,9 +91,10 @@ pub(crate) struct Findings {
     pub(crate) unsettled: bool,
     /// Of what a target sends: share that leaves from ports on which something comes in, 0-1.
     pub(crate) replies: f64,
-    /// Whether that is refusals, and whether no more of them than what comes in.
+    /// Whether what a target sends is refusals.
     pub(crate) refusals: bool,
-    pub(crate) refuses: bool,
+    /// Whether that is all it does: they are no more than what comes in. Of whoever is scanned or flooded it is.
+    pub(crate) only_refuses: bool,
     /// Share of the excess that the target answers; `None` when too little was seen.
     answered: Option<f64>,
     /// Share of all that arrives that it answers, 0-1.
@@ -282,8 +283,8 @@ impl Detector {
         let held_cap = held_cap(&rules, new).min(bound(&rules, new, answered, traits.standalone));
         // Of the first packets few answers are seen, however many there are.
         let unsettled = new && visible && is_unsettled(&rules);
-        let refusals = way == Direction::Outbound && are_refusals(&excess);
-        let refuses = refusals && response.is_some_and(|came| came >= REFUSED_MIN);
+        let refusals = way == Direction::Outbound && are_refusals(&excess.packets);
+        let only_refuses = refusals && response.is_some_and(|came| came >= CAME_MIN);
         // What is refused may be exported after the refusals.
         let unsettled = unsettled || refusals && back > 2;
         let replies = match way {
@@ -304,7 +305,7 @@ impl Detector {
             unsettled,
             replies,
             refusals,
-            refuses,
+            only_refuses,
             answered,
             served,
             rate,
@@ -435,14 +436,6 @@ impl Detector {
             own: None,
         }
     }
-}
-
-/// Whether what a target sends is refusals. Of no more than came in it is whoever is scanned or flooded.
-fn are_refusals(excess: &Excess) -> bool {
-    let share = |of: &dyn Fn(&Packet) -> bool| {
-        excess.packets.iter().filter(|(p, _)| of(p)).map(|(_, w)| w).sum::<f64>()
-    };
-    !excess.packets.is_empty() && share(&is_refusal) >= REFUSED_MIN * share(&|_| true)
 }
 
 /// The packets of the present, and how many slots it spans: three seconds at least where a shorter window

@@ -284,6 +284,7 @@ impl Detector {
         }
         self.totals.looked = now;
         let blind = self.liveness.any_fell_silent(self.clock);
+        let unclear = blind || self.has_just_begun();
         let counts = self.incidents_of_totals();
         for (at, incidents) in counts.into_iter().enumerate() {
             let total = &mut self.totals.list[at];
@@ -293,7 +294,7 @@ impl Detector {
                 total.series.suspect(now + SWEEP as u64 / 10 + 1);
             }
             total.series.roll(watermark, now, &self.config);
-            self.look_at_total(at);
+            self.look_at_total(at, unclear);
             let alarm = self.total_alarm(at, &incidents);
             let total = &mut self.totals.list[at];
             total.series.window.take_oldest();
@@ -457,7 +458,8 @@ fn sentence(alarm: &Alarm, incidents: usize) -> String {
     )
 }
 
-fn si(value: f64) -> String {
+/// A number with its prefix, for a unit to follow.
+pub(crate) fn si(value: f64) -> String {
     match value {
         v if v >= 1e9 => format!("{:.1} G", v / 1e9),
         v if v >= 1e6 => format!("{:.1} M", v / 1e6),

@@ -11,6 +11,7 @@ use crate::Detector;
 use crate::watch::intake::ServiceKey;
 use crate::watch::metric::{BITS, PACKETS, values};
 use crate::watch::series::Series;
+use crate::watch::totals::si;
 
 /// Of what is normal, the share below which traffic counts as vanished where no least is set.
 const SHARE: f64 = 0.05;
@@ -29,6 +30,9 @@ const SETTLED_SECS: u64 = 180;
 
 /// How long what is back is still told of as such, seconds: people are told after a minute.
 const BACK_SECS: u64 = 120;
+
+/// For how long what is away is kept from becoming normal with each look, seconds.
+const UNTIL_SECS: u64 = 60;
 
 /// After how long a level that was learned is forgotten, seconds: what is so for a day is normal.
 const RELEARNED_SECS: u64 = 86_400;
@@ -59,12 +63,17 @@ struct Present {
 }
 
 impl Gone {
+    /// Whether it is a failure still, which must not become normal: what is so for a day is normal.
+    const fn is_failure(&self, second: u64) -> bool {
+        self.back.is_none() && second < self.since + RELEARNED_SECS
+    }
+
     fn sentence(&self) -> String {
         let than = match self.normal {
-            Some(normal) => format!("5 % of what is normal ({})", bits(normal)),
-            None => format!("least_bits_per_sec ({})", bits(self.least)),
+            Some(normal) => format!("5 % of what is normal ({}bit/s)", si(normal)),
+            None => format!("least_bits_per_sec ({}bit/s)", si(self.least)),
         };
-        format!("inbound {}, below {than}; no attack by itself", bits(self.now))
+        format!("inbound {}bit/s, below {than}; no attack by itself", si(self.now))
     }
 }
 
@@ -90,8 +99,11 @@ fn follow(gone: &mut Option<Gone>, present: &Present, second: u64) -> Option<boo
         return None;
     }
     was.back = None;
-    if was.normal.is_some() && second >= was.since + RELEARNED_SECS {
-        *gone = None;
+    if was.normal.is_some() && !was.is_failure(second) {
+        // Until the level has followed.
+        if least.is_none_or(|(least, _)| now >= least) {
+            *gone = None;
+        }
         return Some(false);
     }
     Some(true)
@@ -137,11 +149,10 @@ impl Detector {
         Present { now, least }
     }
 
-    /// Whether so little is known now that nothing can be said: just started, or an exporter is silent.
-    fn is_unclear(&mut self) -> bool {
+    /// Whether too little has been seen since the start to say what has vanished.
+    pub(crate) fn has_just_begun(&mut self) -> bool {
         let now = self.clock.secs();
-        let began = *self.vanished.began.get_or_insert(now);
-        now < began + SETTLED_SECS || self.liveness.any_fell_silent(self.clock)
+        now < *self.vanished.began.get_or_insert(now) + SETTLED_SECS
     }
 
     /// Looks at services whose seconds have just been closed.
@@ -150,7 +161,8 @@ impl Detector {
             self.vanished.services.clear();
             return;
         }
-        let unclear = self.is_unclear();
+        // Of what a silent exporter does not tell nothing can be said either.
+        let unclear = self.has_just_begun() || self.liveness.any_fell_silent(self.clock);
         for key in keys {
             let address = self.idle[key.0 as usize].address;
             let policies = &self.inventory.policies;
@@ -170,33 +182,30 @@ impl Detector {
                 continue;
             }
             let Some(found) = self.services.get(key) else { continue };
-            let present = self.present(&found.series, said.value);
+            let (present, now) = (self.present(&found.series, said.value), self.clock.secs());
             let (group, name) = (said.by.name.clone(), service.name.clone());
             let all = &mut self.vanished.services;
-            if let Some(known) = all.get_mut(key) {
-                known.told = follow(&mut known.gone, &present, self.clock.secs());
-                if known.gone.is_none() {
-                    all.remove(key);
-                }
-                continue;
+            let others = all.iter().filter(|(at, of)| *at != key && of.group == group && of.alone);
+            let alone = others.count() < ALONE_MAX;
+            let known = all.remove(key);
+            let (mut gone, alone) = known.map_or((None, alone), |known| (known.gone, known.alone));
+            let told = follow(&mut gone, &present, now);
+            let Some(away) = &gone else { continue };
+            if let Some(found) = self.services.get_mut(key).filter(|_| away.is_failure(now)) {
+                // A failure is not normal, and a restart must not take it for that.
+                found.series.suspect(now + UNTIL_SECS);
             }
-            let mut gone = None;
-            let told = follow(&mut gone, &present, self.clock.secs());
-            if gone.is_some() {
-                let others = all.values().filter(|other| other.group == group && other.alone);
-                let alone = others.count() < ALONE_MAX;
-                all.insert(*key, GoneService { gone, told, group, name, alone });
-            }
+            all.insert(*key, GoneService { gone, told, group, name, alone });
         }
     }
 
-    /// Looks at a total whose second has just been closed.
-    pub(crate) fn look_at_total(&mut self, at: usize) {
+    /// Looks at a total whose second has just been closed; `unclear` when nothing can be said now.
+    pub(crate) fn look_at_total(&mut self, at: usize, unclear: bool) {
         let Some(least) = self.totals.list[at].least else {
             self.totals.list[at].vanished = (None, None);
             return;
         };
-        if self.is_unclear() {
+        if unclear {
             self.totals.list[at].vanished.1 = None;
             return;
         }
@@ -205,9 +214,9 @@ impl Detector {
         let total = &mut self.totals.list[at];
         let (gone, told) = &mut total.vanished;
         *told = follow(gone, &present, now);
-        if gone.as_ref().is_some_and(|gone| gone.back.is_none()) {
+        if gone.as_ref().is_some_and(|gone| gone.is_failure(now)) {
             // A failure is not normal.
-            total.series.suspect(now + 60);
+            total.series.suspect(now + UNTIL_SECS);
         }
     }
 
@@ -264,10 +273,44 @@ impl Detector {
     }
 }
 
-fn bits(value: f64) -> String {
-    match value {
-        v if v >= 1e9 => format!("{:.1} Gbit/s", v / 1e9),
-        v if v >= 1e6 => format!("{:.1} Mbit/s", v / 1e6),
-        v => format!("{:.0} kbit/s", v / 1e3),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_away_for_a_day_is_normal_and_what_is_set_is_not() {
+        let away = |least| Present { now: 0.0, least };
+        let mut gone = None;
+        let level = Some((1e6, Some(2e7)));
+        assert_eq!(follow(&mut gone, &away(level), 1000), Some(true));
+        assert_eq!(follow(&mut gone, &away(level), 1000 + RELEARNED_SECS - 1), Some(true));
+        assert!(gone.as_ref().unwrap().is_failure(1000 + RELEARNED_SECS - 1));
+        // From here on it is learned, and while the level is what it was nothing begins anew.
+        for second in 0..600 {
+            assert_eq!(
+                follow(&mut gone, &away(level), 1000 + RELEARNED_SECS + second),
+                Some(false)
+            );
+            assert!(!gone.as_ref().unwrap().is_failure(1000 + RELEARNED_SECS + second));
+        }
+        assert_eq!(follow(&mut gone, &away(None), 1600 + RELEARNED_SECS), Some(false));
+        assert!(gone.is_none());
+
+        let set = Some((1e6, None));
+        follow(&mut gone, &away(set), 1000);
+        assert_eq!(follow(&mut gone, &away(set), 1000 + 2 * RELEARNED_SECS), Some(true));
+    }
+
+    #[test]
+    fn between_the_limits_it_stays_as_it_was() {
+        let mut gone = None;
+        let level = Some((1e6, Some(2e7)));
+        let at = |now| Present { now, least: level };
+        assert_eq!(follow(&mut gone, &at(1.5e6), 10), Some(false));
+        follow(&mut gone, &at(0.5e6), 20);
+        assert_eq!(follow(&mut gone, &at(1.5e6), 30), None);
+        assert_eq!(follow(&mut gone, &at(2.5e6), 40), Some(false));
+        assert_eq!(follow(&mut gone, &at(2.5e6), 40 + BACK_SECS), Some(false));
+        assert!(gone.is_none());
     }
 }

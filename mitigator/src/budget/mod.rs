@@ -51,6 +51,13 @@ pub(crate) struct Choice {
     pub(crate) swaps: usize,
 }
 
+/// Whether there is room for so many rules without a choice. What shares entries goes on doing so until there is
+/// clearly room: each change touches routers.
+pub(crate) fn fit_all(rules: usize, room: usize, shared: bool) -> bool {
+    let enough = if shared { room - room / SWAPS } else { room };
+    rules <= enough
+}
+
 /// How many entries may give way to others in a minute.
 pub(crate) fn swaps_a_minute(room: usize) -> usize {
     (room / SWAPS).max(1)
@@ -65,10 +72,9 @@ pub(crate) fn choose(
     swaps: usize,
     allowed: &dyn Fn(&Measure) -> bool,
 ) -> Choice {
-    let single = |w: &Wanted<'_>| in_force.contains(w.measure);
-    // What shares entries goes on doing so until there is clearly room: each change touches routers.
-    let shares = || in_force.iter().any(|m| wanted.iter().all(|w| w.measure != m));
-    if wanted.len() <= room - room / SWAPS || (wanted.len() <= room && !shares()) {
+    let rules: BTreeSet<&Measure> = wanted.iter().map(|w| w.measure).collect();
+    let shared = || in_force.iter().any(|m| !rules.contains(m));
+    if wanted.len() <= room && fit_all(wanted.len(), room, shared()) {
         let alone = |(i, w): (usize, &Wanted<'_>)| (w.measure.clone(), vec![i]);
         let entries = wanted.iter().enumerate().map(alone).collect();
         return Choice { entries, ..Choice::default() };
@@ -81,7 +87,10 @@ pub(crate) fn choose(
         !in_force.contains(measure) && !rules.iter().any(|i| wanted[*i].fresh)
     };
     let stand = forest.measures().filter(|m| in_force.contains(*m)).count();
-    debug_assert!(stand >= wanted.iter().filter(|w| single(w)).count(), "every rule has a node");
+    debug_assert!(
+        stand >= rules.iter().filter(|m| in_force.contains(**m)).count(),
+        "every rule has a node"
+    );
     let free = room.saturating_sub(stand);
     let mut new: Vec<_> = entries.iter().filter(is_new).cloned().collect();
     if new.len() > free + swaps {

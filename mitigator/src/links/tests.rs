@@ -211,7 +211,7 @@ fn exporters_that_share_a_name_are_told_apart() {
 #[test]
 fn after_a_start_nothing_is_over_before_it_is_known() {
     let mut world = World::new(uplink());
-    world.pass(300, Some(0));
+    world.pass(310, Some(0));
     let conditions = world.links.conditions(world.now);
     let vanished = (ConditionKind::TrafficVanished, "transit-a".to_owned());
     assert!(conditions.settled && conditions.unknown.contains(&vanished), "{conditions:?}");

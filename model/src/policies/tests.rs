@@ -232,3 +232,35 @@ fn a_total_is_of_its_own_group_and_what_its_templates_say() {
         .collect();
     assert_eq!(told, [("reseller", None, 4), ("acme", Some(0), 2)], "a template has no hosts");
 }
+
+#[test]
+fn what_at_least_comes_is_inherited_by_services_and_told_of_the_nearest_total() {
+    let total = |least| {
+        Some(TotalThresholds { least_bits_per_sec: Some(least), ..TotalThresholds::default() })
+    };
+    let policies = Policies::from(vec![
+        PolicyGroup {
+            service_least_bits_per_sec: Some(Least::Auto),
+            total: total(Least::Fixed(5e6)),
+            ..group("acme", &["203.0.113.0/24"])
+        },
+        PolicyGroup {
+            service_least_bits_per_sec: Some(Least::Off),
+            ..group("matches", &["203.0.113.0/28"])
+        },
+        group("lab", &["203.0.113.64/28"]),
+        group("elsewhere", &["198.51.100.0/24"]),
+    ]);
+    let of = |said: Option<Said<'_, Least>>| said.map(|said| (said.value, said.by.name.clone()));
+    let told = |at: usize| {
+        let values = policies.values(at);
+        (of(values.service_least), of(values.total_least))
+    };
+    let acme = |value| Some((value, "acme".to_owned()));
+    assert_eq!(told(0), (acme(Least::Auto), acme(Least::Fixed(5e6))));
+    assert_eq!(told(1), (Some((Least::Off, "matches".to_owned())), acme(Least::Fixed(5e6))));
+    assert_eq!(told(2), (acme(Least::Auto), acme(Least::Fixed(5e6))));
+    assert_eq!(told(3), (None, None));
+    // A total is watched for that alone, and a parent's is the parent's.
+    assert_eq!(policies.totals().iter().map(|total| total.group).collect::<Vec<_>>(), [0]);
+}

@@ -86,9 +86,16 @@ impl World {
             let room = self.guard == GuardConfig::default()
                 && self.stored.len() <= self.config.max_incidents
                 && self.mitigator.left_out() == 0;
-            // Rules for neighbours may share an entry where routers are full.
-            let shared = |m: &Measure| m.target().contains(&measure.target()) && m != measure;
-            let stands = self.desired.contains_key(measure) || self.desired.keys().any(shared);
+            // Rules that differ in their destinations alone may share an entry where routers are full.
+            let shares = |entry: &Measure| match (entry, measure) {
+                (Measure::FlowSpec(entry), Measure::FlowSpec(rule)) => {
+                    let packets = Match { dst: rule.packets.dst, ..entry.packets.clone() };
+                    entry.packets.dst.contains(&rule.packets.dst)
+                        && (entry.action, packets) == (rule.action, rule.packets.clone())
+                }
+                _ => false,
+            };
+            let stands = self.desired.contains_key(measure) || self.desired.keys().any(shares);
             assert!(!wanted || !room || stands, "{measure} of {id} was forgotten");
         }
         // The detector may have forgotten, too, and then speaks of it under a new number.

@@ -7,7 +7,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use tokio::sync::watch;
@@ -29,6 +29,9 @@ const OCTETS_MAX: u64 = 4 << 20;
 /// How long the reading of one list may take.
 const TIMEOUTS: Timeouts =
     Timeouts { connect: Duration::from_secs(5), total: Duration::from_secs(20) };
+
+/// How long after a start the RPKI cache may take to say anything.
+const RPKI_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often one looks for what is due.
 const LOOK: Duration = Duration::from_secs(1);
@@ -114,9 +117,14 @@ pub(crate) fn spawn(
 }
 
 fn run(desk: &Desk, origins: &watch::Receiver<Table>, stopped: &Receiver<()>) {
-    let http = Http::new(TIMEOUTS, Reach::File);
+    let (http, began) = (Http::new(TIMEOUTS, Reach::File), Instant::now());
     loop {
         for (name, source) in desk.allow_due() {
+            // A cache that has just been asked says it in a moment: that is no failure to warn of.
+            let early = began.elapsed() < RPKI_PATIENCE && origins.borrow().is_empty();
+            if early && matches!(source, AllowSource::Origins(_)) {
+                continue;
+            }
             let said = read(&http, origins, &source);
             desk.allow_read(name, &source, said);
         }
